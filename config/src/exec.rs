@@ -1,0 +1,21 @@
+//! Settings of running queries: memory, parallelism, spilling.
+
+use std::path::PathBuf;
+
+settings! {
+    /// How queries run.
+    pub struct Exec = "exec" {
+        /// Memory of all queries together; 0 means 70 % of the memory that the process may use.
+        memory_bytes: usize = 0, Bytes, 0..=1 << 50;
+        /// Memory of one query; 0 means as much as all together.
+        query_memory_bytes: usize = 0, Bytes, 0..=1 << 50;
+        /// Parts of a query that run at the same time; 0 means one a core.
+        target_partitions: usize = 0, Count("partitions"), 0..=4_096;
+        /// Rows of the batches that flow between operators.
+        batch_rows: usize = 8_192, Count("rows"), 1..=1_048_576;
+        /// Folder for what does not fit into memory; "" means `.trireme/spill` in the data folder.
+        spill_dir: Option<PathBuf> = None, Plain;
+        /// Most that may be spilled at the same time; 0 means no spilling.
+        spill_max_bytes: u64 = 100 << 30, Bytes, 0..=1 << 60;
+    }
+}

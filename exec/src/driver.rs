@@ -1,0 +1,84 @@
+//! Starts, feeds and cancels the running of one plan.
+//!
+//! Plans run on a runtime of their own, so that a busy query never delays the network threads. A bounded channel hands
+//! batches over; dropping the receiver stops the plan at once, also before its first batch.
+//!
+//! ```text
+//!  engine runtime: plan ──batches──▶ [ channel of 4 ] ──▶ front: encode, send
+//!                    ▲ abort on drop ◀──────────────────── BatchReceiver
+//! ```
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use datafusion::execution::TaskContext;
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
+use futures::{Stream, StreamExt};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+
+use crate::error::{ErrorClass, QueryError};
+
+/// Batches that may wait between the plan and the network.
+const CHANNEL_BATCHES: usize = 4;
+
+/// The running plan's output; dropping it cancels the plan.
+#[derive(Debug)]
+pub struct BatchReceiver {
+    batches: mpsc::Receiver<Result<RecordBatch, QueryError>>,
+    task: AbortHandle,
+}
+
+impl Stream for BatchReceiver {
+    type Item = Result<RecordBatch, QueryError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.batches.poll_recv(context)
+    }
+}
+
+impl Drop for BatchReceiver {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Runs `plan` on `runtime`; `timeout` counts from now until the last batch was taken.
+pub fn run(runtime: &Handle, plan: Arc<dyn ExecutionPlan>, context: Arc<TaskContext>, timeout: Option<Duration>) -> BatchReceiver {
+    let (sender, batches) = mpsc::channel(CHANNEL_BATCHES);
+    let task = runtime.spawn(async move {
+        let pump = pump(plan, context, &sender);
+        let outcome = match timeout {
+            Some(limit) => tokio::time::timeout(limit, pump).await.unwrap_or_else(|_| Err(timed_out(limit))),
+            None => pump.await,
+        };
+        if let Err(error) = outcome {
+            // A receiver that is gone has no use for the error.
+            let _ = sender.send(Err(error)).await;
+        }
+    });
+    BatchReceiver { batches, task: task.abort_handle() }
+}
+
+fn timed_out(limit: Duration) -> QueryError {
+    QueryError::new(ErrorClass::TimedOut, format!("the statement ran longer than {} ms", limit.as_millis()))
+        .with_hint("raise it with SET trireme.statement_timeout_ms = …, or 0 for none")
+}
+
+async fn pump(
+    plan: Arc<dyn ExecutionPlan>,
+    context: Arc<TaskContext>,
+    sender: &mpsc::Sender<Result<RecordBatch, QueryError>>,
+) -> Result<(), QueryError> {
+    let mut stream = execute_stream(plan, context)?;
+    while let Some(batch) = stream.next().await {
+        if sender.send(Ok(batch?)).await.is_err() {
+            break;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,668 @@
+//! The allow-list of locations.
+//!
+//! A statement may name any path or URL; this list decides which of them the server touches. The data folder is always
+//! allowed except its private part; everything else only under a prefix that the operator configured. Prefixes match by
+//! whole path components (`/data` doesn't allow `/database`), after symbolic links and `..` are resolved.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::{Component, Path, PathBuf};
+
+use url::{Host, Url};
+
+use crate::error::{ErrorClass, QueryError};
+
+/// The private folder inside the data folder: no statement may name it.
+pub const PRIVATE_FOLDER: &str = ".trireme";
+
+/// The part of the private folder that holds the managed tables' files.
+pub const MANAGED_FOLDER: &str = "tables";
+
+/// The setting that widens the list; every refusal names it.
+pub const SETTING: &str = "io.allowed_locations";
+
+/// What a statement wants to do with a location.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Read existing files.
+    Read,
+    /// Write files that may not exist yet.
+    Write,
+}
+
+/// Why a location is refused. No variant carries the user-info part of a URL.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LocationError {
+    /// Neither in the data folder nor under a configured prefix.
+    #[error("location {location} is not allowed")]
+    NotAllowed {
+        /// The location, without credentials.
+        location: String,
+    },
+    /// The server's own state.
+    #[error("location {location} is private to the server")]
+    Private {
+        /// The location.
+        location: String,
+    },
+    /// A link-local or metadata address.
+    #[error("host {host} is refused: it is a link-local or metadata address")]
+    RefusedHost {
+        /// The host.
+        host: String,
+    },
+    /// Nothing is there.
+    #[error("location {location} does not exist")]
+    NotFound {
+        /// The location.
+        location: String,
+    },
+    /// Not a path or URL that the server understands.
+    #[error("location {location} is not valid: {reason}")]
+    Invalid {
+        /// The location, without credentials.
+        location: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The file system refused to look.
+    #[error("location {location} can't be read: {reason}")]
+    Unreadable {
+        /// The location.
+        location: String,
+        /// What the file system said.
+        reason: String,
+    },
+}
+
+impl LocationError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::NotAllowed { .. } => Some(format!(
+                "move the files into the data folder, or add their folder or URL prefix to the setting {SETTING}"
+            )),
+            Self::Private { .. } => Some("name a folder of your own".to_owned()),
+            Self::RefusedHost { .. } => Some(format!(
+                "such addresses are refused even when {SETTING} would allow them"
+            )),
+            Self::NotFound { .. } => Some("check the spelling; relative paths start in the data folder".to_owned()),
+            Self::Invalid { .. } | Self::Unreadable { .. } => None,
+        }
+    }
+
+    fn class(&self) -> ErrorClass {
+        match self {
+            Self::NotAllowed { .. } | Self::Private { .. } | Self::RefusedHost { .. } => ErrorClass::PermissionDenied,
+            Self::NotFound { .. } => ErrorClass::NotFound,
+            Self::Invalid { .. } => ErrorClass::Invalid,
+            Self::Unreadable { .. } => ErrorClass::PermissionDenied,
+        }
+    }
+}
+
+impl From<LocationError> for QueryError {
+    fn from(error: LocationError) -> Self {
+        let converted = QueryError::new(error.class(), error.to_string());
+        match error.hint() {
+            Some(hint) => converted.with_hint(hint),
+            None => converted,
+        }
+    }
+}
+
+/// A location that passed the list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResolvedLocation {
+    /// Where: a file, or a folder when it ends with `/`.
+    pub url: Url,
+    /// Pattern of the files below `url`, when the location had one.
+    pub glob: Option<String>,
+    /// The canonical local path, when it is local.
+    pub path: Option<PathBuf>,
+}
+
+impl ResolvedLocation {
+    /// True when the location stands for every file below it.
+    pub fn is_folder(&self) -> bool {
+        self.url.path().ends_with('/')
+    }
+}
+
+/// The allow-list; see the module.
+#[derive(Debug)]
+pub struct Locations {
+    data_folder: PathBuf,
+    folders: Vec<PathBuf>,
+    prefixes: Vec<RemotePrefix>,
+}
+
+/// `scheme://host[:port]` and the decoded path components that must lead a location.
+#[derive(Debug, PartialEq, Eq)]
+struct RemotePrefix {
+    scheme: &'static str,
+    authority: String,
+    components: Vec<String>,
+}
+
+impl Locations {
+    /// The list for this data folder (which must exist) and these configured prefixes.
+    pub fn new(data_folder: &Path, allowed: &[String]) -> Result<Self, LocationError> {
+        let data_folder = canonical(data_folder)?;
+        let mut list = Self {
+            data_folder,
+            folders: Vec::new(),
+            prefixes: Vec::new(),
+        };
+        for entry in allowed {
+            match parse(entry)? {
+                Parsed::Local(path) if path.is_absolute() => list.folders.push(canonical(&path).unwrap_or(path)),
+                Parsed::Local(_) => return Err(invalid(entry, &format!("{SETTING} takes absolute paths and URLs"))),
+                Parsed::Remote(url) => list.prefixes.push(remote_prefix(&url)?),
+            }
+        }
+        Ok(list)
+    }
+
+    /// The canonical data folder.
+    pub fn data_folder(&self) -> &Path {
+        &self.data_folder
+    }
+
+    /// Checks what a statement named; relative paths start in the data folder.
+    pub fn resolve(&self, location: &str, access: Access) -> Result<ResolvedLocation, LocationError> {
+        if location.trim().is_empty() {
+            return Err(invalid(location, "it is empty"));
+        }
+        match parse(location)? {
+            Parsed::Local(path) => self.resolve_local(location, &path, access),
+            Parsed::Remote(url) => self.resolve_remote(location, url),
+        }
+    }
+
+    /// Checks a canonical local path; `display` is what an error shows.
+    pub fn check_path(&self, path: &Path, display: &str) -> Result<(), LocationError> {
+        if path.starts_with(self.private_folder()) {
+            return Err(LocationError::Private {
+                location: display.to_owned(),
+            });
+        }
+        let allowed = path.starts_with(&self.data_folder) || self.folders.iter().any(|folder| path.starts_with(folder));
+        if allowed {
+            Ok(())
+        } else {
+            Err(LocationError::NotAllowed {
+                location: display.to_owned(),
+            })
+        }
+    }
+
+    /// Checks a canonical local path that a store is about to open. Managed tables live in the private folder and are read
+    /// through the same store, so their part of it is open to reads here; statements can't name it (see [`Self::resolve`]).
+    pub(crate) fn check_open(&self, path: &Path, access: Access) -> Result<(), LocationError> {
+        if access == Access::Read && path.starts_with(self.private_folder().join(MANAGED_FOLDER)) {
+            return Ok(());
+        }
+        self.check_path(path, &path.display().to_string())
+    }
+
+    /// Checks a URL of an object store or web server, as the registry sees it.
+    pub fn check_url(&self, url: &Url) -> Result<(), LocationError> {
+        refuse_host(url)?;
+        let wanted = remote_prefix(url)?;
+        if self.prefixes.iter().any(|prefix| prefix.covers(&wanted)) {
+            return Ok(());
+        }
+        Err(LocationError::NotAllowed {
+            location: redacted(url.as_str()),
+        })
+    }
+
+    /// Checks that some configured prefix is on this host or bucket, for requests that carry no path yet.
+    pub fn check_authority(&self, url: &Url) -> Result<(), LocationError> {
+        refuse_host(url)?;
+        let wanted = remote_prefix(url)?;
+        if self
+            .prefixes
+            .iter()
+            .any(|prefix| prefix.scheme == wanted.scheme && prefix.authority == wanted.authority)
+        {
+            return Ok(());
+        }
+        Err(LocationError::NotAllowed {
+            location: redacted(url.as_str()),
+        })
+    }
+
+    /// The folder of the server's own state.
+    pub fn private_folder(&self) -> PathBuf {
+        self.data_folder.join(PRIVATE_FOLDER)
+    }
+
+    fn resolve_local(&self, location: &str, path: &Path, access: Access) -> Result<ResolvedLocation, LocationError> {
+        let absolute = self.data_folder.join(path);
+        let (base, glob) = if absolute.exists() {
+            (absolute, None)
+        } else {
+            split_glob(&absolute)
+        };
+        let resolved = match access {
+            Access::Read => std::fs::canonicalize(&base).map_err(|error| self.unresolved(location, &base, &error))?,
+            Access::Write if glob.is_some() => return Err(invalid(location, "a target can't contain *, ? or [")),
+            Access::Write => canonical_target(location, &base)?,
+        };
+        self.check_path(&resolved, location)?;
+        let folder = resolved.is_dir() || glob.is_some() || (access == Access::Write && location.ends_with('/'));
+        let url = if folder {
+            Url::from_directory_path(&resolved)
+        } else {
+            Url::from_file_path(&resolved)
+        };
+        let url = url.map_err(|()| invalid(location, "it can't be written as a URL"))?;
+        Ok(ResolvedLocation {
+            url,
+            glob,
+            path: Some(resolved),
+        })
+    }
+
+    /// A missing path outside the list must look like any other refused one, or the error would tell which files exist.
+    fn unresolved(&self, location: &str, base: &Path, error: &std::io::Error) -> LocationError {
+        let guess = canonical_target(location, base).unwrap_or_else(|_| base.to_owned());
+        if let Err(refusal) = self.check_path(&guess, location) {
+            return refusal;
+        }
+        io_error(location, error)
+    }
+
+    fn resolve_remote(&self, location: &str, mut url: Url) -> Result<ResolvedLocation, LocationError> {
+        let web = matches!(url.scheme(), "http" | "https");
+        let (path, glob) = match split_glob_text(url.path()) {
+            Some(_) if web => {
+                return Err(invalid(
+                    location,
+                    "patterns need a store that can list files; name one file",
+                ));
+            }
+            Some((path, glob)) => (path.to_owned(), Some(glob.to_owned())),
+            None => (url.path().to_owned(), None),
+        };
+        url.set_path(&path);
+        self.check_url(&url)?;
+        Ok(ResolvedLocation {
+            url,
+            glob: glob.map(|text| decoded(&text)),
+            path: None,
+        })
+    }
+}
+
+impl RemotePrefix {
+    fn covers(&self, wanted: &Self) -> bool {
+        self.scheme == wanted.scheme
+            && self.authority == wanted.authority
+            && wanted.components.starts_with(&self.components)
+    }
+}
+
+enum Parsed {
+    Local(PathBuf),
+    Remote(Url),
+}
+
+fn parse(location: &str) -> Result<Parsed, LocationError> {
+    let Some((scheme, _)) = location.split_once("://") else {
+        return Ok(Parsed::Local(PathBuf::from(location)));
+    };
+    if known_scheme(&scheme.to_ascii_lowercase()).is_none() {
+        return Err(invalid(
+            location,
+            "the scheme is not one of file, s3, gs, az, http, https",
+        ));
+    }
+    // `*`, `?` and `[` are pattern characters here, where a URL's grammar would start a query at `?`.
+    let url = Url::parse(&location.replace('?', "%3F")).map_err(|error| invalid(location, &error.to_string()))?;
+    if scheme.eq_ignore_ascii_case("file") {
+        return url
+            .to_file_path()
+            .map(Parsed::Local)
+            .map_err(|()| invalid(location, "it is not a local path"));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(invalid(
+            location,
+            "credentials don't belong into a location; give them in OPTIONS",
+        ));
+    }
+    if url.fragment().is_some() || (location.contains('?') && matches!(url.scheme(), "http" | "https")) {
+        return Err(invalid(location, "a query string or fragment is not supported"));
+    }
+    if url.host_str().is_none_or(str::is_empty) {
+        return Err(invalid(location, "the host or bucket is missing"));
+    }
+    Ok(Parsed::Remote(url))
+}
+
+/// Aliases of a vendor's scheme are one scheme to the list.
+fn known_scheme(scheme: &str) -> Option<&'static str> {
+    Some(match scheme {
+        "file" => "file",
+        "s3" | "s3a" => "s3",
+        "gs" | "gcs" => "gs",
+        "az" | "azure" | "adl" | "abfs" | "abfss" => "az",
+        "http" => "http",
+        "https" => "https",
+        _ => return None,
+    })
+}
+
+fn remote_prefix(url: &Url) -> Result<RemotePrefix, LocationError> {
+    let scheme = known_scheme(url.scheme()).ok_or_else(|| invalid(url.as_str(), "the scheme is not supported"))?;
+    let authority = url[url::Position::BeforeHost..url::Position::AfterPort].to_ascii_lowercase();
+    let path = decoded(url.path());
+    let components: Vec<String> = path
+        .split('/')
+        .filter(|part| !part.is_empty())
+        .map(str::to_owned)
+        .collect();
+    if components.iter().any(|part| part == "." || part == "..") {
+        return Err(invalid(url.as_str(), "it contains . or .."));
+    }
+    Ok(RemotePrefix {
+        scheme,
+        authority,
+        components,
+    })
+}
+
+/// True for addresses that no statement may reach: link-local ones serve machine metadata and credentials.
+pub fn is_refused_address(address: IpAddr) -> bool {
+    const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+    const METADATA_V4: [Ipv4Addr; 2] = [Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(168, 63, 129, 16)];
+    match address {
+        IpAddr::V4(v4) => v4.is_link_local() || v4.is_unspecified() || METADATA_V4.contains(&v4),
+        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
+            Some(v4) => is_refused_address(IpAddr::V4(v4)),
+            None => v6.is_unicast_link_local() || v6.is_unspecified() || v6 == METADATA_V6,
+        },
+    }
+}
+
+/// Refuses hosts that are written as a refused address; names are checked again when they are looked up.
+pub(crate) fn refuse_host(url: &Url) -> Result<(), LocationError> {
+    if !matches!(url.scheme(), "http" | "https") {
+        return Ok(());
+    }
+    let refused = match url.host() {
+        Some(Host::Ipv4(address)) => is_refused_address(IpAddr::V4(address)),
+        Some(Host::Ipv6(address)) => is_refused_address(IpAddr::V6(address)),
+        Some(Host::Domain(name)) => {
+            let name = name.trim_end_matches('.').to_ascii_lowercase();
+            name == "metadata.google.internal" || name == "metadata" || name == "instance-data"
+        }
+        None => false,
+    };
+    if refused {
+        Err(LocationError::RefusedHost {
+            host: url.host_str().unwrap_or_default().to_owned(),
+        })
+    } else {
+        Ok(())
+    }
+}
+
+/// Splits before the first path component with a pattern character.
+fn split_glob(path: &Path) -> (PathBuf, Option<String>) {
+    let text = path.to_string_lossy();
+    match split_glob_text(&text) {
+        Some((base, glob)) => (PathBuf::from(base), Some(glob.to_owned())),
+        None => (path.to_owned(), None),
+    }
+}
+
+fn split_glob_text(path: &str) -> Option<(&str, &str)> {
+    let first = path.find(['*', '[', '?']).into_iter().chain(path.find("%3F")).min()?;
+    let cut = path[..first].rfind('/').map_or(0, |slash| slash + 1);
+    Some(path.split_at(cut))
+}
+
+fn canonical(path: &Path) -> Result<PathBuf, LocationError> {
+    std::fs::canonicalize(path).map_err(|error| io_error(&path.display().to_string(), &error))
+}
+
+/// Canonicalises the nearest existing ancestor and appends the rest, which must not climb.
+pub(crate) fn canonical_target(location: &str, path: &Path) -> Result<PathBuf, LocationError> {
+    let mut missing = Vec::new();
+    let mut existing = path;
+    loop {
+        match std::fs::canonicalize(existing) {
+            Ok(mut resolved) => {
+                resolved.extend(missing.iter().rev());
+                return Ok(resolved);
+            }
+            // A dangling link would be followed by whoever creates the file.
+            Err(_) if existing.is_symlink() => return Err(invalid(location, "it is a symbolic link to nothing")),
+            Err(_) => {}
+        }
+        let (Some(Component::Normal(name)), Some(parent)) = (existing.components().next_back(), existing.parent())
+        else {
+            return Err(invalid(location, "it contains .. below a folder that does not exist"));
+        };
+        missing.push(name.to_owned());
+        existing = parent;
+    }
+}
+
+fn io_error(location: &str, error: &std::io::Error) -> LocationError {
+    let location = location.to_owned();
+    match error.kind() {
+        std::io::ErrorKind::NotFound => LocationError::NotFound { location },
+        _ => LocationError::Unreadable {
+            location,
+            reason: error.to_string(),
+        },
+    }
+}
+
+fn invalid(location: &str, reason: &str) -> LocationError {
+    LocationError::Invalid {
+        location: redacted(location),
+        reason: reason.to_owned(),
+    }
+}
+
+/// The location without user-info, query and fragment, whether or not it parses as a URL.
+pub(crate) fn redacted(location: &str) -> String {
+    let Some((scheme, rest)) = location.split_once("://") else {
+        return location.to_owned();
+    };
+    let visible = rest.split(['#']).next().unwrap_or_default();
+    let (authority, path) = visible.split_at(visible.find('/').unwrap_or(visible.len()));
+    // A secret may itself contain a slash: everything before the last `@` of the whole rest is dropped.
+    match visible.rsplit_once('@') {
+        Some((_, after)) => format!("{scheme}://…@{after}"),
+        None => format!("{scheme}://{authority}{path}"),
+    }
+}
+
+fn decoded(path: &str) -> String {
+    let bytes = path.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let hex = (bytes[at] == b'%').then(|| path.get(at + 1..at + 3)).flatten();
+        match hex.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(byte) => {
+                out.push(byte);
+                at += 3;
+            }
+            None => {
+                out.push(bytes[at]);
+                at += 1;
+            }
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(folder: &Path, allowed: &[&str]) -> Locations {
+        Locations::new(
+            folder,
+            &allowed.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>(),
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn the_data_folder_is_allowed_and_its_private_part_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("a.csv"), "x\n").unwrap();
+        std::fs::create_dir_all(folder.path().join(".trireme/tables")).unwrap();
+        let list = list(folder.path(), &[]);
+        assert!(
+            list.resolve("a.csv", Access::Read)
+                .unwrap()
+                .path
+                .unwrap()
+                .ends_with("a.csv")
+        );
+        assert!(matches!(
+            list.resolve(".trireme", Access::Read),
+            Err(LocationError::Private { .. })
+        ));
+        assert!(matches!(list.resolve("x/../.trireme/tables", Access::Read), Err(_)));
+        assert!(matches!(
+            list.resolve(".trireme/new.csv", Access::Write),
+            Err(LocationError::Private { .. })
+        ));
+        assert!(matches!(
+            list.resolve("/etc/passwd", Access::Read),
+            Err(LocationError::NotAllowed { .. })
+        ));
+        assert!(matches!(
+            list.resolve("/etc/no-such-file", Access::Read),
+            Err(LocationError::NotAllowed { .. })
+        ));
+        assert!(matches!(
+            list.resolve("file:///etc/passwd", Access::Read),
+            Err(LocationError::NotAllowed { .. })
+        ));
+        assert!(matches!(
+            list.resolve("../../../../../../etc/passwd", Access::Read),
+            Err(LocationError::NotAllowed { .. })
+        ));
+        assert!(matches!(
+            list.resolve("b.csv", Access::Read),
+            Err(LocationError::NotFound { .. })
+        ));
+    }
+
+    #[test]
+    fn links_out_of_the_folder_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let outside = tempfile::tempdir().unwrap();
+        std::fs::write(outside.path().join("secret.csv"), "x\n").unwrap();
+        std::os::unix::fs::symlink(outside.path(), folder.path().join("link")).unwrap();
+        std::os::unix::fs::symlink("/no/such/place", folder.path().join("dangling")).unwrap();
+        let list = list(folder.path(), &[]);
+        assert!(matches!(
+            list.resolve("link/secret.csv", Access::Read),
+            Err(LocationError::NotAllowed { .. })
+        ));
+        assert!(matches!(
+            list.resolve("link/new.csv", Access::Write),
+            Err(LocationError::NotAllowed { .. })
+        ));
+        assert!(matches!(
+            list.resolve("dangling", Access::Write),
+            Err(LocationError::Invalid { .. })
+        ));
+    }
+
+    #[test]
+    fn prefixes_match_whole_components() {
+        let parent = tempfile::tempdir().unwrap();
+        for name in ["data", "lake", "lakeside"] {
+            std::fs::create_dir(parent.path().join(name)).unwrap();
+        }
+        let lake = parent.path().join("lake");
+        let list = list(
+            &parent.path().join("data"),
+            &[lake.to_str().unwrap(), "s3://bucket/pre", "https://example.org/d"],
+        );
+        assert!(list.resolve(lake.to_str().unwrap(), Access::Read).unwrap().is_folder());
+        assert!(
+            list.resolve(parent.path().join("lakeside").to_str().unwrap(), Access::Read)
+                .is_err()
+        );
+        assert!(
+            list.resolve("s3://bucket/pre/x/*.parquet", Access::Read)
+                .unwrap()
+                .glob
+                .as_deref()
+                == Some("*.parquet")
+        );
+        assert!(list.resolve("s3://bucket/prefix/x", Access::Read).is_err());
+        assert!(list.resolve("s3://bucket2/pre/x", Access::Read).is_err());
+        assert!(list.resolve("https://example.org/d/a.csv", Access::Read).is_ok());
+        assert!(list.resolve("https://example.org/d/../e.csv", Access::Read).is_err());
+        assert!(
+            list.resolve("https://example.org/d/%2e%2e/e.csv", Access::Read)
+                .is_err()
+        );
+        assert!(
+            list.resolve("https://example.org/d%2F..%2Fe.csv", Access::Read)
+                .is_err()
+        );
+        assert!(list.resolve("https://example.org/d/*.csv", Access::Read).is_err());
+        assert!(list.resolve("https://example.org:444/d/a.csv", Access::Read).is_err());
+    }
+
+    #[test]
+    fn local_patterns_split_before_the_first_pattern_component() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("logs")).unwrap();
+        let list = list(folder.path(), &[]);
+        let resolved = list.resolve("logs/2024-*/*.csv", Access::Read).unwrap();
+        assert_eq!(resolved.glob.as_deref(), Some("2024-*/*.csv"));
+        assert!(resolved.path.unwrap().ends_with("logs"));
+    }
+
+    #[test]
+    fn metadata_hosts_are_refused_even_when_configured() {
+        let folder = tempfile::tempdir().unwrap();
+        let hosts = [
+            "http://169.254.169.254/latest",
+            "http://[fd00:ec2::254]/x",
+            "http://[fe80::1]/x",
+            "http://metadata.google.internal/x",
+        ];
+        let list = list(folder.path(), &hosts);
+        for host in hosts
+            .iter()
+            .chain(["http://0xA9FEA9FE/x", "http://[::ffff:169.254.169.254]/x"].iter())
+        {
+            assert!(
+                matches!(list.resolve(host, Access::Read), Err(LocationError::RefusedHost { .. })),
+                "{host}"
+            );
+        }
+    }
+
+    #[test]
+    fn credentials_are_refused_and_never_shown() {
+        let folder = tempfile::tempdir().unwrap();
+        let list = list(folder.path(), &["s3://bucket"]);
+        for location in [
+            "s3://user:hunter2@bucket/x",
+            "s3://user:hunter2/more@bucket/x",
+            "ftp://user:hunter2@host/x",
+        ] {
+            let error = list.resolve(location, Access::Read).unwrap_err();
+            assert!(!error.to_string().contains("hunter2"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! DataFusion's way to object stores: built on first use, one per scheme, host and set of options.
+//!
+//! ```text
+//!  file:///…                 ─▶ guarded local file system
+//!  s3://bucket               ─▶ store from the environment's credentials
+//!  s3://o1f…@bucket          ─▶ store from a table's own OPTIONS (the user part is a fingerprint, never a secret)
+//! ```
+//!
+//! The allow-list was asked when a statement named its location; it is asked again here, because plans and table formats
+//! can carry locations of their own.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use datafusion::error::{DataFusionError, Result as DataFusionResult};
+use datafusion::execution::object_store::ObjectStoreRegistry;
+use object_store::ObjectStore;
+use parking_lot::Mutex;
+use url::Url;
+
+use super::locations::{LocationError, Locations, redacted};
+use super::options::StoreOptions;
+use super::stores;
+use crate::error::QueryError;
+
+/// See the module.
+pub struct StoreRegistry {
+    locations: Arc<Locations>,
+    local: Arc<dyn ObjectStore>,
+    stores: Mutex<HashMap<String, Arc<dyn ObjectStore>>>,
+}
+
+impl std::fmt::Debug for StoreRegistry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StoreRegistry")
+            .field("stores", &self.stores.lock().keys().collect::<Vec<_>>())
+            .finish()
+    }
+}
+
+impl StoreRegistry {
+    /// A registry behind this allow-list.
+    pub fn new(locations: Arc<Locations>) -> Self {
+        let local = stores::local::build(&locations);
+        Self {
+            locations,
+            local,
+            stores: Mutex::new(HashMap::new()),
+        }
+    }
+
+    /// The allow-list.
+    pub fn locations(&self) -> &Arc<Locations> {
+        &self.locations
+    }
+
+    /// Builds the store of a table with OPTIONS of its own; the URL that comes back leads to it.
+    pub fn bind(&self, url: &Url, options: &StoreOptions) -> Result<Url, QueryError> {
+        if options.is_empty() {
+            return Ok(url.clone());
+        }
+        let mut bound = url.clone();
+        bound
+            .set_username(&options.fingerprint())
+            .map_err(|()| QueryError::invalid(format!("options can't be given for {}", redacted(url.as_str()))))?;
+        let key = key(&bound);
+        if !self.stores.lock().contains_key(&key) {
+            let store = stores::build(&self.locations, url, options)?;
+            self.stores.lock().insert(key, store);
+        }
+        Ok(bound)
+    }
+
+    fn find_or_build(&self, url: &Url) -> Result<Arc<dyn ObjectStore>, QueryError> {
+        if url.scheme() == "file" {
+            return Ok(Arc::clone(&self.local));
+        }
+        let key = key(url);
+        if let Some(store) = self.stores.lock().get(&key) {
+            return Ok(Arc::clone(store));
+        }
+        if !url.username().is_empty() {
+            return Err(LocationError::NotAllowed {
+                location: redacted(url.as_str()),
+            }
+            .into());
+        }
+        self.locations.check_authority(url)?;
+        let store = stores::build(&self.locations, url, &StoreOptions::default())?;
+        self.stores.lock().insert(key, Arc::clone(&store));
+        Ok(store)
+    }
+}
+
+impl ObjectStoreRegistry for StoreRegistry {
+    fn register_store(&self, url: &Url, store: Arc<dyn ObjectStore>) -> Option<Arc<dyn ObjectStore>> {
+        // The local store is the guarded one, whatever a library would like to put in its place.
+        if url.scheme() == "file" {
+            return Some(Arc::clone(&self.local));
+        }
+        self.stores.lock().insert(key(url), store)
+    }
+
+    fn deregister_store(&self, url: &Url) -> DataFusionResult<Arc<dyn ObjectStore>> {
+        let removed = self.stores.lock().remove(&key(url));
+        removed.ok_or_else(|| external(QueryError::invalid(format!("no store for {}", redacted(url.as_str())))))
+    }
+
+    fn get_store(&self, url: &Url) -> DataFusionResult<Arc<dyn ObjectStore>> {
+        self.find_or_build(url).map_err(external)
+    }
+}
+
+fn external(error: QueryError) -> DataFusionError {
+    DataFusionError::External(Box::new(error))
+}
+
+fn key(url: &Url) -> String {
+    format!(
+        "{}://{}",
+        url.scheme(),
+        &url[url::Position::BeforeUsername..url::Position::AfterPort]
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::TryStreamExt;
+    use object_store::ObjectStoreExt;
+    use object_store::path::Path;
+
+    fn registry(folder: &std::path::Path, allowed: &[&str]) -> StoreRegistry {
+        let allowed: Vec<String> = allowed.iter().map(|text| (*text).to_owned()).collect();
+        StoreRegistry::new(Arc::new(Locations::new(folder, &allowed).unwrap()))
+    }
+
+    #[test]
+    fn stores_behind_the_list_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let registry = registry(folder.path(), &["s3://bucket/x", "https://example.org/d"]);
+        assert!(registry.get_store(&Url::parse("s3://bucket").unwrap()).is_ok());
+        assert!(registry.get_store(&Url::parse("https://example.org").unwrap()).is_ok());
+        assert!(registry.get_store(&Url::parse("s3://other").unwrap()).is_err());
+        assert!(registry.get_store(&Url::parse("s3://o123@bucket").unwrap()).is_err());
+        assert!(
+            registry
+                .get_store(&Url::parse("http://169.254.169.254").unwrap())
+                .is_err()
+        );
+        assert!(registry.get_store(&Url::parse("delta-rs://x").unwrap()).is_err());
+    }
+
+    #[test]
+    fn an_endpoint_must_be_allowed_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let registry = registry(folder.path(), &["s3://bucket", "http://minio:9000"]);
+        let url = Url::parse("s3://bucket/x").unwrap();
+        let options = |endpoint: &str| {
+            let pairs = [
+                ("aws.endpoint", endpoint),
+                ("aws.allow_http", "true"),
+                ("aws.region", "eu"),
+                ("aws.secret_access_key", "hunter2"),
+                ("aws.access_key_id", "id"),
+            ];
+            StoreOptions::from_options(
+                "s3",
+                &pairs
+                    .iter()
+                    .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                    .collect(),
+            )
+            .unwrap()
+        };
+        assert!(registry.bind(&url, &options("http://169.254.169.254")).is_err());
+        assert!(registry.bind(&url, &options("http://internal:80")).is_err());
+        let bound = registry.bind(&url, &options("http://minio:9000")).unwrap();
+        assert!(!bound.as_str().contains("hunter2"));
+        let store = registry.get_store(&bound).unwrap();
+        assert!(!format!("{store:?} {registry:?}").contains("hunter2"));
+    }
+
+    #[tokio::test]
+    async fn the_local_store_hides_private_files_and_refuses_links_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let outside = tempfile::tempdir().unwrap();
+        std::fs::write(outside.path().join("secret.csv"), "x\n").unwrap();
+        for file in [
+            "t/a.csv",
+            "t/_tmp/b.csv",
+            "t/.c.csv",
+            ".trireme/tables/1/d.csv",
+            ".trireme/catalog.json",
+        ] {
+            let path = folder.path().join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "x\n").unwrap();
+        }
+        std::os::unix::fs::symlink(outside.path().join("secret.csv"), folder.path().join("t/link.csv")).unwrap();
+        let registry = registry(folder.path(), &[]);
+        let store = registry.get_store(&Url::parse("file:///").unwrap()).unwrap();
+        let at = |name: &str| Path::from_absolute_path(folder.path().canonicalize().unwrap().join(name)).unwrap();
+        let mut names: Vec<String> = store
+            .list(Some(&at("")))
+            .map_ok(|meta| meta.location.filename().unwrap().to_owned())
+            .try_collect()
+            .await
+            .unwrap();
+        names.sort();
+        assert_eq!(names, ["a.csv", "link.csv"]);
+        assert!(store.get(&at("t/a.csv")).await.is_ok());
+        assert!(store.get(&at(".trireme/tables/1/d.csv")).await.is_ok());
+        assert!(store.get(&at(".trireme/catalog.json")).await.is_err());
+        let link = folder.path().canonicalize().unwrap().join("t");
+        assert!(
+            store
+                .get(&Path::parse(format!("{}/link.csv", link.to_str().unwrap())).unwrap())
+                .await
+                .is_err()
+        );
+        assert!(store.put(&at("t/new.csv"), "y".into()).await.is_ok());
+        assert!(store.put(&at("new/folder/new.csv"), "y".into()).await.is_ok());
+        assert!(store.put(&at(".trireme/tables/1/e.csv"), "y".into()).await.is_err());
+        assert!(
+            store
+                .put(
+                    &Path::from_absolute_path(outside.path().join("n.csv")).unwrap(),
+                    "y".into()
+                )
+                .await
+                .is_err()
+        );
+    }
+}

@@ -1,0 +1,22 @@
+//! Amazon S3 and what speaks its protocol.
+
+use std::sync::Arc;
+
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::{ObjectStore, Result};
+use url::Url;
+
+use crate::io::locations::Locations;
+use crate::io::network::GuardedConnector;
+use crate::io::options::StoreOptions;
+
+pub(crate) fn build(locations: &Arc<Locations>, url: &Url, options: &StoreOptions) -> Result<Arc<dyn ObjectStore>> {
+    let mut builder = AmazonS3Builder::from_env().with_bucket_name(url.host_str().unwrap_or_default());
+    for (key, value) in options.iter() {
+        builder = builder.with_config(key.parse::<AmazonS3ConfigKey>()?, value);
+    }
+    if options.endpoint().is_some() {
+        builder = builder.with_http_connector(GuardedConnector::new(Arc::clone(locations)));
+    }
+    Ok(Arc::new(builder.build()?))
+}

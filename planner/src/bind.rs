@@ -1,0 +1,173 @@
+//! Rewrites of the parsed statement that DataFusion's planner needs: `?` becomes `$n`, and a table version becomes part of
+//! the name that the catalog is asked for.
+
+use std::ops::ControlFlow;
+
+use datafusion::sql::parser::{CopyToSource, Statement};
+use datafusion::sql::sqlparser::ast::{
+    Expr, Ident, ObjectName, ObjectNamePart, Statement as SqlStatement, TableAlias, TableFactor, TableVersion, Value, ValueWithSpan,
+    VisitMut, VisitorMut,
+};
+use trireme_exec::QueryError;
+
+use crate::ddl::{TableVersionRef, VERSION_MARK, versioned_name};
+use crate::names::fold;
+
+/// Numbers `?` placeholders in order of appearance and binds table versions.
+///
+/// # Errors
+/// `?` mixed with `$n`; a version that is no literal; a version on something that is no table.
+pub fn bind(statement: &mut Statement) -> Result<(), QueryError> {
+    let mut binder = Binder::default();
+    let flow = visit(statement, &mut binder);
+    if let ControlFlow::Break(error) = flow {
+        return Err(error);
+    }
+    if binder.question_marks > 0 && binder.numbered {
+        return Err(QueryError::invalid("the statement mixes ? and $n placeholders").with_hint("use one kind"));
+    }
+    Ok(())
+}
+
+fn visit(statement: &mut Statement, binder: &mut Binder) -> ControlFlow<QueryError> {
+    match statement {
+        Statement::Statement(statement) => statement.visit(binder),
+        Statement::Explain(explain) => visit(&mut explain.statement, binder),
+        Statement::CopyTo(copy) => match &mut copy.source {
+            CopyToSource::Query(query) => query.visit(binder),
+            CopyToSource::Relation(_) => ControlFlow::Continue(()),
+        },
+        Statement::CreateExternalTable(_) | Statement::Reset(_) => ControlFlow::Continue(()),
+    }
+}
+
+#[derive(Default)]
+struct Binder {
+    question_marks: usize,
+    numbered: bool,
+}
+
+impl VisitorMut for Binder {
+    type Break = QueryError;
+
+    fn pre_visit_value(&mut self, value: &mut ValueWithSpan) -> ControlFlow<QueryError> {
+        if let Value::Placeholder(text) = &mut value.value {
+            if text == "?" {
+                self.question_marks += 1;
+                *text = format!("${}", self.question_marks);
+            } else {
+                self.numbered = true;
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_relation(&mut self, relation: &mut ObjectName) -> ControlFlow<QueryError> {
+        let forged = relation.0.iter().any(|part| part.as_ident().is_some_and(|ident| ident.value.contains(VERSION_MARK)));
+        // Versions are bound after this visit, on the way up, so a mark found here was typed by somebody.
+        if forged {
+            return ControlFlow::Break(QueryError::invalid("a table's name holds a control character"));
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<QueryError> {
+        let TableFactor::Table { name, alias, version, .. } = factor else {
+            return ControlFlow::Continue(());
+        };
+        let Some(asked) = version.take() else {
+            return ControlFlow::Continue(());
+        };
+        match version_of(&asked) {
+            Ok(bound) => {
+                bind_version(name, alias, &bound);
+                ControlFlow::Continue(())
+            }
+            Err(error) => ControlFlow::Break(error),
+        }
+    }
+
+    fn pre_visit_statement(&mut self, statement: &mut SqlStatement) -> ControlFlow<QueryError> {
+        match statement {
+            SqlStatement::CreateTable(table) if table.version.is_some() => {
+                ControlFlow::Break(QueryError::invalid("CREATE TABLE takes no version").with_hint("use CREATE TABLE … AS SELECT … VERSION AS OF …"))
+            }
+            _ => ControlFlow::Continue(()),
+        }
+    }
+}
+
+fn bind_version(name: &mut ObjectName, alias: &mut Option<TableAlias>, version: &TableVersionRef) {
+    let Some(ObjectNamePart::Identifier(last)) = name.0.last_mut() else {
+        return;
+    };
+    let plain = last.clone();
+    *last = Ident { value: versioned_name(&fold(&plain), version), quote_style: Some('"'), span: plain.span };
+    if alias.is_none() {
+        *alias = Some(TableAlias { explicit: true, name: plain, columns: Vec::new(), at: None });
+    }
+}
+
+fn version_of(version: &TableVersion) -> Result<TableVersionRef, QueryError> {
+    match version {
+        TableVersion::VersionAsOf(expr) => match literal(expr) {
+            Some(text) => text
+                .parse()
+                .map(TableVersionRef::Version)
+                .map_err(|_| QueryError::invalid(format!("{text} is not a table version")).with_hint("versions count from 0")),
+            None => Err(QueryError::invalid("VERSION AS OF needs a number")),
+        },
+        TableVersion::TimestampAsOf(expr) | TableVersion::ForSystemTimeAsOf(expr) => match literal(expr) {
+            Some(text) => Ok(TableVersionRef::Timestamp(text)),
+            None => Err(QueryError::invalid("TIMESTAMP AS OF needs a literal, for example '2026-01-31 12:00:00'")),
+        },
+        other => Err(QueryError::invalid(format!("{other} is not supported"))
+            .with_hint("use VERSION AS OF n or TIMESTAMP AS OF '…'")),
+    }
+}
+
+fn literal(expr: &Expr) -> Option<String> {
+    match expr {
+        Expr::Value(value) => match &value.value {
+            Value::Number(text, _) => Some(text.to_string()),
+            Value::SingleQuotedString(text) => Some(text.clone()),
+            _ => None,
+        },
+        Expr::TypedString(typed) => match &typed.value.value {
+            Value::SingleQuotedString(text) => Some(text.clone()),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parse::parse;
+
+    fn bound(sql: &str) -> Result<String, QueryError> {
+        let mut statement = parse(sql)?;
+        bind(&mut statement)?;
+        Ok(statement.to_string())
+    }
+
+    #[test]
+    fn question_marks_are_numbered_in_order() {
+        assert_eq!(bound("SELECT ? + a FROM t WHERE b = ?").unwrap(), "SELECT $1 + a FROM t WHERE b = $2");
+        assert!(bound("SELECT ? + $1").is_err());
+    }
+
+    #[test]
+    fn versions_move_into_the_name_and_keep_the_alias() {
+        let sql = bound("SELECT t.a FROM t VERSION AS OF 3, s.u VERSION AS OF 0 AS x").unwrap();
+        assert_eq!(sql, "SELECT t.a FROM \"t\u{1}v3\" AS t, s.\"u\u{1}v0\" AS x");
+        let sql = bound("SELECT * FROM t TIMESTAMP AS OF '2026-01-01'").unwrap();
+        assert!(sql.contains("\u{1}t2026-01-01"), "{sql}");
+    }
+
+    #[test]
+    fn a_typed_mark_is_refused() {
+        assert!(bound("SELECT * FROM \"t\u{1}v0\"").is_err());
+    }
+}

@@ -1,0 +1,17 @@
+//! Decides what a statement means and how it will run; never touches data.
+//!
+//! SQL text → [`parse`] → [`bind`] (placeholders, table versions) → [`statement`] (what kind of statement, planned by
+//! DataFusion) → the result schema that clients are promised ([`output`]).
+
+pub mod bind;
+pub mod ddl;
+pub mod ddl_sql;
+pub mod dialect;
+pub mod names;
+pub mod output;
+pub mod parameters;
+pub mod parse;
+pub mod session;
+pub mod statement;
+
+pub use statement::{Planned, SessionChange, plan};

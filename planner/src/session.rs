@@ -1,0 +1,72 @@
+//! DataFusion's session state as Trireme sets it up: dialect options, catalog defaults, and a session's own settings.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use datafusion::catalog::CatalogProviderList;
+use datafusion::common::config::{ConfigOptions, Dialect};
+use datafusion::execution::SessionState;
+use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::execution::session_state::SessionStateBuilder;
+use datafusion::prelude::SessionConfig;
+use trireme_exec::QueryError;
+
+use crate::names::{CATALOG, DEFAULT_SCHEMA};
+
+/// What the server decides for all sessions.
+#[derive(Debug, Clone)]
+pub struct PlannerDefaults {
+    /// Partitions of a plan, normally the number of cores.
+    pub target_partitions: usize,
+    /// Rows of a batch.
+    pub batch_rows: usize,
+}
+
+/// The state every session starts from.
+pub fn base_state(defaults: &PlannerDefaults, runtime: Arc<RuntimeEnv>, catalogs: Arc<dyn CatalogProviderList>) -> SessionState {
+    let mut config = SessionConfig::new()
+        .with_target_partitions(defaults.target_partitions)
+        .with_batch_size(defaults.batch_rows)
+        .with_create_default_catalog_and_schema(false)
+        .with_default_catalog_and_schema(CATALOG, DEFAULT_SCHEMA)
+        // The catalog brings its own, which stays whole when one table is damaged.
+        .with_information_schema(false);
+    let options = config.options_mut();
+    options.sql_parser.dialect = Dialect::Generic;
+    options.sql_parser.collect_spans = true;
+    options.sql_parser.map_string_types_to_utf8view = false;
+    options.sql_parser.parse_float_as_decimal = false;
+    options.explain.show_schema = false;
+    SessionStateBuilder::new()
+        .with_config(config)
+        .with_runtime_env(runtime)
+        .with_catalog_list(catalogs)
+        .with_default_features()
+        .build()
+}
+
+/// A session's state: the base with its schema and settings. Setting names and values were checked when they were SET.
+///
+/// # Errors
+/// When a value is refused by DataFusion.
+pub fn session_state(base: &SessionState, schema: &str, settings: &BTreeMap<String, String>) -> Result<SessionState, QueryError> {
+    let mut state = base.clone();
+    let options = state.config_mut().options_mut();
+    schema.clone_into(&mut options.catalog.default_schema);
+    for (name, value) in settings {
+        apply(options, name, value)?;
+    }
+    Ok(state)
+}
+
+fn apply(options: &mut ConfigOptions, name: &str, value: &str) -> Result<(), QueryError> {
+    let target = match name {
+        "time_zone" => "datafusion.execution.time_zone",
+        "trireme.batch_rows" => "datafusion.execution.batch_size",
+        "trireme.target_partitions" => "datafusion.execution.target_partitions",
+        name if name.starts_with("datafusion.") => name,
+        // Read by the engine itself.
+        _ => return Ok(()),
+    };
+    Ok(options.set(target, value)?)
+}

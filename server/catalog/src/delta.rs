@@ -1,0 +1,320 @@
+//! Delta tables: managed ones, and users' own to read.
+//!
+//! Opened tables are kept and brought up to date from their logs; a provider is one version's snapshot.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use chrono::{DateTime, NaiveDate, NaiveDateTime, Utc};
+use datafusion::catalog::TableProvider;
+use deltalake::delta_datafusion::{DeltaScanConfig, DeltaScanNext};
+use deltalake::logstore::{
+    LogStore, LogStoreFactory, ObjectStoreRef, StorageConfig, default_logstore, logstore_factories,
+};
+use deltalake::{DeltaResult, DeltaTable, DeltaTableBuilder, DeltaTableError};
+use object_store::ObjectStoreExt;
+use object_store::local::LocalFileSystem;
+use trireme_exec::io::{Access, StoreOptions};
+use trireme_planner::ddl::{FileFormat, TableName, TableVersionRef};
+use url::Url;
+
+use crate::catalog::Catalog;
+use crate::definitions::External;
+use crate::describe::TableKind;
+use crate::discover::{Found, FoundKind};
+use crate::error::CatalogError;
+use crate::files::file_url;
+use crate::listing;
+use crate::resolve::{Source, no_versions};
+use crate::table::CatalogTable;
+
+/// Schemes of stores whose Delta logs are read as plain files.
+const REMOTE_SCHEMES: &[&str] = &["s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "http", "https"];
+
+/// Where a Delta table is and how it is reached.
+struct Place {
+    url: Url,
+    store: ObjectStoreRef,
+}
+
+impl Catalog {
+    pub(crate) async fn managed_table(
+        &self,
+        name: &TableName,
+        folder: &str,
+    ) -> Result<Arc<dyn TableProvider>, CatalogError> {
+        let table = self.managed_delta(name, folder).await?;
+        let inner = self.delta_provider(name, &table)?;
+        Ok(Arc::new(CatalogTable::managed(
+            self,
+            name,
+            inner,
+            Some(folder.to_owned()),
+        )))
+    }
+
+    pub(crate) async fn discovered_delta(
+        &self,
+        name: &TableName,
+        found: &Found,
+    ) -> Result<Arc<dyn TableProvider>, CatalogError> {
+        let table = self.newest(name, self.discovered_place(found)?).await?;
+        let inner = self.delta_provider(name, &table)?;
+        Ok(Arc::new(CatalogTable::files(
+            self,
+            name,
+            TableKind::Discovered,
+            inner,
+            Vec::new(),
+        )))
+    }
+
+    pub(crate) async fn external_delta(
+        &self,
+        name: &TableName,
+        external: &External,
+    ) -> Result<Arc<dyn TableProvider>, CatalogError> {
+        let table = self.newest(name, self.external_place(external)?).await?;
+        let inner = self.delta_provider(name, &table)?;
+        Ok(Arc::new(CatalogTable::files(
+            self,
+            name,
+            TableKind::External,
+            inner,
+            Vec::new(),
+        )))
+    }
+
+    /// A table as it was.
+    pub(crate) async fn table_version(
+        &self,
+        name: &TableName,
+        source: &Source,
+        version: &TableVersionRef,
+    ) -> Result<Arc<dyn TableProvider>, CatalogError> {
+        let (place, kind) = match source {
+            Source::Managed(folder) => (self.managed_place(folder)?, TableKind::Managed),
+            Source::Discovered(found) if found.kind == FoundKind::Delta => {
+                (self.discovered_place(found)?, TableKind::Discovered)
+            }
+            Source::External(external) if external.format == FileFormat::Delta => {
+                (self.external_place(external)?, TableKind::External)
+            }
+            Source::View(_) => return Err(no_versions(name, "a view")),
+            _ => return Err(no_versions(name, "made of plain files")),
+        };
+        let newest = self
+            .newest(
+                name,
+                Place {
+                    url: place.url.clone(),
+                    store: Arc::clone(&place.store),
+                },
+            )
+            .await?;
+        let table = match version {
+            TableVersionRef::Version(number) => at_version(name, newest, *number).await?,
+            TableVersionRef::Timestamp(text) => at_timestamp(name, newest, text).await?,
+        };
+        let inner = self.delta_provider(name, &table)?;
+        Ok(match kind {
+            TableKind::Managed => Arc::new(CatalogTable::managed(self, name, inner, None)),
+            kind => Arc::new(CatalogTable::files(self, name, kind, inner, Vec::new())),
+        })
+    }
+
+    /// A managed table at its newest version.
+    pub(crate) async fn managed_delta(&self, name: &TableName, folder: &str) -> Result<DeltaTable, CatalogError> {
+        self.newest(name, self.managed_place(folder)?).await
+    }
+
+    /// A managed table that is about to be created.
+    pub(crate) fn new_delta(&self, name: &TableName, folder: &str) -> Result<DeltaTable, CatalogError> {
+        let place = self.managed_place(folder)?;
+        builder(place)
+            .and_then(DeltaTableBuilder::build)
+            .map_err(|error| CatalogError::delta(&name.to_string(), error))
+    }
+
+    fn managed_place(&self, folder: &str) -> Result<Place, CatalogError> {
+        // Not the guarded store: only the catalog itself writes here.
+        Ok(Place {
+            url: file_url(&self.folder.table(folder), true)?,
+            store: Arc::new(LocalFileSystem::new()),
+        })
+    }
+
+    fn discovered_place(&self, found: &Found) -> Result<Place, CatalogError> {
+        let path = listing::checked(&self.locations, &found.path)?;
+        self.local_place(&path)
+    }
+
+    fn local_place(&self, path: &Path) -> Result<Place, CatalogError> {
+        let url = file_url(path, true)?;
+        let store = self.session.runtime_env().object_store_registry.get_store(&url)?;
+        Ok(Place { url, store })
+    }
+
+    fn external_place(&self, external: &External) -> Result<Place, CatalogError> {
+        let location = self.locations.resolve(&external.location, Access::Read)?;
+        if let Some(path) = &location.path {
+            return self.local_place(path);
+        }
+        let options = StoreOptions::from_options(location.url.scheme(), &external.options)?;
+        let bound = self.stores.bind(&location.url, &options)?;
+        let registry = &self.session.runtime_env().object_store_registry;
+        let store = registry.get_store(&bound)?;
+        if !options.is_empty() {
+            // The reader looks its store up by bucket alone.
+            registry.register_store(&location.url, Arc::clone(&store));
+        }
+        Ok(Place {
+            url: location.url,
+            store,
+        })
+    }
+
+    async fn newest(&self, name: &TableName, place: Place) -> Result<DeltaTable, CatalogError> {
+        let key = place.url.to_string();
+        let known = self.deltas.lock().get(&key).cloned();
+        let failed = |error| CatalogError::delta(&name.to_string(), error);
+        let mut table = match known {
+            Some(table) => table,
+            None => builder(place).and_then(DeltaTableBuilder::build).map_err(failed)?,
+        };
+        if let Err(error) = table.update_state().await {
+            self.deltas.lock().remove(&key);
+            return Err(failed(error));
+        }
+        self.deltas.lock().insert(key, table.clone());
+        Ok(table)
+    }
+
+    /// Forgets an opened table whose files are being removed.
+    pub(crate) fn forget_delta(&self, folder: &str) {
+        if let Ok(place) = self.managed_place(folder) {
+            self.deltas.lock().remove(place.url.as_str());
+        }
+    }
+
+    fn delta_provider(&self, name: &TableName, table: &DeltaTable) -> Result<Arc<dyn TableProvider>, CatalogError> {
+        let failed = |error| CatalogError::delta(&name.to_string(), error);
+        let snapshot = table.snapshot().map_err(failed)?.snapshot().clone();
+        // Partition columns keep their declared type: dictionaries would reach clients.
+        let config = DeltaScanConfig::new_from_session(self.session.as_ref()).with_wrap_partition_values(false);
+        Ok(Arc::new(DeltaScanNext::new(snapshot, config)?))
+    }
+}
+
+fn builder(place: Place) -> DeltaResult<DeltaTableBuilder> {
+    Ok(DeltaTableBuilder::from_url(place.url.clone())?.with_storage_backend(place.store, place.url))
+}
+
+async fn at_version(name: &TableName, mut table: DeltaTable, version: u64) -> Result<DeltaTable, CatalogError> {
+    let newest = table.version().unwrap_or_default();
+    if version > newest {
+        return Err(CatalogError::invalid_hint(
+            format!("table {name} has no version {version}; the newest is {newest}"),
+            "versions count from 0 and go up by one with every change",
+        ));
+    }
+    match table.load_version(version).await {
+        Ok(()) => Ok(table),
+        Err(error) => {
+            tracing::debug!(%name, version, %error, "an old version can't be loaded");
+            Err(CatalogError::invalid(format!(
+                "version {version} of table {name} is not kept any more; the newest is {newest}"
+            )))
+        }
+    }
+}
+
+async fn at_timestamp(name: &TableName, mut table: DeltaTable, text: &str) -> Result<DeltaTable, CatalogError> {
+    let wanted = parse_timestamp(text).ok_or_else(|| {
+        CatalogError::invalid_hint(
+            format!("{text} is not a time"),
+            "write it as 2024-01-31T12:00:00Z or 2024-01-31 12:00:00 (UTC)",
+        )
+    })?;
+    let failed = |error| CatalogError::delta(&name.to_string(), error);
+    table.load_with_datetime(wanted).await.map_err(failed)?;
+    let version = table.version().unwrap_or_default();
+    let began = commit_time(&table, version).await.map_err(failed)?;
+    if began > wanted {
+        return Err(CatalogError::invalid(format!(
+            "table {name} has no version from {text}; its oldest, {version}, is from {}",
+            began.to_rfc3339()
+        )));
+    }
+    Ok(table)
+}
+
+async fn commit_time(table: &DeltaTable, version: u64) -> DeltaResult<DateTime<Utc>> {
+    let known = table
+        .snapshot()?
+        .version_timestamp(version)
+        .and_then(DateTime::from_timestamp_millis);
+    if let Some(time) = known {
+        return Ok(time);
+    }
+    let entry = object_store::path::Path::from(format!("{}/{version:020}.json", listing::DELTA_LOG));
+    Ok(table
+        .object_store()
+        .head(&entry)
+        .await
+        .map_err(DeltaTableError::from)?
+        .last_modified)
+}
+
+fn parse_timestamp(text: &str) -> Option<DateTime<Utc>> {
+    let text = text.trim();
+    if let Ok(time) = DateTime::parse_from_rfc3339(text) {
+        return Some(time.with_timezone(&Utc));
+    }
+    let formats = ["%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M:%S%.f"];
+    if let Some(time) = formats
+        .iter()
+        .find_map(|format| NaiveDateTime::parse_from_str(text, format).ok())
+    {
+        return Some(time.and_utc());
+    }
+    NaiveDate::parse_from_str(text, "%Y-%m-%d")
+        .ok()?
+        .and_hms_opt(0, 0, 0)
+        .map(|time| time.and_utc())
+}
+
+/// Stands for the state of files that can only be told by opening them: never the same twice.
+pub(crate) fn unknown_state() -> String {
+    uuid::Uuid::new_v4().to_string()
+}
+
+/// Reads a Delta log from whatever store is behind it.
+#[derive(Debug)]
+struct PlainLogStore;
+
+impl LogStoreFactory for PlainLogStore {
+    fn with_options(
+        &self,
+        prefixed_store: ObjectStoreRef,
+        root_store: ObjectStoreRef,
+        location: &Url,
+        options: &StorageConfig,
+    ) -> DeltaResult<Arc<dyn LogStore>> {
+        Ok(default_logstore(prefixed_store, root_store, location, options))
+    }
+}
+
+/// Makes the Delta reader accept the schemes of our stores.
+pub(crate) fn register_log_stores() {
+    let factories = logstore_factories();
+    let schemes: HashMap<Url, Arc<dyn LogStoreFactory>> = REMOTE_SCHEMES
+        .iter()
+        .filter_map(|scheme| Url::parse(&format!("{scheme}://")).ok())
+        .map(|url| (url, Arc::new(PlainLogStore) as Arc<dyn LogStoreFactory>))
+        .collect();
+    for (url, factory) in schemes {
+        factories.entry(url).or_insert(factory);
+    }
+}

@@ -1,0 +1,404 @@
+//! Tables of plain files, over DataFusion's listing table.
+
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Schema, SchemaRef};
+use datafusion::catalog::TableProvider;
+use datafusion::datasource::listing::{ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl};
+use futures::{FutureExt, TryStreamExt};
+use glob::{MatchOptions, Pattern};
+use object_store::{ObjectMeta, ObjectStore};
+use trireme_exec::io::{Access, ResolvedLocation, StoreOptions};
+use trireme_planner::ddl::{FileFormat, TableName};
+use url::Url;
+
+use crate::catalog::Catalog;
+use crate::definitions::External;
+use crate::describe::TableKind;
+use crate::discover::{Found, FoundKind};
+use crate::error::CatalogError;
+use crate::formats::{FileKind, data_file};
+use crate::listing::{self, Listing};
+use crate::partitions::{self, PartitionColumn};
+use crate::table::CatalogTable;
+
+/// `*` stays within a folder's name, and hidden files are named in full or not at all.
+const GLOB: MatchOptions = MatchOptions {
+    case_sensitive: true,
+    require_literal_separator: true,
+    require_literal_leading_dot: true,
+};
+
+/// Files that are tried one by one to name the damaged one.
+const BLAMED_FILES_MAX: usize = 1000;
+
+/// A set of files and how to read them.
+struct FileTable<'a> {
+    /// One folder, or one file, or the files that a pattern found.
+    urls: Vec<ListingTableUrl>,
+    kind: FileKind,
+    options: &'a BTreeMap<String, String>,
+    declared: Option<SchemaRef>,
+    partitions: Vec<PartitionColumn>,
+    definition: Option<String>,
+}
+
+impl Catalog {
+    pub(crate) fn discovered_listing(&self, found: &Found) -> Result<Listing, CatalogError> {
+        let path = listing::checked(&self.locations, &found.path)?;
+        match found.kind {
+            FoundKind::File => Listing::of_file(&path),
+            FoundKind::Folder => Listing::of_folder(&self.locations, &path),
+            FoundKind::Delta => Listing::of_delta_log(&self.locations, &path),
+        }
+    }
+
+    pub(crate) async fn discovered_table(
+        &self,
+        name: &TableName,
+        found: &Found,
+        listing: &Listing,
+    ) -> Result<Arc<dyn TableProvider>, CatalogError> {
+        let path = listing::checked(&self.locations, &found.path)?;
+        let folder = found.kind == FoundKind::Folder;
+        // A link's name may say another format than its target's; the name in the data folder counts.
+        let named = found.path.file_name().unwrap_or_default().to_string_lossy();
+        let kind = match data_file(&named) {
+            Some((_, kind)) if !folder => FileKind {
+                suffix: String::new(),
+                ..kind
+            },
+            _ => listing.kind()?,
+        };
+        let partitions = if folder {
+            partitions::infer(listing.files.iter().map(|file| file.path.as_str()))?
+        } else {
+            Vec::new()
+        };
+        let table = FileTable {
+            urls: vec![ListingTableUrl::try_new(file_url(&path, folder)?, None)?],
+            kind,
+            options: &BTreeMap::new(),
+            declared: None,
+            partitions,
+            definition: None,
+        };
+        self.open_files(name, TableKind::Discovered, table).await
+    }
+
+    pub(crate) async fn external_listing(&self, external: &External) -> Result<Listing, CatalogError> {
+        let location = self.locations.resolve(&external.location, Access::Read)?;
+        if external.format == FileFormat::Delta {
+            return match &location.path {
+                Some(path) => Listing::of_delta_log(&self.locations, path),
+                // A remote log is asked for its newest version when the table is opened.
+                None => Ok(Listing::from_objects(std::iter::once((
+                    crate::delta::unknown_state(),
+                    0,
+                    0,
+                )))),
+            };
+        }
+        let (url, glob) = self.listing_url(&location, external)?;
+        let store = self.session.runtime_env().object_store(&url)?;
+        let objects: Vec<_> = url
+            .list_all_files(self.session.as_ref(), store.as_ref(), "")
+            .await?
+            .try_collect()
+            .await?;
+        let below = |object: &object_store::path::Path| -> String {
+            let parts: Vec<&str> = url.strip_prefix(object).into_iter().flatten().collect();
+            if parts.is_empty() {
+                object.filename().unwrap_or_default().to_owned()
+            } else {
+                parts.join("/")
+            }
+        };
+        let objects = objects.into_iter().map(|object| (below(&object.location), object));
+        let wanted = objects.filter(|(path, _)| glob.as_ref().is_none_or(|glob| glob.matches_with(path, GLOB)));
+        Ok(Listing::from_objects(wanted.map(|(path, object)| {
+            let changed = u128::from(
+                object
+                    .last_modified
+                    .timestamp_nanos_opt()
+                    .unwrap_or_default()
+                    .unsigned_abs(),
+            );
+            (path, object.size, changed)
+        })))
+    }
+
+    pub(crate) async fn external_table(
+        &self,
+        name: &TableName,
+        external: &External,
+        listing: &Listing,
+    ) -> Result<Arc<dyn TableProvider>, CatalogError> {
+        if external.format == FileFormat::Delta {
+            return self.external_delta(name, external).await;
+        }
+        let location = self.locations.resolve(&external.location, Access::Read)?;
+        let declared = external
+            .columns
+            .as_ref()
+            .map(crate::definitions::StoredSchema::decode)
+            .transpose()?;
+        let (files, kind) = files_of_format(
+            external.format,
+            listing,
+            location.is_folder() && location.glob.is_none(),
+        )?;
+        if files.is_empty() && declared.is_none() {
+            return Err(CatalogError::invalid_hint(
+                format!(
+                    "there are no files at {} to tell the columns of {name} from",
+                    external.location
+                ),
+                "put files there first, or declare the columns",
+            ));
+        }
+        let inferred = partitions::infer(files.iter().copied())?;
+        let (url, glob) = self.listing_url(&location, external)?;
+        let urls = match glob {
+            Some(_) if inferred.is_empty() => file_urls(&url, &files)?,
+            // The columns are told from the path below the folder, so the reader has to list it itself.
+            Some(glob) => vec![url.with_glob(glob.as_str())?],
+            None => vec![url],
+        };
+        let table = FileTable {
+            urls,
+            kind,
+            options: &external.options,
+            partitions: declared_partitions(&external.partition_columns, inferred, declared.as_ref())?,
+            declared,
+            definition: Some(external.sql.clone()),
+        };
+        self.open_files(name, TableKind::External, table).await
+    }
+
+    /// The folder or file of a location, and the pattern below it.
+    fn listing_url(
+        &self,
+        location: &ResolvedLocation,
+        external: &External,
+    ) -> Result<(ListingTableUrl, Option<Pattern>), CatalogError> {
+        let options = StoreOptions::from_options(location.url.scheme(), &external.options)?;
+        let url = ListingTableUrl::try_new(self.stores.bind(&location.url, &options)?, None)?;
+        let invalid = |error: glob::PatternError| {
+            CatalogError::invalid(format!("the pattern of {} is not valid: {error}", external.location))
+        };
+        let glob = location
+            .glob
+            .as_deref()
+            .map(Pattern::new)
+            .transpose()
+            .map_err(invalid)?;
+        Ok((url, glob))
+    }
+
+    async fn open_files(
+        &self,
+        name: &TableName,
+        kind: TableKind,
+        table: FileTable<'_>,
+    ) -> Result<Arc<dyn TableProvider>, CatalogError> {
+        let partition_columns = table
+            .partitions
+            .iter()
+            .map(|column| (column.name.clone(), column.data_type.clone()))
+            .collect();
+        let options = ListingOptions::new(table.kind.reader(&self.session, table.options)?)
+            .with_file_extension(table.kind.suffix.clone())
+            .with_table_partition_cols(partition_columns);
+        let whole = match table.declared {
+            Some(schema) => schema,
+            None => self.infer(&table.urls, &options).await?,
+        };
+        let config = ListingTableConfig::new_with_multi_paths(table.urls)
+            .with_listing_options(options)
+            .with_schema(without(&whole, &table.partitions));
+        let cache = self.session.runtime_env().cache_manager.get_file_statistic_cache();
+        let provider = ListingTable::try_new(config)?
+            .with_cache(cache)
+            .with_definition(table.definition);
+        let loose = table
+            .partitions
+            .into_iter()
+            .filter(|column| column.loose)
+            .map(|column| column.name)
+            .collect();
+        Ok(Arc::new(CatalogTable::files(
+            self,
+            name,
+            kind,
+            Arc::new(provider),
+            loose,
+        )))
+    }
+
+    /// The columns of all files together.
+    async fn infer(&self, urls: &[ListingTableUrl], options: &ListingOptions) -> Result<SchemaRef, CatalogError> {
+        let Some(first) = urls.first() else {
+            return Err(CatalogError::invalid("the pattern fits no files"));
+        };
+        let store = self.session.runtime_env().object_store(first)?;
+        let mut objects: Vec<ObjectMeta> = Vec::new();
+        for url in urls {
+            let listed = url
+                .list_all_files(self.session.as_ref(), store.as_ref(), &options.file_extension)
+                .await?;
+            objects.extend(
+                listed
+                    .try_collect::<Vec<_>>()
+                    .await?
+                    .into_iter()
+                    .filter(|object| object.size > 0),
+            );
+        }
+        let whole = self.infer_files(options, &store, &objects).await;
+        let Err(error) = whole else { return whole };
+        // The readers' own errors often don't name the file.
+        for object in objects.into_iter().take(BLAMED_FILES_MAX) {
+            let file = self.shown(&object.location);
+            if let Err(cause) = self.infer_files(options, &store, &[object]).await {
+                return Err(CatalogError::Corrupt {
+                    file,
+                    reason: cause.to_string(),
+                });
+            }
+        }
+        Err(error)
+    }
+
+    /// A reader may panic over a damaged file; that must cost the statement only.
+    async fn infer_files(
+        &self,
+        options: &ListingOptions,
+        store: &Arc<dyn ObjectStore>,
+        files: &[ObjectMeta],
+    ) -> Result<SchemaRef, CatalogError> {
+        let inference = options.format.infer_schema(self.session.as_ref(), store, files);
+        match AssertUnwindSafe(inference).catch_unwind().await {
+            Ok(Ok(schema)) => Ok(schema),
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => Err(CatalogError::invalid("the reader can't make sense of it")),
+        }
+    }
+
+    /// A local object's path relative to the data folder, where it is in it.
+    fn shown(&self, object: &object_store::path::Path) -> String {
+        let absolute = Path::new("/").join(object.as_ref());
+        absolute
+            .strip_prefix(self.data_dir())
+            .map_or_else(|_| object.to_string(), |inside| inside.display().to_string())
+    }
+}
+
+/// The files that a pattern found, each by its own URL.
+fn file_urls(folder: &ListingTableUrl, files: &[&str]) -> Result<Vec<ListingTableUrl>, CatalogError> {
+    let url = |file: &&str| {
+        let mut url = folder.get_url().clone();
+        // Object paths are decoded; segments of a URL are not.
+        url.path_segments_mut()
+            .map_err(|()| CatalogError::invalid("the location can't have files below it"))?
+            .pop_if_empty()
+            .extend(file.split('/'));
+        Ok(ListingTableUrl::try_new(url, None)?)
+    };
+    files.iter().map(url).collect()
+}
+
+pub(crate) fn file_url(path: &Path, folder: bool) -> Result<Url, CatalogError> {
+    let url = if folder {
+        Url::from_directory_path(path)
+    } else {
+        Url::from_file_path(path)
+    };
+    url.map_err(|()| CatalogError::invalid(format!("the path {} can't be written as a URL", path.display())))
+}
+
+/// The files of an external table. In a folder those with other names than the format's are left out, unless none has one.
+fn files_of_format(format: FileFormat, listing: &Listing, folder: bool) -> Result<(Vec<&str>, FileKind), CatalogError> {
+    let all: Vec<&str> = listing.files.iter().map(|file| file.path.as_str()).collect();
+    let kind_of = |path: &str| data_file(path.rsplit('/').next().unwrap_or(path)).map(|(_, kind)| kind);
+    let mut kinds: Vec<FileKind> = all
+        .iter()
+        .filter_map(|path| kind_of(path))
+        .filter(|kind| kind.format == format)
+        .collect();
+    kinds.dedup();
+    let Some(first) = kinds.first() else {
+        return Ok((all, FileKind::declared(format, None, String::new())));
+    };
+    if let Some(other) = kinds.iter().find(|kind| {
+        if folder {
+            *kind != first
+        } else {
+            kind.compression != first.compression
+        }
+    }) {
+        return Err(CatalogError::invalid_hint(
+            format!("the files end both in {} and in {}", first.suffix, other.suffix),
+            "use one ending per table, or a pattern that selects one",
+        ));
+    }
+    if !folder {
+        return Ok((all, FileKind::declared(format, Some(first), String::new())));
+    }
+    let suffix = first.suffix.clone();
+    Ok((
+        all.into_iter().filter(|path| path.ends_with(&suffix)).collect(),
+        FileKind::declared(format, Some(first), suffix),
+    ))
+}
+
+/// The declared partition columns, typed by their declaration, else by their values; without a declaration, the folders'.
+fn declared_partitions(
+    names: &[String],
+    inferred: Vec<PartitionColumn>,
+    declared: Option<&SchemaRef>,
+) -> Result<Vec<PartitionColumn>, CatalogError> {
+    if names.is_empty() {
+        return Ok(inferred);
+    }
+    let found: Vec<&str> = inferred.iter().map(|column| column.name.as_str()).collect();
+    if !inferred.is_empty() && !found.starts_with(&names.iter().map(String::as_str).collect::<Vec<_>>()) {
+        return Err(CatalogError::invalid(format!(
+            "the folders are partitioned by {}, not by {}",
+            found.join(", "),
+            names.join(", ")
+        )));
+    }
+    let typed = names.iter().enumerate().map(|(index, name)| {
+        let declared_type = declared
+            .and_then(|schema| schema.field_with_name(name).ok())
+            .map(|field| field.data_type().clone());
+        let seen = inferred.get(index);
+        let data_type = declared_type
+            .or_else(|| seen.map(|column| column.data_type.clone()))
+            .unwrap_or(DataType::Utf8);
+        // Whatever the declared type prints, only text is sure to print as the folder spells it.
+        let loose =
+            seen.is_some_and(|column| column.loose || column.data_type != data_type) && data_type != DataType::Utf8;
+        PartitionColumn {
+            name: name.clone(),
+            data_type,
+            loose,
+        }
+    });
+    Ok(typed.collect())
+}
+
+/// Columns that come from folders are not read from the files as well.
+fn without(schema: &SchemaRef, partitions: &[PartitionColumn]) -> SchemaRef {
+    let kept: Vec<_> = schema
+        .fields()
+        .iter()
+        .filter(|field| !partitions.iter().any(|column| column.name == *field.name()))
+        .cloned()
+        .collect();
+    Arc::new(Schema::new_with_metadata(kept, schema.metadata().clone()))
+}

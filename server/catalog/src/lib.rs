@@ -1,0 +1,44 @@
+//! What tables exist: definitions made by DDL, and every file and folder of the data folder.
+//!
+//! ```text
+//!  <data>/orders.parquet, events/, sales/items/      discovered: the files are the truth, nothing is written about them
+//!  <data>/.trireme/
+//!     format.json      version of this layout            lock        held while a server runs
+//!     catalog.json     all definitions, replaced whole   tables/<id>/ managed tables (Delta)
+//!     statistics/      what ANALYZE found
+//! ```
+//!
+//! The catalog never writes outside `.trireme/` and never deletes a user's file. A DDL statement takes effect when
+//! `catalog.json` is renamed into place; what a crash leaves beside it is removed at the next start.
+
+mod catalog;
+mod ddl;
+mod definitions;
+mod delta;
+mod describe;
+mod discover;
+mod error;
+mod files;
+mod folder;
+mod formats;
+mod information_schema;
+mod ingest;
+mod listing;
+mod names;
+mod partitions;
+mod provider;
+mod resolve;
+mod statistics;
+mod table;
+mod views;
+mod writes;
+
+pub use catalog::{Applied, CATALOG_NAME, Catalog, CatalogOptions, DEFAULT_SCHEMA};
+pub use describe::{DescribeFilter, TableEntry, TableKind};
+pub use error::CatalogError;
+pub use folder::FORMAT_VERSION;
+pub use statistics::{ColumnStatisticsEntry, TableStatistics};
+pub use views::ViewPlanner;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,199 @@
+//! The wrapper that every table of the catalog is handed out in: it keeps users' files read-only, adds what ANALYZE found,
+//! and keeps keys away from the optimizer.
+
+use std::borrow::Cow;
+use std::sync::{Arc, Weak};
+
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use datafusion::catalog::{ScanArgs, ScanResult, Session, TableProvider};
+use datafusion::common::Statistics;
+use datafusion::error::Result;
+use datafusion::execution::SessionState;
+use datafusion::logical_expr::dml::InsertOp;
+use datafusion::logical_expr::{
+    Between, BinaryExpr, Expr, LogicalPlan, Operator, TableProviderFilterPushDown, TableType,
+};
+use datafusion::physical_plan::ExecutionPlan;
+use trireme_planner::ddl::TableName;
+
+use crate::catalog::Catalog;
+use crate::describe::TableKind;
+use crate::error::CatalogError;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct CatalogTable {
+    catalog: Weak<Catalog>,
+    name: TableName,
+    kind: TableKind,
+    inner: Arc<dyn TableProvider>,
+    /// Partition columns whose folders spell values in several ways.
+    loose: Vec<String>,
+    /// The managed table's folder, for writes; `None` for what is read-only.
+    folder: Option<String>,
+}
+
+impl CatalogTable {
+    /// A table over users' files.
+    pub(crate) fn files(
+        catalog: &Catalog,
+        name: &TableName,
+        kind: TableKind,
+        inner: Arc<dyn TableProvider>,
+        loose: Vec<String>,
+    ) -> Self {
+        Self {
+            catalog: Weak::clone(&catalog.this),
+            name: name.clone(),
+            kind,
+            inner,
+            loose,
+            folder: None,
+        }
+    }
+
+    /// A managed table; without a folder it is an old version of one.
+    pub(crate) fn managed(
+        catalog: &Catalog,
+        name: &TableName,
+        inner: Arc<dyn TableProvider>,
+        folder: Option<String>,
+    ) -> Self {
+        let kind = TableKind::Managed;
+        Self {
+            catalog: Weak::clone(&catalog.this),
+            name: name.clone(),
+            kind,
+            inner,
+            loose: Vec::new(),
+            folder,
+        }
+    }
+
+    fn read_only(&self) -> CatalogError {
+        let reason = match self.kind {
+            TableKind::Discovered => "it is a file or folder of the data folder",
+            TableKind::External => "it is an external table",
+            _ => "an old version of a table can only be read",
+        };
+        CatalogError::ReadOnly {
+            name: format!("table {}", self.name),
+            reason,
+        }
+    }
+
+    /// Files in folders below a table's folder belong to it; a session that is set to leave them out would silently read
+    /// fewer rows.
+    fn nested(&self, state: &dyn Session) -> Option<SessionState> {
+        if self.kind == TableKind::Managed || !state.config_options().execution.listing_table_ignore_subdirectory {
+            return None;
+        }
+        let mut nested = state.as_any().downcast_ref::<SessionState>()?.clone();
+        nested
+            .config_mut()
+            .options_mut()
+            .execution
+            .listing_table_ignore_subdirectory = false;
+        Some(nested)
+    }
+
+    /// An equality on a loosely spelled partition column must not become a folder name: the reader does that to equalities
+    /// only, so they are passed on as ranges.
+    fn loosened(&self, filters: &[Expr]) -> Result<Vec<Expr>> {
+        use datafusion::common::tree_node::{Transformed, TreeNode};
+        let is_loose = |expr: &Expr| matches!(expr, Expr::Column(column) if self.loose.contains(&column.name));
+        let loosen = |expr: Expr| {
+            Ok(match expr {
+                Expr::BinaryExpr(BinaryExpr {
+                    left,
+                    op: Operator::Eq,
+                    right,
+                }) if is_loose(&left) || is_loose(&right) => {
+                    let (column, value) = if is_loose(&left) { (left, right) } else { (right, left) };
+                    Transformed::yes(Expr::Between(Between::new(column, false, value.clone(), value)))
+                }
+                other => Transformed::no(other),
+            })
+        };
+        filters
+            .iter()
+            .map(|filter| Ok(filter.clone().transform(loosen)?.data))
+            .collect()
+    }
+}
+
+#[async_trait]
+impl TableProvider for CatalogTable {
+    fn schema(&self) -> SchemaRef {
+        self.inner.schema()
+    }
+
+    fn table_type(&self) -> TableType {
+        self.inner.table_type()
+    }
+
+    fn get_table_definition(&self) -> Option<&str> {
+        self.inner.get_table_definition()
+    }
+
+    fn get_logical_plan(&self) -> Option<Cow<'_, LogicalPlan>> {
+        self.inner.get_logical_plan()
+    }
+
+    fn get_column_default(&self, column: &str) -> Option<&Expr> {
+        self.inner.get_column_default(column)
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let projection = projection.map(Vec::as_slice);
+        let args = ScanArgs::default()
+            .with_projection(projection)
+            .with_filters(Some(filters))
+            .with_limit(limit);
+        Ok(self.scan_with_args(state, args).await?.into_inner())
+    }
+
+    async fn scan_with_args<'a>(&self, state: &dyn Session, args: ScanArgs<'a>) -> Result<ScanResult> {
+        let nested = self.nested(state);
+        let state = nested.as_ref().map_or(state, |nested| nested as &dyn Session);
+        if self.loose.is_empty() {
+            return self.inner.scan_with_args(state, args).await;
+        }
+        let filters = self.loosened(args.filters().unwrap_or_default())?;
+        self.inner
+            .scan_with_args(state, args.with_filters(Some(&filters)))
+            .await
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+        self.inner.supports_filters_pushdown(filters)
+    }
+
+    fn statistics(&self) -> Option<Statistics> {
+        let catalog = self.catalog.upgrade()?;
+        let known = catalog.plan_statistics(&self.name, &self.schema());
+        known.or_else(|| self.inner.statistics())
+    }
+
+    async fn insert_into(
+        &self,
+        state: &dyn Session,
+        input: Arc<dyn ExecutionPlan>,
+        op: InsertOp,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let Some(folder) = &self.folder else {
+            return Err(self.read_only().into());
+        };
+        let Some(catalog) = self.catalog.upgrade() else {
+            return Err(CatalogError::invalid("the server is shutting down").into());
+        };
+        catalog.insert(&self.name, folder, state, input, op).await
+    }
+}

@@ -1,0 +1,300 @@
+//! Builds the server from its configuration, runs it, and stops it in order.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arrow_flight::flight_service_server::FlightServiceServer;
+use datafusion::catalog::{CatalogProviderList, MemoryCatalogProviderList};
+use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Runtime as Threads};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{Identity, Server, ServerTlsConfig};
+use tonic_health::ServingStatus;
+use trireme_catalog::{Catalog, CatalogOptions};
+use trireme_config::{Config, SessionSettings};
+use trireme_exec::io::{Locations, StoreRegistry};
+use trireme_exec::runtime::{Runtime, RuntimeLimits};
+use trireme_planner::names::CATALOG;
+use trireme_planner::session::{PlannerDefaults, base_state};
+
+use crate::admission::{Admission, AdmissionLimits};
+use crate::auth::{Authenticator, TokenLimits};
+use crate::connection;
+use crate::engine::local::{LocalEngine, LocalHandle};
+use crate::engine::system::{SystemSources, system_schema};
+use crate::flight::front::{Front, FrontLimits};
+use crate::flight::service::TriremeService;
+use crate::http::{HttpState, Readiness, router};
+use crate::query::QueryRegistry;
+use crate::session::{SessionLimits, Sessions};
+use crate::telemetry::Metrics;
+use crate::{devices, shutdown, tls};
+
+/// Threads that only move bytes; plans run elsewhere.
+const NETWORK_THREADS: usize = 2;
+/// How often expired things are swept and gauges are set.
+const SWEEP: Duration = Duration::from_secs(1);
+/// After the drain deadline: time for cancelled statements to tell their clients.
+const CANCEL_GRACE: Duration = Duration::from_secs(2);
+
+/// Why the server can't start; its text is the one line a user sees.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address is taken or not ours.
+    #[error("can't listen on {address} ({setting}): {source}")]
+    Listen {
+        /// Address.
+        address: SocketAddr,
+        /// Its setting.
+        setting: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The data folder can't be used.
+    #[error("{0}")]
+    Data(String),
+    /// Certificate, users, or another part of the configuration.
+    #[error("{0}")]
+    Configuration(String),
+    /// Threads, signals: the system refuses.
+    #[error("the system refuses what a server needs: {0}")]
+    System(#[from] std::io::Error),
+}
+
+/// Runs the server until a signal stops it.
+///
+/// # Errors
+/// When it can't start.
+pub fn serve(config: Config, began: Instant) -> Result<(), StartError> {
+    let resolved = config.resolved();
+    let engine = Builder::new_multi_thread().worker_threads(resolved.target_partitions.max(1)).thread_name("engine").enable_all().build()?;
+    let network = Builder::new_multi_thread().worker_threads(NETWORK_THREADS).thread_name("network").enable_all().build()?;
+    let outcome = network.block_on(run(Arc::new(config), &engine, began));
+    engine.shutdown_background();
+    network.shutdown_timeout(CANCEL_GRACE);
+    outcome
+}
+
+async fn run(config: Arc<Config>, threads: &Threads, began: Instant) -> Result<(), StartError> {
+    let metrics = Metrics::new().map_err(|error| StartError::Configuration(error.to_string()))?;
+    metrics.mark_start();
+    let readiness = Readiness::new();
+    let flight = listen(config.server.listen, "server.listen").await?;
+    let http = listen(config.server.http_listen, "server.http_listen").await?;
+    let addresses = (flight.local_addr()?, http.local_addr()?);
+    let authenticator = authenticator(&config)?;
+    let front = assemble(&config, threads, &metrics, authenticator.clone()).await?;
+
+    let stop = CancellationToken::new();
+    let state = HttpState { metrics: metrics.clone(), readiness: readiness.clone(), authenticator };
+    let http_tls = http_tls(&config)?;
+    let http_server = tokio::spawn(crate::http::serve(http, http_tls, router(state), stop.clone()));
+    let (health, health_service) = tonic_health::server::health_reporter();
+    let (closed, closures) = mpsc::unbounded_channel();
+    tokio::spawn(sweep(Arc::clone(&front), closures));
+    let mut server = flight_server(&config)?;
+    let incoming = connection::accept(flight, config.limits.max_connections, metrics.clone(), closed);
+    let service = FlightServiceServer::new(TriremeService::new(Arc::clone(&front)))
+        .max_decoding_message_size(config.limits.max_message_bytes)
+        .max_encoding_message_size(usize::MAX);
+    let stopped = stop.clone();
+    let router = server.add_service(service).add_service(health_service);
+    let flight_server = tokio::spawn(router.serve_with_incoming_shutdown(incoming, async move { stopped.cancelled().await }));
+
+    for service in ["", "arrow.flight.protocol.FlightService"] {
+        health.set_service_status(service, ServingStatus::Serving).await;
+    }
+    readiness.set_ready();
+    metrics.startup_duration_seconds.set(began.elapsed().as_secs_f64());
+    tracing::info!(
+        flight = %addresses.0,
+        http = %addresses.1,
+        data = %config.server.data_dir.display(),
+        tls = config.has_tls(),
+        took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+        "ready"
+    );
+
+    let name = shutdown::asked().await?;
+    tracing::info!(signal = name, drain_seconds = config.server.drain_seconds, "draining");
+    readiness.set_draining();
+    for service in ["", "arrow.flight.protocol.FlightService"] {
+        health.set_service_status(service, ServingStatus::NotServing).await;
+    }
+    drain(&config, &front, stop, flight_server).await;
+    http_server.abort();
+    tracing::info!("stopped");
+    Ok(())
+}
+
+async fn listen(address: SocketAddr, setting: &'static str) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, setting, source })
+}
+
+/// Lets running statements finish until the deadline, then cancels them.
+async fn drain(
+    config: &Config,
+    front: &Arc<Front>,
+    stop: CancellationToken,
+    server: tokio::task::JoinHandle<Result<(), tonic::transport::Error>>,
+) {
+    stop.cancel();
+    front.admission.close();
+    let deadline = Duration::from_secs(config.server.drain_seconds);
+    let mut server = server;
+    if tokio::time::timeout(deadline, &mut server).await.is_ok() {
+        return;
+    }
+    let live: Vec<_> = front.queries.snapshots().into_iter().filter(|record| !record.state.is_terminal()).collect();
+    tracing::warn!(statements = live.len(), "the drain deadline passed; what still runs is cancelled");
+    for record in live {
+        front.queries.cancel(&record.id);
+    }
+    if tokio::time::timeout(CANCEL_GRACE, &mut server).await.is_err() {
+        server.abort();
+    }
+}
+
+fn authenticator(config: &Config) -> Result<Option<Arc<Authenticator>>, StartError> {
+    let Some(file) = &config.server.users_file else { return Ok(None) };
+    let limits = TokenLimits {
+        idle: Duration::from_secs(config.limits.token_ttl_seconds),
+        per_user_max: config.limits.max_sessions_per_user,
+    };
+    let opened = Authenticator::open(file, limits).map_err(|error| StartError::Configuration(error.to_string()))?;
+    Ok(Some(Arc::new(opened)))
+}
+
+fn http_tls(config: &Config) -> Result<Option<Arc<rustls::ServerConfig>>, StartError> {
+    match (&config.server.tls_certificate_file, &config.server.tls_key_file) {
+        (Some(certificate), Some(key)) => {
+            tls::load(certificate, key, &[b"http/1.1"]).map(Some).map_err(|error| StartError::Configuration(error.to_string()))
+        }
+        _ => Ok(None),
+    }
+}
+
+fn flight_server(config: &Config) -> Result<Server, StartError> {
+    let keepalive = config.limits.http2_keepalive_seconds;
+    let mut server = Server::builder()
+        .http2_max_header_list_size(u32::try_from(config.limits.max_header_bytes).unwrap_or(u32::MAX))
+        .http2_keepalive_interval((keepalive > 0).then(|| Duration::from_secs(keepalive)));
+    if let (Some(certificate), Some(key)) = (&config.server.tls_certificate_file, &config.server.tls_key_file) {
+        // Checked by `http_tls` already, with texts that name the file.
+        let identity = Identity::from_pem(read(certificate)?, read(key)?);
+        server = server
+            .tls_config(ServerTlsConfig::new().identity(identity))
+            .map_err(|error| StartError::Configuration(format!("the TLS certificate can't be used: {error}")))?;
+    }
+    Ok(server)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, StartError> {
+    std::fs::read(path).map_err(|error| StartError::Configuration(format!("{} can't be read: {error}", path.display())))
+}
+
+/// Catalog, engine, sessions, admission: everything behind the ports.
+async fn assemble(
+    config: &Arc<Config>,
+    threads: &Threads,
+    metrics: &Metrics,
+    authenticator: Option<Arc<Authenticator>>,
+) -> Result<Arc<Front>, StartError> {
+    let resolved = config.resolved();
+    let data_dir = &config.server.data_dir;
+    std::fs::create_dir_all(data_dir)
+        .and_then(|()| std::fs::read_dir(data_dir).map(|_| ()))
+        .map_err(|error| StartError::Data(format!("the data folder {} can't be used (server.data_dir): {error}", data_dir.display())))?;
+    let data = |error: &dyn std::fmt::Display| StartError::Data(error.to_string());
+    let locations = Arc::new(Locations::new(data_dir, &config.io.allowed_locations).map_err(|error| data(&error))?);
+    let stores = Arc::new(StoreRegistry::new(Arc::clone(&locations)));
+    let limits = RuntimeLimits {
+        memory_bytes: resolved.memory_bytes,
+        query_memory_bytes: resolved.query_memory_bytes,
+        spill_folder: resolved.spill_dir.clone(),
+        spill_bytes_max: config.exec.spill_max_bytes,
+        metadata_cache_bytes: config.io.metadata_cache_bytes,
+    };
+    let runtime = Runtime::new(&limits, Arc::clone(&stores) as _).map_err(|error| data(&error))?;
+    metrics.memory_limit_bytes.set(i64::try_from(resolved.memory_bytes).unwrap_or(i64::MAX));
+
+    let catalogs: Arc<dyn CatalogProviderList> = Arc::new(MemoryCatalogProviderList::new());
+    let defaults = PlannerDefaults { target_partitions: resolved.target_partitions, batch_rows: config.exec.batch_rows };
+    let base = base_state(&defaults, Arc::clone(runtime.env()), Arc::clone(&catalogs));
+    let options = CatalogOptions {
+        data_dir: data_dir.clone(),
+        refresh_interval: Duration::from_millis(config.catalog.refresh_interval_ms),
+        locations,
+        stores: Arc::clone(&stores),
+        runtime: Arc::clone(runtime.env()),
+        session_config: base.config().clone(),
+    };
+    let catalog = Catalog::open(options).await.map_err(|error| match error.hint() {
+        Some(hint) => StartError::Data(format!("{error}: {hint}")),
+        None => StartError::Data(error.to_string()),
+    })?;
+    catalogs.register_catalog(CATALOG.to_owned(), catalog.provider());
+
+    let queries = QueryRegistry::new(config.limits.queries_history_max);
+    let sessions = Arc::new(Sessions::new(session_limits(config), SessionSettings::for_server(config), metrics.clone()));
+    let sources = SystemSources {
+        queries: Arc::clone(&queries),
+        sessions: Arc::clone(&sessions),
+        settings: config.describe(),
+        devices: devices::probe(),
+        catalog: Arc::downgrade(&catalog),
+        config: Arc::clone(config),
+    };
+    catalog.register_system(system_schema(sources).map_err(|error| data(&error))?);
+    let engine = LocalEngine::new(runtime, threads.handle().clone(), catalog, stores, base);
+    let admission = Admission::new(admission_limits(config), metrics.clone());
+    Ok(Front::new(Arc::new(LocalHandle(engine)), sessions, queries, admission, authenticator, metrics.clone(), front_limits(config)))
+}
+
+fn session_limits(config: &Config) -> SessionLimits {
+    SessionLimits {
+        sessions_max: config.limits.max_sessions,
+        sessions_per_user_max: config.limits.max_sessions_per_user,
+        idle: Duration::from_secs(config.limits.session_idle_seconds),
+        prepared_max: config.limits.prepared_statements_per_session_max,
+    }
+}
+
+fn admission_limits(config: &Config) -> AdmissionLimits {
+    AdmissionLimits {
+        running_max: config.resolved().max_running,
+        queued_max: config.limits.max_queued,
+        wait: Duration::from_secs(config.limits.queue_wait_seconds),
+    }
+}
+
+fn front_limits(config: &Config) -> FrontLimits {
+    FrontLimits {
+        statement_bytes_max: config.limits.max_statement_bytes,
+        batch_bytes_max: config.limits.max_send_batch_bytes,
+        parameter_bytes_max: config.limits.max_message_bytes,
+        tickets_max: config.limits.tickets_max,
+        ticket_ttl: Duration::from_secs(config.limits.ticket_ttl_seconds),
+        metadata_max: config.limits.metadata_concurrency_max,
+    }
+}
+
+/// Ends what expired and what closed connections left; keeps the gauges.
+async fn sweep(front: Arc<Front>, mut closures: mpsc::UnboundedReceiver<u64>) {
+    let mut ticks = tokio::time::interval(SWEEP);
+    loop {
+        tokio::select! {
+            closed = closures.recv() => match closed {
+                Some(connection) => front.connection_closed(connection),
+                None => return,
+            },
+            _ = ticks.tick() => {
+                front.expire();
+                front.metrics.memory_reserved_bytes.set(i64::try_from(front.engine.reserved_bytes()).unwrap_or(i64::MAX));
+            }
+        }
+    }
+}

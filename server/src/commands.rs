@@ -1,0 +1,113 @@
+//! The commands of `trireme` that need no server: `generate`, `user`, `settings`. Each prints what it did and gives
+//! its error back as one line.
+
+use crate::args::{GenerateCommand, SettingsArgs, UserArgs, UserCommand};
+use crate::auth::{UsersError, add_user, remove_user};
+use crate::generate::{self, GenerateError, TpchOptions};
+use indicatif::{HumanBytes, HumanCount};
+use std::io::{self, BufRead, IsTerminal, Write};
+use std::time::Instant;
+use trireme_config::Config;
+
+/// Why a command ended early.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CommandError {
+    /// Of `generate`.
+    #[error(transparent)]
+    Generate(#[from] GenerateError),
+    /// Of `user`.
+    #[error(transparent)]
+    Users(#[from] UsersError),
+    /// The password could not be read.
+    #[error("cannot read the password: {0}")]
+    Password(io::Error),
+    /// Two passwords that differ.
+    #[error("the two passwords differ; nothing was changed")]
+    PasswordsDiffer,
+    /// Standard output is gone.
+    #[error("cannot write to standard output: {0}")]
+    Output(#[from] io::Error),
+}
+
+/// `trireme generate`.
+///
+/// # Errors
+/// As [`generate::tpch`].
+pub fn generate(command: GenerateCommand) -> Result<(), CommandError> {
+    let GenerateCommand::Tpch(args) = command;
+    let options = TpchOptions::from(args);
+    let started = Instant::now();
+    let made = generate::tpch(&options)?;
+    writeln!(
+        io::stdout(),
+        "made {} files with {} rows, {} in {:.1} s, in {}",
+        made.files,
+        HumanCount(made.rows),
+        HumanBytes(made.bytes),
+        started.elapsed().as_secs_f64(),
+        options.out.display()
+    )?;
+    Ok(())
+}
+
+/// `trireme user`. A running server sees the change within a second.
+///
+/// # Errors
+/// As [`add_user`] and [`remove_user`], and a password that cannot be read.
+pub fn user(command: UserCommand) -> Result<(), CommandError> {
+    let (name, file, done) = match command {
+        UserCommand::Add(UserArgs { name, users_file }) => {
+            let is_new = add_user(&users_file, &name, &password()?)?;
+            (
+                name,
+                users_file,
+                if is_new { "added to" } else { "has a new password in" },
+            )
+        }
+        UserCommand::Remove(UserArgs { name, users_file }) => {
+            remove_user(&users_file, &name)?;
+            (name, users_file, "removed from")
+        }
+    };
+    writeln!(io::stdout(), "user {name} {done} {}", file.display())?;
+    Ok(())
+}
+
+/// `trireme settings`.
+///
+/// # Errors
+/// Standard output that is gone.
+pub fn settings(args: &SettingsArgs) -> Result<(), CommandError> {
+    let mut out = io::stdout().lock();
+    if args.markdown {
+        out.write_all(Config::reference_markdown().as_bytes())?;
+    } else if args.toml {
+        out.write_all(Config::example_toml().as_bytes())?;
+    } else {
+        for row in Config::default().describe() {
+            let value = if row.default.is_empty() { "\"\"" } else { &row.default };
+            writeln!(out, "{} = {value}\n    {} Allowed: {}.", row.key, row.help, row.allowed)?;
+        }
+    }
+    Ok(())
+}
+
+/// Asks twice on a terminal; otherwise the first line of standard input.
+fn password() -> Result<String, CommandError> {
+    if io::stdin().is_terminal() {
+        let ask = |prompt| rpassword::prompt_password(prompt).map_err(CommandError::Password);
+        let first = ask("password: ")?;
+        return if first == ask("again: ")? {
+            Ok(first)
+        } else {
+            Err(CommandError::PasswordsDiffer)
+        };
+    }
+    let mut line = String::new();
+    io::stdin()
+        .lock()
+        .read_line(&mut line)
+        .map_err(CommandError::Password)?;
+    Ok(line.trim_end_matches(['\r', '\n']).to_string())
+}

@@ -1,0 +1,183 @@
+//! The seam between the front (Flight, sessions, tickets, admission) and the engine (planner, exec, catalog).
+//!
+//! Everything that crosses it is plain data: text, numbers, Arrow schemas and batches. In process today; later a supervised
+//! process, so that a driver's fault never reaches a client, and the nodes of a cluster.
+
+pub mod functions;
+pub mod local;
+pub mod system;
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use futures::Stream;
+use serde::{Deserialize, Serialize};
+use trireme_exec::QueryError;
+use trireme_planner::SessionChange;
+use trireme_planner::ddl::{Key, TableName};
+
+/// A query's id, unguessable, chosen by the front.
+pub type QueryId = String;
+
+/// Batches of a result, each of exactly the promised schema. Dropping the stream cancels the query.
+pub type BatchStream = Pin<Box<dyn Stream<Item = Result<RecordBatch, QueryError>> + Send>>;
+
+/// What the engine must know of a session; sent with every call, so that the engine keeps no sessions.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct SessionSpec {
+    /// The session's id.
+    pub session_id: String,
+    /// Who runs it; empty without authentication.
+    pub user: String,
+    /// Current schema.
+    pub schema: String,
+    /// Settings by canonical name, already checked.
+    pub settings: BTreeMap<String, String>,
+    /// 0 means none.
+    pub statement_timeout_ms: u64,
+    /// Results may carry string and binary views.
+    pub string_views: bool,
+}
+
+impl SessionSpec {
+    /// A setting's value in this session, when it is one that the session carries.
+    pub fn setting(&self, name: &str) -> Option<String> {
+        match name {
+            "trireme.statement_timeout_ms" => Some(self.statement_timeout_ms.to_string()),
+            "trireme.string_views" => Some(self.string_views.to_string()),
+            _ => self.settings.get(name).cloned(),
+        }
+    }
+}
+
+/// What a statement would return.
+#[derive(Debug, Clone)]
+pub struct Description {
+    /// Command word, for example `SELECT`.
+    pub command: String,
+    /// True when it has no result rows of its own.
+    pub update: bool,
+    /// Result columns; empty for updates.
+    pub schema: SchemaRef,
+    /// One field per placeholder.
+    pub parameters: SchemaRef,
+}
+
+/// A statement's kind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatementKind {
+    /// Command word.
+    pub command: String,
+    /// True when it has no result rows of its own and runs at once.
+    pub update: bool,
+}
+
+/// A statement to plan and, when it is an update, to run.
+#[derive(Debug, Clone)]
+pub struct Submit {
+    /// Id under which its rows can be streamed.
+    pub query_id: QueryId,
+    /// The session.
+    pub session: SessionSpec,
+    /// SQL text.
+    pub sql: String,
+    /// Rows of bound parameters; none when nothing was bound.
+    pub parameters: Vec<RecordBatch>,
+}
+
+/// What became of a submitted statement.
+#[derive(Debug, Clone)]
+pub struct Submitted {
+    /// Command word.
+    pub command: String,
+    /// Result columns.
+    pub schema: SchemaRef,
+    /// What there is to fetch.
+    pub outcome: Outcome,
+}
+
+/// The two kinds of outcome.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    /// Rows wait for [`Engine::stream`].
+    Rows,
+    /// The update ran; the count of rows it touched, and what the front must change in the session.
+    Done {
+        /// Rows inserted, deleted, updated or copied.
+        count: i64,
+        /// A change of the session.
+        change: Option<SessionChange>,
+    },
+}
+
+/// A table as metadata commands show it.
+#[derive(Debug, Clone)]
+pub struct TableInfo {
+    /// Its name.
+    pub name: TableName,
+    /// `TABLE`, `VIEW` or `SYSTEM TABLE`.
+    pub table_type: &'static str,
+    /// Columns, when asked for and readable.
+    pub schema: Option<SchemaRef>,
+}
+
+/// Which tables [`Engine::tables`] gives.
+#[derive(Debug, Clone, Default)]
+pub struct TableFilter {
+    /// SQL pattern of the schema's name.
+    pub schema_pattern: Option<String>,
+    /// SQL pattern of the table's name.
+    pub table_pattern: Option<String>,
+    /// Read the columns too.
+    pub with_columns: bool,
+}
+
+/// The engine, as the front sees it.
+#[async_trait]
+pub trait Engine: Send + Sync + 'static {
+    /// What kind of statement this is, from its text alone.
+    fn classify(&self, sql: &str) -> Result<StatementKind, QueryError>;
+
+    /// Plans without running.
+    async fn describe(&self, session: &SessionSpec, sql: &str) -> Result<Description, QueryError>;
+
+    /// Plans a query, or runs an update once.
+    async fn submit(&self, request: Submit) -> Result<Submitted, QueryError>;
+
+    /// Starts a planned query; each can be started once.
+    async fn stream(&self, query_id: &str) -> Result<(SchemaRef, BatchStream), QueryError>;
+
+    /// Forgets a planned query that nobody fetched.
+    fn forget(&self, query_id: &str);
+
+    /// Schemas by name.
+    async fn schemas(&self) -> Result<Vec<String>, QueryError>;
+
+    /// Tables and views.
+    async fn tables(&self, filter: TableFilter) -> Result<Vec<TableInfo>, QueryError>;
+
+    /// Informational keys of all tables.
+    async fn keys(&self) -> Result<Vec<(TableName, Key)>, QueryError>;
+
+    /// Words for SqlInfo: keywords are the parser's, functions the engine's, by kind.
+    fn functions(&self) -> FunctionNames;
+
+    /// Bytes that running queries hold.
+    fn reserved_bytes(&self) -> usize;
+}
+
+/// Names of functions by the kinds that SqlInfo lists.
+#[derive(Debug, Clone, Default)]
+pub struct FunctionNames {
+    /// Numeric functions.
+    pub numeric: Vec<String>,
+    /// String functions.
+    pub string: Vec<String>,
+    /// Date and time functions.
+    pub datetime: Vec<String>,
+    /// All others.
+    pub system: Vec<String>,
+}

@@ -1,0 +1,371 @@
+//! The engine in this process: DataFusion sessions over the catalog, plans run by `exec`'s driver.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, UInt64Type};
+use async_trait::async_trait;
+use datafusion::execution::{SessionState, TaskContext};
+use datafusion::logical_expr::dml::CopyTo;
+use datafusion::logical_expr::{DmlStatement, LogicalPlan};
+use datafusion::physical_plan::ExecutionPlan;
+use futures::StreamExt;
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use trireme_catalog::{Catalog, DescribeFilter, TableKind, ViewPlanner};
+use trireme_exec::io::{Access, StoreOptions, StoreRegistry};
+use trireme_exec::runtime::Runtime;
+use trireme_exec::{ErrorClass, QueryError, driver};
+use trireme_planner::ddl::{Key, TableName};
+use trireme_planner::statement::{PlannedStatement, delete_parts, update_parts};
+use trireme_planner::{Planned, SessionChange, output, parameters, session};
+
+use super::{
+    BatchStream, Description, Engine, FunctionNames, Outcome, QueryId, SessionSpec, StatementKind, Submit, Submitted, TableFilter, TableInfo,
+};
+
+/// Session states kept ready: one per combination of schema and settings.
+const STATES_MAX: u64 = 256;
+
+/// A planned query that waits to be fetched.
+struct Ready {
+    plan: Arc<dyn ExecutionPlan>,
+    context: Arc<TaskContext>,
+    schema: SchemaRef,
+    timeout: Option<Duration>,
+}
+
+/// The engine in this process.
+pub struct LocalEngine {
+    runtime: Runtime,
+    workers: Handle,
+    catalog: Arc<Catalog>,
+    stores: Arc<StoreRegistry>,
+    base: SessionState,
+    states: moka::sync::Cache<SessionSpec, Arc<SessionState>>,
+    ready: Mutex<HashMap<QueryId, Ready>>,
+}
+
+impl LocalEngine {
+    /// An engine over an open catalog; plans run on `workers`.
+    pub fn new(runtime: Runtime, workers: Handle, catalog: Arc<Catalog>, stores: Arc<StoreRegistry>, base: SessionState) -> Arc<Self> {
+        let engine = Arc::new(Self {
+            runtime,
+            workers,
+            catalog: Arc::clone(&catalog),
+            stores,
+            base,
+            states: moka::sync::Cache::new(STATES_MAX),
+            ready: Mutex::new(HashMap::new()),
+        });
+        let planner: Arc<dyn ViewPlanner> = Arc::new(Views { base: engine.base.clone() });
+        catalog.set_planner(planner);
+        engine
+    }
+
+    /// The session's state with its clock set to now.
+    fn state(&self, spec: &SessionSpec) -> Result<SessionState, QueryError> {
+        let key = SessionSpec { session_id: String::new(), user: String::new(), ..spec.clone() };
+        let cached = match self.states.get(&key) {
+            Some(state) => state,
+            None => {
+                let mut state = session::session_state(&self.base, &spec.schema, &spec.settings)?;
+                state.config_mut().set_extension(Arc::new(key.clone()));
+                let state = Arc::new(state);
+                self.states.insert(key, Arc::clone(&state));
+                state
+            }
+        };
+        let mut state = cached.as_ref().clone();
+        state.mark_start_execution();
+        Ok(state)
+    }
+
+    async fn submit_rows(&self, state: &SessionState, request: &Submit, command: String, plan: LogicalPlan) -> Result<Submitted, QueryError> {
+        let plan = match request.parameters.as_slice() {
+            [] => plan,
+            batches => {
+                let plans = parameters::bind_rows(&plan, batches)?;
+                if plans.is_empty() {
+                    return Err(QueryError::invalid("no row of parameters was bound").with_hint("bind at least one row"));
+                }
+                parameters::union(plans)?
+            }
+        };
+        parameters::require_bound(&plan)?;
+        let schema = output::advertised_schema(plan.schema().as_arrow(), request.session.string_views);
+        let physical = state.create_physical_plan(&plan).await?;
+        let ready = Ready { plan: physical, context: self.task_context(state, &request.query_id), schema: Arc::clone(&schema), timeout: timeout(&request.session) };
+        self.ready.lock().insert(request.query_id.clone(), ready);
+        Ok(Submitted { command, schema, outcome: Outcome::Rows })
+    }
+
+    fn task_context(&self, state: &SessionState, query_id: &str) -> Arc<TaskContext> {
+        let (env, _pool) = self.runtime.for_query();
+        Arc::new(TaskContext::from(state).with_runtime(env).with_task_id(query_id.to_owned()))
+    }
+
+    /// Runs a plan whose result is a `count` column.
+    async fn run_count(&self, state: &SessionState, request: &Submit, plan: LogicalPlan) -> Result<i64, QueryError> {
+        let plan = match plan {
+            LogicalPlan::Copy(copy) => LogicalPlan::Copy(self.allowed_copy(copy)?),
+            plan => plan,
+        };
+        let physical = state.create_physical_plan(&plan).await?;
+        let context = self.task_context(state, &request.query_id);
+        let mut batches = driver::run(&self.workers, physical, context, timeout(&request.session));
+        let mut count = 0;
+        while let Some(batch) = batches.next().await {
+            count += batch_count(&batch?);
+        }
+        Ok(count)
+    }
+
+    /// COPY writes only where the allow-list lets it; credentials among its options go to the store, not to the format.
+    fn allowed_copy(&self, mut copy: CopyTo) -> Result<CopyTo, QueryError> {
+        let target = self.stores.locations().resolve(&copy.output_url, Access::Write)?;
+        let (store, format): (Vec<_>, Vec<_>) = copy.options.into_iter().partition(|(key, _)| StoreOptions::is_store_key(key));
+        let options = StoreOptions::from_options(target.url.scheme(), &store.into_iter().collect())?;
+        copy.output_url = self.stores.bind(&target.url, &options)?.to_string();
+        copy.options = format.into_iter().collect();
+        Ok(copy)
+    }
+
+    async fn run_update(&self, state: SessionState, request: &Submit, planned: Planned) -> Result<(i64, Option<SessionChange>), QueryError> {
+        let plans = match (&planned, request.parameters.as_slice()) {
+            (Planned::Session(change), _) => return Ok((0, Some(change.clone()))),
+            (Planned::Ddl(ddl), _) => {
+                let applied = self.catalog.apply(Arc::new(state), ddl.as_ref().clone()).await.map_err(QueryError::from)?;
+                return Ok((applied.rows.map_or(0, clamp_count), None));
+            }
+            (_, []) => planned.logical_plan().cloned().into_iter().collect(),
+            (_, batches) => match planned.logical_plan() {
+                Some(plan) => parameters::bind_rows(plan, batches)?,
+                None => Vec::new(),
+            },
+        };
+        for plan in &plans {
+            parameters::require_bound(plan)?;
+        }
+        let count = match planned {
+            Planned::Write(_) => {
+                let Some(plan) = one_write(plans)? else { return Ok((0, None)) };
+                self.run_count(&state, request, plan).await?
+            }
+            Planned::Delete(_) => self.run_deletes(Arc::new(state), &plans).await?,
+            _ => self.run_updates(Arc::new(state), &plans).await?,
+        };
+        Ok((count, None))
+    }
+
+    /// All bound rows in one commit: a row is deleted when any of the bound predicates holds.
+    async fn run_deletes(&self, state: Arc<SessionState>, plans: &[LogicalPlan]) -> Result<i64, QueryError> {
+        let mut table = None;
+        let mut predicates = Vec::new();
+        for plan in plans {
+            let (name, predicate) = delete_parts(plan)?;
+            table = Some(name);
+            predicates.push(predicate);
+        }
+        let Some(name) = table else { return Ok(0) };
+        let name = self.qualified(&state, name);
+        let predicate = predicates.into_iter().collect::<Option<Vec<_>>>().and_then(datafusion::logical_expr::utils::disjunction);
+        self.catalog.delete(state, &name, predicate).await.map(clamp_count).map_err(QueryError::from)
+    }
+
+    async fn run_updates(&self, state: Arc<SessionState>, plans: &[LogicalPlan]) -> Result<i64, QueryError> {
+        let [plan] = plans else {
+            return Err(QueryError::new(ErrorClass::Unsupported, "UPDATE takes one row of parameters at a time")
+                .with_hint("execute it once per row, or use DELETE and INSERT"));
+        };
+        let (name, assignments, predicate) = update_parts(plan)?;
+        let name = self.qualified(&state, name);
+        self.catalog.update(state, &name, assignments, predicate).await.map(clamp_count).map_err(QueryError::from)
+    }
+
+    fn qualified(&self, state: &SessionState, name: TableName) -> TableName {
+        if name.schema.is_empty() {
+            return TableName { schema: state.config_options().catalog.default_schema.clone(), ..name };
+        }
+        name
+    }
+}
+
+fn clamp_count(rows: u64) -> i64 {
+    i64::try_from(rows).unwrap_or(i64::MAX)
+}
+
+fn timeout(session: &SessionSpec) -> Option<Duration> {
+    (session.statement_timeout_ms > 0).then(|| Duration::from_millis(session.statement_timeout_ms))
+}
+
+/// The rows of a count column, whichever integer it is.
+fn batch_count(batch: &RecordBatch) -> i64 {
+    let Some(column) = batch.columns().first() else { return 0 };
+    if let Some(counts) = column.as_primitive_opt::<UInt64Type>() {
+        return counts.iter().flatten().map(clamp_count).sum();
+    }
+    column.as_primitive_opt::<Int64Type>().map_or(0, |counts| counts.iter().flatten().sum())
+}
+
+/// Several bound rows of one INSERT become one plan, so that they commit together.
+fn one_write(mut plans: Vec<LogicalPlan>) -> Result<Option<LogicalPlan>, QueryError> {
+    if plans.len() <= 1 {
+        return Ok(plans.pop());
+    }
+    let mut inputs = Vec::with_capacity(plans.len());
+    let mut first: Option<DmlStatement> = None;
+    for plan in plans {
+        match plan {
+            LogicalPlan::Dml(dml) => {
+                inputs.push(dml.input.as_ref().clone());
+                first.get_or_insert(dml);
+            }
+            _ => return Err(QueryError::invalid("this statement takes one row of parameters at a time")),
+        }
+    }
+    let Some(dml) = first else { return Ok(None) };
+    let input = Arc::new(parameters::union(inputs)?);
+    Ok(Some(LogicalPlan::Dml(DmlStatement::new(dml.table_name, dml.target, dml.op, input))))
+}
+
+/// The one column of an update's recorded result.
+pub fn count_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![Field::new("count", DataType::Int64, false)]))
+}
+
+/// A task that is aborted when the caller goes away.
+async fn abort_on_drop<T: Send + 'static>(
+    workers: &Handle,
+    work: impl Future<Output = Result<T, QueryError>> + Send + 'static,
+) -> Result<T, QueryError> {
+    let handle = tokio_util::task::AbortOnDropHandle::new(workers.spawn(work));
+    handle.await.map_err(|error| {
+        if error.is_cancelled() {
+            QueryError::new(ErrorClass::Cancelled, "the statement was cancelled")
+        } else {
+            QueryError::internal("the statement ended abnormally").with_detail(error.to_string())
+        }
+    })?
+}
+
+/// [`Engine`] over a shared [`LocalEngine`]: statements run on the engine's own threads.
+#[derive(Clone)]
+pub struct LocalHandle(pub Arc<LocalEngine>);
+
+#[async_trait]
+impl Engine for LocalHandle {
+    fn classify(&self, sql: &str) -> Result<StatementKind, QueryError> {
+        let statement = trireme_planner::parse::parse(sql)?;
+        Ok(StatementKind { command: trireme_planner::parse::command(&statement), update: trireme_planner::parse::is_update(&statement) })
+    }
+
+    async fn describe(&self, session: &SessionSpec, sql: &str) -> Result<Description, QueryError> {
+        let (engine, session, sql) = (Arc::clone(&self.0), session.clone(), sql.to_owned());
+        abort_on_drop(&self.0.workers, async move {
+            let state = engine.state(&session)?;
+            let PlannedStatement { command, planned } = trireme_planner::plan(&state, &sql).await?;
+            let parameters = planned.logical_plan().map_or_else(|| Ok(Arc::new(Schema::empty())), parameters::parameter_schema)?;
+            let schema = match &planned {
+                Planned::Rows(plan) => output::advertised_schema(plan.schema().as_arrow(), session.string_views),
+                _ => Arc::new(Schema::empty()),
+            };
+            Ok(Description { command, update: planned.is_update(), schema, parameters })
+        })
+        .await
+    }
+
+    async fn submit(&self, request: Submit) -> Result<Submitted, QueryError> {
+        let engine = Arc::clone(&self.0);
+        abort_on_drop(&self.0.workers, async move {
+            let state = engine.state(&request.session)?;
+            let PlannedStatement { command, planned } = trireme_planner::plan(&state, &request.sql).await?;
+            if let Planned::Rows(plan) = planned {
+                return engine.submit_rows(&state, &request, command, plan).await;
+            }
+            let (count, change) = engine.run_update(state, &request, planned).await?;
+            Ok(Submitted { command, schema: count_schema(), outcome: Outcome::Done { count, change } })
+        })
+        .await
+    }
+
+    async fn stream(&self, query_id: &str) -> Result<(SchemaRef, BatchStream), QueryError> {
+        let ready = self.0.ready.lock().remove(query_id);
+        let Some(Ready { plan, context, schema, timeout }) = ready else {
+            return Err(QueryError::new(ErrorClass::Precondition, "this result was fetched already, or has expired")
+                .with_hint("run the statement again"));
+        };
+        let batches = driver::run(&self.0.workers, plan, context, timeout);
+        let promised = Arc::clone(&schema);
+        Ok((schema, Box::pin(batches.map(move |batch| output::conform(&batch?, &promised)))))
+    }
+
+    fn forget(&self, query_id: &str) {
+        self.0.ready.lock().remove(query_id);
+    }
+
+    async fn schemas(&self) -> Result<Vec<String>, QueryError> {
+        Ok(self.0.catalog.schemas())
+    }
+
+    async fn tables(&self, filter: TableFilter) -> Result<Vec<TableInfo>, QueryError> {
+        let engine = Arc::clone(&self.0);
+        abort_on_drop(&self.0.workers, async move {
+            let filter = DescribeFilter {
+                schema_pattern: filter.schema_pattern,
+                table_pattern: filter.table_pattern,
+                with_columns: filter.with_columns,
+                with_sizes: false,
+            };
+            let entries = engine.catalog.describe(&filter).await;
+            Ok(entries
+                .into_iter()
+                .map(|entry| TableInfo {
+                    name: entry.name,
+                    table_type: match entry.kind {
+                        TableKind::View => "VIEW",
+                        TableKind::System => "SYSTEM TABLE",
+                        _ => "TABLE",
+                    },
+                    schema: entry.schema.map(|schema| output::advertised_schema(&schema, false)),
+                })
+                .collect())
+        })
+        .await
+    }
+
+    async fn keys(&self) -> Result<Vec<(TableName, Key)>, QueryError> {
+        let keys = self.0.catalog.keys();
+        Ok(keys.into_iter().flat_map(|(table, keys)| keys.into_iter().map(move |key| (table.clone(), key))).collect())
+    }
+
+    fn functions(&self) -> FunctionNames {
+        super::functions::function_names(&self.0.base)
+    }
+
+    fn reserved_bytes(&self) -> usize {
+        self.0.runtime.reserved_bytes()
+    }
+}
+
+/// Plans a view's text in the base state, whatever session asks for it.
+#[derive(Debug)]
+struct Views {
+    base: SessionState,
+}
+
+#[async_trait]
+impl ViewPlanner for Views {
+    async fn plan(&self, schema: &str, sql: &str) -> Result<LogicalPlan, QueryError> {
+        let planned = async {
+            let state = session::session_state(&self.base, schema, &std::collections::BTreeMap::new())?;
+            trireme_planner::plan(&state, sql).await
+        };
+        match planned.await? {
+            PlannedStatement { planned: Planned::Rows(plan), .. } => Ok(plan),
+            _ => Err(QueryError::invalid("a view's text is no query")),
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! The `system` schema: what the server knows of itself, as tables. Rows are made at each scan.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use datafusion::catalog::{MemorySchemaProvider, SchemaProvider, Session, TableProvider};
+use datafusion::datasource::memory::MemorySourceConfig;
+use datafusion::error::Result;
+use datafusion::logical_expr::{Expr, TableType};
+use datafusion::physical_plan::ExecutionPlan;
+use trireme_catalog::{Catalog, ColumnStatisticsEntry, DescribeFilter, TableStatistics};
+use trireme_config::{Config, SessionSettings, SettingRow};
+use trireme_device_api::DeviceInfo;
+
+use super::SessionSpec;
+use crate::query::QueryRegistry;
+use crate::session::Sessions;
+
+/// What the tables read.
+pub struct SystemSources {
+    /// Queries.
+    pub queries: Arc<QueryRegistry>,
+    /// Sessions.
+    pub sessions: Arc<Sessions>,
+    /// Server settings.
+    pub settings: Vec<SettingRow>,
+    /// Devices found at start.
+    pub devices: Vec<DeviceInfo>,
+    /// The catalog.
+    pub catalog: std::sync::Weak<Catalog>,
+    /// Configuration, for session defaults.
+    pub config: Arc<Config>,
+}
+
+/// The schema `system`.
+///
+/// # Errors
+/// When a table can't be made (its empty form is built once to learn its columns).
+pub fn system_schema(sources: SystemSources) -> Result<Arc<dyn SchemaProvider>> {
+    let sources = Arc::new(sources);
+    let schema = MemorySchemaProvider::new();
+    for kind in [Kind::Queries, Kind::Sessions, Kind::Settings, Kind::Devices, Kind::Tables, Kind::Statistics] {
+        let empty = kind.empty()?;
+        let table = SystemTable { kind, schema: empty.schema(), sources: Arc::clone(&sources) };
+        schema.register_table(kind.name().to_owned(), Arc::new(table))?;
+    }
+    Ok(Arc::new(schema))
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Queries,
+    Sessions,
+    Settings,
+    Devices,
+    Tables,
+    Statistics,
+}
+
+struct SystemTable {
+    kind: Kind,
+    schema: SchemaRef,
+    sources: Arc<SystemSources>,
+}
+
+impl std::fmt::Debug for SystemTable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "system.{}", self.kind.name())
+    }
+}
+
+#[async_trait]
+impl TableProvider for SystemTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::View
+    }
+
+    async fn scan(
+        &self,
+        session: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        _filters: &[Expr],
+        _limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let batch = self.kind.rows(&self.sources, session).await?;
+        let plan = MemorySourceConfig::try_new_exec(&[vec![batch]], Arc::clone(&self.schema), projection.cloned())?;
+        Ok(plan)
+    }
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Kind::Queries => "queries",
+            Kind::Sessions => "sessions",
+            Kind::Settings => "settings",
+            Kind::Devices => "devices",
+            Kind::Tables => "tables",
+            Kind::Statistics => "statistics",
+        }
+    }
+
+    fn empty(self) -> Result<RecordBatch> {
+        match self {
+            Kind::Queries => queries(&[]),
+            Kind::Sessions => sessions(&[]),
+            Kind::Settings => settings(&[]),
+            Kind::Devices => devices(&[]),
+            Kind::Tables => tables(&[]),
+            Kind::Statistics => statistics(&[]),
+        }
+    }
+
+    async fn rows(self, sources: &SystemSources, session: &dyn Session) -> Result<RecordBatch> {
+        match self {
+            Kind::Queries => queries(&sources.queries.snapshots()),
+            Kind::Sessions => sessions(&sources.sessions.list()),
+            Kind::Settings => settings(&all_settings(sources, session)),
+            Kind::Devices => devices(&sources.devices),
+            Kind::Tables => match sources.catalog.upgrade() {
+                Some(catalog) => tables(&catalog.describe(&DescribeFilter { with_sizes: true, ..DescribeFilter::default() }).await),
+                None => self.empty(),
+            },
+            Kind::Statistics => match sources.catalog.upgrade() {
+                Some(catalog) => statistics(&column_statistics(catalog.statistics().await)),
+                None => self.empty(),
+            },
+        }
+    }
+}
+
+fn text<T>(rows: &[T], value: impl Fn(&T) -> &str) -> ArrayRef {
+    Arc::new(rows.iter().map(|row| Some(value(row))).collect::<StringArray>())
+}
+
+fn text_opt<T>(rows: &[T], value: impl Fn(&T) -> Option<String>) -> ArrayRef {
+    Arc::new(rows.iter().map(value).collect::<StringArray>())
+}
+
+fn number<T>(rows: &[T], value: impl Fn(&T) -> Option<u64>) -> ArrayRef {
+    Arc::new(rows.iter().map(|row| value(row).and_then(|number| i64::try_from(number).ok())).collect::<Int64Array>())
+}
+
+fn instant<T>(rows: &[T], value: impl Fn(&T) -> Option<SystemTime>) -> ArrayRef {
+    let micros = |time: SystemTime| {
+        time.duration_since(UNIX_EPOCH).ok().and_then(|since| i64::try_from(since.as_micros()).ok())
+    };
+    let times: TimestampMicrosecondArray = rows.iter().map(|row| value(row).and_then(micros)).collect();
+    Arc::new(times.with_timezone("UTC"))
+}
+
+/// All columns are nullable, so that an empty table promises the same as a full one.
+fn batch(columns: Vec<(&str, ArrayRef)>) -> Result<RecordBatch> {
+    Ok(RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true)))?)
+}
+
+fn queries(rows: &[crate::query::QueryRecord]) -> Result<RecordBatch> {
+    batch(vec![
+        ("query_id", text(rows, |row| &row.id)),
+        ("session_id", text(rows, |row| &row.session_id)),
+        ("user", text(rows, |row| &row.user)),
+        ("command", text(rows, |row| &row.command)),
+        ("state", text(rows, |row| row.state.name())),
+        ("sql", text(rows, |row| &row.sql)),
+        ("created_at", instant(rows, |row| Some(row.created))),
+        ("started_at", instant(rows, |row| row.started)),
+        ("finished_at", instant(rows, |row| row.finished)),
+        ("rows", number(rows, |row| Some(row.rows))),
+        ("bytes", number(rows, |row| Some(row.bytes))),
+        ("error", text_opt(rows, |row| row.error.clone())),
+    ])
+}
+
+fn sessions(rows: &[crate::session::SessionRow]) -> Result<RecordBatch> {
+    batch(vec![
+        ("session_id", text(rows, |row| &row.id)),
+        ("user", text(rows, |row| &row.user)),
+        ("schema", text(rows, |row| &row.schema)),
+        ("idle_seconds", number(rows, |row| Some(row.idle_seconds))),
+        ("prepared_statements", number(rows, |row| Some(row.prepared_statements))),
+    ])
+}
+
+/// One row of `system.settings`.
+struct Setting {
+    name: String,
+    value: String,
+    default: String,
+    unit: String,
+    scope: &'static str,
+    source: String,
+    help: String,
+}
+
+fn all_settings(sources: &SystemSources, session: &dyn Session) -> Vec<Setting> {
+    let server = sources.settings.iter().map(|row| Setting {
+        name: row.key.clone(),
+        value: row.value.clone(),
+        default: row.default.clone(),
+        unit: row.unit.clone(),
+        scope: "server",
+        source: row.source.clone(),
+        help: row.help.clone(),
+    });
+    let spec = session.config().get_extension::<SessionSpec>().unwrap_or_default();
+    let fresh = SessionSettings::for_server(&sources.config);
+    let own = fresh.describe().into_iter().map(|row| {
+        let value = spec.setting(&row.name).unwrap_or_else(|| row.value.clone());
+        let source = if value == row.value { "default" } else { "session" };
+        Setting { name: row.name, value, default: row.value, unit: String::new(), scope: "session", source: source.into(), help: row.help }
+    });
+    let engine = session.config().options().entries().into_iter().filter(|entry| entry.key.starts_with("datafusion.")).map(|entry| {
+        let source = if spec.settings.contains_key(&entry.key) { "session" } else { "default" };
+        Setting {
+            value: entry.value.unwrap_or_default(),
+            default: String::new(),
+            unit: String::new(),
+            scope: "session",
+            source: source.into(),
+            help: entry.description.to_owned(),
+            name: entry.key,
+        }
+    });
+    let mut rows: Vec<_> = server.chain(own).collect();
+    for setting in engine {
+        if !rows.iter().any(|row| row.name == setting.name) {
+            rows.push(setting);
+        }
+    }
+    rows
+}
+
+fn settings(rows: &[Setting]) -> Result<RecordBatch> {
+    batch(vec![
+        ("name", text(rows, |row| &row.name)),
+        ("value", text(rows, |row| &row.value)),
+        ("default", text(rows, |row| &row.default)),
+        ("unit", text(rows, |row| &row.unit)),
+        ("scope", text(rows, |row| row.scope)),
+        ("source", text(rows, |row| &row.source)),
+        ("help", text(rows, |row| &row.help)),
+    ])
+}
+
+fn devices(rows: &[DeviceInfo]) -> Result<RecordBatch> {
+    batch(vec![
+        ("device", text(rows, |row| &row.id)),
+        ("kind", text(rows, |row| row.kind.name())),
+        ("name", text(rows, |row| &row.name)),
+        ("state", text(rows, |row| row.state.name())),
+        ("cores", number(rows, |row| Some(u64::from(row.cores)))),
+        ("memory_bytes", number(rows, |row| Some(row.memory_bytes))),
+        ("features", text_opt(rows, |row| Some(row.features.join(" ")))),
+    ])
+}
+
+fn tables(rows: &[trireme_catalog::TableEntry]) -> Result<RecordBatch> {
+    batch(vec![
+        ("schema", text(rows, |row| &row.name.schema)),
+        ("name", text(rows, |row| &row.name.table)),
+        ("kind", text(rows, |row| row.kind.as_str())),
+        ("format", text_opt(rows, |row| row.format.map(ToOwned::to_owned))),
+        ("location", text_opt(rows, |row| row.location.clone())),
+        ("rows", number(rows, |row| row.rows)),
+        ("bytes", number(rows, |row| row.bytes)),
+        ("error", text_opt(rows, |row| row.error.clone())),
+    ])
+}
+
+/// One row of `system.statistics`.
+type ColumnRow = (TableStatistics, ColumnStatisticsEntry);
+
+fn column_statistics(tables: Vec<TableStatistics>) -> Vec<ColumnRow> {
+    let columns = |mut table: TableStatistics| {
+        let columns = std::mem::take(&mut table.columns);
+        columns.into_iter().map(move |column| (table.clone(), column)).collect::<Vec<_>>()
+    };
+    tables.into_iter().flat_map(columns).collect()
+}
+
+fn statistics(rows: &[ColumnRow]) -> Result<RecordBatch> {
+    batch(vec![
+        ("schema", text(rows, |row| &row.0.table.schema)),
+        ("table", text(rows, |row| &row.0.table.table)),
+        ("column", text(rows, |row| &row.1.column)),
+        ("rows", number(rows, |row| Some(row.0.rows))),
+        ("null_count", number(rows, |row| Some(row.1.null_count))),
+        ("distinct_estimate", number(rows, |row| row.1.distinct)),
+        ("min", text_opt(rows, |row| row.1.min.clone())),
+        ("max", text_opt(rows, |row| row.1.max.clone())),
+        ("analyzed_at", text(rows, |row| &row.0.analyzed_at)),
+        ("stale", Arc::new(rows.iter().map(|row| Some(row.0.stale)).collect::<BooleanArray>())),
+    ])
+}

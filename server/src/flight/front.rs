@@ -1,0 +1,125 @@
+//! What every handler works with: the engine behind its seam, sessions, queries, admission, limits.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+use trireme_exec::{ErrorClass, QueryError};
+
+use crate::admission::Admission;
+use crate::auth::Authenticator;
+use crate::engine::Engine;
+use crate::query::QueryRegistry;
+use crate::session::Sessions;
+use crate::telemetry::Metrics;
+
+/// Limits that handlers apply.
+#[derive(Debug, Clone, Copy)]
+pub struct FrontLimits {
+    /// SQL text of one statement.
+    pub statement_bytes_max: usize,
+    /// Arrow data in one message to the client.
+    pub batch_bytes_max: usize,
+    /// Parameters that one DoPut may bind.
+    pub parameter_bytes_max: usize,
+    /// Planned results that wait to be fetched.
+    pub tickets_max: usize,
+    /// How long they wait.
+    pub ticket_ttl: Duration,
+    /// Metadata commands at once.
+    pub metadata_max: usize,
+}
+
+/// The front's shared parts.
+pub struct Front {
+    /// The engine.
+    pub engine: Arc<dyn Engine>,
+    /// Sessions.
+    pub sessions: Arc<Sessions>,
+    /// Queries.
+    pub queries: Arc<QueryRegistry>,
+    /// Admission.
+    pub admission: Admission,
+    /// Users; none without authentication.
+    pub authenticator: Option<Arc<Authenticator>>,
+    /// Metrics.
+    pub metrics: Metrics,
+    /// Limits.
+    pub limits: FrontLimits,
+    /// Slots for metadata commands.
+    pub metadata_slots: Semaphore,
+    /// Counts of updates that ran at GetFlightInfo and wait for their DoGet.
+    done: Mutex<HashMap<String, (i64, Instant)>>,
+}
+
+impl Front {
+    /// A front over an engine.
+    pub fn new(
+        engine: Arc<dyn Engine>,
+        sessions: Arc<Sessions>,
+        queries: Arc<QueryRegistry>,
+        admission: Admission,
+        authenticator: Option<Arc<Authenticator>>,
+        metrics: Metrics,
+        limits: FrontLimits,
+    ) -> Arc<Self> {
+        let metadata_slots = Semaphore::new(limits.metadata_max.max(1));
+        Arc::new(Self { engine, sessions, queries, admission, authenticator, metrics, limits, metadata_slots, done: Mutex::default() })
+    }
+
+    /// Refuses over-long SQL text.
+    ///
+    /// # Errors
+    /// When it is longer than the limit.
+    pub fn check_statement(&self, sql: &str) -> Result<(), QueryError> {
+        if sql.len() <= self.limits.statement_bytes_max {
+            return Ok(());
+        }
+        Err(QueryError::invalid(format!("the statement has {} bytes; at most {} are allowed", sql.len(), self.limits.statement_bytes_max))
+            .with_hint("raise limits.max_statement_bytes, or load large data from files"))
+    }
+
+    /// Keeps an update's count for its DoGet.
+    pub fn record_done(&self, query_id: &str, count: i64) {
+        self.done.lock().insert(query_id.to_owned(), (count, Instant::now()));
+    }
+
+    /// The recorded count of an update; reading it again gives the same.
+    pub fn done(&self, query_id: &str) -> Option<i64> {
+        self.done.lock().get(query_id).map(|(count, _)| *count)
+    }
+
+    /// Refuses a further ticket when too many wait.
+    ///
+    /// # Errors
+    /// Unavailable: clients may try again.
+    pub fn check_tickets(&self) -> Result<(), QueryError> {
+        if self.queries.planned() <= self.limits.tickets_max {
+            return Ok(());
+        }
+        Err(QueryError::new(ErrorClass::Unavailable, format!("{} results wait to be fetched", self.limits.tickets_max))
+            .with_hint("fetch or cancel them, or raise limits.tickets_max"))
+    }
+
+    /// Ends what waited too long: tickets, recorded counts, sessions.
+    pub fn expire(&self) {
+        for query_id in self.queries.expire(self.limits.ticket_ttl) {
+            self.engine.forget(&query_id);
+        }
+        let ttl = self.limits.ticket_ttl;
+        self.done.lock().retain(|_, (_, at)| at.elapsed() <= ttl);
+        for session_id in self.sessions.expire() {
+            self.queries.cancel_session(&session_id);
+        }
+        self.metrics.tickets.set(i64::try_from(self.queries.planned()).unwrap_or(i64::MAX));
+    }
+
+    /// Ends everything that a closed connection left.
+    pub fn connection_closed(&self, connection: u64) {
+        if let Some(session_id) = self.sessions.close_connection(connection) {
+            self.queries.cancel_session(&session_id);
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! The registry of queries: every statement of the last while, its state, and how to cancel it. Bounded; each query has
+//! exactly one terminal state.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+
+/// Where a query stands: Planned → Queued → Running → one of the last three.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum QueryState {
+    /// Planned; its rows were not asked for yet.
+    Planned,
+    /// Waits for its turn.
+    Queued,
+    /// Runs.
+    Running,
+    /// All rows were sent, or the update is done.
+    Finished,
+    /// Ended with an error.
+    Failed,
+    /// Cancelled by its client, or never fetched.
+    Cancelled,
+}
+
+impl QueryState {
+    /// As shown in `system.queries`.
+    pub fn name(self) -> &'static str {
+        match self {
+            QueryState::Planned => "Planned",
+            QueryState::Queued => "Queued",
+            QueryState::Running => "Running",
+            QueryState::Finished => "Finished",
+            QueryState::Failed => "Failed",
+            QueryState::Cancelled => "Cancelled",
+        }
+    }
+
+    /// True for the three that nothing follows.
+    pub fn is_terminal(self) -> bool {
+        matches!(self, QueryState::Finished | QueryState::Failed | QueryState::Cancelled)
+    }
+}
+
+/// What is known of a query.
+#[derive(Debug, Clone)]
+pub struct QueryRecord {
+    /// Its id.
+    pub id: String,
+    /// Session that sent it.
+    pub session_id: String,
+    /// User, empty without authentication.
+    pub user: String,
+    /// SQL text, cut to a length.
+    pub sql: String,
+    /// Command word.
+    pub command: String,
+    /// State.
+    pub state: QueryState,
+    /// When it came.
+    pub created: SystemTime,
+    /// When it began to run.
+    pub started: Option<SystemTime>,
+    /// When it ended.
+    pub finished: Option<SystemTime>,
+    /// Rows sent, or touched by an update.
+    pub rows: u64,
+    /// Bytes of Arrow data sent.
+    pub bytes: u64,
+    /// Error text of a failed one.
+    pub error: Option<String>,
+}
+
+/// A live query: its record's moving parts and its switch.
+#[derive(Debug)]
+pub struct QueryHandle {
+    record: Mutex<QueryRecord>,
+    rows: AtomicU64,
+    bytes: AtomicU64,
+    cancel: CancellationToken,
+}
+
+impl QueryHandle {
+    /// Its id.
+    pub fn id(&self) -> String {
+        self.record.lock().id.clone()
+    }
+
+    /// A copy of all that is known now.
+    pub fn snapshot(&self) -> QueryRecord {
+        let mut record = self.record.lock().clone();
+        record.rows = record.rows.max(self.rows.load(Ordering::Relaxed));
+        record.bytes = self.bytes.load(Ordering::Relaxed);
+        record
+    }
+
+    /// Fires when somebody cancels it.
+    pub fn cancelled(&self) -> CancellationToken {
+        self.cancel.clone()
+    }
+
+    /// Counts what was sent.
+    pub fn add_sent(&self, rows: u64, bytes: u64) {
+        self.rows.fetch_add(rows, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Names the command once it is parsed.
+    pub fn set_command(&self, command: &str) {
+        command.clone_into(&mut self.record.lock().command);
+    }
+
+    /// Moves on; false (and no change) when the query has ended already.
+    pub fn advance(&self, state: QueryState) -> bool {
+        let mut record = self.record.lock();
+        if record.state.is_terminal() {
+            return false;
+        }
+        record.state = state;
+        if state == QueryState::Running {
+            record.started.get_or_insert_with(SystemTime::now);
+        }
+        if state.is_terminal() {
+            record.finished = Some(SystemTime::now());
+        }
+        true
+    }
+
+    /// Ends it with an error text.
+    pub fn fail(&self, error: &str) -> bool {
+        if !self.advance(QueryState::Failed) {
+            return false;
+        }
+        self.record.lock().error = Some(error.to_owned());
+        true
+    }
+}
+
+/// All queries of the last while.
+#[derive(Debug)]
+pub struct QueryRegistry {
+    limit: usize,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    by_id: HashMap<String, Arc<QueryHandle>>,
+    order: VecDeque<String>,
+}
+
+/// SQL text kept per query, in characters.
+const SQL_CHARS_MAX: usize = 4096;
+
+impl QueryRegistry {
+    /// A registry of at most `limit` records; live queries are kept beyond it.
+    pub fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Self { limit: limit.max(1), inner: Mutex::default() })
+    }
+
+    /// Registers a new query.
+    pub fn register(&self, session_id: &str, user: &str, sql: &str) -> Arc<QueryHandle> {
+        let id = uuid::Uuid::new_v4().simple().to_string();
+        let record = QueryRecord {
+            id: id.clone(),
+            session_id: session_id.to_owned(),
+            user: user.to_owned(),
+            sql: sql.chars().take(SQL_CHARS_MAX).collect(),
+            command: String::new(),
+            state: QueryState::Planned,
+            created: SystemTime::now(),
+            started: None,
+            finished: None,
+            rows: 0,
+            bytes: 0,
+            error: None,
+        };
+        let handle = Arc::new(QueryHandle {
+            record: Mutex::new(record),
+            rows: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            cancel: CancellationToken::new(),
+        });
+        let mut inner = self.inner.lock();
+        inner.by_id.insert(id.clone(), Arc::clone(&handle));
+        inner.order.push_back(id);
+        inner.trim(self.limit);
+        handle
+    }
+
+    /// A query by id.
+    pub fn get(&self, id: &str) -> Option<Arc<QueryHandle>> {
+        self.inner.lock().by_id.get(id).cloned()
+    }
+
+    /// Cancels a live query; false when there is none of this id.
+    pub fn cancel(&self, id: &str) -> bool {
+        let Some(handle) = self.get(id) else { return false };
+        if handle.snapshot().state.is_terminal() {
+            return false;
+        }
+        handle.cancel.cancel();
+        handle.advance(QueryState::Cancelled)
+    }
+
+    /// Cancels everything that a closed session left.
+    pub fn cancel_session(&self, session_id: &str) {
+        for record in self.snapshots() {
+            if record.session_id == session_id && !record.state.is_terminal() {
+                self.cancel(&record.id);
+            }
+        }
+    }
+
+    /// Ends queries that were planned longer ago than `ttl` and never fetched; gives their ids.
+    pub fn expire(&self, ttl: Duration) -> Vec<String> {
+        let now = SystemTime::now();
+        let stale = |record: &QueryRecord| {
+            record.state == QueryState::Planned && now.duration_since(record.created).is_ok_and(|age| age > ttl)
+        };
+        let ids: Vec<_> = self.snapshots().into_iter().filter(stale).map(|record| record.id).collect();
+        for id in &ids {
+            self.cancel(id);
+        }
+        ids
+    }
+
+    /// Queries planned and not fetched.
+    pub fn planned(&self) -> usize {
+        self.snapshots().iter().filter(|record| record.state == QueryState::Planned).count()
+    }
+
+    /// All records, oldest first.
+    pub fn snapshots(&self) -> Vec<QueryRecord> {
+        let inner = self.inner.lock();
+        inner.order.iter().filter_map(|id| inner.by_id.get(id)).map(|handle| handle.snapshot()).collect()
+    }
+}
+
+impl Inner {
+    fn trim(&mut self, limit: usize) {
+        let mut looked_at = 0;
+        while self.by_id.len() > limit && looked_at < limit {
+            looked_at += 1;
+            let Some(id) = self.order.pop_front() else { return };
+            let live = self.by_id.get(&id).is_some_and(|handle| !handle.record.lock().state.is_terminal());
+            if live {
+                self.order.push_back(id);
+            } else {
+                self.by_id.remove(&id);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_terminal_state() {
+        let registry = QueryRegistry::new(10);
+        let query = registry.register("s", "", "SELECT 1");
+        assert!(query.advance(QueryState::Running));
+        assert!(registry.cancel(&query.id()));
+        assert!(!query.advance(QueryState::Finished));
+        assert!(!query.fail("late"));
+        assert_eq!(query.snapshot().state, QueryState::Cancelled);
+    }
+
+    #[test]
+    fn bounded_but_live_queries_stay() {
+        let registry = QueryRegistry::new(3);
+        let live = registry.register("s", "", "live");
+        for _ in 0..10 {
+            registry.register("s", "", "x").advance(QueryState::Finished);
+        }
+        assert!(registry.snapshots().len() <= 4);
+        assert!(registry.get(&live.id()).is_some());
+    }
+}

@@ -1,0 +1,330 @@
+//! What the server tells about itself: log lines on standard error, and metrics.
+//!
+//! Every metric is one row of a table ([`metrics!`]) with name, kind, labels and help; the handles, the registration
+//! and the reference `server/METRICS.md` come from it. Labels take values from closed sets only (commands, outcomes,
+//! error codes), never a user's text, so that the number of time series stays bounded.
+
+use prometheus::core::Collector;
+use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+use std::fmt::Write;
+use std::time::{SystemTime, UNIX_EPOCH};
+use tracing_subscriber::EnvFilter;
+use trireme_config::{LogFormat, LogLevel};
+
+/// A log filter in `tracing` syntax; wins over `server.log_level`.
+pub const LOG_VARIABLE: &str = "TRIREME_LOG";
+
+/// Why log lines cannot be written.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// The filter in the environment is wrong.
+    #[error("{LOG_VARIABLE} is not a log filter: {0}; an example is \"info,trireme_exec=debug\"")]
+    Filter(String),
+    /// Somebody else took the logs.
+    #[error("cannot start logging: {0}")]
+    Taken(String),
+    /// Two metrics collide.
+    #[error("cannot register metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// Sends log lines of this process to standard error.
+///
+/// # Errors
+/// A wrong filter in `TRIREME_LOG`, or logging that was started before.
+pub fn init_logs(format: LogFormat, level: LogLevel) -> Result<(), TelemetryError> {
+    let filter = match std::env::var(LOG_VARIABLE) {
+        Ok(text) if !text.trim().is_empty() => text,
+        _ => default_filter(level),
+    };
+    let filter = EnvFilter::try_new(filter).map_err(|error| TelemetryError::Filter(error.to_string()))?;
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    let started = match format {
+        LogFormat::Text => lines
+            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+            .try_init(),
+        LogFormat::Json => lines
+            .json()
+            .flatten_event(true)
+            .with_current_span(true)
+            .with_span_list(false)
+            .try_init(),
+    };
+    started.map_err(|error| TelemetryError::Taken(error.to_string()))
+}
+
+/// The libraries of the wire log every frame below `info`, which buries our own lines and may show headers.
+fn default_filter(level: LogLevel) -> String {
+    let quiet = match level {
+        LogLevel::Error => "error",
+        _ => "warn",
+    };
+    let noisy = [
+        "h2",
+        "hyper",
+        "hyper_util",
+        "tower",
+        "rustls",
+        "tonic",
+        "reqwest",
+        "delta_kernel",
+        "sqlparser",
+    ];
+    let mut filter = level.word().to_string();
+    for library in noisy {
+        let _ = write!(filter, ",{library}={quiet}");
+    }
+    filter
+}
+
+/// One row of the table, for the reference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MetricRow {
+    /// Name in the text format.
+    pub name: &'static str,
+    /// counter, gauge or histogram.
+    pub kind: &'static str,
+    /// Label names.
+    pub labels: &'static [&'static str],
+    /// What it counts.
+    pub help: &'static str,
+}
+
+/// Makes a handle of each kind; one impl for each type that a row of [`metrics!`] can have.
+trait Handle: Collector + Clone + Sized + 'static {
+    const KIND: &'static str;
+    fn make(row: &MetricRow) -> prometheus::Result<Self>;
+}
+
+impl Handle for IntCounter {
+    const KIND: &'static str = "counter";
+    fn make(row: &MetricRow) -> prometheus::Result<Self> {
+        Self::new(row.name, row.help)
+    }
+}
+
+impl Handle for IntCounterVec {
+    const KIND: &'static str = "counter";
+    fn make(row: &MetricRow) -> prometheus::Result<Self> {
+        Self::new(Opts::new(row.name, row.help), row.labels)
+    }
+}
+
+impl Handle for IntGauge {
+    const KIND: &'static str = "gauge";
+    fn make(row: &MetricRow) -> prometheus::Result<Self> {
+        Self::new(row.name, row.help)
+    }
+}
+
+impl Handle for Gauge {
+    const KIND: &'static str = "gauge";
+    fn make(row: &MetricRow) -> prometheus::Result<Self> {
+        Self::new(row.name, row.help)
+    }
+}
+
+impl Handle for Histogram {
+    const KIND: &'static str = "histogram";
+    fn make(row: &MetricRow) -> prometheus::Result<Self> {
+        Self::with_opts(HistogramOpts::new(row.name, row.help).buckets(SECONDS_BUCKETS.to_vec()))
+    }
+}
+
+/// From what `SELECT 1` needs to what a long report needs.
+const SECONDS_BUCKETS: [f64; 17] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0, 600.0,
+];
+
+macro_rules! metrics {
+    ($( $(#[doc = $help:literal])+ $field:ident: $Type:ty = $name:literal $([$($label:literal),+])?; )+) => {
+        /// Handles of every metric, and the registry that holds them. Clones share the values.
+        #[derive(Clone)]
+        pub struct Metrics {
+            $( $(#[doc = $help])+ pub $field: $Type, )+
+            registry: Registry,
+        }
+
+        impl Metrics {
+            /// A fresh set, all zero.
+            ///
+            /// # Errors
+            /// Two rows with one name.
+            pub fn new() -> Result<Self, TelemetryError> {
+                let registry = Registry::new();
+                $(
+                    let $field: $Type = Handle::make(&MetricRow {
+                        name: $name,
+                        kind: <$Type as Handle>::KIND,
+                        labels: &[$($($label),+)?],
+                        help: concat!($($help),+).trim_start(),
+                    })?;
+                    registry.register(Box::new($field.clone()))?;
+                )+
+                Ok(Self { $($field,)+ registry })
+            }
+
+            /// The table, for the reference.
+            pub fn rows() -> Vec<MetricRow> {
+                vec![$( MetricRow {
+                    name: $name,
+                    kind: <$Type as Handle>::KIND,
+                    labels: &[$($($label),+)?],
+                    help: concat!($($help),+).trim_start(),
+                }, )+]
+            }
+        }
+    };
+}
+
+metrics! {
+    /// Statements that ended, by command (SELECT, INSERT, ...) and outcome (finished, failed, cancelled).
+    queries_total: IntCounterVec = "trireme_queries_total" ["command", "outcome"];
+    /// Time from the start of a statement to its last row.
+    query_seconds: Histogram = "trireme_query_seconds";
+    /// Time that statements waited for their turn.
+    queue_seconds: Histogram = "trireme_queue_seconds";
+    /// Statements that run now.
+    queries_running: IntGauge = "trireme_queries_running";
+    /// Statements that wait for their turn now.
+    queries_queued: IntGauge = "trireme_queries_queued";
+    /// Rows of results that were sent.
+    rows_sent_total: IntCounter = "trireme_rows_sent_total";
+    /// Bytes of results that were sent, before TLS.
+    bytes_sent_total: IntCounter = "trireme_bytes_sent_total";
+    /// Rows that clients sent in.
+    rows_received_total: IntCounter = "trireme_rows_received_total";
+    /// Requests by method.
+    requests_total: IntCounterVec = "trireme_requests_total" ["method"];
+    /// Open sessions.
+    sessions: IntGauge = "trireme_sessions";
+    /// Open connections.
+    connections: IntGauge = "trireme_connections";
+    /// Connections that were closed because there were too many.
+    connections_rejected_total: IntCounter = "trireme_connections_rejected_total";
+    /// Prepared statements that sessions hold.
+    prepared_statements: IntGauge = "trireme_prepared_statements";
+    /// Results that wait to be fetched.
+    tickets: IntGauge = "trireme_tickets";
+    /// Statements that were refused before they ran, by reason.
+    admission_rejected_total: IntCounterVec = "trireme_admission_rejected_total" ["reason"];
+    /// Logins and tokens that were refused, by reason.
+    auth_failures_total: IntCounterVec = "trireme_auth_failures_total" ["reason"];
+    /// Errors that were sent to clients, by gRPC code.
+    errors_total: IntCounterVec = "trireme_errors_total" ["code"];
+    /// Memory that running queries hold.
+    memory_reserved_bytes: IntGauge = "trireme_memory_reserved_bytes";
+    /// Memory that running queries may hold together.
+    memory_limit_bytes: IntGauge = "trireme_memory_limit_bytes";
+    /// Bytes that running queries have spilled.
+    spilled_bytes: IntGauge = "trireme_spilled_bytes";
+    /// Memory of the process, as the operating system counts it.
+    process_resident_bytes: IntGauge = "trireme_process_resident_bytes";
+    /// When the server started, in seconds since 1970.
+    start_seconds: Gauge = "trireme_start_seconds";
+    /// How long the server took from start until ready.
+    startup_duration_seconds: Gauge = "trireme_startup_duration_seconds";
+}
+
+impl Metrics {
+    /// The start of the server is now.
+    pub fn mark_start(&self) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.start_seconds.set(now.as_secs_f64());
+    }
+
+    /// Everything in the Prometheus text format.
+    ///
+    /// # Errors
+    /// A metric that cannot be written, which would be a fault of ours.
+    pub fn render(&self) -> Result<String, TelemetryError> {
+        if let Some(bytes) = resident_bytes() {
+            self.process_resident_bytes.set(bytes);
+        }
+        Ok(TextEncoder::new().encode_to_string(&self.registry.gather())?)
+    }
+}
+
+/// Resident memory of this process; `None` where the system does not say.
+pub fn resident_bytes() -> Option<i64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
+    let kib: i64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    kib.checked_mul(1024)
+}
+
+/// `server/METRICS.md`.
+pub fn metrics_markdown() -> String {
+    let mut out = String::from(
+        "# Metrics\n\n\
+         `GET /metrics` on the HTTP address, in the Prometheus text format. Generated from the table in\n\
+         `server/src/telemetry.rs`; `UPDATE=1 cargo test -p trireme-server telemetry` writes it anew.\n\n\
+         | name | kind | labels | what it counts |\n| --- | --- | --- | --- |\n",
+    );
+    for row in Metrics::rows() {
+        let _ = writeln!(
+            out,
+            "| `{}` | {} | {} | {} |",
+            row.name,
+            row.kind,
+            row.labels.join(", "),
+            row.help
+        );
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_are_rendered() {
+        let metrics = Metrics::new().unwrap();
+        metrics.queries_total.with_label_values(&["SELECT", "finished"]).inc();
+        metrics.query_seconds.observe(0.002);
+        metrics.sessions.set(3);
+        metrics.mark_start();
+        let text = metrics.render().unwrap();
+        assert!(
+            text.contains("trireme_queries_total{command=\"SELECT\",outcome=\"finished\"} 1"),
+            "{text}"
+        );
+        assert!(text.contains("trireme_query_seconds_bucket{le=\"0.0025\"} 1"));
+        assert!(text.contains("trireme_sessions 3"));
+        assert!(text.contains("# TYPE trireme_rows_sent_total counter"));
+        assert!(resident_bytes().is_none_or(|bytes| bytes > 0));
+    }
+
+    #[test]
+    fn names_follow_the_conventions() {
+        for row in Metrics::rows() {
+            assert!(row.name.starts_with("trireme_"), "{}", row.name);
+            assert_eq!(row.kind == "counter", row.name.ends_with("_total"), "{}", row.name);
+            assert!(row.help.ends_with('.'), "{}", row.name);
+        }
+    }
+
+    /// The reference in the tree is what the table says; `UPDATE=1` writes it.
+    #[test]
+    fn the_reference_is_fresh() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("METRICS.md");
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(&path, metrics_markdown()).unwrap();
+        }
+        let on_disk = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(
+            on_disk == metrics_markdown(),
+            "METRICS.md is stale; run UPDATE=1 cargo test -p trireme-server"
+        );
+    }
+
+    #[test]
+    fn filters_are_valid() {
+        for level in [LogLevel::Error, LogLevel::Info, LogLevel::Trace] {
+            EnvFilter::try_new(default_filter(level)).unwrap();
+        }
+    }
+}

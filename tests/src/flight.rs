@@ -1,0 +1,534 @@
+//! Bad input on the raw protocol: every refusal is a clean status, and the server answers the next call.
+
+use std::time::{Duration, Instant};
+
+use arrow::array::{Int64Array, RecordBatch};
+use arrow_flight::flight_descriptor::DescriptorType;
+use arrow_flight::sql::{
+    Any, CommandGetTables, CommandPreparedStatementQuery, CommandPreparedStatementUpdate, CommandStatementQuery,
+    CommandStatementSubstraitPlan, CommandStatementUpdate, ProstMessageExt, TicketStatementQuery,
+};
+use arrow_flight::{Action, Criteria, Empty, FlightData, FlightDescriptor, HandshakeRequest, Ticket};
+use futures::{StreamExt, TryStreamExt};
+use prost::Message;
+use tonic::{Code, Status};
+
+use crate::client::{Client, encode};
+use crate::server::Server;
+
+/// A long stream: far more than the buffers between server and client hold.
+const LONG: &str = "SELECT a.value AS a, b.value AS b FROM range(100000) a CROSS JOIN range(100000) b";
+
+async fn fixture() -> (tempfile::TempDir, Server, Client) {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path());
+    let client = server.client().await;
+    (data, server, client)
+}
+
+/// The request was understood as wrong, not met with a fault of the server's.
+#[track_caller]
+fn refused<T: std::fmt::Debug>(what: &str, result: Result<T, Status>) {
+    let status = result.expect_err(what);
+    assert!(
+        matches!(status.code(), Code::InvalidArgument | Code::NotFound | Code::Unimplemented),
+        "{what}: {:?} {}",
+        status.code(),
+        status.message()
+    );
+    assert!(!status.message().is_empty(), "{what}: no message");
+    assert!(!status.message().contains("panicked"), "{what}: {}", status.message());
+}
+
+async fn answers(server: &Server) {
+    let mut client = server.client().await;
+    assert_eq!(client.number("SELECT 41 + 1").await, 42);
+}
+
+fn any(type_url: &str, value: impl Into<Vec<u8>>) -> Vec<u8> {
+    Any { type_url: type_url.to_owned(), value: value.into().into() }.encode_to_vec()
+}
+
+const URL: &str = "type.googleapis.com/arrow.flight.protocol.sql.";
+
+/// Commands and tickets that nothing can be made of.
+fn garbage() -> Vec<(String, Vec<u8>)> {
+    let mut all = vec![
+        ("empty".to_owned(), vec![]),
+        ("one byte".to_owned(), vec![0xff]),
+        ("text".to_owned(), b"SELECT 1".to_vec()),
+        ("an Any without url".to_owned(), any("", vec![])),
+        ("an unknown type".to_owned(), any("type.googleapis.com/example.Nothing", vec![])),
+        ("an unknown Flight SQL type".to_owned(), any(&format!("{URL}CommandGetEverything"), vec![])),
+        ("a truncated url".to_owned(), any("type.googleapis.com/", vec![])),
+        ("an action as a command".to_owned(), any(&format!("{URL}ActionBeginTransactionRequest"), vec![])),
+    ];
+    for name in [
+        "CommandStatementQuery",
+        "CommandStatementUpdate",
+        "CommandPreparedStatementQuery",
+        "CommandGetTables",
+        "CommandGetDbSchemas",
+        "CommandGetPrimaryKeys",
+        "CommandGetSqlInfo",
+        "CommandGetXdbcTypeInfo",
+        "TicketStatementQuery",
+    ] {
+        // A length-delimited field that promises more bytes than follow.
+        all.push((format!("broken {name}"), any(&format!("{URL}{name}"), vec![0x0a, 0xff, 0xff, 0xff, 0x7f, 1])));
+    }
+    // Same bytes each run: a failure repeats.
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    for round in 0..100 {
+        let bytes = (0..(round % 40))
+            .map(|_| {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                (state >> 24) as u8
+            })
+            .collect();
+        all.push((format!("random bytes {round}"), bytes));
+    }
+    all
+}
+
+#[tokio::test]
+async fn malformed_commands_are_refused() {
+    let (_data, server, mut client) = fixture().await;
+    for (what, bytes) in garbage() {
+        let info = client.raw.get_flight_info(FlightDescriptor::new_cmd(bytes.clone())).await;
+        refused(&format!("GetFlightInfo of {what}"), info);
+        let schema = client.raw.get_schema(FlightDescriptor::new_cmd(bytes.clone())).await;
+        refused(&format!("GetSchema of {what}"), schema);
+        let poll = client.raw.poll_flight_info(FlightDescriptor::new_cmd(bytes)).await;
+        refused(&format!("PollFlightInfo of {what}"), poll);
+    }
+    let path = FlightDescriptor::new_path(vec!["a".to_owned(), "b".to_owned()]);
+    refused("a path", client.raw.get_flight_info(path).await);
+    let unknown = FlightDescriptor { r#type: DescriptorType::Unknown.into(), ..Default::default() };
+    refused("a descriptor without type", client.raw.get_flight_info(unknown).await);
+    let odd = FlightDescriptor { r#type: 77, ..Default::default() };
+    refused("a descriptor of type 77", client.raw.get_flight_info(odd).await);
+    answers(&server).await;
+}
+
+#[tokio::test]
+async fn garbage_tickets_are_refused() {
+    let (_data, server, mut client) = fixture().await;
+    for (what, bytes) in garbage() {
+        refused(&format!("ticket: {what}"), client.fetch(Ticket::new(bytes)).await);
+    }
+    for handle in [&b""[..], b"nothing", b"\xff\xfe", &[0; 4096]] {
+        let ticket = TicketStatementQuery { statement_handle: handle.to_vec().into() };
+        refused("an unknown statement handle", client.fetch(Ticket::new(ticket.as_any().encode_to_vec())).await);
+    }
+    answers(&server).await;
+}
+
+#[tokio::test]
+async fn unknown_handles_are_refused() {
+    let (_data, server, mut client) = fixture().await;
+    for handle in [&b""[..], b"nothing", b"\xff\xfe", &[7; 4096]] {
+        let handle: prost::bytes::Bytes = handle.to_vec().into();
+        let query = CommandPreparedStatementQuery { prepared_statement_handle: handle.clone() };
+        refused("query", client.info(query.clone()).await);
+        let batch = RecordBatch::try_from_iter([("1", std::sync::Arc::new(Int64Array::from(vec![1])) as _)]).unwrap();
+        refused("bind", client.put(query, encode(&batch).await).await);
+        let update = CommandPreparedStatementUpdate { prepared_statement_handle: handle };
+        refused("update", client.put(update, Vec::new()).await);
+    }
+    let plan = CommandStatementSubstraitPlan::default();
+    refused("a Substrait plan", client.info(plan).await);
+    answers(&server).await;
+}
+
+#[tokio::test]
+async fn broken_uploads_are_refused() {
+    let (_data, server, mut client) = fixture().await;
+    refused("no message", put_raw(&mut client, vec![]).await);
+    refused("no descriptor", put_raw(&mut client, vec![FlightData::default()]).await);
+    for (what, bytes) in garbage() {
+        let first = FlightData { flight_descriptor: Some(FlightDescriptor::new_cmd(bytes)), ..Default::default() };
+        refused(&format!("DoPut of {what}"), put_raw(&mut client, vec![first]).await);
+    }
+    let prepared = client.prepare("SELECT CAST($1 AS BIGINT) AS a").await.unwrap();
+    let batch = RecordBatch::try_from_iter([("1", std::sync::Arc::new(Int64Array::from(vec![1])) as _)]).unwrap();
+    let whole = encode(&batch).await;
+    let command = CommandPreparedStatementQuery { prepared_statement_handle: prepared.handle.clone() };
+
+    let garbled = |header: bool, index: usize| {
+        let mut data = whole.clone();
+        let bytes = if header { &mut data[index].data_header } else { &mut data[index].data_body };
+        *bytes = vec![0xa5; bytes.len().max(16)].into();
+        data
+    };
+    let mut cut = whole.clone();
+    cut[1].data_body = cut[1].data_body.slice(..cut[1].data_body.len() / 2);
+    let cases = [
+        ("a broken schema", garbled(true, 0)),
+        ("a broken batch header", garbled(true, 1)),
+        ("a body cut in half", cut),
+        ("no schema", vec![whole[1].clone()]),
+        ("two schemas", vec![whole[0].clone(), whole[0].clone()]),
+    ];
+    for (what, data) in cases {
+        let result = client.put(command.clone(), data).await;
+        // A second schema is odd but means no rows: binding nothing may be accepted.
+        if what != "two schemas" || result.is_err() {
+            refused(what, result);
+        }
+    }
+    answers(&server).await;
+}
+
+async fn put_raw(client: &mut Client, data: Vec<FlightData>) -> Result<(), Status> {
+    let stream = client.raw.do_put(futures::stream::iter(data)).await?;
+    stream.into_inner().try_collect::<Vec<_>>().await?;
+    Ok(())
+}
+
+/// Uploads that begin and never end hold nothing that others need, and end with their connection.
+#[tokio::test]
+async fn half_open_uploads_do_no_harm() {
+    let (_data, server, mut client) = fixture().await;
+    client.query("CREATE TABLE t (a BIGINT)").await.unwrap();
+    let prepared = client.prepare("INSERT INTO t VALUES ($1)").await.unwrap();
+    let command = CommandPreparedStatementUpdate { prepared_statement_handle: prepared.handle.clone() };
+    let batch = RecordBatch::try_from_iter([("1", std::sync::Arc::new(Int64Array::from(vec![1])) as _)]).unwrap();
+    let mut whole = encode(&batch).await;
+    whole[0].flight_descriptor = Some(FlightDescriptor::new_cmd(command.as_any().encode_to_vec()));
+    let mut open = Vec::new();
+    for sent in [0, 1, 2] {
+        for _ in 0..10 {
+            let data = whole[..sent].to_vec();
+            let mut client = client.clone();
+            open.push(tokio::spawn(async move {
+                let stream = futures::stream::iter(data).chain(futures::stream::pending());
+                let _ = client.raw.do_put(stream).await.map(tonic::Response::into_inner);
+                std::future::pending::<()>().await;
+            }));
+        }
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    answers(&server).await;
+    for task in open {
+        task.abort();
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    answers(&server).await;
+    assert_eq!(client.number("SELECT count(*) FROM t").await, 0, "an upload that was never finished changed rows");
+}
+
+#[tokio::test]
+async fn oversize_statements_are_refused_alone() {
+    let (_data, server, _) = fixture().await;
+    for size_bytes in [1 << 20, 80 << 20] {
+        let mut client = server.client().await;
+        let sql = format!("SELECT length('{}') AS n", "x".repeat(size_bytes));
+        match client.query(&sql).await {
+            Ok(answer) => assert_eq!(answer.rows()[0][0], size_bytes.to_string()),
+            Err(status) => {
+                assert!(size_bytes > 1 << 20, "a statement of 1 MiB is refused: {status}");
+                let codes = [Code::InvalidArgument, Code::OutOfRange, Code::ResourceExhausted];
+                assert!(codes.contains(&status.code()), "{status}");
+            }
+        }
+        answers(&server).await;
+    }
+}
+
+/// Nesting that would overflow a thread's stack ends the statement, never the process.
+#[tokio::test]
+async fn deep_statements_are_refused_alone() {
+    let (_data, server, mut client) = fixture().await;
+    let depth = 20_000;
+    let statements = [
+        format!("SELECT {}1{}", "(".repeat(depth), ")".repeat(depth)),
+        format!("SELECT {} true", "NOT ".repeat(depth)),
+        format!("SELECT 1{}", " + 1".repeat(depth)),
+        format!("SELECT {}1", "- ".repeat(depth)),
+        format!("{}SELECT 1{}", "SELECT * FROM (".repeat(2_000), ") t".repeat(2_000)),
+        format!("SELECT 1 {}", "UNION ALL SELECT 1 ".repeat(2_000)),
+        format!("SELECT CASE {} END", "WHEN true THEN 1 ".repeat(2_000)),
+        format!("SELECT {}1{}", "abs(".repeat(3_000), ")".repeat(3_000)),
+    ];
+    for sql in statements {
+        let limit = Duration::from_secs(60);
+        let result = tokio::time::timeout(limit, client.query(&sql)).await;
+        let shown = &sql[..40];
+        match result.unwrap_or_else(|_| panic!("no answer within {limit:?}: {shown}…")) {
+            Ok(_) => {}
+            Err(status) => {
+                let codes = [Code::InvalidArgument, Code::ResourceExhausted, Code::Unimplemented];
+                assert!(codes.contains(&status.code()), "{shown}…: {:?} {:.200}", status.code(), status.message());
+            }
+        }
+        answers(&server).await;
+    }
+}
+
+#[tokio::test]
+async fn unknown_calls_are_refused() {
+    let (_data, server, mut client) = fixture().await;
+    refused("an unknown action", client.action("MakeCoffee", vec![]).await);
+    refused("an action without a name", client.action("", vec![]).await);
+    for kind in [
+        "CreatePreparedStatement",
+        "ClosePreparedStatement",
+        "CancelFlightInfo",
+        "CancelQuery",
+        "BeginTransaction",
+        "EndTransaction",
+        "CreatePreparedSubstraitPlan",
+        "RenewFlightEndpoint",
+        "SetSessionOptions",
+    ] {
+        refused(kind, client.action(kind, vec![0x0a, 0xff, 0xff, 0xff, 0x7f]).await);
+    }
+    let exchange = client.raw.do_exchange(futures::stream::iter([FlightData::default()])).await;
+    let exchange = match exchange {
+        Ok(stream) => stream.into_inner().try_collect::<Vec<_>>().await,
+        Err(status) => Err(status),
+    };
+    refused("DoExchange", exchange);
+    // No credentials are asked for here; a client that shakes hands all the same must get through or a plain refusal.
+    if let Err(status) = client.raw.handshake(futures::stream::iter([HandshakeRequest::default()])).await {
+        assert!(matches!(status.code(), Code::Unauthenticated | Code::InvalidArgument), "{status}");
+    }
+    answers(&server).await;
+}
+
+#[tokio::test]
+async fn actions_are_listed() {
+    let (_data, _server, mut client) = fixture().await;
+    let actions: Vec<_> = client.raw.list_actions(Empty {}).await.unwrap().into_inner().try_collect().await.unwrap();
+    let names: Vec<_> = actions.iter().map(|action| action.r#type.as_str()).collect();
+    for name in ["CreatePreparedStatement", "ClosePreparedStatement", "CancelFlightInfo"] {
+        assert!(names.contains(&name), "{name} is not in {names:?}");
+    }
+    // What is listed is there: an empty body is wrong for most, but none is unknown.
+    for name in names {
+        if let Err(status) = client.raw.do_action(Action::new(name, vec![])).await {
+            assert_ne!(status.code(), Code::Unimplemented, "{name} is listed and unimplemented");
+        }
+    }
+    let flights = client.raw.list_flights(Criteria::default()).await;
+    if let Err(status) = flights {
+        assert_eq!(status.code(), Code::Unimplemented);
+    }
+}
+
+#[tokio::test]
+async fn get_schema_equals_flight_info() {
+    let (_data, _server, mut client) = fixture().await;
+    let commands = [
+        CommandStatementQuery { query: "SELECT 1 AS a, 'x' AS b, NULL AS c".into(), transaction_id: None }.as_any(),
+        CommandGetTables { include_schema: true, ..Default::default() }.as_any(),
+        CommandGetTables::default().as_any(),
+    ];
+    for command in commands {
+        let descriptor = FlightDescriptor::new_cmd(command.encode_to_vec());
+        let info = client.raw.get_flight_info(descriptor.clone()).await.unwrap().into_inner();
+        let schema = client.raw.get_schema(descriptor).await.unwrap().into_inner();
+        let schema = arrow::datatypes::Schema::try_from(&schema).unwrap();
+        assert_eq!(info.try_decode_schema().unwrap(), schema, "{}", command.type_url);
+    }
+}
+
+/// What the planner calls nullable stays nullable in the stream, whatever statistics tell while it runs; and an empty
+/// result has the same schema. `Client::read` checks all of it.
+#[tokio::test]
+async fn streams_keep_the_promised_schema() {
+    let (_data, _server, mut client) = fixture().await;
+    client.query("CREATE TABLE t AS SELECT value AS a, CAST(value AS VARCHAR) AS s FROM range(1000)").await.unwrap();
+    for sql in [
+        "SELECT min(a), max(a), count(*), count(a), sum(a), avg(a) FROM t",
+        "SELECT min(a), max(s), count(*) FROM t WHERE false",
+        "SELECT * FROM t WHERE a < 0",
+        "SELECT a, s FROM t ORDER BY a LIMIT 0",
+        "SELECT s, count(*) FROM t WHERE false GROUP BY s",
+        "SELECT a.a, b.a FROM t a LEFT JOIN t b ON a.a = b.a + 1 ORDER BY 1",
+        "SELECT 1 AS one UNION ALL SELECT NULL",
+        "SELECT arrow_cast('x', 'Dictionary(Int32, Utf8)') AS d, arrow_cast('y', 'Utf8View') AS v",
+        "SELECT make_array(arrow_cast('y', 'Utf8View')) AS nested, named_struct('f', arrow_cast('y', 'Utf8View')) AS s",
+        "SELECT row_number() OVER (ORDER BY a) AS n, lag(a) OVER (ORDER BY a) AS p FROM t",
+        "SELECT NULL AS nothing",
+        "SELECT * FROM information_schema.tables",
+        "SELECT * FROM information_schema.columns",
+        "SELECT * FROM system.queries",
+        "SELECT * FROM system.settings",
+        "SELECT * FROM system.tables",
+        "SELECT * FROM system.devices",
+        "SHOW TABLES",
+        "EXPLAIN SELECT * FROM t",
+        "EXPLAIN ANALYZE SELECT * FROM t",
+    ] {
+        client.query(sql).await.unwrap_or_else(|status| panic!("{sql}: {status}"));
+    }
+}
+
+/// No message passes tonic's default receive limit of 4 MiB, however wide the rows.
+#[tokio::test]
+async fn messages_stay_below_four_mebibytes() {
+    let (_data, server, _) = fixture().await;
+    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", server.flight)).unwrap();
+    let mut small = server.client().await;
+    small.raw = arrow_flight::flight_service_client::FlightServiceClient::new(endpoint.connect().await.unwrap());
+    for (rows, width_bytes) in [(300, 100_000), (3_000_000, 10), (20, 1_500_000)] {
+        let sql = format!("SELECT repeat('x', {width_bytes}) AS s, value AS n FROM range({rows})");
+        let answer = small.query(&sql).await.unwrap_or_else(|status| panic!("{rows} × {width_bytes}: {status}"));
+        assert_eq!(answer.batches.iter().map(RecordBatch::num_rows).sum::<usize>(), rows);
+    }
+}
+
+#[tokio::test]
+async fn changes_run_exactly_once() {
+    let (_data, server, mut client) = fixture().await;
+    client.query("CREATE TABLE t (a BIGINT)").await.unwrap();
+    // As the Python clients send it; the stream is never read.
+    let info = client.statement("INSERT INTO t VALUES (1), (2)").await.unwrap();
+    assert_eq!(client.number("SELECT count(*) FROM t").await, 2, "a change waits for nobody to fetch its count");
+    let ticket = info.endpoint[0].ticket.clone().unwrap();
+    let first = client.read(info).await.unwrap();
+    assert_eq!(first.rows(), [["2"]]);
+    assert_eq!(first.schema.field(0).name(), "count");
+    // Twice: the count again, or a plain refusal; never a second run.
+    if let Err(status) = client.fetch(ticket).await {
+        refused("a ticket redeemed twice", Err::<(), _>(status));
+    }
+    assert_eq!(client.number("SELECT count(*) FROM t").await, 2);
+    assert_eq!(client.update("INSERT INTO t VALUES (3)").await.unwrap(), 1);
+    assert_eq!(client.update("DELETE FROM t WHERE a >= 2").await.unwrap(), 2);
+    assert_eq!(client.number("SELECT count(*) FROM t").await, 1);
+    // GetSchema only asks.
+    let command = CommandStatementQuery { query: "INSERT INTO t VALUES (9)".into(), transaction_id: None };
+    let _ = client.raw.get_schema(FlightDescriptor::new_cmd(command.as_any().encode_to_vec())).await;
+    assert_eq!(client.number("SELECT count(*) FROM t").await, 1, "GetSchema ran a change");
+    answers(&server).await;
+}
+
+#[tokio::test]
+async fn a_query_ticket_redeemed_twice_is_clear() {
+    let (_data, _server, mut client) = fixture().await;
+    let info = client.statement("SELECT value FROM range(10)").await.unwrap();
+    let ticket = info.endpoint[0].ticket.clone().unwrap();
+    let (_, first) = client.fetch(ticket.clone()).await.unwrap();
+    match client.fetch(ticket).await {
+        Ok((_, second)) => assert_eq!(first, second),
+        Err(status) => refused("a ticket redeemed twice", Err::<(), _>(status)),
+    }
+}
+
+#[tokio::test]
+async fn an_update_command_refuses_nothing_it_can_do() {
+    let (_data, _server, mut client) = fixture().await;
+    assert!(client.update("CREATE TABLE t (a BIGINT)").await.unwrap() <= 0, "DDL changes no rows");
+    // A query sent as an update: a count or a clear refusal, as the server likes.
+    let command = CommandStatementUpdate { query: "SELECT 1".into(), transaction_id: None };
+    if let Err(status) = client.put(command, Vec::new()).await {
+        refused("a query as an update", Err::<(), _>(status));
+    }
+    let status = client.update("INSERT INTO nowhere VALUES (1)").await.unwrap_err();
+    assert!(matches!(status.code(), Code::NotFound | Code::InvalidArgument), "{status}");
+}
+
+async fn wait_for_state(client: &mut Client, query_id: &str, wanted: &str) {
+    let sql = format!("SELECT state FROM system.queries WHERE query_id = '{query_id}'");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let rows = client.query(&sql).await.unwrap().rows();
+        if rows.iter().any(|row| row[0].eq_ignore_ascii_case(wanted)) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "query {query_id} is {rows:?}, not {wanted}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn query_id(info: &arrow_flight::FlightInfo) -> String {
+    let metadata: serde_json::Value = serde_json::from_slice(&info.app_metadata).expect("JSON in app_metadata");
+    metadata["query_id"].as_str().expect("a query_id").to_owned()
+}
+
+#[tokio::test]
+async fn a_dropped_stream_cancels_its_query() {
+    let (_data, server, mut client) = fixture().await;
+    let mut observer = server.client().await;
+    let info = client.statement(LONG).await.unwrap();
+    let id = query_id(&info);
+    let ticket = info.endpoint[0].ticket.clone().unwrap();
+    let mut stream = client.raw.do_get(ticket).await.unwrap().into_inner();
+    for _ in 0..3 {
+        stream.next().await.unwrap().unwrap();
+    }
+    wait_for_state(&mut observer, &id, "Running").await;
+    drop(stream);
+    wait_for_state(&mut observer, &id, "Cancelled").await;
+    // And before the first batch: an aggregate that takes long gives nothing until its end.
+    let slow = "SELECT count(*) FROM range(1000000) a CROSS JOIN range(1000000) b WHERE a.value * b.value % 7 = 3";
+    let info = client.statement(slow).await.unwrap();
+    let id = query_id(&info);
+    let ticket = info.endpoint[0].ticket.clone().unwrap();
+    let read = client.fetch(ticket);
+    assert!(tokio::time::timeout(Duration::from_millis(500), read).await.is_err(), "too quick to be cancelled");
+    wait_for_state(&mut observer, &id, "Cancelled").await;
+}
+
+#[tokio::test]
+async fn cancel_flight_info_stops_a_query() {
+    let (_data, server, mut client) = fixture().await;
+    let mut observer = server.client().await;
+    let info = client.statement(LONG).await.unwrap();
+    let id = query_id(&info);
+    let ticket = info.endpoint[0].ticket.clone().unwrap();
+    let mut stream = client.raw.do_get(ticket).await.unwrap().into_inner();
+    stream.next().await.unwrap().unwrap();
+    // By the connection that owns it: another one has no say when sessions are told apart by connection.
+    let request = arrow_flight::CancelFlightInfoRequest::new(info);
+    client.action("CancelFlightInfo", request.encode_to_vec()).await.unwrap();
+    let end = tokio::time::timeout(Duration::from_secs(10), async {
+        loop {
+            match stream.next().await {
+                None => return None,
+                Some(Err(status)) => return Some(status),
+                Some(Ok(_)) => {}
+            }
+        }
+    });
+    let status = end.await.expect("the stream ends").expect("a cancelled stream ends with a status, not as if complete");
+    assert_eq!(status.code(), Code::Cancelled, "{status}");
+    wait_for_state(&mut observer, &id, "Cancelled").await;
+}
+
+#[tokio::test]
+async fn a_failed_query_is_recorded() {
+    let (_data, server, mut client) = fixture().await;
+    let mut observer = server.client().await;
+    let info = client.statement("SELECT 10 / (value - 5) AS q FROM range(10)").await.unwrap();
+    let id = query_id(&info);
+    let status = client.fetch(info.endpoint[0].ticket.clone().unwrap()).await.unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+    assert!(status.message().to_lowercase().contains("divi"), "{status}");
+    wait_for_state(&mut observer, &id, "Failed").await;
+    let info = client.statement("SELECT 1").await.unwrap();
+    let id = query_id(&info);
+    client.read(info).await.unwrap();
+    wait_for_state(&mut observer, &id, "Finished").await;
+}
+
+#[tokio::test]
+async fn a_corrupt_file_fails_its_query_alone() {
+    let (data, server, mut client) = fixture().await;
+    std::fs::write(data.path().join("broken.parquet"), b"PAR1 this is no parquet file PAR1").unwrap();
+    std::fs::write(data.path().join("good.csv"), "a,b\n1,x\n2,y\n").unwrap();
+    let status = match client.query("SELECT * FROM broken").await {
+        Ok(_) => panic!("a corrupt file gave rows"),
+        Err(status) => status,
+    };
+    assert!(status.message().contains("broken.parquet"), "the error names the file: {status}");
+    assert_eq!(client.query("SELECT * FROM good ORDER BY a").await.unwrap().rows(), [["1", "x"], ["2", "y"]]);
+    let tables = client.command(CommandGetTables { include_schema: true, ..Default::default() }).await.unwrap();
+    assert!(tables.rows().iter().any(|row| row[2] == "good"), "the listing works beside a corrupt file");
+    answers(&server).await;
+}

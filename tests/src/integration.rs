@@ -1,0 +1,20 @@
+//! Tests from outside: each starts the built server as a process and speaks to it over the wire.
+//!
+//! Nothing here links a crate of ours, so what passes here passes for any client. `TRIREME_BIN` names the server binary;
+//! without it the one next to this test's target folder is used.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(clippy::cast_possible_truncation, reason = "numbers in tests are small")]
+
+mod client;
+mod messages;
+mod server;
+
+mod auth;
+mod flight;
+mod metadata;
+mod prepared;
+mod recovery;
+mod serve;
+mod sessions;
+mod slt;
