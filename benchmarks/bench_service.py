@@ -171,7 +171,7 @@ def start_bare(parquet):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="few repetitions: to see that it works")
+    parser.add_argument("--quick", action="store_true", help="few repetitions, nothing written: to see that it works")
     parser.add_argument("--soak-seconds", type=float, default=60)
     arguments = parser.parse_args()
     quick = arguments.quick
@@ -200,7 +200,8 @@ def main():
                 bare.wait()
         with Server(data) as server:
             bench_soak(figures, server, settings["soak_seconds"])
-    figures.write()
+    if not quick:
+        figures.write()
     short = figures.short()
     print(f"{len(figures.rows)} figures, {short} short")
     return 0

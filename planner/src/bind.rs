@@ -41,10 +41,14 @@ fn visit(statement: &mut Statement, binder: &mut Binder) -> ControlFlow<QueryErr
     }
 }
 
+/// Levels an expression may be nested: far beyond what people write, and well within the engine's stacks.
+const DEPTH_MAX: usize = 2000;
+
 #[derive(Default)]
 struct Binder {
     question_marks: usize,
     numbered: bool,
+    depth: usize,
 }
 
 impl VisitorMut for Binder {
@@ -59,6 +63,22 @@ impl VisitorMut for Binder {
                 self.numbered = true;
             }
         }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_expr(&mut self, _expr: &mut Expr) -> ControlFlow<QueryError> {
+        self.depth += 1;
+        if self.depth <= DEPTH_MAX {
+            return ControlFlow::Continue(());
+        }
+        ControlFlow::Break(
+            QueryError::invalid(format!("an expression is nested more than {DEPTH_MAX} levels deep"))
+                .with_hint("write long OR lists as IN (…), and long sums as aggregates over VALUES"),
+        )
+    }
+
+    fn post_visit_expr(&mut self, _expr: &mut Expr) -> ControlFlow<QueryError> {
+        self.depth -= 1;
         ControlFlow::Continue(())
     }
 

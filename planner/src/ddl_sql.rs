@@ -16,7 +16,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 use trireme_exec::{ErrorClass, QueryError};
 
-use crate::ddl::{Ddl, ExternalTable, FileFormat, IfExists, Key, ManagedSource, TableName};
+use crate::ddl::{Ddl, ExternalTable, FileFormat, IfExists, Key, ManagedSource};
 use crate::names::{fold, schema_name, table_name};
 use crate::output::stored_schema;
 
@@ -67,7 +67,7 @@ async fn create_table(state: &SessionState, create: &CreateTable, schema: &str) 
     if create.temporary {
         return Err(unsupported("temporary tables are not supported").with_hint("CREATE TABLE and DROP it"));
     }
-    let (keys, bare) = take_keys(create, &name, schema)?;
+    let (keys, bare) = take_keys(create, schema)?;
     let partition_columns = partition_columns(create.partition_by.as_deref())?;
     let statement = Statement::Statement(Box::new(SqlStatement::CreateTable(bare)));
     let source = match state.statement_to_plan(statement).await? {
@@ -100,7 +100,7 @@ fn check_key_columns(source: &ManagedSource, keys: &[Key]) -> Result<(), QueryEr
 }
 
 /// The statement's keys, and the statement without any constraint but NOT NULL.
-fn take_keys(create: &CreateTable, name: &TableName, schema: &str) -> Result<(Vec<Key>, CreateTable), QueryError> {
+fn take_keys(create: &CreateTable, schema: &str) -> Result<(Vec<Key>, CreateTable), QueryError> {
     let mut bare = create.clone();
     let mut keys = Vec::new();
     for column in &mut bare.columns {
@@ -110,7 +110,7 @@ fn take_keys(create: &CreateTable, name: &TableName, schema: &str) -> Result<(Ve
             match option.option {
                 ColumnOption::PrimaryKey(_) => keys.push(Key::Primary { name: None, columns: vec![column_name.clone()] }),
                 ColumnOption::ForeignKey(key) => {
-                    keys.push(foreign_key(&key, Some(vec![column_name.clone()]), name, schema)?);
+                    keys.push(foreign_key(&key, Some(vec![column_name.clone()]), schema)?);
                 }
                 ColumnOption::Null | ColumnOption::NotNull | ColumnOption::Comment(_) => column.options.push(option),
                 other => {
@@ -121,16 +121,16 @@ fn take_keys(create: &CreateTable, name: &TableName, schema: &str) -> Result<(Ve
         }
     }
     for constraint in std::mem::take(&mut bare.constraints) {
-        keys.push(key(&constraint, name, schema)?);
+        keys.push(key(&constraint, schema)?);
     }
     bare.partition_by = None;
     Ok((keys, bare))
 }
 
-fn key(constraint: &TableConstraint, name: &TableName, schema: &str) -> Result<Key, QueryError> {
+fn key(constraint: &TableConstraint, schema: &str) -> Result<Key, QueryError> {
     match constraint {
         TableConstraint::PrimaryKey(key) => primary_key(key),
-        TableConstraint::ForeignKey(key) => foreign_key(key, None, name, schema),
+        TableConstraint::ForeignKey(key) => foreign_key(key, None, schema),
         other => Err(unsupported(&format!("the constraint {other} is not supported"))
             .with_hint("PRIMARY KEY and FOREIGN KEY are kept as information; others are not")),
     }
@@ -148,12 +148,11 @@ fn primary_key(key: &PrimaryKeyConstraint) -> Result<Key, QueryError> {
     Ok(Key::Primary { name: key.name.as_ref().map(fold), columns })
 }
 
-fn foreign_key(key: &ForeignKeyConstraint, own: Option<Vec<String>>, name: &TableName, schema: &str) -> Result<Key, QueryError> {
-    let own_schema = if name.schema.is_empty() { schema } else { &name.schema };
+fn foreign_key(key: &ForeignKeyConstraint, own: Option<Vec<String>>, schema: &str) -> Result<Key, QueryError> {
     Ok(Key::Foreign {
         name: key.name.as_ref().map(fold),
         columns: own.unwrap_or_else(|| key.columns.iter().map(fold).collect()),
-        references: table_name(&key.foreign_table, own_schema)?,
+        references: table_name(&key.foreign_table, schema)?,
         referenced_columns: key.referred_columns.iter().map(fold).collect(),
     })
 }
@@ -207,7 +206,7 @@ fn add_key(name: &ObjectName, operations: &[AlterTableOperation], schema: &str) 
     let name = table_name(name, schema)?;
     match operations {
         [AlterTableOperation::AddConstraint { constraint, .. }] => {
-            let key = key(constraint, &name, schema)?;
+            let key = key(constraint, schema)?;
             Ok(Ddl::AddKey { name, key })
         }
         _ => Err(unsupported("this ALTER TABLE is not supported")
@@ -224,7 +223,7 @@ async fn external_table(state: &SessionState, create: &CreateExternalTable, sche
     let [location] = create.locations.as_slice() else {
         return Err(unsupported("an external table has one location").with_hint("a glob or a folder covers many files"));
     };
-    let keys = create.constraints.iter().map(|constraint| key(constraint, &name, schema)).collect::<Result<Vec<_>, _>>()?;
+    let keys = create.constraints.iter().map(|constraint| key(constraint, schema)).collect::<Result<Vec<_>, _>>()?;
     let columns = if create.columns.is_empty() { None } else { Some(declared_columns(state, create).await?) };
     let table = ExternalTable {
         name,

@@ -7,6 +7,7 @@ pub mod bind;
 pub mod ddl;
 pub mod ddl_sql;
 pub mod dialect;
+pub mod joins;
 pub mod names;
 pub mod output;
 pub mod parameters;

@@ -1,12 +1,13 @@
 //! Parameters of prepared statements: which there are, of which type, and binding rows of values to a plan.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{ParamValues, ScalarValue};
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::{Expr, LogicalPlan};
 use trireme_exec::QueryError;
 
 use crate::output::advertised_schema;
@@ -18,17 +19,37 @@ use crate::output::advertised_schema;
 /// When placeholders are not `$1`, `$2`, … without gaps.
 pub fn parameter_schema(plan: &LogicalPlan) -> Result<SchemaRef, QueryError> {
     let mut fields = BTreeMap::new();
-    for (name, inferred) in plan.get_parameter_fields()? {
-        let data_type = inferred.map_or(DataType::Utf8, |field| match field.data_type() {
-            DataType::Null => DataType::Utf8,
-            known => known.clone(),
-        });
+    for (name, inferred) in inferred_types(plan)? {
+        let data_type = inferred.unwrap_or(DataType::Utf8);
         fields.insert(ordinal(&name)?, Field::new(name, data_type, true));
     }
     if let Some((position, (&number, _))) = fields.iter().enumerate().find(|(position, (number, _))| position + 1 != **number) {
         return Err(QueryError::invalid(format!("parameter ${} is missing: ${number} follows it", position + 1)));
     }
     Ok(advertised_schema(&Schema::new(fields.into_values().collect::<Vec<_>>()), false))
+}
+
+/// The type of each placeholder, where the statement says it: by what it is compared with or inserted into (DataFusion's
+/// inference), or by a CAST right around it.
+fn inferred_types(plan: &LogicalPlan) -> Result<HashMap<String, Option<DataType>>, QueryError> {
+    let known = |field: &Option<arrow::datatypes::FieldRef>| {
+        field.as_ref().map(|field| field.data_type().clone()).filter(|data_type| data_type != &DataType::Null)
+    };
+    let mut types: HashMap<_, _> = plan.get_parameter_fields()?.iter().map(|(name, field)| (name.clone(), known(field))).collect();
+    plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expr| {
+            expr.apply(|inner| {
+                if let Expr::Cast(cast) = inner
+                    && let Expr::Placeholder(placeholder) = cast.expr.as_ref()
+                    && let Some(unknown @ None) = types.get_mut(&placeholder.id)
+                {
+                    *unknown = Some(cast.field.data_type().clone());
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    })?;
+    Ok(types)
 }
 
 fn ordinal(name: &str) -> Result<usize, QueryError> {
@@ -64,15 +85,15 @@ pub fn bind_row(plan: &LogicalPlan, values: Vec<ScalarValue>) -> Result<LogicalP
     if values.len() != wanted {
         return Err(QueryError::invalid(format!("the statement has {wanted} parameters, but {} were bound", values.len())));
     }
-    let expected = plan.get_parameter_fields()?;
+    let expected = inferred_types(plan)?;
     let values = values
         .into_iter()
         .enumerate()
         .map(|(index, value)| match expected.get(&format!("${}", index + 1)) {
-            Some(Some(field)) if field.data_type() != &value.data_type() && field.data_type() != &DataType::Null => value
-                .cast_to(field.data_type())
+            Some(Some(wanted)) if wanted != &value.data_type() => value
+                .cast_to(wanted)
                 .map_err(|_| {
-                    QueryError::invalid(format!("parameter ${} can't be read as {}", index + 1, field.data_type()))
+                    QueryError::invalid(format!("parameter ${} can't be read as {wanted}", index + 1))
                         .with_detail(format!("the bound value is of type {}", value.data_type()))
                 }),
             _ => Ok(value),

@@ -2,6 +2,8 @@
 
 use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::sqlparser::ast::{ObjectType, Statement as SqlStatement};
+use datafusion::sql::sqlparser::keywords::Keyword;
+use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 use trireme_exec::QueryError;
 
 use crate::dialect::TriremeDialect;
@@ -14,6 +16,7 @@ const RECURSION_LIMIT: usize = 100;
 /// # Errors
 /// Syntax errors with their position; empty text; several statements.
 pub fn parse(sql: &str) -> Result<Statement, QueryError> {
+    check_chains(sql)?;
     let mut statements = DFParserBuilder::new(sql)
         .with_dialect(&TriremeDialect)
         .with_recursion_limit(RECURSION_LIMIT)
@@ -26,6 +29,35 @@ pub fn parse(sql: &str) -> Result<Statement, QueryError> {
         _ => Err(QueryError::invalid(format!("the text holds {count} statements"))
             .with_hint("send them one at a time (trisql splits scripts by itself)")),
     }
+}
+
+/// Statements shorter than this can't hold a chain that is too long.
+const CHAIN_CHECK_BYTES: usize = 20_000;
+
+/// Operators in a row that the parser may chain. A chain becomes a tree as deep as it is long, and merely dropping a deep
+/// tree would overflow a stack.
+const CHAIN_MAX: usize = 10_000;
+
+fn check_chains(sql: &str) -> Result<(), QueryError> {
+    if sql.len() < CHAIN_CHECK_BYTES {
+        return Ok(());
+    }
+    let tokens = Tokenizer::new(&TriremeDialect, sql).tokenize().unwrap_or_default();
+    let mut chain = 0;
+    for token in &tokens {
+        match token {
+            Token::Comma | Token::SemiColon => chain = 0,
+            Token::Word(word) if !matches!(word.keyword, Keyword::AND | Keyword::OR | Keyword::NOT | Keyword::UNION | Keyword::EXCEPT | Keyword::INTERSECT | Keyword::JOIN) => {}
+            Token::Word(_) => chain += 1,
+            Token::Number(..) | Token::SingleQuotedString(_) | Token::Whitespace(_) | Token::RParen | Token::LParen | Token::Period => {}
+            _ => chain += 1,
+        }
+        if chain > CHAIN_MAX {
+            return Err(QueryError::invalid(format!("an expression chains more than {CHAIN_MAX} operators"))
+                .with_hint("write long OR lists as IN (…), and long unions as VALUES"));
+        }
+    }
+    Ok(())
 }
 
 /// The command word of a statement, as in psql's command tags.

@@ -11,6 +11,7 @@ use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::prelude::SessionConfig;
 use trireme_exec::QueryError;
 
+use crate::joins::YieldingJoins;
 use crate::names::{CATALOG, DEFAULT_SCHEMA};
 
 /// What the server decides for all sessions.
@@ -42,6 +43,7 @@ pub fn base_state(defaults: &PlannerDefaults, runtime: Arc<RuntimeEnv>, catalogs
         .with_runtime_env(runtime)
         .with_catalog_list(catalogs)
         .with_default_features()
+        .with_physical_optimizer_rule(Arc::new(YieldingJoins))
         .build()
 }
 

@@ -6,7 +6,7 @@ use datafusion::common::Column;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::utils::conjunction;
-use datafusion::logical_expr::{Expr, LogicalPlan, WriteOp};
+use datafusion::logical_expr::{DescribeTable, Expr, LogicalPlan, WriteOp};
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{
     ContextModifier, Expr as SqlExpr, ObjectName, Reset, Set, Statement as SqlStatement, Use, Value,
@@ -16,6 +16,7 @@ use trireme_exec::{ErrorClass, QueryError};
 use crate::bind::bind;
 use crate::ddl::{Ddl, TableName};
 use crate::names::{fold, locate, nearest, parts, schema_name};
+use crate::output::stored_schema;
 use crate::{ddl_sql, parse};
 
 /// A change of the session's own settings.
@@ -100,7 +101,10 @@ pub struct PlannedStatement {
 pub async fn plan(state: &SessionState, sql: &str) -> Result<PlannedStatement, QueryError> {
     let mut statement = parse::parse(sql)?;
     let command = parse::command(&statement);
-    bind(&mut statement)?;
+    // A view keeps its text as written; it is bound anew at each use.
+    if command != "CREATE VIEW" {
+        bind(&mut statement)?;
+    }
     let planned = match plan_statement(state, statement, sql).await {
         Ok(planned) => planned,
         Err(error) => return Err(explain_error(state, sql, error)),
@@ -117,6 +121,7 @@ async fn plan_statement(state: &SessionState, statement: Statement, sql: &str) -
         return Ok(Planned::Ddl(Box::new(ddl)));
     }
     refuse_unsupported(&statement)?;
+    let statement = show_settings(statement)?;
     let plan = state.statement_to_plan(statement).await?;
     classify(plan)
 }
@@ -134,6 +139,11 @@ fn classify(plan: LogicalPlan) -> Result<Planned, QueryError> {
         LogicalPlan::Statement(statement) => Err(unsupported(&format!("{} is not supported", statement.name()))),
         LogicalPlan::Analyze(analyze) if writes(&analyze.input) => {
             Err(QueryError::invalid("EXPLAIN ANALYZE would run the write").with_hint("use EXPLAIN without ANALYZE"))
+        }
+        LogicalPlan::DescribeTable(describe) => {
+            // What clients get, not how the engine reads it.
+            let schema = stored_schema(&describe.schema);
+            Ok(Planned::Rows(LogicalPlan::DescribeTable(DescribeTable { schema, output_schema: Arc::clone(&describe.output_schema) })))
         }
         _ => Ok(Planned::Rows(plan)),
     }
@@ -166,10 +176,30 @@ fn refuse_unsupported(statement: &Statement) -> Result<(), QueryError> {
     }
 }
 
+/// `SHOW name` and `SHOW ALL` read `system.settings`, where the session's own values are; DataFusion's table of settings has
+/// only its own.
+fn show_settings(statement: Statement) -> Result<Statement, QueryError> {
+    let Statement::Statement(inner) = &statement else {
+        return Ok(statement);
+    };
+    let SqlStatement::ShowVariable { variable } = inner.as_ref() else {
+        return Ok(statement);
+    };
+    let name = variable.iter().map(fold).collect::<Vec<_>>().join(".").to_lowercase();
+    let filter = match name.as_str() {
+        "all" => "scope = 'session'".to_owned(),
+        "timezone" | "time_zone" | "time.zone" => "name = 'datafusion.execution.time_zone'".to_owned(),
+        "schema" | "search_path" | "current_schema" => return parse::parse("SELECT current_schema() AS value"),
+        name => format!("name = '{}'", name.replace('\'', "''")),
+    };
+    parse::parse(&format!("SELECT name, value FROM system.settings WHERE {filter} ORDER BY name"))
+}
+
 fn session_change(statement: &Statement) -> Result<Option<SessionChange>, QueryError> {
     let statement = match statement {
         Statement::Reset(datafusion::sql::parser::ResetStatement::Variable(name)) => {
-            return Ok(Some(SessionChange::Reset { name: Some(setting_name(name)?) }));
+            let name = Some(setting_name(name)?).filter(|name| name != "all");
+            return Ok(Some(SessionChange::Reset { name }));
         }
         Statement::Statement(statement) => statement.as_ref(),
         _ => return Ok(None),

@@ -35,6 +35,11 @@ use crate::{devices, shutdown, tls};
 
 /// Threads that only move bytes; plans run elsewhere.
 const NETWORK_THREADS: usize = 2;
+/// Planning recurses over expressions; the limits of `planner::bind` and `planner::parse` fit these stacks. Only what is
+/// used takes memory.
+const ENGINE_STACK_BYTES: usize = 64 << 20;
+/// Parsing alone happens on the network threads.
+const NETWORK_STACK_BYTES: usize = 16 << 20;
 /// How often expired things are swept and gauges are set.
 const SWEEP: Duration = Duration::from_secs(1);
 /// After the drain deadline: time for cancelled statements to tell their clients.
@@ -69,9 +74,21 @@ pub enum StartError {
 /// # Errors
 /// When it can't start.
 pub fn serve(config: Config, began: Instant) -> Result<(), StartError> {
+    // Several libraries bring TLS; without a choice rustls would refuse to start.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let resolved = config.resolved();
-    let engine = Builder::new_multi_thread().worker_threads(resolved.target_partitions.max(1)).thread_name("engine").enable_all().build()?;
-    let network = Builder::new_multi_thread().worker_threads(NETWORK_THREADS).thread_name("network").enable_all().build()?;
+    let engine = Builder::new_multi_thread()
+        .worker_threads(resolved.target_partitions.max(1))
+        .thread_name("engine")
+        .thread_stack_size(ENGINE_STACK_BYTES)
+        .enable_all()
+        .build()?;
+    let network = Builder::new_multi_thread()
+        .worker_threads(NETWORK_THREADS)
+        .thread_name("network")
+        .thread_stack_size(NETWORK_STACK_BYTES)
+        .enable_all()
+        .build()?;
     let outcome = network.block_on(run(Arc::new(config), &engine, began));
     engine.shutdown_background();
     network.shutdown_timeout(CANCEL_GRACE);

@@ -62,6 +62,7 @@ fn default_filter(level: LogLevel) -> String {
         _ => "warn",
     };
     let noisy = [
+        "buoyant_kernel",
         "h2",
         "hyper",
         "hyper_util",

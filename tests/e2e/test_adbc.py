@@ -19,7 +19,7 @@ def tables(server):
         cursor.execute("CREATE TABLE t (a BIGINT NOT NULL, s VARCHAR, d DECIMAL(10, 2), day DATE, PRIMARY KEY (a))")
         cursor.execute("INSERT INTO t VALUES (1, 'one', 1.50, DATE '2024-01-01'), (2, NULL, 2.50, DATE '2024-01-02')")
         cursor.execute("CREATE SCHEMA sales")
-        cursor.execute("CREATE TABLE sales.child (id BIGINT, a BIGINT REFERENCES t (a))")
+        cursor.execute("CREATE TABLE sales.child (id BIGINT, a BIGINT REFERENCES public.t (a))")
         cursor.execute("CREATE VIEW v AS SELECT a FROM t")
 
 

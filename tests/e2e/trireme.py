@@ -93,6 +93,8 @@ class Server:
 
     def memory_bytes(self, field="VmRSS") -> int:
         """A figure of /proc/<pid>/status; `VmHWM` is the peak."""
+        if self.process.poll() is not None:
+            raise RuntimeError(f"the server ended with {self.process.returncode}:\n{self.log()[-3000:]}")
         for line in pathlib.Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
             if line.startswith(field + ":"):
                 return int(line.split()[1]) * 1024

@@ -5,11 +5,13 @@
 
 use std::fmt::Write;
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use arrow::array::{Array, Int64Array};
 use arrow::datatypes::DataType;
+use futures::FutureExt;
 use sqllogictest::{AsyncDB, DBOutput, Record, Runner};
 
 use crate::client::{Answer, Client};
@@ -105,12 +107,14 @@ impl AsyncDB for Connection {
     type ColumnType = ColumnType;
 
     async fn run(&mut self, sql: &str) -> Result<DBOutput<ColumnType>, SqlError> {
-        // A query of a specification never takes long: a hang should name its statement.
-        let answer = tokio::time::timeout(Duration::from_secs(60), self.0.query(sql))
-            .await
-            .map_err(|_| SqlError(tonic::Status::deadline_exceeded("no answer within 60 s")))?
-            .map_err(SqlError)?;
-        Ok(output(&answer))
+        let failed = |text: &str| SqlError(tonic::Status::unknown(text));
+        // A query of a specification never takes long: a hang, like a broken promise of the stream, names its statement.
+        let answer = tokio::time::timeout(Duration::from_secs(60), AssertUnwindSafe(self.0.query(sql)).catch_unwind());
+        match answer.await {
+            Err(_) => Err(failed("no answer within 60 s")),
+            Ok(Err(broken)) => Err(failed(broken.downcast_ref::<String>().map_or("a stream without a batch", String::as_str))),
+            Ok(Ok(answer)) => Ok(output(&answer.map_err(SqlError)?)),
+        }
     }
 
     async fn shutdown(&mut self) {}

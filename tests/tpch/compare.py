@@ -124,8 +124,8 @@ def adbc_rows(connection, sql):
         return cursor.fetchall()
 
 
-def trisql_rows(server, sql, wanted):
-    command = [client_binary(), server.uri, "--format", "csv", "-c", sql]
+def trisql_rows(server, number, wanted):
+    command = [client_binary(), "--no-rc", server.uri, "--format", "csv", "-f", str(HERE / f"q{number:02}.sql")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=clean_environment())
     if done.returncode != 0:
         raise RuntimeError(f"trisql ended with {done.returncode}: {done.stderr.strip()[:500]}")
@@ -151,7 +151,7 @@ def run(data, queries, only):
         for number in queries:
             sql = sql_of(number)
             wanted = [tuple(row) for row in duck.execute(sql).fetchall()]
-            ways = {"adbc": lambda: adbc_rows(connection, sql), "trisql": lambda: trisql_rows(server, sql, wanted)}
+            ways = {"adbc": lambda: adbc_rows(connection, sql), "trisql": lambda: trisql_rows(server, number, wanted)}
             for way, ask in ways.items():
                 if only and way != only:
                     continue

@@ -34,7 +34,7 @@ pub(crate) struct Args {
     port: Option<u16>,
 
     /// Run SQL or a backslash command and exit; may be repeated and mixed with -f
-    #[arg(short = 'c', long = "command", value_name = "SQL")]
+    #[arg(short = 'c', long = "command", value_name = "SQL", allow_hyphen_values = true)]
     commands: Vec<String>,
 
     /// Run a script and exit; - is standard input

@@ -78,12 +78,10 @@ impl Failure {
         match status.code() {
             Code::Unauthenticated => {
                 failure.kind = Kind::Connection;
-                if failure.hint.is_empty() {
-                    failure.hint.push(
-                        "give a user with -U and a password with -W or TRISQL_PASSWORD, or a token with TRISQL_TOKEN"
-                            .into(),
-                    );
-                }
+                // The server says what it wants; only we know how to give it.
+                failure.hint.push(
+                    "a user comes with -U, a password with -W or TRISQL_PASSWORD, a token with TRISQL_TOKEN".into(),
+                );
             }
             Code::Unimplemented => failure.detail.push("the server does not offer this call".into()),
             Code::OutOfRange if status.message().contains("message length too large") => {

@@ -141,20 +141,26 @@ impl Shell {
         };
         self.output.begin(wish.file.as_deref())?;
         let mut rows = ResultStream::new(self.connection.clone(), info.clone());
+        // While a pager shows the first rows, writing waits for its reader: that is not the statement's time.
+        let mut reading = Duration::ZERO;
         let outcome = loop {
             let next = tokio::select! {
                 next = rows.next() => next,
                 () = ctrl_c.pressed() => Err(Failure::cancelled()),
             };
+            let writing = Instant::now();
             let done = match next {
                 Ok(Some(batch)) => printer.batch(&batch, &mut self.output).map(|()| false),
                 Ok(None) => printer.end(&rows, &mut self.output).map(|()| true),
                 Err(failure) => Err(failure),
             };
+            if self.output.is_paging() {
+                reading += writing.elapsed();
+            }
             match done {
                 Ok(false) if self.output.is_left() => break Err(Kind::BrokenPipe.into()),
                 Ok(false) => {}
-                Ok(true) => break Ok(started.elapsed()),
+                Ok(true) => break Ok(started.elapsed().saturating_sub(reading)),
                 Err(failure) => break Err(failure),
             }
         };
@@ -170,7 +176,7 @@ impl Shell {
         self.output.end()?;
         let took = match outcome {
             // The user left the pager: that is no failure.
-            Err(failure) if failure.kind == Kind::BrokenPipe && was_paging => started.elapsed(),
+            Err(failure) if failure.kind == Kind::BrokenPipe && was_paging => started.elapsed().saturating_sub(reading),
             other => other?,
         };
         if !printer.has_begun {

@@ -181,6 +181,28 @@ mod tests {
         assert!(!format!("{store:?} {registry:?}").contains("hunter2"));
     }
 
+    #[test]
+    fn every_vendor_takes_its_options() {
+        let folder = tempfile::tempdir().unwrap();
+        let registry = registry(folder.path(), &["az://container", "gs://bucket"]);
+        let bind = |url: &str, pairs: &[(&str, &str)]| {
+            let url = Url::parse(url).unwrap();
+            let options = pairs
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect();
+            registry.bind(&url, &StoreOptions::from_options(url.scheme(), &options).unwrap())
+        };
+        let azure = [
+            ("azure.storage_account_name", "me"),
+            ("azure.storage_account_key", "aHVudGVyMg=="),
+        ];
+        assert!(bind("az://container/x", &azure).is_ok());
+        assert!(bind("gs://bucket/x", &[("gcp.skip_signature", "true")]).is_ok());
+        let error = bind("gs://bucket/x", &[("gcp.service_account_key", "hunter2")]).unwrap_err();
+        assert!(!error.to_string().contains("hunter2"), "{error}");
+    }
+
     #[tokio::test]
     async fn the_local_store_hides_private_files_and_refuses_links_out() {
         let folder = tempfile::tempdir().unwrap();

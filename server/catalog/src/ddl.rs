@@ -97,7 +97,7 @@ impl Catalog {
             ManagedSource::Columns(columns) => (ingest::empty(columns)?, false),
             ManagedSource::Query(query) => (ingest::converted(session, query).await?, true),
         };
-        let schema = Arc::clone(rows.schema().inner());
+        let schema = Arc::clone(rows.plan.schema().inner());
         self.check_keys(&name, &schema, &keys).await?;
         for column in &partition_columns {
             column_exists(&schema, column)?;

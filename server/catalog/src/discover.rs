@@ -117,7 +117,7 @@ fn tables_in(folder: &Path, schemas_below: bool, wanted: impl Fn(&str) -> bool) 
     for entry in visible(folder) {
         let name = entry.file_name().to_string_lossy().into_owned();
         let path = entry.path();
-        if path.is_dir() {
+        if is_folder(&entry) {
             if !wanted(&name) || (schemas_below && name == DEFAULT_SCHEMA) {
                 continue;
             }
@@ -149,7 +149,7 @@ fn classify(folder: &Path) -> Class {
     for entry in visible(folder) {
         let name = entry.file_name().to_string_lossy().into_owned();
         let path = entry.path();
-        if !path.is_dir() {
+        if !is_folder(&entry) {
             if data_file(&name).is_some() {
                 return Class::Table(FoundKind::Folder);
             }
@@ -173,7 +173,7 @@ fn has_data(folder: &Path, depth: usize) -> bool {
     let mut below = Vec::new();
     for entry in visible(folder) {
         let path = entry.path();
-        if path.is_dir() {
+        if is_folder(&entry) {
             below.push(path);
         } else if data_file(&entry.file_name().to_string_lossy()).is_some() {
             return true;
@@ -184,8 +184,17 @@ fn has_data(folder: &Path, depth: usize) -> bool {
 
 fn folders(folder: &Path) -> impl Iterator<Item = (String, PathBuf)> + use<> {
     visible(folder)
-        .filter(|entry| entry.path().is_dir())
+        .filter(is_folder)
         .map(|entry| (entry.file_name().to_string_lossy().into_owned(), entry.path()))
+}
+
+/// Asks the file system again for symbolic links only: a lookup passes every entry of the data folder.
+fn is_folder(entry: &DirEntry) -> bool {
+    match entry.file_type() {
+        Ok(kind) if kind.is_symlink() => entry.path().is_dir(),
+        Ok(kind) => kind.is_dir(),
+        Err(_) => false,
+    }
 }
 
 /// A folder that can't be read has no tables; using a table in it by name says why.

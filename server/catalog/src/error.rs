@@ -119,25 +119,28 @@ impl CatalogError {
 
     /// Tells conflicts and bad statements of a Delta operation from failures of the table.
     pub(crate) fn delta(name: &str, error: DeltaTableError) -> Self {
-        if is_conflict(&error) {
-            return Self::Conflict { name: name.to_owned() };
+        match Self::known_delta(name, &error) {
+            Some(known) => known,
+            None => Self::Delta {
+                name: name.to_owned(),
+                source: Box::new(error),
+            },
+        }
+    }
+
+    /// What a Delta error says to the user; `None` when it is a failure of the table or its store.
+    pub(crate) fn known_delta(name: &str, error: &DeltaTableError) -> Option<Self> {
+        if is_conflict(error) {
+            return Some(Self::Conflict { name: name.to_owned() });
         }
         match error {
-            DeltaTableError::GenericError { source } => match source.downcast::<DataFusionError>() {
-                Ok(inner) => Self::from(*inner),
-                Err(source) => Self::Delta {
-                    name: name.to_owned(),
-                    source: Box::new(DeltaTableError::GenericError { source }),
-                },
-            },
-            DeltaTableError::Arrow { source } => Self::from(DataFusionError::from(source)),
-            // These say what is wrong with the rows, in words for the user.
-            DeltaTableError::InvalidData { message } => Self::invalid(message),
-            DeltaTableError::SchemaMismatch { msg } => Self::invalid(msg),
-            other => Self::Delta {
-                name: name.to_owned(),
-                source: Box::new(other),
-            },
+            DeltaTableError::GenericError { source } => Some(statement_error(&source.to_string())),
+            DeltaTableError::Generic(text) | DeltaTableError::InvalidData { message: text } => {
+                Some(statement_error(text))
+            }
+            DeltaTableError::Arrow { source } => Some(statement_error(&source.to_string())),
+            DeltaTableError::SchemaMismatch { msg } => Some(statement_error(msg)),
+            _ => None,
         }
     }
 
@@ -175,6 +178,36 @@ impl CatalogError {
             Self::Invalid { .. } | Self::Location(_) | Self::DataFusion(_) => ErrorClass::Invalid,
             Self::Io { .. } => ErrorClass::Internal,
         }
+    }
+}
+
+/// The writer hands errors of the rows on as text, with the names of its layers in front.
+fn statement_error(text: &str) -> CatalogError {
+    const LAYERS: &[&str] = &[
+        "Generic DeltaTable error: ",
+        "External error: ",
+        "Execution error: ",
+        "Arrow error: ",
+        "Parquet error: ",
+        "Schema error: ",
+        "Error during planning: ",
+        "Invalid argument error: ",
+        "Compute error: ",
+        "Cast error: ",
+    ];
+    let mut rest = text.trim();
+    while let Some(inner) = LAYERS.iter().find_map(|layer| rest.strip_prefix(layer)) {
+        rest = inner;
+    }
+    let (message, detail) = rest.split_once('\n').unwrap_or((rest, ""));
+    let mut message = message.trim_end_matches('.').to_owned();
+    if let Some(first) = message.get_mut(..1) {
+        first.make_ascii_lowercase();
+    }
+    let error = QueryError::invalid(message);
+    match detail.trim() {
+        "" => error.into(),
+        detail => error.with_detail(detail).into(),
     }
 }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
-use datafusion::catalog::Session;
 use datafusion::catalog::streaming::StreamingTable;
+use datafusion::catalog::{Session, TableProvider};
 use datafusion::datasource::{MemTable, provider_as_source};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::{LogicalPlan, LogicalPlanBuilder};
@@ -16,33 +16,49 @@ use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use futures::StreamExt;
 
 use crate::error::CatalogError;
+use crate::insert::FirstError;
 
 /// Precision of the widest decimal that Delta has.
 const DECIMAL_PRECISION_MAX: u8 = 38;
 
-/// A plan that yields no rows of these columns.
-pub(crate) fn empty(columns: &SchemaRef) -> Result<LogicalPlan, CatalogError> {
-    let schema = delta_schema(columns, false)?;
-    let table = MemTable::try_new(schema, vec![vec![]])?;
-    Ok(LogicalPlanBuilder::scan("source", provider_as_source(Arc::new(table)), None)?.build()?)
+/// Rows to write.
+pub(crate) struct Rows {
+    /// Yields them.
+    pub(crate) plan: LogicalPlan,
+    /// Why they stopped coming, if they did.
+    pub(crate) first_error: FirstError,
 }
 
-/// A plan that yields the query's rows, converted.
-pub(crate) async fn converted(session: &dyn Session, query: &LogicalPlan) -> Result<LogicalPlan, CatalogError> {
+/// No rows of these columns.
+pub(crate) fn empty(columns: &SchemaRef) -> Result<Rows, CatalogError> {
+    let schema = delta_schema(columns, false)?;
+    let table = MemTable::try_new(schema, vec![vec![]])?;
+    rows(Arc::new(table), FirstError::default())
+}
+
+/// The query's rows, converted.
+pub(crate) async fn converted(session: &dyn Session, query: &LogicalPlan) -> Result<Rows, CatalogError> {
     let schema = delta_schema(query.schema().inner(), true)?;
     let plan = session.create_physical_plan(query).await?;
+    let first_error = FirstError::default();
     let partitions = (0..plan.output_partitioning().partition_count())
         .map(|partition| {
             let part = Part {
                 plan: Arc::clone(&plan),
                 partition,
                 schema: Arc::clone(&schema),
+                first_error: first_error.clone(),
             };
             Arc::new(part) as Arc<dyn PartitionStream>
         })
         .collect();
     let table = StreamingTable::try_new(schema, partitions)?;
-    Ok(LogicalPlanBuilder::scan("source", provider_as_source(Arc::new(table)), None)?.build()?)
+    rows(Arc::new(table), first_error)
+}
+
+fn rows(table: Arc<dyn TableProvider>, first_error: FirstError) -> Result<Rows, CatalogError> {
+    let plan = LogicalPlanBuilder::scan("source", provider_as_source(table), None)?.build()?;
+    Ok(Rows { plan, first_error })
 }
 
 #[derive(Debug)]
@@ -50,6 +66,7 @@ struct Part {
     plan: Arc<dyn ExecutionPlan>,
     partition: usize,
     schema: SchemaRef,
+    first_error: FirstError,
 }
 
 impl PartitionStream for Part {
@@ -60,15 +77,22 @@ impl PartitionStream for Part {
     fn execute(&self, context: Arc<TaskContext>) -> SendableRecordBatchStream {
         let schema = Arc::clone(&self.schema);
         let target = Arc::clone(&self.schema);
+        let first_error = self.first_error.clone();
         match self.plan.execute(self.partition, context) {
             Ok(stream) => {
-                let stream = stream.map(move |batch| convert(&batch?, &target));
+                let stream = stream.map(move |batch| {
+                    let converted = batch.and_then(|batch| convert(&batch, &target));
+                    converted.map_err(|error| first_error.keep(error))
+                });
                 Box::pin(RecordBatchStreamAdapter::new(schema, stream))
             }
-            Err(error) => Box::pin(RecordBatchStreamAdapter::new(
-                schema,
-                futures::stream::once(async move { Err(error) }),
-            )),
+            Err(error) => {
+                let failed = Err(first_error.keep(error));
+                Box::pin(RecordBatchStreamAdapter::new(
+                    schema,
+                    futures::stream::once(async { failed }),
+                ))
+            }
         }
     }
 }

@@ -3,30 +3,28 @@
 //! Each is one Delta commit. A commit that lost a race is [`CatalogError::Conflict`]; its files are left unreferenced and
 //! the table as the winner made it.
 
-use std::fmt;
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::Column;
-use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::error::{DataFusionError, Result as DataFusionResult};
-use datafusion::execution::{SendableRecordBatchStream, SessionState, SessionStateBuilder, TaskContext};
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::error::Result as DataFusionResult;
+use datafusion::execution::{SessionState, SessionStateBuilder};
+use datafusion::logical_expr::Expr;
 use datafusion::logical_expr::dml::InsertOp;
-use datafusion::logical_expr::{Expr, LogicalPlan};
-use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
+use datafusion::physical_plan::ExecutionPlan;
+use deltalake::DeltaTable;
 use deltalake::delta_datafusion::planner::DeltaPlanner;
 use deltalake::operations::write::WriteBuilder;
 use deltalake::protocol::SaveMode;
-use deltalake::{DeltaTable, DeltaTableError};
-use futures::StreamExt;
 use trireme_planner::ddl::TableName;
 
 use crate::catalog::Catalog;
 use crate::error::CatalogError;
+use crate::ingest::Rows;
+use crate::insert::{FirstError, InsertExec, WatchExec};
 use crate::resolve::Source;
+use crate::subqueries::evaluated;
 
 impl Catalog {
     /// Deletes the rows that the predicate is true for; all rows without one. Returns how many.
@@ -41,9 +39,11 @@ impl Catalog {
     ) -> Result<u64, CatalogError> {
         let table = self.writable(name, "DELETE").await?;
         let before = row_count(&table);
+        let table_partitions = partition_columns(&table);
         let mut delete = table.delete().with_session_state(Arc::new(writer_session(&session)));
         if let Some(predicate) = predicate {
-            delete = delete.with_predicate(plain(predicate, "DELETE")?);
+            let predicate = plain(&session, predicate, "DELETE").await?;
+            delete = delete.with_predicate(exact(&table_partitions, predicate));
         }
         let (table, metrics) = delete
             .await
@@ -68,10 +68,10 @@ impl Catalog {
         let table = self.writable(name, "UPDATE").await?;
         let mut update = table.update().with_session_state(Arc::new(writer_session(&session)));
         for (column, value) in assignments {
-            update = update.with_update(Column::from_name(column), plain(value, "UPDATE")?);
+            update = update.with_update(Column::from_name(column), plain(&session, value, "UPDATE").await?);
         }
         if let Some(predicate) = predicate {
-            update = update.with_predicate(plain(predicate, "UPDATE")?);
+            update = update.with_predicate(plain(&session, predicate, "UPDATE").await?);
         }
         let (_, metrics) = update
             .await
@@ -85,20 +85,21 @@ impl Catalog {
         session: &SessionState,
         name: &TableName,
         folder: &str,
-        rows: LogicalPlan,
+        rows: Rows,
         partition_columns: Vec<String>,
     ) -> Result<u64, CatalogError> {
         let table = self.new_delta(name, folder)?;
         let mut write = WriteBuilder::new(table.log_store(), None)
-            .with_input_plan(rows)
+            .with_input_plan(rows.plan)
             .with_session_state(Arc::new(writer_session(session)))
             .with_save_mode(SaveMode::ErrorIfExists);
         if !partition_columns.is_empty() {
             write = write.with_partition_columns(partition_columns);
         }
-        let table = write
-            .await
-            .map_err(|error| CatalogError::delta(&name.to_string(), error))?;
+        let table = write.await.map_err(|error| match rows.first_error.take() {
+            Some(cause) => CatalogError::DataFusion(cause),
+            None => CatalogError::delta(&name.to_string(), error),
+        })?;
         Ok(row_count(&table).unwrap_or_default())
     }
 
@@ -113,11 +114,10 @@ impl Catalog {
     ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
         let table = self.managed_delta(name, folder).await?;
         let provider = table.table_provider().build().await?;
-        let inner = provider.insert_into(state, input, op).await?;
-        Ok(Arc::new(InsertExec {
-            inner,
-            name: name.to_string(),
-        }))
+        let first = FirstError::default();
+        let watched = Arc::new(WatchExec::new(input, provider.schema(), first.clone()));
+        let inner = provider.insert_into(state, watched, op).await?;
+        Ok(Arc::new(InsertExec::new(inner, name, first)))
     }
 
     async fn writable(&self, name: &TableName, verb: &str) -> Result<DeltaTable, CatalogError> {
@@ -147,22 +147,26 @@ fn writer_session(session: &SessionState) -> SessionState {
         .build()
 }
 
-/// The writer sees the one table only, so its columns lose their qualifiers; other tables can't be looked into.
-fn plain(expr: Expr, verb: &str) -> Result<Expr, CatalogError> {
-    let mut subquery = false;
-    expr.apply(|node| {
-        subquery |= matches!(
-            node,
-            Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) | Expr::SetComparison(_)
-        );
-        Ok(TreeNodeRecursion::Continue)
-    })?;
-    if subquery {
-        return Err(CatalogError::DataFusion(DataFusionError::NotImplemented(format!(
-            "{verb} with a subquery is not supported"
-        ))));
-    }
-    let unqualified = expr.transform(|node| {
+/// A predicate over partition columns alone (or over none, as `1 = NULL`) decides about whole files, and the writer takes
+/// "unknown" for "delete" there. `IS TRUE` leaves no unknown; other predicates are evaluated row by row and need none.
+fn exact(partition_columns: &[String], predicate: Expr) -> Expr {
+    let whole_files = predicate
+        .column_refs()
+        .iter()
+        .all(|column| partition_columns.contains(&column.name));
+    if whole_files { predicate.is_true() } else { predicate }
+}
+
+fn partition_columns(table: &DeltaTable) -> Vec<String> {
+    let state = table.snapshot().ok();
+    state
+        .map(|state| state.metadata().partition_columns().to_vec())
+        .unwrap_or_default()
+}
+
+/// The writer sees the one table only: its columns lose their qualifiers, and subqueries become their results.
+async fn plain(session: &SessionState, expr: Expr, verb: &str) -> Result<Expr, CatalogError> {
+    let unqualified = evaluated(session, expr, verb).await?.transform(|node| {
         Ok(match node {
             Expr::Column(column) if column.relation.is_some() => {
                 Transformed::yes(Expr::Column(Column::from_name(column.name)))
@@ -181,71 +185,4 @@ pub(crate) fn row_count(table: &DeltaTable) -> Option<u64> {
         .iter()
         .map(|file| file.num_records().and_then(|rows| u64::try_from(rows).ok()))
         .sum()
-}
-
-/// The inner insert, with lost races told as such.
-#[derive(Debug)]
-struct InsertExec {
-    inner: Arc<dyn ExecutionPlan>,
-    name: String,
-}
-
-impl DisplayAs for InsertExec {
-    fn fmt_as(&self, _format: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "InsertExec: table={}", self.name)
-    }
-}
-
-impl ExecutionPlan for InsertExec {
-    fn name(&self) -> &str {
-        "InsertExec"
-    }
-
-    fn properties(&self) -> &Arc<PlanProperties> {
-        self.inner.properties()
-    }
-
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.inner]
-    }
-
-    fn apply_expressions(
-        &self,
-        _visit: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> DataFusionResult<TreeNodeRecursion>,
-    ) -> DataFusionResult<TreeNodeRecursion> {
-        Ok(TreeNodeRecursion::Continue)
-    }
-
-    fn with_new_children(
-        self: Arc<Self>,
-        children: Vec<Arc<dyn ExecutionPlan>>,
-    ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
-        let inner = children.into_iter().next().unwrap_or_else(|| Arc::clone(&self.inner));
-        Ok(Arc::new(Self {
-            inner,
-            name: self.name.clone(),
-        }))
-    }
-
-    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> DataFusionResult<SendableRecordBatchStream> {
-        let stream = self.inner.execute(partition, context)?;
-        let schema: SchemaRef = stream.schema();
-        let name = self.name.clone();
-        let stream = stream.map(move |batch| batch.map_err(|error| explained(&name, error)));
-        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, stream)))
-    }
-}
-
-/// Finds the Delta writer's own error below the wrappers and says it as the catalog does.
-fn explained(name: &str, error: DataFusionError) -> DataFusionError {
-    match error {
-        DataFusionError::External(source) => match source.downcast::<DeltaTableError>() {
-            Ok(delta) => CatalogError::delta(name, *delta).into(),
-            Err(source) => DataFusionError::External(source),
-        },
-        DataFusionError::Context(context, inner) => {
-            DataFusionError::Context(context, Box::new(explained(name, *inner)))
-        }
-        other => other,
-    }
 }

@@ -31,7 +31,8 @@ const STATES_MAX: u64 = 256;
 
 /// A planned query that waits to be fetched.
 struct Ready {
-    plan: Arc<dyn ExecutionPlan>,
+    /// One plan, or one per bound row of parameters, run one after another.
+    plans: Vec<Arc<dyn ExecutionPlan>>,
     context: Arc<TaskContext>,
     schema: SchemaRef,
     timeout: Option<Duration>,
@@ -84,20 +85,22 @@ impl LocalEngine {
     }
 
     async fn submit_rows(&self, state: &SessionState, request: &Submit, command: String, plan: LogicalPlan) -> Result<Submitted, QueryError> {
-        let plan = match request.parameters.as_slice() {
-            [] => plan,
-            batches => {
-                let plans = parameters::bind_rows(&plan, batches)?;
-                if plans.is_empty() {
-                    return Err(QueryError::invalid("no row of parameters was bound").with_hint("bind at least one row"));
-                }
-                parameters::union(plans)?
-            }
+        let bound = match request.parameters.as_slice() {
+            [] => vec![plan],
+            batches => parameters::bind_rows(&plan, batches)?,
         };
-        parameters::require_bound(&plan)?;
-        let schema = output::advertised_schema(plan.schema().as_arrow(), request.session.string_views);
-        let physical = state.create_physical_plan(&plan).await?;
-        let ready = Ready { plan: physical, context: self.task_context(state, &request.query_id), schema: Arc::clone(&schema), timeout: timeout(&request.session) };
+        let mut plans = Vec::with_capacity(bound.len());
+        let mut schema = None;
+        for plan in &bound {
+            parameters::require_bound(plan)?;
+            let analyzed = analyze(state, plan)?;
+            schema.get_or_insert_with(|| output::advertised_schema(analyzed.schema().as_arrow(), request.session.string_views));
+            plans.push(physical_plan(state, analyzed).await?);
+        }
+        let Some(schema) = schema else {
+            return Err(QueryError::invalid("no row of parameters was bound").with_hint("bind at least one row"));
+        };
+        let ready = Ready { plans, context: self.task_context(state, &request.query_id), schema: Arc::clone(&schema), timeout: timeout(&request.session) };
         self.ready.lock().insert(request.query_id.clone(), ready);
         Ok(Submitted { command, schema, outcome: Outcome::Rows })
     }
@@ -193,6 +196,23 @@ impl LocalEngine {
     }
 }
 
+/// Coerces types; only then does a plan's schema tell the truth (a UNION's type is its first input's before).
+fn analyze(state: &SessionState, plan: &LogicalPlan) -> Result<LogicalPlan, QueryError> {
+    if matches!(plan, LogicalPlan::Explain(_)) {
+        return Ok(plan.clone());
+    }
+    Ok(state.analyzer().execute_and_check(plan.clone(), state.config_options(), |_, _| {})?)
+}
+
+/// The physical plan of an analyzed one.
+async fn physical_plan(state: &SessionState, analyzed: LogicalPlan) -> Result<Arc<dyn ExecutionPlan>, QueryError> {
+    if matches!(analyzed, LogicalPlan::Explain(_)) {
+        return Ok(state.create_physical_plan(&analyzed).await?);
+    }
+    let optimized = state.optimizer().optimize(analyzed, state, |_, _| {})?;
+    Ok(state.query_planner().create_physical_plan(&optimized, state).await?)
+}
+
 fn clamp_count(rows: u64) -> i64 {
     i64::try_from(rows).unwrap_or(i64::MAX)
 }
@@ -269,7 +289,9 @@ impl Engine for LocalHandle {
             let PlannedStatement { command, planned } = trireme_planner::plan(&state, &sql).await?;
             let parameters = planned.logical_plan().map_or_else(|| Ok(Arc::new(Schema::empty())), parameters::parameter_schema)?;
             let schema = match &planned {
-                Planned::Rows(plan) => output::advertised_schema(plan.schema().as_arrow(), session.string_views),
+                Planned::Rows(plan) => {
+                    output::advertised_schema(analyze(&state, plan)?.schema().as_arrow(), session.string_views)
+                }
                 _ => Arc::new(Schema::empty()),
             };
             Ok(Description { command, update: planned.is_update(), schema, parameters })
@@ -293,11 +315,12 @@ impl Engine for LocalHandle {
 
     async fn stream(&self, query_id: &str) -> Result<(SchemaRef, BatchStream), QueryError> {
         let ready = self.0.ready.lock().remove(query_id);
-        let Some(Ready { plan, context, schema, timeout }) = ready else {
+        let Some(Ready { plans, context, schema, timeout }) = ready else {
             return Err(QueryError::new(ErrorClass::Precondition, "this result was fetched already, or has expired")
                 .with_hint("run the statement again"));
         };
-        let batches = driver::run(&self.0.workers, plan, context, timeout);
+        let workers = self.0.workers.clone();
+        let batches = futures::stream::iter(plans).flat_map(move |plan| driver::run(&workers, plan, Arc::clone(&context), timeout));
         let promised = Arc::clone(&schema);
         Ok((schema, Box::pin(batches.map(move |batch| output::conform(&batch?, &promised)))))
     }

@@ -7,10 +7,13 @@ use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, StringArray,
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::{MemorySchemaProvider, SchemaProvider, Session, TableProvider};
-use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::error::Result;
+use datafusion::execution::TaskContext;
 use datafusion::logical_expr::{Expr, TableType};
-use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
+use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream};
+use datafusion::prelude::SessionConfig;
 use trireme_catalog::{Catalog, ColumnStatisticsEntry, DescribeFilter, TableStatistics};
 use trireme_config::{Config, SessionSettings, SettingRow};
 use trireme_device_api::DeviceInfo;
@@ -84,14 +87,39 @@ impl TableProvider for SystemTable {
 
     async fn scan(
         &self,
-        session: &dyn Session,
+        _session: &dyn Session,
         projection: Option<&Vec<usize>>,
         _filters: &[Expr],
-        _limit: Option<usize>,
+        limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let batch = self.kind.rows(&self.sources, session).await?;
-        let plan = MemorySourceConfig::try_new_exec(&[vec![batch]], Arc::clone(&self.schema), projection.cloned())?;
-        Ok(plan)
+        let rows = Rows { kind: self.kind, schema: Arc::clone(&self.schema), sources: Arc::clone(&self.sources) };
+        let plan = StreamingTableExec::try_new(Arc::clone(&self.schema), vec![Arc::new(rows)], projection, [], false, limit)?;
+        Ok(Arc::new(plan))
+    }
+}
+
+/// Makes the rows when the plan runs, not when it is planned.
+struct Rows {
+    kind: Kind,
+    schema: SchemaRef,
+    sources: Arc<SystemSources>,
+}
+
+impl std::fmt::Debug for Rows {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "system.{}", self.kind.name())
+    }
+}
+
+impl PartitionStream for Rows {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, context: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let (kind, sources) = (self.kind, Arc::clone(&self.sources));
+        let rows = futures::stream::once(async move { kind.rows(&sources, context.session_config()).await });
+        Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), rows))
     }
 }
 
@@ -118,7 +146,7 @@ impl Kind {
         }
     }
 
-    async fn rows(self, sources: &SystemSources, session: &dyn Session) -> Result<RecordBatch> {
+    async fn rows(self, sources: &SystemSources, session: &SessionConfig) -> Result<RecordBatch> {
         match self {
             Kind::Queries => queries(&sources.queries.snapshots()),
             Kind::Sessions => sessions(&sources.sessions.list()),
@@ -199,7 +227,7 @@ struct Setting {
     help: String,
 }
 
-fn all_settings(sources: &SystemSources, session: &dyn Session) -> Vec<Setting> {
+fn all_settings(sources: &SystemSources, session: &SessionConfig) -> Vec<Setting> {
     let server = sources.settings.iter().map(|row| Setting {
         name: row.key.clone(),
         value: row.value.clone(),
@@ -209,14 +237,14 @@ fn all_settings(sources: &SystemSources, session: &dyn Session) -> Vec<Setting> 
         source: row.source.clone(),
         help: row.help.clone(),
     });
-    let spec = session.config().get_extension::<SessionSpec>().unwrap_or_default();
+    let spec = session.get_extension::<SessionSpec>().unwrap_or_default();
     let fresh = SessionSettings::for_server(&sources.config);
     let own = fresh.describe().into_iter().map(|row| {
         let value = spec.setting(&row.name).unwrap_or_else(|| row.value.clone());
         let source = if value == row.value { "default" } else { "session" };
         Setting { name: row.name, value, default: row.value, unit: String::new(), scope: "session", source: source.into(), help: row.help }
     });
-    let engine = session.config().options().entries().into_iter().filter(|entry| entry.key.starts_with("datafusion.")).map(|entry| {
+    let engine = session.options().entries().into_iter().filter(|entry| entry.key.starts_with("datafusion.")).map(|entry| {
         let source = if spec.settings.contains_key(&entry.key) { "session" } else { "default" };
         Setting {
             value: entry.value.unwrap_or_default(),

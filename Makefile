@@ -1,0 +1,39 @@
+# Everything that a developer or a user does with this tree. `make` alone lists the targets.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+# Build products live outside the clone, so that a second clone (or `git clean`) does not build 500 crates again.
+CARGO_TARGET_DIR ?= $(HOME)/.cache/trireme/target
+# Python environments, the JDBC driver and the JavaScript client that tests and lints use.
+TRIREME_TOOLS ?= $(HOME)/.cache/trireme/tools
+export CARGO_TARGET_DIR TRIREME_TOOLS
+
+.PHONY: help build demo clean-demo test lint bench-service
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo '  Build products: $(CARGO_TARGET_DIR) (CARGO_TARGET_DIR); tools: $(TRIREME_TOOLS) (TRIREME_TOOLS)'
+
+build: ## Build target/release/trireme and target/release/trisql
+	@scripts/setup.sh build
+	@scripts/build.sh release
+
+demo: ## TPC-H from nothing: build, data, server, 22 queries (SF=1, KEEP=1 leaves the server running)
+	@scripts/demo.sh
+
+clean-demo: ## Remove the data that `make demo` made
+	@scripts/demo.sh clean
+
+test: ## Install what tests need, run lints and every test
+	@scripts/test.sh
+
+lint: ## Formatting, clippy, licences and sources of dependencies, Python, shell
+	@scripts/setup.sh build
+	@scripts/lint.sh
+
+bench-service: ## Measure the service against a bare Flight server; ARGS=… are its own
+	@scripts/setup.sh build
+	@scripts/build.sh release
+	@TRIREME_BIN=$(CARGO_TARGET_DIR)/release/trireme benchmarks/bench-service.sh $(ARGS)
