@@ -11,6 +11,7 @@ use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{
     ContextModifier, Expr as SqlExpr, ObjectName, Reset, Set, Statement as SqlStatement, Use, Value,
 };
+use trireme_config::SessionSettings;
 use trireme_exec::{ErrorClass, QueryError};
 
 use crate::bind::bind;
@@ -121,7 +122,7 @@ async fn plan_statement(state: &SessionState, statement: Statement, sql: &str) -
         return Ok(Planned::Ddl(Box::new(ddl)));
     }
     refuse_unsupported(&statement)?;
-    let statement = show_settings(statement)?;
+    let statement = show_settings(state, statement)?;
     let plan = state.statement_to_plan(statement).await?;
     classify(plan)
 }
@@ -178,7 +179,7 @@ fn refuse_unsupported(statement: &Statement) -> Result<(), QueryError> {
 
 /// `SHOW name` and `SHOW ALL` read `system.settings`, where the session's own values are; DataFusion's table of settings has
 /// only its own.
-fn show_settings(statement: Statement) -> Result<Statement, QueryError> {
+fn show_settings(state: &SessionState, statement: Statement) -> Result<Statement, QueryError> {
     let Statement::Statement(inner) = &statement else {
         return Ok(statement);
     };
@@ -188,11 +189,32 @@ fn show_settings(statement: Statement) -> Result<Statement, QueryError> {
     let name = variable.iter().map(fold).collect::<Vec<_>>().join(".").to_lowercase();
     let filter = match name.as_str() {
         "all" => "scope = 'session'".to_owned(),
-        "timezone" | "time_zone" | "time.zone" => "name = 'datafusion.execution.time_zone'".to_owned(),
         "schema" | "search_path" | "current_schema" => return parse::parse("SELECT current_schema() AS value"),
-        name => format!("name = '{}'", name.replace('\'', "''")),
+        name => format!("name = '{}'", shown_setting(state, name)?),
     };
     parse::parse(&format!("SELECT name, value FROM system.settings WHERE {filter} ORDER BY name"))
+}
+
+/// The full name of a setting that SHOW can show.
+fn shown_setting(state: &SessionState, name: &str) -> Result<String, QueryError> {
+    let name = match SessionSettings::canonical_name(name) {
+        Ok(name) => name,
+        // Shown, though it can't be SET.
+        Err(_) if name.starts_with("datafusion.") => name.to_owned(),
+        Err(error) => {
+            let hint = error.hint();
+            return Err(QueryError::invalid(error.to_string()).with_hint(hint));
+        }
+    };
+    let known = || state.config_options().entries().into_iter().map(|entry| entry.key).collect::<Vec<_>>();
+    if name.starts_with("datafusion.") && !known().contains(&name) {
+        let error = QueryError::invalid(format!("unknown setting {name}"));
+        return Err(match nearest(&name, known().iter().map(String::as_str)) {
+            Some(near) => error.with_hint(format!("did you mean {near}?")),
+            None => error.with_hint("SHOW ALL lists them"),
+        });
+    }
+    Ok(name)
 }
 
 fn session_change(statement: &Statement) -> Result<Option<SessionChange>, QueryError> {

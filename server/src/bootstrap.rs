@@ -25,6 +25,7 @@ use crate::auth::{Authenticator, TokenLimits};
 use crate::connection;
 use crate::engine::local::{LocalEngine, LocalHandle};
 use crate::engine::system::{SystemSources, system_schema};
+use crate::flight::direct::DirectService;
 use crate::flight::front::{Front, FrontLimits};
 use crate::flight::service::TriremeService;
 use crate::http::{HttpState, Readiness, router};
@@ -114,9 +115,11 @@ async fn run(config: Arc<Config>, threads: &Threads, began: Instant) -> Result<(
     tokio::spawn(sweep(Arc::clone(&front), closures));
     let mut server = flight_server(&config)?;
     let incoming = connection::accept(flight, config.limits.max_connections, metrics.clone(), closed);
-    let service = FlightServiceServer::new(TriremeService::new(Arc::clone(&front)))
+    let service = TriremeService::new(Arc::clone(&front));
+    let codec = FlightServiceServer::new(service.clone())
         .max_decoding_message_size(config.limits.max_message_bytes)
         .max_encoding_message_size(usize::MAX);
+    let service = DirectService::new(codec, service);
     let stopped = stop.clone();
     let router = server.add_service(service).add_service(health_service);
     let flight_server = tokio::spawn(router.serve_with_incoming_shutdown(incoming, async move { stopped.cancelled().await }));

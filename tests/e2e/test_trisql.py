@@ -97,9 +97,9 @@ def test_tls_and_password(secured):
     done = run(secured.server, *arguments, environment={"TRISQL_PASSWORD": PASSWORD})
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["1"]
-    wrong = run(secured.server, *arguments, environment={"TRISQL_PASSWORD": "wrong"})
+    wrong = run(secured.server, *arguments, environment={"TRISQL_PASSWORD": "not-this-one"})
     assert wrong.returncode == 2
-    assert "wrong" not in wrong.stderr.replace("wrong password", "")
+    assert "not-this-one" not in wrong.stderr
 
 
 def test_interrupt_cancels_on_the_server(server):

@@ -147,7 +147,7 @@ def make_certificate(folder) -> tuple[pathlib.Path, pathlib.Path]:
     """A self-signed certificate for localhost and its key."""
     certificate, key = pathlib.Path(folder) / "cert.pem", pathlib.Path(folder) / "key.pem"
     command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
-    command += " -addext subjectAltName=DNS:localhost,IP:127.0.0.1 -addext basicConstraints=critical,CA:TRUE"
+    command += " -addext subjectAltName=DNS:localhost,IP:127.0.0.1 -addext basicConstraints=critical,CA:FALSE"
     command += f" -keyout {key} -out {certificate}"
     subprocess.run(command.split(), check=True, capture_output=True)
     return certificate, key

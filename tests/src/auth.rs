@@ -38,8 +38,23 @@ fn secured() -> Secured {
 
 fn make_certificate(folder: &Path) {
     let made = Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"])
-        .args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"])
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "2",
+        ])
+        .args([
+            "-subj",
+            "/CN=localhost",
+            "-addext",
+            "subjectAltName=DNS:localhost,IP:127.0.0.1",
+        ])
         .args(["-addext", "basicConstraints=critical,CA:FALSE", "-keyout"])
         .args([folder.join("key.pem"), "-out".into(), folder.join("cert.pem")])
         .stdout(Stdio::null())
@@ -58,7 +73,12 @@ fn add_user(file: &str, name: &str, password: &str) {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    child.stdin.take().unwrap().write_all(format!("{password}\n").as_bytes()).unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(format!("{password}\n").as_bytes())
+        .unwrap();
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let written = std::fs::read_to_string(file).unwrap();
@@ -68,8 +88,13 @@ fn add_user(file: &str, name: &str, password: &str) {
 impl Secured {
     fn endpoint(&self) -> Endpoint {
         let pem = std::fs::read(self.folder.path().join("cert.pem")).unwrap();
-        let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)).domain_name("localhost");
-        Endpoint::from_shared(format!("https://{}", self.server.flight)).unwrap().tls_config(tls).unwrap()
+        let tls = ClientTlsConfig::new()
+            .ca_certificate(Certificate::from_pem(pem))
+            .domain_name("localhost");
+        Endpoint::from_shared(format!("https://{}", self.server.flight))
+            .unwrap()
+            .tls_config(tls)
+            .unwrap()
     }
 
     async fn client(&self) -> Client {
@@ -82,7 +107,10 @@ fn basic(user: &str, password: &str) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::from("Basic ");
     for chunk in format!("{user}:{password}").as_bytes().chunks(3) {
-        let bits = chunk.iter().enumerate().fold(0_u32, |bits, (i, byte)| bits | u32::from(*byte) << (16 - 8 * i));
+        let bits = chunk
+            .iter()
+            .enumerate()
+            .fold(0_u32, |bits, (i, byte)| bits | u32::from(*byte) << (16 - 8 * i));
         for i in 0..4 {
             let symbol = ALPHABET[(bits >> (18 - 6 * i)) as usize & 63] as char;
             text.push(if i <= chunk.len() { symbol } else { '=' });
@@ -92,11 +120,17 @@ fn basic(user: &str, password: &str) -> String {
 }
 
 /// The bearer header that a handshake gives, as ADBC reads it: from the response's headers.
-async fn handshake(raw: &mut FlightServiceClient<Channel>, header: &str) -> Result<(String, Vec<HandshakeResponse>), Status> {
+async fn handshake(
+    raw: &mut FlightServiceClient<Channel>,
+    header: &str,
+) -> Result<(String, Vec<HandshakeResponse>), Status> {
     let mut request = Request::new(futures::stream::iter([HandshakeRequest::default()]));
     request.metadata_mut().insert("authorization", header.parse().unwrap());
     let response = raw.handshake(request).await?;
-    let given = response.metadata().get("authorization").map(|value| value.to_str().unwrap().to_owned());
+    let given = response
+        .metadata()
+        .get("authorization")
+        .map(|value| value.to_str().unwrap().to_owned());
     let messages = response.into_inner().try_collect().await?;
     Ok((given.expect("an authorization header on the response"), messages))
 }
@@ -107,7 +141,9 @@ async fn a_handshake_gives_a_token() {
     let mut client = secured.client().await;
     let status = client.query("SELECT 1").await.unwrap_err();
     assert_eq!(status.code(), Code::Unauthenticated, "{status}");
-    let (bearer, _) = handshake(&mut client.raw, &basic("alice", "open sesame")).await.unwrap();
+    let (bearer, _) = handshake(&mut client.raw, &basic("alice", "open sesame"))
+        .await
+        .unwrap();
     assert!(bearer.starts_with("Bearer "), "{bearer}");
     client.authorization = Some(bearer.clone());
     assert_eq!(client.number("SELECT 1").await, 1);
@@ -130,8 +166,20 @@ async fn a_handshake_gives_a_token() {
 async fn basic_credentials_work_without_a_handshake() {
     let secured = secured();
     let mut client = secured.client().await;
-    client.authorization = Some(basic("alice", "open sesame"));
-    assert_eq!(client.number("SELECT 1").await, 1);
+    let header = basic("alice", "open sesame");
+    assert!(header.ends_with('='), "the case below needs padding");
+    // arrow-go, and so ADBC, leaves the padding out.
+    for header in [header.as_str(), header.trim_end_matches('=')] {
+        client.authorization = Some(header.to_owned());
+        assert_eq!(client.number("SELECT 1").await, 1);
+        assert!(
+            handshake(&mut client.raw, header)
+                .await
+                .unwrap()
+                .0
+                .starts_with("Bearer ")
+        );
+    }
 }
 
 #[tokio::test]

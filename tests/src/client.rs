@@ -14,8 +14,8 @@ use arrow_flight::encode::FlightDataEncoderBuilder;
 use arrow_flight::error::FlightError;
 use arrow_flight::flight_service_client::FlightServiceClient;
 use arrow_flight::sql::{
-    ActionClosePreparedStatementRequest, ActionCreatePreparedStatementRequest, ActionCreatePreparedStatementResult, Any,
-    CommandPreparedStatementQuery, CommandPreparedStatementUpdate, CommandStatementQuery, CommandStatementUpdate,
+    ActionClosePreparedStatementRequest, ActionCreatePreparedStatementRequest, ActionCreatePreparedStatementResult,
+    Any, CommandPreparedStatementQuery, CommandPreparedStatementUpdate, CommandStatementQuery, CommandStatementUpdate,
     DoPutPreparedStatementResult, DoPutUpdateResult, ProstMessageExt,
 };
 use arrow_flight::{Action, FlightData, FlightDescriptor, FlightInfo, IpcMessage, Ticket};
@@ -57,9 +57,16 @@ impl Client {
     }
 
     pub(crate) async fn over(endpoint: Endpoint) -> Self {
-        let channel = endpoint.connect_timeout(Duration::from_secs(10)).connect().await.unwrap();
+        let channel = endpoint
+            .connect_timeout(Duration::from_secs(10))
+            .connect()
+            .await
+            .unwrap();
         let raw = FlightServiceClient::new(channel).max_decoding_message_size(MESSAGE_LIMIT_BYTES);
-        Self { raw, authorization: None }
+        Self {
+            raw,
+            authorization: None,
+        }
     }
 
     /// `message` as a request with this connection's headers.
@@ -78,7 +85,11 @@ impl Client {
     }
 
     pub(crate) async fn statement(&mut self, sql: &str) -> Result<FlightInfo, Status> {
-        self.info(CommandStatementQuery { query: sql.to_owned(), transaction_id: None }).await
+        self.info(CommandStatementQuery {
+            query: sql.to_owned(),
+            transaction_id: None,
+        })
+        .await
     }
 
     /// Schema (if the stream has one) and batches behind one ticket.
@@ -112,19 +123,35 @@ impl Client {
         let mut batches = Vec::new();
         for endpoint in &info.endpoint {
             let locations: Vec<_> = endpoint.location.iter().map(|location| location.uri.as_str()).collect();
-            assert!(!locations.contains(&""), "an empty location is not understood by ADBC and Java");
+            assert!(
+                !locations.contains(&""),
+                "an empty location is not understood by ADBC and Java"
+            );
             let (stream_schema, mut read) = self.fetch(endpoint.ticket.clone().unwrap()).await?;
-            check_same(&schema, &stream_schema.expect("a stream carries a schema, even an empty one"));
-            assert!(!read.is_empty(), "a stream carries at least one batch, even an empty one");
+            check_same(
+                &schema,
+                &stream_schema.expect("a stream carries a schema, even an empty one"),
+            );
+            assert!(
+                !read.is_empty(),
+                "a stream carries at least one batch, even an empty one"
+            );
             batches.append(&mut read);
         }
         check_honest(&schema, &batches);
-        Ok(Answer { info, schema: SchemaRef::new(schema), batches })
+        Ok(Answer {
+            info,
+            schema: SchemaRef::new(schema),
+            batches,
+        })
     }
 
     /// Rows changed by a statement sent as an update.
     pub(crate) async fn update(&mut self, sql: &str) -> Result<i64, Status> {
-        let command = CommandStatementUpdate { query: sql.to_owned(), transaction_id: None };
+        let command = CommandStatementUpdate {
+            query: sql.to_owned(),
+            transaction_id: None,
+        };
         self.put_update(command, Vec::new()).await
     }
 
@@ -152,14 +179,22 @@ impl Client {
 
     /// The results of an action.
     pub(crate) async fn action(&mut self, kind: &str, body: Vec<u8>) -> Result<Vec<prost::bytes::Bytes>, Status> {
-        let request = self.request(Action { r#type: kind.to_owned(), body: body.into() });
+        let request = self.request(Action {
+            r#type: kind.to_owned(),
+            body: body.into(),
+        });
         let results: Vec<_> = self.raw.do_action(request).await?.into_inner().try_collect().await?;
         Ok(results.into_iter().map(|result| result.body).collect())
     }
 
     pub(crate) async fn prepare(&mut self, sql: &str) -> Result<Prepared, Status> {
-        let request = ActionCreatePreparedStatementRequest { query: sql.to_owned(), transaction_id: None };
-        let results = self.action("CreatePreparedStatement", request.as_any().encode_to_vec()).await?;
+        let request = ActionCreatePreparedStatementRequest {
+            query: sql.to_owned(),
+            transaction_id: None,
+        };
+        let results = self
+            .action("CreatePreparedStatement", request.as_any().encode_to_vec())
+            .await?;
         let any = Any::decode(results[0].clone()).unwrap();
         let result: ActionCreatePreparedStatementResult = any.unpack().unwrap().unwrap();
         Ok(Prepared {
@@ -171,10 +206,14 @@ impl Client {
 
     /// Binds `parameters`; the handle to use from now on.
     pub(crate) async fn bind(&mut self, prepared: &mut Prepared, parameters: &RecordBatch) -> Result<(), Status> {
-        let command = CommandPreparedStatementQuery { prepared_statement_handle: prepared.handle.clone() };
+        let command = CommandPreparedStatementQuery {
+            prepared_statement_handle: prepared.handle.clone(),
+        };
         let results = self.put(command, encode(parameters).await).await?;
         if let Some(result) = results.first()
-            && let Some(handle) = DoPutPreparedStatementResult::decode(result.clone()).unwrap().prepared_statement_handle
+            && let Some(handle) = DoPutPreparedStatementResult::decode(result.clone())
+                .unwrap()
+                .prepared_statement_handle
         {
             prepared.handle = handle;
         }
@@ -182,7 +221,10 @@ impl Client {
     }
 
     pub(crate) async fn execute(&mut self, prepared: &Prepared) -> Result<Answer, Status> {
-        self.command(CommandPreparedStatementQuery { prepared_statement_handle: prepared.handle.clone() }).await
+        self.command(CommandPreparedStatementQuery {
+            prepared_statement_handle: prepared.handle.clone(),
+        })
+        .await
     }
 
     /// Executes as an update, once for every row of `parameters`; the total of rows changed.
@@ -195,13 +237,18 @@ impl Client {
             Some(batch) => encode(batch).await,
             None => Vec::new(),
         };
-        let command = CommandPreparedStatementUpdate { prepared_statement_handle: prepared.handle.clone() };
+        let command = CommandPreparedStatementUpdate {
+            prepared_statement_handle: prepared.handle.clone(),
+        };
         self.put_update(command, data).await
     }
 
     pub(crate) async fn close(&mut self, prepared: &Prepared) -> Result<(), Status> {
-        let request = ActionClosePreparedStatementRequest { prepared_statement_handle: prepared.handle.clone() };
-        self.action("ClosePreparedStatement", request.as_any().encode_to_vec()).await?;
+        let request = ActionClosePreparedStatementRequest {
+            prepared_statement_handle: prepared.handle.clone(),
+        };
+        self.action("ClosePreparedStatement", request.as_any().encode_to_vec())
+            .await?;
         Ok(())
     }
 
@@ -220,8 +267,11 @@ impl Answer {
         let options = FormatOptions::default().with_null("NULL");
         let mut rows = Vec::new();
         for batch in &self.batches {
-            let columns: Vec<_> =
-                batch.columns().iter().map(|column| ArrayFormatter::try_new(column, &options).unwrap()).collect();
+            let columns: Vec<_> = batch
+                .columns()
+                .iter()
+                .map(|column| ArrayFormatter::try_new(column, &options).unwrap())
+                .collect();
             rows.extend((0..batch.num_rows()).map(|row| columns.iter().map(|c| c.value(row).to_string()).collect()));
         }
         rows
@@ -241,27 +291,51 @@ impl Answer {
 /// `batch` as the messages of a DoPut.
 pub(crate) async fn encode(batch: &RecordBatch) -> Vec<FlightData> {
     let batches = futures::stream::iter([Ok(batch.clone())]);
-    FlightDataEncoderBuilder::new().with_schema(batch.schema()).build(batches).try_collect().await.unwrap()
+    FlightDataEncoderBuilder::new()
+        .with_schema(batch.schema())
+        .build(batches)
+        .try_collect()
+        .await
+        .unwrap()
 }
 
 /// A schema in its IPC form; no bytes mean no schema.
 pub(crate) fn schema_of(bytes: prost::bytes::Bytes) -> Schema {
-    if bytes.is_empty() { Schema::empty() } else { Schema::try_from(IpcMessage(bytes)).unwrap() }
+    if bytes.is_empty() {
+        Schema::empty()
+    } else {
+        Schema::try_from(IpcMessage(bytes)).unwrap()
+    }
 }
 
 /// Names, types and nullability are what clients compare; metadata may differ.
 pub(crate) fn check_same(promised: &Schema, given: &Schema) {
     let bare = |schema: &Schema| -> Vec<_> {
-        schema.fields().iter().map(|f| (f.name().clone(), f.data_type().clone(), f.is_nullable())).collect()
+        schema
+            .fields()
+            .iter()
+            .map(|f| (f.name().clone(), f.data_type().clone(), f.is_nullable()))
+            .collect()
     };
-    assert_eq!(bare(promised), bare(given), "the stream's schema is not the FlightInfo's");
+    assert_eq!(
+        bare(promised),
+        bare(given),
+        "the stream's schema is not the FlightInfo's"
+    );
 }
 
 fn check_honest(schema: &Schema, batches: &[RecordBatch]) {
     for (index, field) in schema.fields().iter().enumerate() {
-        assert!(plain(field.data_type()), "{field}: a type that many clients cannot read");
+        assert!(
+            plain(field.data_type()),
+            "{field}: a type that many clients cannot read"
+        );
         for batch in batches.iter().filter(|_| !field.is_nullable()) {
-            assert_eq!(batch.column(index).null_count(), 0, "{field}: null in a column announced without nulls");
+            assert_eq!(
+                batch.column(index).null_count(),
+                0,
+                "{field}: null in a column announced without nulls"
+            );
         }
     }
 }
@@ -269,7 +343,9 @@ fn check_honest(schema: &Schema, batches: &[RecordBatch]) {
 fn plain(data_type: &DataType) -> bool {
     match data_type {
         DataType::Utf8View | DataType::BinaryView | DataType::Dictionary(..) | DataType::RunEndEncoded(..) => false,
-        DataType::List(field) | DataType::LargeList(field) | DataType::FixedSizeList(field, _) => plain(field.data_type()),
+        DataType::List(field) | DataType::LargeList(field) | DataType::FixedSizeList(field, _) => {
+            plain(field.data_type())
+        }
         DataType::Map(field, _) => plain(field.data_type()),
         DataType::Struct(fields) => fields.iter().all(|field| plain(field.data_type())),
         _ => true,

@@ -1,12 +1,12 @@
 //! Bad input on the raw protocol: every refusal is a clean status, and the server answers the next call.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arrow::array::{Int64Array, RecordBatch};
 use arrow_flight::flight_descriptor::DescriptorType;
 use arrow_flight::sql::{
-    Any, CommandGetTables, CommandPreparedStatementQuery, CommandPreparedStatementUpdate, CommandStatementQuery,
-    CommandStatementSubstraitPlan, CommandStatementUpdate, ProstMessageExt, TicketStatementQuery,
+    Any, CommandPreparedStatementQuery, CommandPreparedStatementUpdate, CommandStatementSubstraitPlan, ProstMessageExt,
+    TicketStatementQuery,
 };
 use arrow_flight::{Action, Criteria, Empty, FlightData, FlightDescriptor, HandshakeRequest, Ticket};
 use futures::{StreamExt, TryStreamExt};
@@ -16,10 +16,7 @@ use tonic::{Code, Status};
 use crate::client::{Client, encode};
 use crate::server::Server;
 
-/// A long stream: far more than the buffers between server and client hold.
-const LONG: &str = "SELECT a.value AS a, b.value AS b FROM range(100000) a CROSS JOIN range(100000) b";
-
-async fn fixture() -> (tempfile::TempDir, Server, Client) {
+pub(crate) async fn fixture() -> (tempfile::TempDir, Server, Client) {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path());
     let client = server.client().await;
@@ -28,10 +25,13 @@ async fn fixture() -> (tempfile::TempDir, Server, Client) {
 
 /// The request was understood as wrong, not met with a fault of the server's.
 #[track_caller]
-fn refused<T: std::fmt::Debug>(what: &str, result: Result<T, Status>) {
+pub(crate) fn refused<T: std::fmt::Debug>(what: &str, result: Result<T, Status>) {
     let status = result.expect_err(what);
     assert!(
-        matches!(status.code(), Code::InvalidArgument | Code::NotFound | Code::Unimplemented),
+        matches!(
+            status.code(),
+            Code::InvalidArgument | Code::NotFound | Code::Unimplemented
+        ),
         "{what}: {:?} {}",
         status.code(),
         status.message()
@@ -40,13 +40,17 @@ fn refused<T: std::fmt::Debug>(what: &str, result: Result<T, Status>) {
     assert!(!status.message().contains("panicked"), "{what}: {}", status.message());
 }
 
-async fn answers(server: &Server) {
+pub(crate) async fn answers(server: &Server) {
     let mut client = server.client().await;
     assert_eq!(client.number("SELECT 41 + 1").await, 42);
 }
 
 fn any(type_url: &str, value: impl Into<Vec<u8>>) -> Vec<u8> {
-    Any { type_url: type_url.to_owned(), value: value.into().into() }.encode_to_vec()
+    Any {
+        type_url: type_url.to_owned(),
+        value: value.into().into(),
+    }
+    .encode_to_vec()
 }
 
 const URL: &str = "type.googleapis.com/arrow.flight.protocol.sql.";
@@ -58,10 +62,19 @@ fn garbage() -> Vec<(String, Vec<u8>)> {
         ("one byte".to_owned(), vec![0xff]),
         ("text".to_owned(), b"SELECT 1".to_vec()),
         ("an Any without url".to_owned(), any("", vec![])),
-        ("an unknown type".to_owned(), any("type.googleapis.com/example.Nothing", vec![])),
-        ("an unknown Flight SQL type".to_owned(), any(&format!("{URL}CommandGetEverything"), vec![])),
+        (
+            "an unknown type".to_owned(),
+            any("type.googleapis.com/example.Nothing", vec![]),
+        ),
+        (
+            "an unknown Flight SQL type".to_owned(),
+            any(&format!("{URL}CommandGetEverything"), vec![]),
+        ),
         ("a truncated url".to_owned(), any("type.googleapis.com/", vec![])),
-        ("an action as a command".to_owned(), any(&format!("{URL}ActionBeginTransactionRequest"), vec![])),
+        (
+            "an action as a command".to_owned(),
+            any(&format!("{URL}ActionBeginTransactionRequest"), vec![]),
+        ),
     ];
     for name in [
         "CommandStatementQuery",
@@ -75,7 +88,10 @@ fn garbage() -> Vec<(String, Vec<u8>)> {
         "TicketStatementQuery",
     ] {
         // A length-delimited field that promises more bytes than follow.
-        all.push((format!("broken {name}"), any(&format!("{URL}{name}"), vec![0x0a, 0xff, 0xff, 0xff, 0x7f, 1])));
+        all.push((
+            format!("broken {name}"),
+            any(&format!("{URL}{name}"), vec![0x0a, 0xff, 0xff, 0xff, 0x7f, 1]),
+        ));
     }
     // Same bytes each run: a failure repeats.
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
@@ -97,7 +113,10 @@ fn garbage() -> Vec<(String, Vec<u8>)> {
 async fn malformed_commands_are_refused() {
     let (_data, server, mut client) = fixture().await;
     for (what, bytes) in garbage() {
-        let info = client.raw.get_flight_info(FlightDescriptor::new_cmd(bytes.clone())).await;
+        let info = client
+            .raw
+            .get_flight_info(FlightDescriptor::new_cmd(bytes.clone()))
+            .await;
         refused(&format!("GetFlightInfo of {what}"), info);
         let schema = client.raw.get_schema(FlightDescriptor::new_cmd(bytes.clone())).await;
         refused(&format!("GetSchema of {what}"), schema);
@@ -106,9 +125,15 @@ async fn malformed_commands_are_refused() {
     }
     let path = FlightDescriptor::new_path(vec!["a".to_owned(), "b".to_owned()]);
     refused("a path", client.raw.get_flight_info(path).await);
-    let unknown = FlightDescriptor { r#type: DescriptorType::Unknown.into(), ..Default::default() };
+    let unknown = FlightDescriptor {
+        r#type: DescriptorType::Unknown.into(),
+        ..Default::default()
+    };
     refused("a descriptor without type", client.raw.get_flight_info(unknown).await);
-    let odd = FlightDescriptor { r#type: 77, ..Default::default() };
+    let odd = FlightDescriptor {
+        r#type: 77,
+        ..Default::default()
+    };
     refused("a descriptor of type 77", client.raw.get_flight_info(odd).await);
     answers(&server).await;
 }
@@ -120,8 +145,13 @@ async fn garbage_tickets_are_refused() {
         refused(&format!("ticket: {what}"), client.fetch(Ticket::new(bytes)).await);
     }
     for handle in [&b""[..], b"nothing", b"\xff\xfe", &[0; 4096]] {
-        let ticket = TicketStatementQuery { statement_handle: handle.to_vec().into() };
-        refused("an unknown statement handle", client.fetch(Ticket::new(ticket.as_any().encode_to_vec())).await);
+        let ticket = TicketStatementQuery {
+            statement_handle: handle.to_vec().into(),
+        };
+        refused(
+            "an unknown statement handle",
+            client.fetch(Ticket::new(ticket.as_any().encode_to_vec())).await,
+        );
     }
     answers(&server).await;
 }
@@ -131,11 +161,15 @@ async fn unknown_handles_are_refused() {
     let (_data, server, mut client) = fixture().await;
     for handle in [&b""[..], b"nothing", b"\xff\xfe", &[7; 4096]] {
         let handle: prost::bytes::Bytes = handle.to_vec().into();
-        let query = CommandPreparedStatementQuery { prepared_statement_handle: handle.clone() };
+        let query = CommandPreparedStatementQuery {
+            prepared_statement_handle: handle.clone(),
+        };
         refused("query", client.info(query.clone()).await);
         let batch = RecordBatch::try_from_iter([("1", std::sync::Arc::new(Int64Array::from(vec![1])) as _)]).unwrap();
         refused("bind", client.put(query, encode(&batch).await).await);
-        let update = CommandPreparedStatementUpdate { prepared_statement_handle: handle };
+        let update = CommandPreparedStatementUpdate {
+            prepared_statement_handle: handle,
+        };
         refused("update", client.put(update, Vec::new()).await);
     }
     let plan = CommandStatementSubstraitPlan::default();
@@ -149,18 +183,27 @@ async fn broken_uploads_are_refused() {
     refused("no message", put_raw(&mut client, vec![]).await);
     refused("no descriptor", put_raw(&mut client, vec![FlightData::default()]).await);
     for (what, bytes) in garbage() {
-        let first = FlightData { flight_descriptor: Some(FlightDescriptor::new_cmd(bytes)), ..Default::default() };
+        let first = FlightData {
+            flight_descriptor: Some(FlightDescriptor::new_cmd(bytes)),
+            ..Default::default()
+        };
         refused(&format!("DoPut of {what}"), put_raw(&mut client, vec![first]).await);
     }
     let prepared = client.prepare("SELECT CAST($1 AS BIGINT) AS a").await.unwrap();
     let numbers = std::sync::Arc::new((0..1000).collect::<Int64Array>());
     let batch = RecordBatch::try_from_iter([("1", numbers as _)]).unwrap();
     let whole = encode(&batch).await;
-    let command = CommandPreparedStatementQuery { prepared_statement_handle: prepared.handle.clone() };
+    let command = CommandPreparedStatementQuery {
+        prepared_statement_handle: prepared.handle.clone(),
+    };
 
     let garbled = |header: bool, index: usize| {
         let mut data = whole.clone();
-        let bytes = if header { &mut data[index].data_header } else { &mut data[index].data_body };
+        let bytes = if header {
+            &mut data[index].data_header
+        } else {
+            &mut data[index].data_body
+        };
         *bytes = vec![0xa5; bytes.len().max(16)].into();
         data
     };
@@ -195,7 +238,9 @@ async fn half_open_uploads_do_no_harm() {
     let (_data, server, mut client) = fixture().await;
     client.query("CREATE TABLE t (a BIGINT)").await.unwrap();
     let prepared = client.prepare("INSERT INTO t VALUES ($1)").await.unwrap();
-    let command = CommandPreparedStatementUpdate { prepared_statement_handle: prepared.handle.clone() };
+    let command = CommandPreparedStatementUpdate {
+        prepared_statement_handle: prepared.handle.clone(),
+    };
     let batch = RecordBatch::try_from_iter([("1", std::sync::Arc::new(Int64Array::from(vec![1])) as _)]).unwrap();
     let mut whole = encode(&batch).await;
     whole[0].flight_descriptor = Some(FlightDescriptor::new_cmd(command.as_any().encode_to_vec()));
@@ -218,7 +263,11 @@ async fn half_open_uploads_do_no_harm() {
     }
     tokio::time::sleep(Duration::from_millis(300)).await;
     answers(&server).await;
-    assert_eq!(client.number("SELECT count(*) FROM t").await, 0, "an upload that was never finished changed rows");
+    assert_eq!(
+        client.number("SELECT count(*) FROM t").await,
+        0,
+        "an upload that was never finished changed rows"
+    );
 }
 
 #[tokio::test]
@@ -262,7 +311,12 @@ async fn deep_statements_are_refused_alone() {
             Ok(_) => {}
             Err(status) => {
                 let codes = [Code::InvalidArgument, Code::ResourceExhausted, Code::Unimplemented];
-                assert!(codes.contains(&status.code()), "{shown}…: {:?} {:.200}", status.code(), status.message());
+                assert!(
+                    codes.contains(&status.code()),
+                    "{shown}…: {:?} {:.200}",
+                    status.code(),
+                    status.message()
+                );
             }
         }
         answers(&server).await;
@@ -287,15 +341,25 @@ async fn unknown_calls_are_refused() {
     ] {
         refused(kind, client.action(kind, vec![0x0a, 0xff, 0xff, 0xff, 0x7f]).await);
     }
-    let exchange = client.raw.do_exchange(futures::stream::iter([FlightData::default()])).await;
+    let exchange = client
+        .raw
+        .do_exchange(futures::stream::iter([FlightData::default()]))
+        .await;
     let exchange = match exchange {
         Ok(stream) => stream.into_inner().try_collect::<Vec<_>>().await,
         Err(status) => Err(status),
     };
     refused("DoExchange", exchange);
     // No credentials are asked for here; a client that shakes hands all the same must get through or a plain refusal.
-    if let Err(status) = client.raw.handshake(futures::stream::iter([HandshakeRequest::default()])).await {
-        assert!(matches!(status.code(), Code::Unauthenticated | Code::InvalidArgument), "{status}");
+    if let Err(status) = client
+        .raw
+        .handshake(futures::stream::iter([HandshakeRequest::default()]))
+        .await
+    {
+        assert!(
+            matches!(status.code(), Code::Unauthenticated | Code::InvalidArgument),
+            "{status}"
+        );
     }
     answers(&server).await;
 }
@@ -303,7 +367,15 @@ async fn unknown_calls_are_refused() {
 #[tokio::test]
 async fn actions_are_listed() {
     let (_data, _server, mut client) = fixture().await;
-    let actions: Vec<_> = client.raw.list_actions(Empty {}).await.unwrap().into_inner().try_collect().await.unwrap();
+    let actions: Vec<_> = client
+        .raw
+        .list_actions(Empty {})
+        .await
+        .unwrap()
+        .into_inner()
+        .try_collect()
+        .await
+        .unwrap();
     let names: Vec<_> = actions.iter().map(|action| action.r#type.as_str()).collect();
     for name in ["CreatePreparedStatement", "ClosePreparedStatement", "CancelFlightInfo"] {
         assert!(names.contains(&name), "{name} is not in {names:?}");
@@ -318,221 +390,4 @@ async fn actions_are_listed() {
     if let Err(status) = flights {
         assert_eq!(status.code(), Code::Unimplemented);
     }
-}
-
-#[tokio::test]
-async fn get_schema_equals_flight_info() {
-    let (_data, _server, mut client) = fixture().await;
-    let commands = [
-        CommandStatementQuery { query: "SELECT 1 AS a, 'x' AS b, NULL AS c".into(), transaction_id: None }.as_any(),
-        CommandGetTables { include_schema: true, ..Default::default() }.as_any(),
-        CommandGetTables::default().as_any(),
-    ];
-    for command in commands {
-        let descriptor = FlightDescriptor::new_cmd(command.encode_to_vec());
-        let info = client.raw.get_flight_info(descriptor.clone()).await.unwrap().into_inner();
-        let schema = client.raw.get_schema(descriptor).await.unwrap().into_inner();
-        let schema = arrow::datatypes::Schema::try_from(&schema).unwrap();
-        assert_eq!(info.try_decode_schema().unwrap(), schema, "{}", command.type_url);
-    }
-}
-
-/// What the planner calls nullable stays nullable in the stream, whatever statistics tell while it runs; and an empty
-/// result has the same schema. `Client::read` checks all of it.
-#[tokio::test]
-async fn streams_keep_the_promised_schema() {
-    let (_data, _server, mut client) = fixture().await;
-    client.query("CREATE TABLE t AS SELECT value AS a, CAST(value AS VARCHAR) AS s FROM range(1000)").await.unwrap();
-    for sql in [
-        "SELECT min(a), max(a), count(*), count(a), sum(a), avg(a) FROM t",
-        "SELECT min(a), max(s), count(*) FROM t WHERE false",
-        "SELECT * FROM t WHERE a < 0",
-        "SELECT a, s FROM t ORDER BY a LIMIT 0",
-        "SELECT s, count(*) FROM t WHERE false GROUP BY s",
-        "SELECT a.a, b.a FROM t a LEFT JOIN t b ON a.a = b.a + 1 ORDER BY 1",
-        "SELECT 1 AS one UNION ALL SELECT NULL",
-        "SELECT arrow_cast('x', 'Dictionary(Int32, Utf8)') AS d, arrow_cast('y', 'Utf8View') AS v",
-        "SELECT make_array(arrow_cast('y', 'Utf8View')) AS nested, named_struct('f', arrow_cast('y', 'Utf8View')) AS s",
-        "SELECT row_number() OVER (ORDER BY a) AS n, lag(a) OVER (ORDER BY a) AS p FROM t",
-        "SELECT NULL AS nothing",
-        "SELECT * FROM information_schema.tables",
-        "SELECT * FROM information_schema.columns",
-        "SELECT * FROM system.queries",
-        "SELECT * FROM system.settings",
-        "SELECT * FROM system.tables",
-        "SELECT * FROM system.devices",
-        "SHOW TABLES",
-        "EXPLAIN SELECT * FROM t",
-        "EXPLAIN ANALYZE SELECT * FROM t",
-    ] {
-        client.query(sql).await.unwrap_or_else(|status| panic!("{sql}: {status}"));
-    }
-}
-
-/// No message passes tonic's default receive limit of 4 MiB, however wide the rows.
-#[tokio::test]
-async fn messages_stay_below_four_mebibytes() {
-    let (_data, server, _) = fixture().await;
-    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", server.flight)).unwrap();
-    let mut small = server.client().await;
-    small.raw = arrow_flight::flight_service_client::FlightServiceClient::new(endpoint.connect().await.unwrap());
-    for (rows, width_bytes) in [(300, 100_000), (3_000_000, 10), (20, 1_500_000)] {
-        let sql = format!("SELECT repeat('x', {width_bytes}) AS s, value AS n FROM range({rows})");
-        let answer = small.query(&sql).await.unwrap_or_else(|status| panic!("{rows} × {width_bytes}: {status}"));
-        assert_eq!(answer.batches.iter().map(RecordBatch::num_rows).sum::<usize>(), rows);
-    }
-}
-
-#[tokio::test]
-async fn changes_run_exactly_once() {
-    let (_data, server, mut client) = fixture().await;
-    client.query("CREATE TABLE t (a BIGINT)").await.unwrap();
-    // As the Python clients send it; the stream is never read.
-    let info = client.statement("INSERT INTO t VALUES (1), (2)").await.unwrap();
-    assert_eq!(client.number("SELECT count(*) FROM t").await, 2, "a change waits for nobody to fetch its count");
-    let ticket = info.endpoint[0].ticket.clone().unwrap();
-    let first = client.read(info).await.unwrap();
-    assert_eq!(first.rows(), [["2"]]);
-    assert_eq!(first.schema.field(0).name(), "count");
-    // Twice: the count again, or a plain refusal; never a second run.
-    if let Err(status) = client.fetch(ticket).await {
-        assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
-    }
-    assert_eq!(client.number("SELECT count(*) FROM t").await, 2);
-    assert_eq!(client.update("INSERT INTO t VALUES (3)").await.unwrap(), 1);
-    assert_eq!(client.update("DELETE FROM t WHERE a >= 2").await.unwrap(), 2);
-    assert_eq!(client.number("SELECT count(*) FROM t").await, 1);
-    // GetSchema only asks.
-    let command = CommandStatementQuery { query: "INSERT INTO t VALUES (9)".into(), transaction_id: None };
-    let _ = client.raw.get_schema(FlightDescriptor::new_cmd(command.as_any().encode_to_vec())).await;
-    assert_eq!(client.number("SELECT count(*) FROM t").await, 1, "GetSchema ran a change");
-    answers(&server).await;
-}
-
-#[tokio::test]
-async fn a_query_ticket_redeemed_twice_is_clear() {
-    let (_data, _server, mut client) = fixture().await;
-    let info = client.statement("SELECT value FROM range(10)").await.unwrap();
-    let ticket = info.endpoint[0].ticket.clone().unwrap();
-    let (_, first) = client.fetch(ticket.clone()).await.unwrap();
-    match client.fetch(ticket).await {
-        Ok((_, second)) => assert_eq!(first, second),
-        Err(status) => {
-            assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
-            assert!(status.message().contains("hint"), "{status}");
-        }
-    }
-}
-
-#[tokio::test]
-async fn an_update_command_refuses_nothing_it_can_do() {
-    let (_data, _server, mut client) = fixture().await;
-    assert!(client.update("CREATE TABLE t (a BIGINT)").await.unwrap() <= 0, "DDL changes no rows");
-    // A query sent as an update: a count or a clear refusal, as the server likes.
-    let command = CommandStatementUpdate { query: "SELECT 1".into(), transaction_id: None };
-    if let Err(status) = client.put(command, Vec::new()).await {
-        refused("a query as an update", Err::<(), _>(status));
-    }
-    let status = client.update("INSERT INTO nowhere VALUES (1)").await.unwrap_err();
-    assert!(matches!(status.code(), Code::NotFound | Code::InvalidArgument), "{status}");
-}
-
-async fn wait_for_state(client: &mut Client, query_id: &str, wanted: &str) {
-    let sql = format!("SELECT state FROM system.queries WHERE query_id = '{query_id}'");
-    let deadline = Instant::now() + Duration::from_secs(10);
-    loop {
-        let rows = client.query(&sql).await.unwrap().rows();
-        if rows.iter().any(|row| row[0].eq_ignore_ascii_case(wanted)) {
-            return;
-        }
-        assert!(Instant::now() < deadline, "query {query_id} is {rows:?}, not {wanted}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
-
-fn query_id(info: &arrow_flight::FlightInfo) -> String {
-    let metadata: serde_json::Value = serde_json::from_slice(&info.app_metadata).expect("JSON in app_metadata");
-    metadata["query_id"].as_str().expect("a query_id").to_owned()
-}
-
-#[tokio::test]
-async fn a_dropped_stream_cancels_its_query() {
-    let (_data, server, mut client) = fixture().await;
-    let mut observer = server.client().await;
-    let info = client.statement(LONG).await.unwrap();
-    let id = query_id(&info);
-    let ticket = info.endpoint[0].ticket.clone().unwrap();
-    let mut stream = client.raw.do_get(ticket).await.unwrap().into_inner();
-    for _ in 0..3 {
-        stream.next().await.unwrap().unwrap();
-    }
-    wait_for_state(&mut observer, &id, "Running").await;
-    drop(stream);
-    wait_for_state(&mut observer, &id, "Cancelled").await;
-    // And before the first batch: an aggregate that takes long gives nothing until its end.
-    let slow = "SELECT count(*) FROM range(1000000) a CROSS JOIN range(1000000) b WHERE a.value * b.value % 7 = 3";
-    let info = client.statement(slow).await.unwrap();
-    let id = query_id(&info);
-    let ticket = info.endpoint[0].ticket.clone().unwrap();
-    let read = client.fetch(ticket);
-    assert!(tokio::time::timeout(Duration::from_millis(500), read).await.is_err(), "too quick to be cancelled");
-    wait_for_state(&mut observer, &id, "Cancelled").await;
-}
-
-#[tokio::test]
-async fn cancel_flight_info_stops_a_query() {
-    let (_data, server, mut client) = fixture().await;
-    let mut observer = server.client().await;
-    let info = client.statement(LONG).await.unwrap();
-    let id = query_id(&info);
-    let ticket = info.endpoint[0].ticket.clone().unwrap();
-    let mut stream = client.raw.do_get(ticket).await.unwrap().into_inner();
-    stream.next().await.unwrap().unwrap();
-    // By the connection that owns it: another one has no say when sessions are told apart by connection.
-    let request = arrow_flight::CancelFlightInfoRequest::new(info);
-    client.action("CancelFlightInfo", request.encode_to_vec()).await.unwrap();
-    let end = tokio::time::timeout(Duration::from_secs(10), async {
-        loop {
-            match stream.next().await {
-                None => return None,
-                Some(Err(status)) => return Some(status),
-                Some(Ok(_)) => {}
-            }
-        }
-    });
-    let status = end.await.expect("the stream ends").expect("a cancelled stream ends with a status, not as if complete");
-    assert_eq!(status.code(), Code::Cancelled, "{status}");
-    wait_for_state(&mut observer, &id, "Cancelled").await;
-}
-
-#[tokio::test]
-async fn a_failed_query_is_recorded() {
-    let (_data, server, mut client) = fixture().await;
-    let mut observer = server.client().await;
-    let info = client.statement("SELECT 10 / (value - 5) AS q FROM range(10)").await.unwrap();
-    let id = query_id(&info);
-    let status = client.fetch(info.endpoint[0].ticket.clone().unwrap()).await.unwrap_err();
-    assert_eq!(status.code(), Code::InvalidArgument, "{status}");
-    assert!(status.message().to_lowercase().contains("divi"), "{status}");
-    wait_for_state(&mut observer, &id, "Failed").await;
-    let info = client.statement("SELECT 1").await.unwrap();
-    let id = query_id(&info);
-    client.read(info).await.unwrap();
-    wait_for_state(&mut observer, &id, "Finished").await;
-}
-
-#[tokio::test]
-async fn a_corrupt_file_fails_its_query_alone() {
-    let (data, server, mut client) = fixture().await;
-    std::fs::write(data.path().join("broken.parquet"), b"PAR1 this is no parquet file PAR1").unwrap();
-    std::fs::write(data.path().join("good.csv"), "a,b\n1,x\n2,y\n").unwrap();
-    let status = match client.query("SELECT * FROM broken").await {
-        Ok(_) => panic!("a corrupt file gave rows"),
-        Err(status) => status,
-    };
-    assert!(status.message().contains("broken.parquet"), "the error names the file: {status}");
-    assert_eq!(client.query("SELECT * FROM good ORDER BY a").await.unwrap().rows(), [["1", "x"], ["2", "y"]]);
-    let tables = client.command(CommandGetTables { include_schema: true, ..Default::default() }).await.unwrap();
-    assert!(tables.rows().iter().any(|row| row[2] == "good"), "the listing works beside a corrupt file");
-    answers(&server).await;
 }

@@ -3,7 +3,12 @@
 //! Nothing here links a crate of ours, so what passes here passes for any client. `TRIREME_BIN` names the server binary;
 //! without it the one next to this test's target folder is used.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 #![allow(clippy::cast_possible_truncation, reason = "numbers in tests are small")]
 
 mod client;
@@ -15,6 +20,7 @@ mod flight;
 mod metadata;
 mod prepared;
 mod recovery;
+mod results;
 mod serve;
 mod sessions;
 mod slt;

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BooleanArray, Date32Array, Decimal128Array, DictionaryArray, Float64Array, Int32Array, Int64Array, NullArray,
-    RecordBatch, StringArray, TimestampMicrosecondArray,
+    ArrayRef, BooleanArray, Date32Array, Decimal128Array, DictionaryArray, Float64Array, Int32Array, Int64Array,
+    NullArray, RecordBatch, StringArray, TimestampMicrosecondArray,
 };
 use arrow::datatypes::Int32Type;
 use tonic::Code;
@@ -16,14 +16,23 @@ async fn fixture() -> (tempfile::TempDir, Server, Client) {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path());
     let mut client = server.client().await;
-    client.query("CREATE TABLE t (a BIGINT, s VARCHAR, d DECIMAL(10, 2), day DATE)").await.unwrap();
-    client.query("INSERT INTO t VALUES (1, 'one', 1.50, DATE '2024-01-01'), (2, 'two', 2.50, DATE '2024-01-02')").await.unwrap();
+    client
+        .query("CREATE TABLE t (a BIGINT, s VARCHAR, d DECIMAL(10, 2), day DATE)")
+        .await
+        .unwrap();
+    client
+        .query("INSERT INTO t VALUES (1, 'one', 1.50, DATE '2024-01-01'), (2, 'two', 2.50, DATE '2024-01-02')")
+        .await
+        .unwrap();
     (data, server, client)
 }
 
 /// Columns named by position, as drivers send them.
 fn row(columns: Vec<ArrayRef>) -> RecordBatch {
-    let named = columns.into_iter().enumerate().map(|(i, column)| (format!("{}", i + 1), column, true));
+    let named = columns
+        .into_iter()
+        .enumerate()
+        .map(|(i, column)| (format!("{}", i + 1), column, true));
     RecordBatch::try_from_iter_with_nullable(named).unwrap()
 }
 
@@ -47,23 +56,51 @@ async fn parameters_are_described() {
         ("SELECT a FROM t LIMIT $1", 1),
         ("SELECT $1", 1),
     ] {
-        let prepared = client.prepare(sql).await.unwrap_or_else(|status| panic!("{sql}: {status}"));
-        assert_eq!(prepared.parameter_schema.fields().len(), count, "{sql}: {:?}", prepared.parameter_schema);
+        let prepared = client
+            .prepare(sql)
+            .await
+            .unwrap_or_else(|status| panic!("{sql}: {status}"));
+        assert_eq!(
+            prepared.parameter_schema.fields().len(),
+            count,
+            "{sql}: {:?}",
+            prepared.parameter_schema
+        );
         client.close(&prepared).await.unwrap();
     }
     let typed = client.prepare("SELECT a FROM t WHERE a = $1 AND s = $2").await.unwrap();
-    let types: Vec<_> = typed.parameter_schema.fields().iter().map(|f| f.data_type().clone()).collect();
-    assert_eq!(types, [arrow::datatypes::DataType::Int64, arrow::datatypes::DataType::Utf8]);
+    let types: Vec<_> = typed
+        .parameter_schema
+        .fields()
+        .iter()
+        .map(|f| f.data_type().clone())
+        .collect();
+    assert_eq!(
+        types,
+        [arrow::datatypes::DataType::Int64, arrow::datatypes::DataType::Utf8]
+    );
 }
 
 /// Drivers tell a query from a change by the dataset schema alone.
 #[tokio::test]
 async fn only_queries_have_a_dataset_schema() {
     let (_data, _server, mut client) = fixture().await;
-    for sql in ["SELECT a, s FROM t", "SHOW TABLES", "EXPLAIN SELECT 1", "VALUES (1)", "WITH x AS (SELECT 1) SELECT * FROM x"] {
-        let prepared = client.prepare(sql).await.unwrap_or_else(|status| panic!("{sql}: {status}"));
+    for sql in [
+        "SELECT a, s FROM t",
+        "SHOW TABLES",
+        "EXPLAIN SELECT 1",
+        "VALUES (1)",
+        "WITH x AS (SELECT 1) SELECT * FROM x",
+    ] {
+        let prepared = client
+            .prepare(sql)
+            .await
+            .unwrap_or_else(|status| panic!("{sql}: {status}"));
         assert!(!prepared.dataset_schema.fields().is_empty(), "{sql} is a query");
-        let answer = client.execute(&prepared).await.unwrap_or_else(|status| panic!("{sql}: {status}"));
+        let answer = client
+            .execute(&prepared)
+            .await
+            .unwrap_or_else(|status| panic!("{sql}: {status}"));
         crate::client::check_same(&prepared.dataset_schema, &answer.schema);
     }
     for sql in [
@@ -75,10 +112,21 @@ async fn only_queries_have_a_dataset_schema() {
         "DROP TABLE t",
         "SET datafusion.execution.batch_size = 1000",
     ] {
-        let prepared = client.prepare(sql).await.unwrap_or_else(|status| panic!("{sql}: {status}"));
-        assert!(prepared.dataset_schema.fields().is_empty(), "{sql} is no query: {:?}", prepared.dataset_schema);
+        let prepared = client
+            .prepare(sql)
+            .await
+            .unwrap_or_else(|status| panic!("{sql}: {status}"));
+        assert!(
+            prepared.dataset_schema.fields().is_empty(),
+            "{sql} is no query: {:?}",
+            prepared.dataset_schema
+        );
     }
-    assert_eq!(client.number("SELECT count(*) FROM t").await, 2, "to prepare is not to run");
+    assert_eq!(
+        client.number("SELECT count(*) FROM t").await,
+        2,
+        "to prepare is not to run"
+    );
 }
 
 #[tokio::test]
@@ -87,20 +135,47 @@ async fn queries_run_with_parameters() {
     for sql in ["SELECT s FROM t WHERE a = $1", "SELECT s FROM t WHERE a = ?"] {
         let mut prepared = client.prepare(sql).await.unwrap();
         for (value, wanted) in [(1, "one"), (2, "two"), (1, "one")] {
-            client.bind(&mut prepared, &row(vec![int64(vec![value])])).await.unwrap();
-            assert_eq!(client.execute(&prepared).await.unwrap().rows(), [[wanted]], "{sql} with {value}");
+            client
+                .bind(&mut prepared, &row(vec![int64(vec![value])]))
+                .await
+                .unwrap();
+            assert_eq!(
+                client.execute(&prepared).await.unwrap().rows(),
+                [[wanted]],
+                "{sql} with {value}"
+            );
         }
         client.bind(&mut prepared, &row(vec![int64(vec![99])])).await.unwrap();
         assert!(client.execute(&prepared).await.unwrap().rows().is_empty());
         client.close(&prepared).await.unwrap();
     }
     let types: Vec<(&str, ArrayRef, &str)> = vec![
-        ("SELECT CAST($1 AS DOUBLE) AS v", Arc::new(Float64Array::from(vec![1.5])), "1.5"),
-        ("SELECT CAST($1 AS BOOLEAN) AS v", Arc::new(BooleanArray::from(vec![true])), "true"),
-        ("SELECT CAST($1 AS DATE) AS v", Arc::new(Date32Array::from(vec![19723])), "2024-01-01"),
-        ("SELECT a FROM t WHERE day = $1", Arc::new(Date32Array::from(vec![19723])), "1"),
+        (
+            "SELECT CAST($1 AS DOUBLE) AS v",
+            Arc::new(Float64Array::from(vec![1.5])),
+            "1.5",
+        ),
+        (
+            "SELECT CAST($1 AS BOOLEAN) AS v",
+            Arc::new(BooleanArray::from(vec![true])),
+            "true",
+        ),
+        (
+            "SELECT CAST($1 AS DATE) AS v",
+            Arc::new(Date32Array::from(vec![19723])),
+            "2024-01-01",
+        ),
+        (
+            "SELECT a FROM t WHERE day = $1",
+            Arc::new(Date32Array::from(vec![19723])),
+            "1",
+        ),
         ("SELECT a FROM t WHERE a = $1", Arc::new(Int32Array::from(vec![2])), "2"),
-        ("SELECT a FROM t WHERE s = $1", Arc::new(StringArray::from(vec!["two"])), "2"),
+        (
+            "SELECT a FROM t WHERE s = $1",
+            Arc::new(StringArray::from(vec!["two"])),
+            "2",
+        ),
         (
             "SELECT a FROM t WHERE s = $1",
             Arc::new(DictionaryArray::<Int32Type>::from_iter([Some("two")])),
@@ -108,19 +183,37 @@ async fn queries_run_with_parameters() {
         ),
         (
             "SELECT a FROM t WHERE d = $1",
-            Arc::new(Decimal128Array::from(vec![250]).with_precision_and_scale(10, 2).unwrap()),
+            Arc::new(
+                Decimal128Array::from(vec![250])
+                    .with_precision_and_scale(10, 2)
+                    .unwrap(),
+            ),
             "2",
         ),
-        ("SELECT CAST($1 AS TIMESTAMP) AS v", Arc::new(TimestampMicrosecondArray::from(vec![0])), "1970-01-01T00:00:00"),
+        (
+            "SELECT CAST($1 AS TIMESTAMP) AS v",
+            Arc::new(TimestampMicrosecondArray::from(vec![0])),
+            "1970-01-01T00:00:00",
+        ),
         ("SELECT CAST($1 AS BIGINT) AS v", Arc::new(NullArray::new(1)), "NULL"),
         ("SELECT CAST($1 AS BIGINT) AS v", int64(vec![None::<i64>]), "NULL"),
-        ("SELECT $1 AS v", Arc::new(StringArray::from(vec!["naïve – 雪"])), "naïve – 雪"),
+        (
+            "SELECT $1 AS v",
+            Arc::new(StringArray::from(vec!["naïve – 雪"])),
+            "naïve – 雪",
+        ),
     ];
     for (sql, value, wanted) in types {
         let mut prepared = client.prepare(sql).await.unwrap();
         let shown = format!("{sql} with {}", value.data_type());
-        client.bind(&mut prepared, &row(vec![value])).await.unwrap_or_else(|status| panic!("{shown}: {status}"));
-        let answer = client.execute(&prepared).await.unwrap_or_else(|status| panic!("{shown}: {status}"));
+        client
+            .bind(&mut prepared, &row(vec![value]))
+            .await
+            .unwrap_or_else(|status| panic!("{shown}: {status}"));
+        let answer = client
+            .execute(&prepared)
+            .await
+            .unwrap_or_else(|status| panic!("{shown}: {status}"));
         assert_eq!(answer.rows(), [[wanted]], "{shown}");
     }
 }
@@ -130,7 +223,10 @@ async fn queries_run_with_parameters() {
 async fn several_rows_bound_to_a_query() {
     let (_data, _server, mut client) = fixture().await;
     let mut prepared = client.prepare("SELECT CAST($1 AS BIGINT) * 10 AS v").await.unwrap();
-    client.bind(&mut prepared, &row(vec![int64(vec![Some(1), Some(2), None, Some(4)])])).await.unwrap();
+    client
+        .bind(&mut prepared, &row(vec![int64(vec![Some(1), Some(2), None, Some(4)])]))
+        .await
+        .unwrap();
     let answer = client.execute(&prepared).await.unwrap();
     assert_eq!(answer.rows(), [["10"], ["20"], ["NULL"], ["40"]]);
 }
@@ -141,7 +237,11 @@ async fn changes_run_once_for_every_row() {
     let prepared = client.prepare("INSERT INTO t (a, s) VALUES (?, ?)").await.unwrap();
     let values = row(vec![
         int64((10..110).collect::<Vec<i64>>()),
-        Arc::new((10..110).map(|n| (n % 3 > 0).then(|| format!("n{n}"))).collect::<StringArray>()),
+        Arc::new(
+            (10..110)
+                .map(|n| (n % 3 > 0).then(|| format!("n{n}")))
+                .collect::<StringArray>(),
+        ),
     ]);
     assert_eq!(client.execute_update(&prepared, Some(&values)).await.unwrap(), 100);
     assert_eq!(client.number("SELECT count(*) FROM t WHERE a >= 10").await, 100);
@@ -150,7 +250,13 @@ async fn changes_run_once_for_every_row() {
     let values = row(vec![int64(vec![500]), Arc::new(StringArray::from(vec!["x"]))]);
     assert_eq!(client.execute_update(&prepared, Some(&values)).await.unwrap(), 1);
     let delete = client.prepare("DELETE FROM t WHERE a = $1").await.unwrap();
-    assert_eq!(client.execute_update(&delete, Some(&row(vec![int64(vec![500, 10, 11, 12_345])]))).await.unwrap(), 3);
+    assert_eq!(
+        client
+            .execute_update(&delete, Some(&row(vec![int64(vec![500, 10, 11, 12_345])])))
+            .await
+            .unwrap(),
+        3
+    );
     let plain = client.prepare("INSERT INTO t (a) VALUES (7)").await.unwrap();
     assert_eq!(client.execute_update(&plain, None).await.unwrap(), 1);
     assert_eq!(client.execute_update(&plain, None).await.unwrap(), 1);
@@ -173,12 +279,21 @@ async fn changes_run_through_the_query_path_too() {
 async fn misuse_is_refused() {
     let (_data, server, mut client) = fixture().await;
     let refuses = |what: &str, status: tonic::Status| {
-        assert!(matches!(status.code(), Code::InvalidArgument | Code::NotFound), "{what}: {status}");
+        assert!(
+            matches!(status.code(), Code::InvalidArgument | Code::NotFound),
+            "{what}: {status}"
+        );
     };
-    refuses("unknown table", client.prepare("SELECT * FROM nowhere WHERE a = $1").await.unwrap_err());
+    refuses(
+        "unknown table",
+        client.prepare("SELECT * FROM nowhere WHERE a = $1").await.unwrap_err(),
+    );
     refuses("syntax", client.prepare("SELEC 1").await.unwrap_err());
     refuses("empty", client.prepare("").await.unwrap_err());
-    refuses("two statements", client.prepare("SELECT 1; SELECT 2").await.unwrap_err());
+    refuses(
+        "two statements",
+        client.prepare("SELECT 1; SELECT 2").await.unwrap_err(),
+    );
 
     let mut prepared = client.prepare("SELECT a FROM t WHERE a = $1 AND s = $2").await.unwrap();
     refuses("nothing bound", client.execute(&prepared).await.unwrap_err());
@@ -188,7 +303,10 @@ async fn misuse_is_refused() {
         Err(status) => Err(status),
     };
     refuses("too few parameters", failure.unwrap_err());
-    let wrong = row(vec![Arc::new(StringArray::from(vec!["no number"])), Arc::new(StringArray::from(vec!["x"]))]);
+    let wrong = row(vec![
+        Arc::new(StringArray::from(vec!["no number"])),
+        Arc::new(StringArray::from(vec!["x"])),
+    ]);
     let failure = match client.bind(&mut prepared, &wrong).await {
         Ok(()) => client.execute(&prepared).await.map(drop),
         Err(status) => Err(status),
@@ -211,7 +329,11 @@ async fn a_plan_does_not_outlive_its_table() {
     let prepared = client.prepare("SELECT count(*) AS n FROM t").await.unwrap();
     assert_eq!(client.execute(&prepared).await.unwrap().rows(), [["2"]]);
     client.query("INSERT INTO t (a) VALUES (3)").await.unwrap();
-    assert_eq!(client.execute(&prepared).await.unwrap().rows(), [["3"]], "the new row is seen");
+    assert_eq!(
+        client.execute(&prepared).await.unwrap().rows(),
+        [["3"]],
+        "the new row is seen"
+    );
     client.query("DROP TABLE t").await.unwrap();
     assert!(client.execute(&prepared).await.is_err(), "the table is gone");
 }

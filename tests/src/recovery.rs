@@ -8,12 +8,19 @@ use crate::server::{Server, serve_and_wait};
 
 async fn run(client: &mut Client, statements: &[&str]) {
     for sql in statements {
-        client.query(sql).await.unwrap_or_else(|status| panic!("{sql}: {status}"));
+        client
+            .query(sql)
+            .await
+            .unwrap_or_else(|status| panic!("{sql}: {status}"));
     }
 }
 
 async fn rows(client: &mut Client, sql: &str) -> Vec<Vec<String>> {
-    client.query(sql).await.unwrap_or_else(|status| panic!("{sql}: {status}")).rows()
+    client
+        .query(sql)
+        .await
+        .unwrap_or_else(|status| panic!("{sql}: {status}"))
+        .rows()
 }
 
 /// Rows in one INSERT: a table that holds another multiple was torn.
@@ -43,12 +50,21 @@ async fn definitions_survive_a_crash() {
     server.kill();
     let server = Server::start(data.path());
     let mut client = server.client().await;
-    assert_eq!(rows(&mut client, "SELECT * FROM sales.region ORDER BY id").await, [["1", "north"], ["2", "south"]]);
-    assert_eq!(rows(&mut client, "SELECT count(*), sum(b) FROM v").await, [["50", "2450"]]);
+    assert_eq!(
+        rows(&mut client, "SELECT * FROM sales.region ORDER BY id").await,
+        [["1", "north"], ["2", "south"]]
+    );
+    assert_eq!(
+        rows(&mut client, "SELECT count(*), sum(b) FROM v").await,
+        [["50", "2450"]]
+    );
     assert_eq!(rows(&mut client, "SELECT * FROM e").await, [["1", "x"]]);
     assert_eq!(rows(&mut client, "SELECT * FROM plain").await, [["1", "x"]]);
     assert!(client.query("SELECT * FROM gone").await.is_err());
-    let keys = arrow_flight::sql::CommandGetPrimaryKeys { table: "region".into(), ..Default::default() };
+    let keys = arrow_flight::sql::CommandGetPrimaryKeys {
+        table: "region".into(),
+        ..Default::default()
+    };
     assert_eq!(client.command(keys).await.unwrap().rows().len(), 1, "keys survive too");
 }
 
@@ -65,7 +81,11 @@ async fn a_crash_amid_inserts() {
         }
         let inserts = tokio::spawn(async move {
             let mut done = 0;
-            while client.query(&format!("INSERT INTO t SELECT value FROM range({ROWS})")).await.is_ok() {
+            while client
+                .query(&format!("INSERT INTO t SELECT value FROM range({ROWS})"))
+                .await
+                .is_ok()
+            {
                 done += 1;
             }
             done
@@ -78,7 +98,10 @@ async fn a_crash_amid_inserts() {
         let found = server.client().await.number("SELECT count(*) FROM t").await;
         assert_eq!(found % ROWS, 0, "an INSERT was torn");
         // The one in flight may have been written before its answer was lost.
-        assert!(found == acknowledged * ROWS || found == (acknowledged + 1) * ROWS, "{found} of {acknowledged} × {ROWS}");
+        assert!(
+            found == acknowledged * ROWS || found == (acknowledged + 1) * ROWS,
+            "{found} of {acknowledged} × {ROWS}"
+        );
         acknowledged = found / ROWS;
     }
     assert!(acknowledged > 0, "no INSERT got through");
@@ -113,7 +136,11 @@ async fn a_crash_amid_create_table_as() {
         let server = Server::start(data.path());
         let mut client = server.client().await;
         for name in 0..names {
-            assert_eq!(client.number(&format!("SELECT count(*) FROM c{name}")).await, 50_000, "c{name} was acknowledged");
+            assert_eq!(
+                client.number(&format!("SELECT count(*) FROM c{name}")).await,
+                50_000,
+                "c{name} was acknowledged"
+            );
         }
         // The one in flight: whole, or not there at all.
         if let Ok(answer) = client.query(&format!("SELECT count(*) FROM c{names}")).await {
@@ -121,7 +148,11 @@ async fn a_crash_amid_create_table_as() {
             names += 1;
         }
         if let Ok(answer) = client.query("SELECT count(*), count(DISTINCT a) FROM r").await {
-            assert_eq!(answer.rows(), [["1000", "1"]], "a replaced table is the old one or the new one");
+            assert_eq!(
+                answer.rows(),
+                [["1000", "1"]],
+                "a replaced table is the old one or the new one"
+            );
         }
     }
     assert!(names > 0, "no CREATE TABLE got through");
@@ -133,7 +164,15 @@ async fn leftovers_are_removed() {
     let data = tempfile::tempdir().unwrap();
     let mut server = Server::start(data.path());
     let mut client = server.client().await;
-    run(&mut client, &["CREATE TABLE t AS SELECT 1 AS a", "CREATE TABLE u AS SELECT 2 AS a", "DROP TABLE u"]).await;
+    run(
+        &mut client,
+        &[
+            "CREATE TABLE t AS SELECT 1 AS a",
+            "CREATE TABLE u AS SELECT 2 AS a",
+            "DROP TABLE u",
+        ],
+    )
+    .await;
     server.kill();
     let tables = data.path().join(".trireme/tables");
     let orphan = tables.join("00000000-0000-4000-8000-000000000000");
@@ -182,7 +221,11 @@ async fn sigterm_has_a_deadline() {
     let status = running.await.unwrap().expect_err("the straggler is cancelled");
     assert!(!status.message().contains("panicked"), "{status}");
     server.wait(Duration::from_secs(15));
-    assert!(begin.elapsed() < Duration::from_secs(8), "the deadline of 1 s took {:?}", begin.elapsed());
+    assert!(
+        begin.elapsed() < Duration::from_secs(8),
+        "the deadline of 1 s took {:?}",
+        begin.elapsed()
+    );
 }
 
 #[tokio::test]
@@ -208,7 +251,10 @@ async fn a_newer_data_format_is_refused() {
     let output = serve_and_wait(&["--data", data_arg, "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]);
     assert_eq!(output.status.code(), Some(2), "{output:?}");
     let line = one_line(&output.stderr, "9001");
-    assert!(line.replace("9001", "").contains('1'), "both versions are named: {line}");
+    assert!(
+        line.replace("9001", "").contains('1'),
+        "both versions are named: {line}"
+    );
 }
 
 /// The one line on standard error, which names `what`.

@@ -60,8 +60,12 @@ fn bad_settings() {
     refused(&["--listen", "nonsense"], "nonsense");
     let output = command().args(["serve", "--no-such-flag"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
-    let output =
-        command().args(["serve"]).args(LISTEN).env("TRIREME_EXEC_BATCH_ROW", "5").output().unwrap();
+    let output = command()
+        .args(["serve"])
+        .args(LISTEN)
+        .env("TRIREME_EXEC_BATCH_ROW", "5")
+        .output()
+        .unwrap();
     assert_eq!(output.status.code(), Some(2));
     one_line(&output.stderr, "TRIREME_EXEC_BATCH_ROWS");
 }

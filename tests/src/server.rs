@@ -20,7 +20,11 @@ pub(crate) fn binary() -> PathBuf {
     // target/<profile>/deps/integration-… → target/<profile>/trireme
     let test = std::env::current_exe().unwrap();
     let path = test.parent().and_then(Path::parent).unwrap().join("trireme");
-    assert!(path.exists(), "{} is not built; build it or set TRIREME_BIN", path.display());
+    assert!(
+        path.exists(),
+        "{} is not built; build it or set TRIREME_BIN",
+        path.display()
+    );
     path
 }
 
@@ -42,7 +46,11 @@ pub(crate) fn command() -> Command {
 /// Runs `trireme serve` with `args` that should make it end at once; kills it when it goes on.
 pub(crate) fn serve_and_wait(args: &[&str]) -> Output {
     let mut command = command();
-    command.arg("serve").args(args).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .arg("serve")
+        .args(args)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let deadline = Instant::now() + READY_LIMIT;
     while child.try_wait().unwrap().is_none() {
@@ -86,9 +94,8 @@ impl Server {
 
     /// A server whose HTTP speaks TLS as well: ready when both addresses take connections.
     pub(crate) fn start_tls(data: &Path, args: &[&str]) -> Self {
-        let ready = |server: &Self| {
-            TcpStream::connect(server.flight).is_ok() && TcpStream::connect(server.http).is_ok()
-        };
+        let ready =
+            |server: &Self| TcpStream::connect(server.flight).is_ok() && TcpStream::connect(server.http).is_ok();
         Self::try_start(data, args, ready).expect("a free port")
     }
 
@@ -99,10 +106,20 @@ impl Server {
         let http = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let mut command = command();
         command.arg("serve").arg("--data").arg(data);
-        command.args(["--listen", &flight.to_string(), "--http", &http.to_string()]).args(args);
-        command.stdout(File::create(&log).unwrap()).stderr(File::options().append(true).open(&log).unwrap());
+        command
+            .args(["--listen", &flight.to_string(), "--http", &http.to_string()])
+            .args(args);
+        command
+            .stdout(File::create(&log).unwrap())
+            .stderr(File::options().append(true).open(&log).unwrap());
         let child = command.spawn().unwrap();
-        let mut server = Self { child, log, flight, http, _scratch: scratch };
+        let mut server = Self {
+            child,
+            log,
+            flight,
+            http,
+            _scratch: scratch,
+        };
         let deadline = Instant::now() + READY_LIMIT;
         while !ready(&server) {
             if let Some(status) = server.child.try_wait().unwrap() {
@@ -125,7 +142,12 @@ impl Server {
     pub(crate) fn get(&self, path: &str) -> Option<(u16, String)> {
         let mut stream = TcpStream::connect_timeout(&self.http, Duration::from_secs(1)).ok()?;
         stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.http).ok()?;
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
+            self.http
+        )
+        .ok()?;
         let mut text = String::new();
         stream.read_to_string(&mut text).ok()?;
         let (head, body) = text.split_once("\r\n\r\n")?;
@@ -146,7 +168,10 @@ impl Server {
 
     /// Asks the process to drain (SIGTERM).
     pub(crate) fn terminate(&self) {
-        let sent = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
+        let sent = Command::new("kill")
+            .args(["-TERM", &self.child.id().to_string()])
+            .status()
+            .unwrap();
         assert!(sent.success());
     }
 

@@ -49,9 +49,16 @@ async fn options(client: &mut Client) -> Result<HashMap<String, SessionOptionVal
 }
 
 async fn set_option(client: &mut Client, name: &str, value: Option<&str>) -> SetSessionOptionsResult {
-    let value = SessionOptionValue { option_value: value.map(|text| OptionValue::String(text.to_owned())) };
-    let request = SessionOptions { session_options: HashMap::from([(name.to_owned(), value)]) };
-    let results = client.action("SetSessionOptions", request.encode_to_vec()).await.unwrap();
+    let value = SessionOptionValue {
+        option_value: value.map(|text| OptionValue::String(text.to_owned())),
+    };
+    let request = SessionOptions {
+        session_options: HashMap::from([(name.to_owned(), value)]),
+    };
+    let results = client
+        .action("SetSessionOptions", request.encode_to_vec())
+        .await
+        .unwrap();
     SetSessionOptionsResult::decode(results[0].clone()).unwrap()
 }
 
@@ -69,12 +76,30 @@ async fn session_options() {
         other => panic!("{name} is {other:?}"),
     };
     assert_eq!(text("schema"), "sales");
-    assert!(server.client().await.query("SELECT count(*) FROM region").await.is_err(), "another session sees it");
+    assert!(
+        server
+            .client()
+            .await
+            .query("SELECT count(*) FROM region")
+            .await
+            .is_err(),
+        "another session sees it"
+    );
     // Taken back.
     assert!(set_option(&mut client, "schema", None).await.errors.is_empty());
     assert!(client.query("SELECT count(*) FROM region").await.is_err());
-    for (name, value) in [("no_such_option", "1"), ("schema", "no_such_schema"), ("catalog", "no_such_catalog")] {
-        assert!(set_option(&mut client, name, Some(value)).await.errors.contains_key(name), "{name} = {value}");
+    for (name, value) in [
+        ("no_such_option", "1"),
+        ("schema", "no_such_schema"),
+        ("catalog", "no_such_catalog"),
+    ] {
+        assert!(
+            set_option(&mut client, name, Some(value))
+                .await
+                .errors
+                .contains_key(name),
+            "{name} = {value}"
+        );
     }
     let closed = client.action("CloseSession", Vec::new()).await.unwrap();
     CloseSessionResult::decode(closed[0].clone()).unwrap();
@@ -89,7 +114,10 @@ async fn a_statement_timeout_cancels() {
     client.query("SET trireme.statement_timeout_ms = 300").await.unwrap();
     let slow = "SELECT count(*) FROM range(1000000) a CROSS JOIN range(1000000) b WHERE a.value * b.value % 7 = 3";
     let limit = std::time::Duration::from_secs(20);
-    let status = tokio::time::timeout(limit, client.query(slow)).await.expect("it ends").unwrap_err();
+    let status = tokio::time::timeout(limit, client.query(slow))
+        .await
+        .expect("it ends")
+        .unwrap_err();
     assert!(status.message().contains("timeout"), "{status}");
     assert_eq!(client.number("SELECT 1").await, 1);
 }

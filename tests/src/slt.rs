@@ -109,10 +109,17 @@ impl AsyncDB for Connection {
     async fn run(&mut self, sql: &str) -> Result<DBOutput<ColumnType>, SqlError> {
         let failed = |text: &str| SqlError(tonic::Status::unknown(text));
         // A query of a specification never takes long: a hang, like a broken promise of the stream, names its statement.
-        let answer = tokio::time::timeout(Duration::from_secs(60), AssertUnwindSafe(self.0.query(sql)).catch_unwind());
+        let answer = tokio::time::timeout(
+            Duration::from_secs(60),
+            AssertUnwindSafe(self.0.query(sql)).catch_unwind(),
+        );
         match answer.await {
             Err(_) => Err(failed("no answer within 60 s")),
-            Ok(Err(broken)) => Err(failed(broken.downcast_ref::<String>().map_or("a stream without a batch", String::as_str))),
+            Ok(Err(broken)) => Err(failed(
+                broken
+                    .downcast_ref::<String>()
+                    .map_or("a stream without a batch", String::as_str),
+            )),
             Ok(Ok(answer)) => Ok(output(&answer.map_err(SqlError)?)),
         }
     }
@@ -130,12 +137,29 @@ impl AsyncDB for Connection {
 
 fn output(answer: &Answer) -> DBOutput<ColumnType> {
     if answer.is_update() {
-        let count = answer.batches[0].column(0).as_any().downcast_ref::<Int64Array>().expect("an Int64 count");
+        let count = answer.batches[0]
+            .column(0)
+            .as_any()
+            .downcast_ref::<Int64Array>()
+            .expect("an Int64 count");
         assert_eq!(count.len(), 1, "an update answers with one count");
-        return DBOutput::StatementComplete(if count.is_null(0) { 0 } else { count.value(0).max(0) as u64 });
+        return DBOutput::StatementComplete(if count.is_null(0) {
+            0
+        } else {
+            count.value(0).max(0) as u64
+        });
     }
-    let types = answer.schema.fields().iter().map(|field| ColumnType::of(field.data_type())).collect();
-    let rows = answer.rows().into_iter().map(|row| row.into_iter().map(visible).collect()).collect();
+    let types = answer
+        .schema
+        .fields()
+        .iter()
+        .map(|field| ColumnType::of(field.data_type()))
+        .collect();
+    let rows = answer
+        .rows()
+        .into_iter()
+        .map(|row| row.into_iter().map(visible).collect())
+        .collect();
     DBOutput::Rows { types, rows }
 }
 

@@ -6,12 +6,14 @@
 use std::sync::Arc;
 
 use datafusion::catalog::{Session, TableProvider};
-use datafusion::common::Column;
 use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{Column, DFSchema, DFSchemaRef, ScalarValue};
 use datafusion::error::Result as DataFusionResult;
 use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::Expr;
 use datafusion::logical_expr::dml::InsertOp;
+use datafusion::logical_expr::simplify::SimplifyContext;
+use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::physical_plan::ExecutionPlan;
 use deltalake::DeltaTable;
 use deltalake::delta_datafusion::planner::DeltaPlanner;
@@ -40,17 +42,22 @@ impl Catalog {
         let table = self.writable(name, "DELETE").await?;
         let before = row_count(&table);
         let table_partitions = partition_columns(&table);
+        let schema = columns(name, &table)?;
         let mut delete = table.delete().with_session_state(Arc::new(writer_session(&session)));
         if let Some(predicate) = predicate {
-            let predicate = plain(&session, predicate, "DELETE").await?;
-            delete = delete.with_predicate(exact(&table_partitions, predicate));
+            match simplified(&session, &schema, plain(&session, predicate, "DELETE").await?)? {
+                Expr::Literal(ScalarValue::Boolean(Some(true)), _) => {}
+                // False or unknown.
+                Expr::Literal(_, _) => return Ok(0),
+                predicate => delete = delete.with_predicate(exact(&table_partitions, predicate)),
+            }
         }
         let (table, metrics) = delete
             .await
             .map_err(|error| CatalogError::delta(&name.to_string(), error))?;
         let counted = metrics.num_deleted_rows.and_then(|rows| u64::try_from(rows).ok());
         Ok(counted
-            .or_else(|| Some(before? - row_count(&table)?))
+            .or_else(|| before?.checked_sub(row_count(&table)?))
             .unwrap_or_default())
     }
 
@@ -140,15 +147,43 @@ impl Catalog {
     }
 }
 
-/// The session with a planner that knows the Delta writer's own nodes.
+/// The session with a planner that knows the Delta writer's own nodes. Views of strings are off: the writer compares
+/// partition values, which are plain strings, with literals of the columns' type.
 fn writer_session(session: &SessionState) -> SessionState {
-    SessionStateBuilder::new_from_existing(session.clone())
+    let mut state = SessionStateBuilder::new_from_existing(session.clone())
         .with_query_planner(DeltaPlanner::new())
-        .build()
+        .build();
+    state
+        .config_mut()
+        .options_mut()
+        .execution
+        .parquet
+        .schema_force_view_types = false;
+    state
 }
 
-/// A predicate over partition columns alone (or over none, as `1 = NULL`) decides about whole files, and the writer takes
-/// "unknown" for "delete" there. `IS TRUE` leaves no unknown; other predicates are evaluated row by row and need none.
+/// The table's columns in plain types.
+fn columns(name: &TableName, table: &DeltaTable) -> Result<DFSchemaRef, CatalogError> {
+    let state = table
+        .snapshot()
+        .map_err(|error| CatalogError::delta(&name.to_string(), error))?;
+    Ok(Arc::new(DFSchema::try_from(state.snapshot().arrow_schema())?))
+}
+
+/// Folds constants, so that a predicate that can't be true (`x = NULL`) is seen as one: the writer would delete every row.
+fn simplified(session: &SessionState, columns: &DFSchemaRef, predicate: Expr) -> Result<Expr, CatalogError> {
+    let context = SimplifyContext::builder()
+        .with_schema(Arc::clone(columns))
+        .with_query_execution_start_time(session.execution_props().query_execution_start_time)
+        .with_config_options(Arc::clone(session.config().options()))
+        .build();
+    let simplifier = ExprSimplifier::new(context);
+    let coerced = simplifier.coerce(predicate, columns)?;
+    Ok(simplifier.simplify(coerced)?)
+}
+
+/// A predicate over partition columns alone decides about whole files, and the writer takes "unknown" for "delete" there.
+/// `IS TRUE` leaves no unknown; other predicates are evaluated row by row and need none.
 fn exact(partition_columns: &[String], predicate: Expr) -> Expr {
     let whole_files = predicate
         .column_refs()
@@ -170,6 +205,9 @@ async fn plain(session: &SessionState, expr: Expr, verb: &str) -> Result<Expr, C
         Ok(match node {
             Expr::Column(column) if column.relation.is_some() => {
                 Transformed::yes(Expr::Column(Column::from_name(column.name)))
+            }
+            Expr::Literal(ScalarValue::Utf8View(text), metadata) => {
+                Transformed::yes(Expr::Literal(ScalarValue::Utf8(text), metadata))
             }
             other => Transformed::no(other),
         })

@@ -4,6 +4,7 @@
 //! `FlightSqlService` hard-codes several methods as unimplemented and drops some results.
 
 pub mod command;
+pub mod direct;
 pub mod front;
 pub mod handlers;
 pub mod identity;
@@ -12,3 +13,4 @@ pub mod service;
 pub mod status;
 pub mod stream;
 pub mod ticket;
+pub mod wire;

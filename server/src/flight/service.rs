@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
+use arrow_flight::error::FlightError;
 use arrow_flight::flight_service_server::FlightService;
 use arrow_flight::{
     Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo, HandshakeRequest, HandshakeResponse, PollInfo, PutResult,
@@ -18,7 +19,7 @@ use super::front::Front;
 use super::handlers::{actions, metadata, prepared, put, statement};
 use super::identity::{Caller, identify};
 use super::status::status;
-use super::stream::{FlightStream, encode_one};
+use super::stream::BatchResults;
 use super::ticket::{Redeem, redeem};
 use crate::auth::Credentials;
 use crate::session::Session;
@@ -94,14 +95,31 @@ impl TriremeService {
         }
     }
 
-    async fn get(&self, caller: &Caller, ticket: &Ticket) -> Result<FlightStream, QueryError> {
+    async fn get(&self, caller: &Caller, ticket: &Ticket) -> Result<BatchResults, QueryError> {
         match redeem(ticket)? {
             Redeem::Query(query_id) => statement::fetch(&self.front, &caller.user, &query_id).await,
             Redeem::Metadata(command) => {
                 let batch = metadata::answer(&self.front, command).await?;
-                Ok(encode_one(batch, self.front.limits.batch_bytes_max, self.front.metrics.clone()))
+                Ok(BatchResults::one(batch, self.front.limits.batch_bytes_max, self.front.metrics.clone()))
             }
         }
+    }
+
+    /// DoGet, before it is encoded.
+    ///
+    /// # Errors
+    /// Whatever the caller, the ticket or the start of the query is refused for.
+    pub async fn batches(&self, request: Request<Ticket>) -> Result<BatchResults, Status> {
+        let caller = self.caller("DoGet", &request).await?;
+        let mut results = self.checked(self.get(&caller, &request.into_inner()).await)?;
+        let counter = self.clone();
+        let counted = results.batches.inspect(move |item| {
+            if let Err(FlightError::Tonic(refused)) = item {
+                counter.count(refused);
+            }
+        });
+        results.batches = Box::pin(counted);
+        Ok(results)
     }
 
     /// Checks a login; gives the bearer token for later calls. Without users, the token only names the session.
@@ -172,15 +190,8 @@ impl FlightService for TriremeService {
     }
 
     async fn do_get(&self, request: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
-        let caller = self.caller("DoGet", &request).await?;
-        let stream = self.checked(self.get(&caller, &request.into_inner()).await)?;
-        let counter = self.clone();
-        let counted = stream.inspect(move |item| {
-            if let Err(refused) = item {
-                counter.count(refused);
-            }
-        });
-        Ok(Response::new(Box::pin(counted)))
+        let results = self.batches(request).await?;
+        Ok(Response::new(results.into_flight_data()?))
     }
 
     async fn do_put(&self, request: Request<Streaming<FlightData>>) -> Result<Response<Self::DoPutStream>, Status> {

@@ -7,14 +7,14 @@ use std::task::{Context, Poll};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use arrow_flight::FlightData;
-use arrow_flight::encode::FlightDataEncoderBuilder;
 use arrow_flight::error::FlightError;
-use futures::{Stream, StreamExt, TryStreamExt};
+use futures::{Stream, StreamExt};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::Status;
 use trireme_exec::{ErrorClass, QueryError};
 
 use super::status::status;
+use super::wire::MessageEncoder;
 use crate::admission::Permit;
 use crate::engine::BatchStream;
 use crate::query::{QueryHandle, QueryState};
@@ -113,27 +113,47 @@ impl Drop for QueryStream {
     }
 }
 
-/// Encodes batches; the first message is the schema.
-pub fn encode(
-    batches: impl Stream<Item = Result<RecordBatch, FlightError>> + Send + 'static,
-    schema: SchemaRef,
-    batch_bytes_max: usize,
-    metrics: Metrics,
-) -> FlightStream {
-    let encoded = FlightDataEncoderBuilder::new().with_schema(schema).with_max_flight_data_size(batch_bytes_max).build(batches);
-    let counted = encoded.inspect_ok(move |data| {
-        metrics.bytes_sent_total.inc_by((data.data_header.len() + data.data_body.len()) as u64);
-    });
-    Box::pin(counted.map_err(to_status))
+/// Batches to send, with their schema.
+pub struct BatchResults {
+    /// Schema of every batch.
+    pub schema: SchemaRef,
+    /// The batches; at least one.
+    pub batches: Pin<Box<dyn Stream<Item = Result<RecordBatch, FlightError>> + Send>>,
+    /// Arrow data in one message.
+    pub batch_bytes_max: usize,
+    /// Where sent bytes are counted.
+    pub metrics: Metrics,
 }
 
-/// One batch as a whole stream.
-pub fn encode_one(batch: RecordBatch, batch_bytes_max: usize, metrics: Metrics) -> FlightStream {
-    let schema = batch.schema();
-    encode(futures::stream::iter([Ok(batch)]), schema, batch_bytes_max, metrics)
+impl BatchResults {
+    /// One batch as a whole result.
+    pub fn one(batch: RecordBatch, batch_bytes_max: usize, metrics: Metrics) -> Self {
+        let schema = batch.schema();
+        Self { schema, batches: Box::pin(futures::stream::iter([Ok(batch)])), batch_bytes_max, metrics }
+    }
+
+    /// The messages for tonic's codec; the first is the schema.
+    ///
+    /// # Errors
+    /// When the schema can't be encoded.
+    pub fn into_flight_data(self) -> Result<FlightStream, Status> {
+        let internal = |error: arrow::error::ArrowError| Status::internal(error.to_string());
+        let (mut encoder, schema) = MessageEncoder::new(&self.schema, self.batch_bytes_max).map_err(internal)?;
+        let first = futures::stream::iter([Ok(schema.into_flight_data())]);
+        let rest = self.batches.flat_map(move |batch| {
+            let messages = batch.map_err(to_status).and_then(|batch| encoder.encode(&batch).map_err(internal));
+            let items = match messages {
+                Ok(messages) => messages.into_iter().map(|message| Ok(message.into_flight_data())).collect(),
+                Err(error) => vec![Err(error)],
+            };
+            futures::stream::iter(items)
+        });
+        Ok(Box::pin(first.chain(rest)))
+    }
 }
 
-fn to_status(error: FlightError) -> Status {
+/// The status inside a stream's error.
+pub fn to_status(error: FlightError) -> Status {
     match error {
         FlightError::Tonic(status) => *status,
         other => Status::internal(other.to_string()),

@@ -10,7 +10,7 @@ use trireme_exec::{ErrorClass, QueryError};
 use crate::engine::local::count_schema;
 use crate::engine::{Outcome, Submit, Submitted};
 use crate::flight::front::Front;
-use crate::flight::stream::{FlightStream, QueryStream, encode, encode_one, record_end};
+use crate::flight::stream::{BatchResults, QueryStream, record_end};
 use crate::flight::ticket;
 use crate::query::{QueryHandle, QueryState};
 use crate::session::Session;
@@ -164,14 +164,14 @@ pub fn schema_bytes(schema: &Schema) -> Result<bytes::Bytes, QueryError> {
 ///
 /// # Errors
 /// When the ticket is unknown, somebody else's, or was redeemed.
-pub async fn fetch(front: &Front, user: &str, query_id: &str) -> Result<FlightStream, QueryError> {
+pub async fn fetch(front: &Front, user: &str, query_id: &str) -> Result<BatchResults, QueryError> {
     let expired = || {
         QueryError::new(ErrorClass::NotFound, "no result waits under this ticket")
             .with_hint("it expired (limits.ticket_ttl_seconds) or was never given out: run the statement again")
     };
     let query = front.queries.get(query_id).filter(|query| query.snapshot().user == user).ok_or_else(expired)?;
     if let Some(count) = front.done(query_id) {
-        return Ok(encode_one(count_batch(count)?, front.limits.batch_bytes_max, front.metrics.clone()));
+        return Ok(BatchResults::one(count_batch(count)?, front.limits.batch_bytes_max, front.metrics.clone()));
     }
     let record = query.snapshot();
     if record.state == QueryState::Cancelled {
@@ -185,7 +185,12 @@ pub async fn fetch(front: &Front, user: &str, query_id: &str) -> Result<FlightSt
     let started = start(front, &query).await;
     guard.keep();
     match started {
-        Ok((schema, batches)) => Ok(encode(batches, schema, front.limits.batch_bytes_max, front.metrics.clone())),
+        Ok((schema, batches)) => Ok(BatchResults {
+            schema,
+            batches: Box::pin(batches),
+            batch_bytes_max: front.limits.batch_bytes_max,
+            metrics: front.metrics.clone(),
+        }),
         Err(error) => {
             if query.fail(&error.to_string()) {
                 record_end(&front.metrics, &query);
