@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 use crate::error::{ErrorClass, QueryError};
+use crate::io::damaged_file;
 
 /// Batches that may wait between the plan and the network.
 const CHANNEL_BATCHES: usize = 4;
@@ -47,16 +48,26 @@ impl Drop for BatchReceiver {
     }
 }
 
+/// What becomes of each batch before it is handed over, still on the engine's threads.
+pub type Finish = Arc<dyn Fn(RecordBatch) -> Result<RecordBatch, QueryError> + Send + Sync>;
+
 /// Runs `plan` on `runtime`; `timeout` counts from now until the last batch was taken.
-pub fn run(runtime: &Handle, plan: Arc<dyn ExecutionPlan>, context: Arc<TaskContext>, timeout: Option<Duration>) -> BatchReceiver {
+pub fn run(
+    runtime: &Handle,
+    plan: Arc<dyn ExecutionPlan>,
+    context: Arc<TaskContext>,
+    timeout: Option<Duration>,
+    finish: Finish,
+) -> BatchReceiver {
     let (sender, batches) = mpsc::channel(CHANNEL_BATCHES);
     let task = runtime.spawn(async move {
-        let pump = pump(plan, context, &sender);
+        let pump = pump(Arc::clone(&plan), Arc::clone(&context), &sender, &finish);
         let outcome = match timeout {
             Some(limit) => tokio::time::timeout(limit, pump).await.unwrap_or_else(|_| Err(timed_out(limit))),
             None => pump.await,
         };
         if let Err(error) = outcome {
+            let error = name_damaged_file(error, &plan, &context).await;
             // A receiver that is gone has no use for the error.
             let _ = sender.send(Err(error)).await;
         }
@@ -73,12 +84,24 @@ async fn pump(
     plan: Arc<dyn ExecutionPlan>,
     context: Arc<TaskContext>,
     sender: &mpsc::Sender<Result<RecordBatch, QueryError>>,
+    finish: &Finish,
 ) -> Result<(), QueryError> {
     let mut stream = execute_stream(plan, context)?;
     while let Some(batch) = stream.next().await {
-        if sender.send(Ok(batch?)).await.is_err() {
+        if sender.send(Ok(finish(batch?)?)).await.is_err() {
             break;
         }
     }
     Ok(())
+}
+
+/// Readers don't say which file a damaged page stood in; a user must know it.
+async fn name_damaged_file(error: QueryError, plan: &Arc<dyn ExecutionPlan>, context: &Arc<TaskContext>) -> QueryError {
+    if error.class != ErrorClass::Corrupt || error.message.starts_with("file ") {
+        return error;
+    }
+    match damaged_file(plan, context).await {
+        Some(file) => QueryError { message: format!("file {file} can't be read"), detail: error.detail.or(Some(error.message)), ..error },
+        None => error,
+    }
 }

@@ -23,6 +23,15 @@ pub fn stored_schema(schema: &Schema) -> SchemaRef {
     advertised_schema(schema, false)
 }
 
+/// `schema` where a column may also hold NULLs when it may in `other`: several bound rows of one statement share a promise.
+pub fn with_nulls_of(schema: &SchemaRef, other: &SchemaRef) -> SchemaRef {
+    let merged = schema.fields().iter().zip(other.fields()).map(|(field, other)| {
+        let nullable = field.is_nullable() || other.is_nullable();
+        Arc::new(field.as_ref().clone().with_nullable(nullable))
+    });
+    Arc::new(Schema::new(merged.collect::<Vec<FieldRef>>()))
+}
+
 fn plain_field(field: &FieldRef, views: bool) -> FieldRef {
     let plain = plain_type(field.data_type(), views);
     Arc::new(field.as_ref().clone().with_data_type(plain))

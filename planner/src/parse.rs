@@ -4,7 +4,7 @@ use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::sqlparser::ast::{ObjectType, Statement as SqlStatement};
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
-use trireme_exec::QueryError;
+use trireme_exec::{Position, QueryError};
 
 use crate::dialect::TriremeDialect;
 
@@ -17,11 +17,16 @@ const RECURSION_LIMIT: usize = 100;
 /// Syntax errors with their position; empty text; several statements.
 pub fn parse(sql: &str) -> Result<Statement, QueryError> {
     check_chains(sql)?;
-    let mut statements = DFParserBuilder::new(sql)
+    let parsed = DFParserBuilder::new(sql)
         .with_dialect(&TriremeDialect)
         .with_recursion_limit(RECURSION_LIMIT)
-        .build()?
-        .parse_statements()?;
+        .build()
+        .and_then(|mut parser| parser.parse_statements());
+    let mut statements = parsed.map_err(|error| {
+        let error = QueryError::from(error);
+        let at_end = error.position.is_none() && error.message.ends_with("EOF");
+        error.at(at_end.then(|| end_of(sql)))
+    })?;
     let count = statements.len();
     match (statements.pop_front(), count) {
         (Some(statement), 1) => Ok(statement),
@@ -29,6 +34,13 @@ pub fn parse(sql: &str) -> Result<Statement, QueryError> {
         _ => Err(QueryError::invalid(format!("the text holds {count} statements"))
             .with_hint("send them one at a time (trisql splits scripts by itself)")),
     }
+}
+
+/// The place after the last character.
+fn end_of(sql: &str) -> Position {
+    let text = sql.trim_end();
+    let last = text.rsplit('\n').next().unwrap_or_default();
+    Position { line: text.matches('\n').count() as u64 + 1, column: last.chars().count() as u64 + 1 }
 }
 
 /// Statements shorter than this can't hold a chain that is too long.

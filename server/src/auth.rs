@@ -18,7 +18,7 @@ pub use users::{UsersError, add_user, remove_user};
 use argon2::password_hash::PasswordHashString;
 use argon2::{Argon2, PasswordVerifier};
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use parking_lot::Mutex;
 use std::fmt;
 use std::path::Path;
@@ -27,6 +27,12 @@ use std::time::{Duration, Instant};
 use tokens::Tokens;
 use tokio::sync::Semaphore;
 use users::UsersFile;
+
+/// ADBC leaves the padding out, others write it.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &base64::alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 /// A user name of clients that have two fields to fill in and a token to send.
 pub const TOKEN_USER: &str = "token";

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
@@ -78,7 +78,11 @@ pub struct QueryRecord {
 /// A live query: its record's moving parts and its switch.
 #[derive(Debug)]
 pub struct QueryHandle {
+    id: String,
+    user: String,
     record: Mutex<QueryRecord>,
+    /// Shared with the registry: queries planned and not fetched.
+    planned: Arc<AtomicUsize>,
     rows: AtomicU64,
     bytes: AtomicU64,
     cancel: CancellationToken,
@@ -86,8 +90,18 @@ pub struct QueryHandle {
 
 impl QueryHandle {
     /// Its id.
-    pub fn id(&self) -> String {
-        self.record.lock().id.clone()
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Who runs it; empty without authentication.
+    pub fn user(&self) -> &str {
+        &self.user
+    }
+
+    /// Its state now.
+    pub fn state(&self) -> QueryState {
+        self.record.lock().state
     }
 
     /// A copy of all that is known now.
@@ -101,6 +115,18 @@ impl QueryHandle {
     /// Fires when somebody cancels it.
     pub fn cancelled(&self) -> CancellationToken {
         self.cancel.clone()
+    }
+
+    fn is_live_in(&self, session_id: &str) -> bool {
+        let record = self.record.lock();
+        record.session_id == session_id && !record.state.is_terminal()
+    }
+
+    /// Command, state, and how long it ran, for the metrics.
+    pub fn outcome(&self) -> (String, QueryState, Option<Duration>) {
+        let record = self.record.lock();
+        let took = record.started.zip(record.finished).and_then(|(started, finished)| finished.duration_since(started).ok());
+        (record.command.clone(), record.state, took)
     }
 
     /// Counts what was sent.
@@ -119,6 +145,9 @@ impl QueryHandle {
         let mut record = self.record.lock();
         if record.state.is_terminal() {
             return false;
+        }
+        if record.state == QueryState::Planned && state != QueryState::Planned {
+            self.planned.fetch_sub(1, Ordering::Relaxed);
         }
         record.state = state;
         if state == QueryState::Running {
@@ -144,6 +173,7 @@ impl QueryHandle {
 #[derive(Debug)]
 pub struct QueryRegistry {
     limit: usize,
+    planned: Arc<AtomicUsize>,
     inner: Mutex<Inner>,
 }
 
@@ -159,7 +189,7 @@ const SQL_CHARS_MAX: usize = 4096;
 impl QueryRegistry {
     /// A registry of at most `limit` records; live queries are kept beyond it.
     pub fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { limit: limit.max(1), inner: Mutex::default() })
+        Arc::new(Self { limit: limit.max(1), planned: Arc::default(), inner: Mutex::default() })
     }
 
     /// Registers a new query.
@@ -179,8 +209,12 @@ impl QueryRegistry {
             bytes: 0,
             error: None,
         };
+        self.planned.fetch_add(1, Ordering::Relaxed);
         let handle = Arc::new(QueryHandle {
+            id: id.clone(),
+            user: user.to_owned(),
             record: Mutex::new(record),
+            planned: Arc::clone(&self.planned),
             rows: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             cancel: CancellationToken::new(),
@@ -200,7 +234,7 @@ impl QueryRegistry {
     /// Cancels a live query; false when there is none of this id.
     pub fn cancel(&self, id: &str) -> bool {
         let Some(handle) = self.get(id) else { return false };
-        if handle.snapshot().state.is_terminal() {
+        if handle.state().is_terminal() {
             return false;
         }
         handle.cancel.cancel();
@@ -209,15 +243,17 @@ impl QueryRegistry {
 
     /// Cancels everything that a closed session left.
     pub fn cancel_session(&self, session_id: &str) {
-        for record in self.snapshots() {
-            if record.session_id == session_id && !record.state.is_terminal() {
-                self.cancel(&record.id);
-            }
+        let live: Vec<_> = self.inner.lock().by_id.values().filter(|query| query.is_live_in(session_id)).cloned().collect();
+        for query in live {
+            self.cancel(&query.id);
         }
     }
 
     /// Ends queries that were planned longer ago than `ttl` and never fetched; gives their ids.
     pub fn expire(&self, ttl: Duration) -> Vec<String> {
+        if self.planned() == 0 {
+            return Vec::new();
+        }
         let now = SystemTime::now();
         let stale = |record: &QueryRecord| {
             record.state == QueryState::Planned && now.duration_since(record.created).is_ok_and(|age| age > ttl)
@@ -231,7 +267,7 @@ impl QueryRegistry {
 
     /// Queries planned and not fetched.
     pub fn planned(&self) -> usize {
-        self.snapshots().iter().filter(|record| record.state == QueryState::Planned).count()
+        self.planned.load(Ordering::Relaxed)
     }
 
     /// All records, oldest first.
@@ -266,7 +302,7 @@ mod tests {
         let registry = QueryRegistry::new(10);
         let query = registry.register("s", "", "SELECT 1");
         assert!(query.advance(QueryState::Running));
-        assert!(registry.cancel(&query.id()));
+        assert!(registry.cancel(query.id()));
         assert!(!query.advance(QueryState::Finished));
         assert!(!query.fail("late"));
         assert_eq!(query.snapshot().state, QueryState::Cancelled);
@@ -280,6 +316,6 @@ mod tests {
             registry.register("s", "", "x").advance(QueryState::Finished);
         }
         assert!(registry.snapshots().len() <= 4);
-        assert!(registry.get(&live.id()).is_some());
+        assert!(registry.get(live.id()).is_some());
     }
 }

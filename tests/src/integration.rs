@@ -24,3 +24,4 @@ mod results;
 mod serve;
 mod sessions;
 mod slt;
+mod tidy;

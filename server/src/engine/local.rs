@@ -7,9 +7,10 @@ use std::time::Duration;
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, UInt64Type};
 use async_trait::async_trait;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::execution::{SessionState, TaskContext};
 use datafusion::logical_expr::dml::CopyTo;
-use datafusion::logical_expr::{DmlStatement, LogicalPlan};
+use datafusion::logical_expr::{DmlStatement, Expr, LogicalPlan, Volatility};
 use datafusion::physical_plan::ExecutionPlan;
 use futures::StreamExt;
 use parking_lot::Mutex;
@@ -66,35 +67,31 @@ impl LocalEngine {
         engine
     }
 
-    /// The session's state with its clock set to now.
-    fn state(&self, spec: &SessionSpec) -> Result<SessionState, QueryError> {
+    /// The session's state. Its clock is not set: see [`with_clock`].
+    fn state(&self, spec: &SessionSpec) -> Result<Arc<SessionState>, QueryError> {
         let key = SessionSpec { session_id: String::new(), user: String::new(), ..spec.clone() };
-        let cached = match self.states.get(&key) {
-            Some(state) => state,
-            None => {
-                let mut state = session::session_state(&self.base, &spec.schema, &spec.settings)?;
-                state.config_mut().set_extension(Arc::new(key.clone()));
-                let state = Arc::new(state);
-                self.states.insert(key, Arc::clone(&state));
-                state
-            }
-        };
-        let mut state = cached.as_ref().clone();
-        state.mark_start_execution();
+        if let Some(state) = self.states.get(&key) {
+            return Ok(state);
+        }
+        let mut state = session::session_state(&self.base, &spec.schema, &spec.settings)?;
+        state.config_mut().set_extension(Arc::new(key.clone()));
+        let state = Arc::new(state);
+        self.states.insert(key, Arc::clone(&state));
         Ok(state)
     }
 
-    async fn submit_rows(&self, state: &SessionState, request: &Submit, command: String, plan: LogicalPlan) -> Result<Submitted, QueryError> {
+    async fn submit_rows(&self, state: &Arc<SessionState>, request: &Submit, command: String, plan: LogicalPlan) -> Result<Submitted, QueryError> {
         let bound = match request.parameters.as_slice() {
             [] => vec![plan],
             batches => parameters::bind_rows(&plan, batches)?,
         };
         let mut plans = Vec::with_capacity(bound.len());
-        let mut schema = None;
+        let mut schema: Option<SchemaRef> = None;
         for plan in &bound {
             parameters::require_bound(plan)?;
             let analyzed = analyze(state, plan)?;
-            schema.get_or_insert_with(|| output::advertised_schema(analyzed.schema().as_arrow(), request.session.string_views));
+            let own = output::advertised_schema(analyzed.schema().as_arrow(), request.session.string_views);
+            schema = Some(schema.map_or(Arc::clone(&own), |all| output::with_nulls_of(&all, &own)));
             plans.push(physical_plan(state, analyzed).await?);
         }
         let Some(schema) = schema else {
@@ -107,7 +104,10 @@ impl LocalEngine {
 
     fn task_context(&self, state: &SessionState, query_id: &str) -> Arc<TaskContext> {
         let (env, _pool) = self.runtime.for_query();
-        Arc::new(TaskContext::from(state).with_runtime(env).with_task_id(query_id.to_owned()))
+        // The function tables serve plans that come serialised; copying them would cost more than a small query.
+        let (scalar, higher, aggregate, window) = (HashMap::new(), HashMap::new(), HashMap::new(), HashMap::new());
+        let config = state.config().clone();
+        Arc::new(TaskContext::new(Some(query_id.to_owned()), state.session_id().to_owned(), config, scalar, higher, aggregate, window, env))
     }
 
     /// Runs a plan whose result is a `count` column.
@@ -118,11 +118,13 @@ impl LocalEngine {
         };
         let physical = state.create_physical_plan(&plan).await?;
         let context = self.task_context(state, &request.query_id);
-        let mut batches = driver::run(&self.workers, physical, context, timeout(&request.session));
+        let mut batches = driver::run(&self.workers, physical, context, timeout(&request.session), Arc::new(Ok));
         let mut count = 0;
         while let Some(batch) = batches.next().await {
             count += batch_count(&batch?);
         }
+        // COPY may have written files that are tables.
+        self.catalog.refresh();
         Ok(count)
     }
 
@@ -205,12 +207,46 @@ fn analyze(state: &SessionState, plan: &LogicalPlan) -> Result<LogicalPlan, Quer
 }
 
 /// The physical plan of an analyzed one.
-async fn physical_plan(state: &SessionState, analyzed: LogicalPlan) -> Result<Arc<dyn ExecutionPlan>, QueryError> {
+async fn physical_plan(state: &Arc<SessionState>, analyzed: LogicalPlan) -> Result<Arc<dyn ExecutionPlan>, QueryError> {
+    let clocked;
+    let state = if reads_clock(&analyzed)? {
+        clocked = with_clock(state);
+        &clocked
+    } else {
+        state.as_ref()
+    };
     if matches!(analyzed, LogicalPlan::Explain(_)) {
         return Ok(state.create_physical_plan(&analyzed).await?);
     }
     let optimized = state.optimizer().optimize(analyzed, state, |_, _| {})?;
     Ok(state.query_planner().create_physical_plan(&optimized, state).await?)
+}
+
+/// A copy of the state whose clock is set to now. Copying costs more than planning a small query, so only statements that
+/// may read the clock get one.
+fn with_clock(state: &SessionState) -> SessionState {
+    let mut state = state.clone();
+    state.mark_start_execution();
+    state
+}
+
+/// True when the plan calls a function whose value is fixed per statement, as `now()` is.
+fn reads_clock(plan: &LogicalPlan) -> Result<bool, QueryError> {
+    if matches!(plan, LogicalPlan::Explain(_) | LogicalPlan::Analyze(_)) {
+        return Ok(true);
+    }
+    let mut found = false;
+    plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expr| {
+            expr.apply(|inner| {
+                if let Expr::ScalarFunction(call) = inner {
+                    found |= call.func.signature().volatility == Volatility::Stable;
+                }
+                Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+            })
+        })
+    })?;
+    Ok(found)
 }
 
 fn clamp_count(rows: u64) -> i64 {
@@ -307,7 +343,7 @@ impl Engine for LocalHandle {
             if let Planned::Rows(plan) = planned {
                 return engine.submit_rows(&state, &request, command, plan).await;
             }
-            let (count, change) = engine.run_update(state, &request, planned).await?;
+            let (count, change) = engine.run_update(with_clock(&state), &request, planned).await?;
             Ok(Submitted { command, schema: count_schema(), outcome: Outcome::Done { count, change } })
         })
         .await
@@ -320,9 +356,10 @@ impl Engine for LocalHandle {
                 .with_hint("run the statement again"));
         };
         let workers = self.0.workers.clone();
-        let batches = futures::stream::iter(plans).flat_map(move |plan| driver::run(&workers, plan, Arc::clone(&context), timeout));
         let promised = Arc::clone(&schema);
-        Ok((schema, Box::pin(batches.map(move |batch| output::conform(&batch?, &promised)))))
+        let finish: driver::Finish = Arc::new(move |batch| output::conform(&batch, &promised));
+        let run = move |plan| driver::run(&workers, plan, Arc::clone(&context), timeout, Arc::clone(&finish));
+        Ok((schema, Box::pin(futures::stream::iter(plans).flat_map(run))))
     }
 
     fn forget(&self, query_id: &str) {

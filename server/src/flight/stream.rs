@@ -62,12 +62,10 @@ impl QueryStream {
 
 /// Counts a query that ended.
 pub fn record_end(metrics: &Metrics, query: &QueryHandle) {
-    let record = query.snapshot();
-    let outcome = record.state.name().to_lowercase();
-    metrics.queries_total.with_label_values(&[record.command.as_str(), outcome.as_str()]).inc();
-    if let (Some(started), Some(finished)) = (record.started, record.finished)
-        && let Ok(took) = finished.duration_since(started)
-    {
+    let (command, state, took) = query.outcome();
+    let outcome = state.name().to_lowercase();
+    metrics.queries_total.with_label_values(&[command.as_str(), outcome.as_str()]).inc();
+    if let Some(took) = took {
         metrics.query_seconds.observe(took.as_secs_f64());
     }
 }

@@ -112,7 +112,7 @@ fn cancel(front: &Front, caller: &Caller, info: FlightInfo) -> bool {
     let mut cancelled = false;
     for ticket in tickets {
         let Ok(Redeem::Query(query_id)) = redeem(&ticket) else { continue };
-        let own = front.queries.get(&query_id).is_some_and(|query| query.snapshot().user == caller.user);
+        let own = front.queries.get(&query_id).is_some_and(|query| query.user() == caller.user);
         if own && front.queries.cancel(&query_id) {
             front.engine.forget(&query_id);
             cancelled = true;

@@ -1,5 +1,6 @@
 //! DoPut: updates, prepared updates with rows of parameters, and binding rows to a prepared query.
 
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
@@ -7,7 +8,7 @@ use arrow_flight::decode::FlightRecordBatchStream;
 use arrow_flight::error::FlightError;
 use arrow_flight::sql::{DoPutPreparedStatementResult, DoPutUpdateResult};
 use arrow_flight::{FlightData, FlightDescriptor, PutResult};
-use futures::{Stream, StreamExt};
+use futures::{FutureExt, Stream, StreamExt};
 use prost::Message;
 use tonic::Status;
 use trireme_exec::{ErrorClass, QueryError};
@@ -103,12 +104,22 @@ where
         let empty = matches!(message, Ok(data) if data.data_header.is_empty() && data.data_body.is_empty());
         futures::future::ready(!empty)
     });
-    let messages = futures::stream::iter(first).chain(rest).map(|message| message.map_err(|status| FlightError::Tonic(Box::new(status))));
+    let messages = futures::stream::iter(first).chain(rest).map(|message| {
+        let message = message.map_err(|status| FlightError::Tonic(Box::new(status)))?;
+        check_bounds(&message)?;
+        Ok(message)
+    });
     let mut decoded = FlightRecordBatchStream::new_from_flight_data(messages);
     let mut batches = Vec::new();
     let mut bytes = 0;
     loop {
-        let next = tokio::time::timeout(SILENCE_MAX, decoded.next()).await;
+        // What `check_bounds` doesn't foresee must not take the server along.
+        let next = AssertUnwindSafe(decoded.next()).catch_unwind();
+        let next = match tokio::time::timeout(SILENCE_MAX, next).await {
+            Ok(Ok(next)) => Ok(next),
+            Ok(Err(_)) => return Err(QueryError::invalid("the data of the DoPut stream can't be read")),
+            Err(silent) => Err(silent),
+        };
         let batch = match next {
             Err(_) => return Err(QueryError::invalid("the DoPut stream stayed silent")),
             Ok(None) => break,
@@ -127,4 +138,20 @@ where
         batches.push(batch);
     }
     Ok(batches)
+}
+
+/// Every buffer of a batch must lie within its body; arrow's reader takes that for granted.
+fn check_bounds(message: &FlightData) -> Result<(), FlightError> {
+    let header = arrow::ipc::root_as_message(&message.data_header)
+        .map_err(|error| FlightError::DecodeError(format!("a message's header can't be read: {error}")))?;
+    let dictionary = header.header_as_dictionary_batch().and_then(|dictionary| dictionary.data());
+    let Some(buffers) = header.header_as_record_batch().or(dictionary).and_then(|batch| batch.buffers()) else {
+        return Ok(());
+    };
+    let end = i64::try_from(message.data_body.len()).unwrap_or(i64::MAX);
+    let outside = |offset: i64, length: i64| offset < 0 || length < 0 || offset.checked_add(length).is_none_or(|last| last > end);
+    if buffers.iter().any(|buffer| outside(buffer.offset(), buffer.length())) {
+        return Err(FlightError::DecodeError("a batch's body is shorter than its header says".into()));
+    }
+    Ok(())
 }

@@ -36,7 +36,7 @@ pub async fn run(front: &Front, session: &Session, sql: &str, parameters: Vec<Re
     match outcome {
         Ok(submitted) => {
             guard.keep();
-            Ok(Ran { query_id: query.id(), submitted })
+            Ok(Ran { query_id: query.id().to_owned(), submitted })
         }
         Err(error) => {
             let cancelled = error.class == ErrorClass::Cancelled;
@@ -89,7 +89,7 @@ async fn submit(
     } else {
         None
     };
-    let request = Submit { query_id: query.id(), session: session.spec(), sql: sql.to_owned(), parameters };
+    let request = Submit { query_id: query.id().to_owned(), session: session.spec(), sql: sql.to_owned(), parameters };
     let cancelled = query.cancelled();
     let submitted = tokio::select! {
         submitted = front.engine.submit(request) => submitted?,
@@ -169,15 +169,15 @@ pub async fn fetch(front: &Front, user: &str, query_id: &str) -> Result<BatchRes
         QueryError::new(ErrorClass::NotFound, "no result waits under this ticket")
             .with_hint("it expired (limits.ticket_ttl_seconds) or was never given out: run the statement again")
     };
-    let query = front.queries.get(query_id).filter(|query| query.snapshot().user == user).ok_or_else(expired)?;
+    let query = front.queries.get(query_id).filter(|query| query.user() == user).ok_or_else(expired)?;
     if let Some(count) = front.done(query_id) {
         return Ok(BatchResults::one(count_batch(count)?, front.limits.batch_bytes_max, front.metrics.clone()));
     }
-    let record = query.snapshot();
-    if record.state == QueryState::Cancelled {
+    let state = query.state();
+    if state == QueryState::Cancelled {
         return Err(QueryError::new(ErrorClass::Cancelled, "the statement was cancelled"));
     }
-    if record.state != QueryState::Planned {
+    if state != QueryState::Planned {
         return Err(QueryError::new(ErrorClass::Precondition, "this result was fetched already").with_hint("run the statement again"));
     }
     query.advance(QueryState::Queued);
@@ -208,7 +208,7 @@ async fn start(front: &Front, query: &Arc<QueryHandle>) -> Result<(SchemaRef, Qu
         () = cancelled.cancelled() => return Err(QueryError::new(ErrorClass::Cancelled, "the statement was cancelled")),
     };
     query.advance(QueryState::Running);
-    let (schema, batches) = front.engine.stream(&query.id()).await?;
+    let (schema, batches) = front.engine.stream(query.id()).await?;
     let stream = QueryStream::new(batches, Arc::clone(&schema), Arc::clone(query), front.metrics.clone(), permit);
     Ok((schema, stream))
 }
