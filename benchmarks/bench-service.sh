@@ -5,7 +5,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 tools=${TRIREME_TOOLS:-$root/.tools}
 "$root/tests/e2e/setup.sh" python
 if [ -z "${TRIREME_BIN:-}" ]; then
-  cargo build --manifest-path "$root/Cargo.toml" --release -p trireme-server
+  "$root/scripts/build.sh" release
   export TRIREME_BIN=${CARGO_TARGET_DIR:-$root/target}/release/trireme
 fi
 exec "$tools/python/bin/python" "$root/benchmarks/bench_service.py" "$@"

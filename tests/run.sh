@@ -9,7 +9,7 @@
 set -uo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-cd "$root"
+cd "$root" || exit 2
 target=${CARGO_TARGET_DIR:-$root/target}
 tools=${TRIREME_TOOLS:-$root/.tools}
 log=$(mktemp -d)
@@ -47,7 +47,7 @@ count() {
 
 build() {
   if [ -z "${TRIREME_BIN:-}" ] || [ -z "${TRISQL_BIN:-}" ]; then
-    cargo build --profile ci -p trireme-server -p trisql || exit 1
+    scripts/build.sh ci || exit 1
     export TRIREME_BIN=${TRIREME_BIN:-$target/ci/trireme} TRISQL_BIN=${TRISQL_BIN:-$target/ci/trisql}
   fi
 }

@@ -64,7 +64,7 @@ impl Config {
     pub fn reference_markdown() -> String {
         let mut out = String::from(
             "# Settings\n\n\
-             Generated from the tables in `config/src`; `UPDATE=1 cargo test -p trireme-config` writes it anew.\n\n\
+             Generated from the tables in `config/src`; `UPDATE=1 cargo test --profile ci --workspace` writes it anew.\n\n\
              Later sources win: defaults, the file (`--config FILE` or `TRIREME_CONFIG`), the environment, flags.\n\
              Each setting has the variable `TRIREME_<SECTION>_<KEY>` in capitals: `server.listen` is\n\
              `TRIREME_SERVER_LISTEN`. Lists are separated by commas there. Sizes may be written `64MiB`, times `30s`.\n\
@@ -167,7 +167,7 @@ mod tests {
             let on_disk = std::fs::read_to_string(&path).unwrap_or_default();
             assert!(
                 on_disk == text,
-                "config/{name} is stale; run UPDATE=1 cargo test -p trireme-config"
+                "config/{name} is stale; run UPDATE=1 cargo test --profile ci --workspace
             );
         }
     }

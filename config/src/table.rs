@@ -18,6 +18,9 @@ pub(crate) trait Section: Default + Sized {
     fn rows() -> Vec<Row<Self>>;
 }
 
+/// Sets a field of a `T` from its raw text; false when that is not of the accepted form.
+type Reader<T> = Box<dyn Fn(&mut T, &Raw, &Rule) -> bool>;
+
 /// The declaration of one setting of a `T`.
 pub(crate) struct Row<T> {
     pub(crate) key: &'static str,
@@ -25,7 +28,7 @@ pub(crate) struct Row<T> {
     pub(crate) rule: Rule,
     /// Type, unit and range in words, for references and errors.
     pub(crate) expected: String,
-    read: Box<dyn Fn(&mut T, &Raw, &Rule) -> bool>,
+    read: Reader<T>,
     write: Box<dyn Fn(&T) -> Literal>,
 }
 

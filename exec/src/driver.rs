@@ -63,7 +63,9 @@ pub fn run(
     let task = runtime.spawn(async move {
         let pump = pump(Arc::clone(&plan), Arc::clone(&context), &sender, &finish);
         let outcome = match timeout {
-            Some(limit) => tokio::time::timeout(limit, pump).await.unwrap_or_else(|_| Err(timed_out(limit))),
+            Some(limit) => tokio::time::timeout(limit, pump)
+                .await
+                .unwrap_or_else(|_| Err(timed_out(limit))),
             None => pump.await,
         };
         if let Err(error) = outcome {
@@ -72,12 +74,18 @@ pub fn run(
             let _ = sender.send(Err(error)).await;
         }
     });
-    BatchReceiver { batches, task: task.abort_handle() }
+    BatchReceiver {
+        batches,
+        task: task.abort_handle(),
+    }
 }
 
 fn timed_out(limit: Duration) -> QueryError {
-    QueryError::new(ErrorClass::TimedOut, format!("the statement ran longer than {} ms", limit.as_millis()))
-        .with_hint("raise it with SET trireme.statement_timeout_ms = …, or 0 for none")
+    QueryError::new(
+        ErrorClass::TimedOut,
+        format!("the statement ran longer than {} ms", limit.as_millis()),
+    )
+    .with_hint("raise it with SET trireme.statement_timeout_ms = …, or 0 for none")
 }
 
 async fn pump(
@@ -101,7 +109,11 @@ async fn name_damaged_file(error: QueryError, plan: &Arc<dyn ExecutionPlan>, con
         return error;
     }
     match damaged_file(plan, context).await {
-        Some(file) => QueryError { message: format!("file {file} can't be read"), detail: error.detail.or(Some(error.message)), ..error },
+        Some(file) => QueryError {
+            message: format!("file {file} can't be read"),
+            detail: error.detail.or(Some(error.message)),
+            ..error
+        },
         None => error,
     }
 }

@@ -82,7 +82,13 @@ impl fmt::Display for QueryError {
 impl QueryError {
     /// An error of this class.
     pub fn new(class: ErrorClass, message: impl Into<String>) -> Self {
-        Self { class, message: message.into(), detail: None, hint: None, position: None }
+        Self {
+            class,
+            message: message.into(),
+            detail: None,
+            hint: None,
+            position: None,
+        }
     }
 
     /// Short for a wrong statement or argument.
@@ -121,9 +127,14 @@ impl From<DataFusionError> for QueryError {
     fn from(error: DataFusionError) -> Self {
         let position = error.diagnostic().and_then(|diagnostic| {
             let span = diagnostic.span?;
-            (span.start.line > 0).then_some(Position { line: span.start.line, column: span.start.column })
+            (span.start.line > 0).then_some(Position {
+                line: span.start.line,
+                column: span.start.column,
+            })
         });
-        let help = error.diagnostic().and_then(|diagnostic| Some(diagnostic.helps.first()?.message.clone()));
+        let help = error
+            .diagnostic()
+            .and_then(|diagnostic| Some(diagnostic.helps.first()?.message.clone()));
         let mut converted = classify(&error);
         converted.hint = converted.hint.or(help);
         converted.at(position)
@@ -140,9 +151,9 @@ fn classify(error: &DataFusionError) -> QueryError {
         DataFusionError::Context(context, inner) => classify(inner).with_context_detail(context),
         DataFusionError::Diagnostic(_, inner) => classify(inner),
         DataFusionError::Shared(inner) => classify(inner),
-        DataFusionError::Collection(errors) => {
-            errors.first().map_or_else(|| QueryError::internal("several errors without one"), classify)
-        }
+        DataFusionError::Collection(errors) => errors
+            .first()
+            .map_or_else(|| QueryError::internal("several errors without one"), classify),
         DataFusionError::SQL(parser, _) => parse_error(&parser.to_string()),
         DataFusionError::NotImplemented(text) => QueryError::new(ErrorClass::Unsupported, sentence(text)),
         DataFusionError::Plan(text) => plan_error(text),
@@ -154,7 +165,9 @@ fn classify(error: &DataFusionError) -> QueryError {
         DataFusionError::ParquetError(parquet) => parquet_error(parquet),
         DataFusionError::ObjectStore(store) => store_error(store),
         DataFusionError::IoError(io) => io_error(io),
-        DataFusionError::ExecutionJoin(join) => QueryError::internal(format!("a task of the query ended abnormally: {join}")),
+        DataFusionError::ExecutionJoin(join) => {
+            QueryError::internal(format!("a task of the query ended abnormally: {join}"))
+        }
         other => QueryError::internal(sentence(&other.strip_backtrace())),
     }
 }
@@ -216,7 +229,9 @@ fn plan_error(text: &str) -> QueryError {
         return QueryError::new(ErrorClass::NotFound, format!("table {name} does not exist"));
     }
     match text.split_once("\nDid you mean") {
-        Some((first, rest)) => QueryError::invalid(sentence(first)).with_hint(format!("did you mean{}", rest.trim_end())),
+        Some((first, rest)) => {
+            QueryError::invalid(sentence(first)).with_hint(format!("did you mean{}", rest.trim_end()))
+        }
         None => QueryError::invalid(sentence(text)),
     }
 }
@@ -228,7 +243,12 @@ fn schema_error(error: &SchemaError) -> QueryError {
     let wanted = field.name();
     let nearest = valid_fields
         .iter()
-        .map(|candidate| (strsim::damerau_levenshtein(&candidate.name().to_lowercase(), &wanted.to_lowercase()), candidate))
+        .map(|candidate| {
+            (
+                strsim::damerau_levenshtein(&candidate.name().to_lowercase(), &wanted.to_lowercase()),
+                candidate,
+            )
+        })
         .min_by_key(|(distance, _)| *distance)
         .filter(|(distance, _)| *distance <= 2.max(wanted.len() / 3));
     let message = format!("column {} does not exist", field.flat_name());
@@ -240,16 +260,25 @@ fn schema_error(error: &SchemaError) -> QueryError {
             let mut names: Vec<_> = valid_fields.iter().map(|column| column.quoted_flat_name()).collect();
             let more = names.len().saturating_sub(20);
             names.truncate(20);
-            let tail = if more > 0 { format!(" and {more} more") } else { String::new() };
+            let tail = if more > 0 {
+                format!(" and {more} more")
+            } else {
+                String::new()
+            };
             base.with_hint(format!("columns here: {}{tail}", names.join(", ")))
         }
     }
 }
 
 fn exhausted(text: &str) -> QueryError {
-    QueryError::new(ErrorClass::ResourceExhausted, "the query needs more memory than it may use")
-        .with_detail(sentence(text))
-        .with_hint("raise exec.query_memory_bytes or exec.memory_bytes, or lower trireme.target_partitions for this session")
+    QueryError::new(
+        ErrorClass::ResourceExhausted,
+        "the query needs more memory than it may use",
+    )
+    .with_detail(sentence(text))
+    .with_hint(
+        "raise exec.query_memory_bytes or exec.memory_bytes, or lower trireme.target_partitions for this session",
+    )
 }
 
 fn arrow_error(error: &ArrowError) -> QueryError {
@@ -261,11 +290,18 @@ fn arrow_error(error: &ArrowError) -> QueryError {
             QueryError::invalid(sentence(text))
         }
         ArrowError::ParseError(text) => QueryError::invalid(sentence(text)),
-        ArrowError::CsvError(text) => QueryError::new(ErrorClass::Corrupt, format!("a CSV file can't be read: {}", sentence(text))),
-        ArrowError::JsonError(text) => QueryError::new(ErrorClass::Corrupt, format!("a JSON file can't be read: {}", sentence(text))),
-        ArrowError::ParquetError(text) | ArrowError::AvroError(text) => {
-            QueryError::new(ErrorClass::Corrupt, format!("a data file can't be read: {}", sentence(text)))
-        }
+        ArrowError::CsvError(text) => QueryError::new(
+            ErrorClass::Corrupt,
+            format!("a CSV file can't be read: {}", sentence(text)),
+        ),
+        ArrowError::JsonError(text) => QueryError::new(
+            ErrorClass::Corrupt,
+            format!("a JSON file can't be read: {}", sentence(text)),
+        ),
+        ArrowError::ParquetError(text) | ArrowError::AvroError(text) => QueryError::new(
+            ErrorClass::Corrupt,
+            format!("a data file can't be read: {}", sentence(text)),
+        ),
         ArrowError::IoError(_, io) => io_error(io),
         ArrowError::NotYetImplemented(text) => QueryError::new(ErrorClass::Unsupported, sentence(text)),
         other => QueryError::internal(sentence(&other.to_string())),
@@ -288,16 +324,18 @@ fn store_error(error: &object_store::Error) -> QueryError {
                 .with_hint("run the statement again if the files were just replaced")
         }
         object_store::Error::PermissionDenied { path, .. } | object_store::Error::Unauthenticated { path, .. } => {
-            QueryError::new(ErrorClass::PermissionDenied, format!("the store refuses access to {path}"))
+            QueryError::new(
+                ErrorClass::PermissionDenied,
+                format!("the store refuses access to {path}"),
+            )
         }
         object_store::Error::Precondition { path, .. } => {
             QueryError::new(ErrorClass::Conflict, format!("{path} was replaced while it was read"))
                 .with_hint("run the statement again")
         }
-        object_store::Error::Generic { store, source } => {
-            external_store(store, source.as_ref())
-        }
-        other => QueryError::new(ErrorClass::Unavailable, "the object store can't be reached").with_detail(sentence(&other.to_string())),
+        object_store::Error::Generic { store, source } => external_store(store, source.as_ref()),
+        other => QueryError::new(ErrorClass::Unavailable, "the object store can't be reached")
+            .with_detail(sentence(&other.to_string())),
     }
 }
 
@@ -305,7 +343,8 @@ fn external_store(store: &str, source: &(dyn std::error::Error + Send + Sync + '
     if let Some(ours) = source.downcast_ref::<QueryError>() {
         return ours.clone();
     }
-    QueryError::new(ErrorClass::Unavailable, format!("the {store} store failed")).with_detail(sentence(&source.to_string()))
+    QueryError::new(ErrorClass::Unavailable, format!("the {store} store failed"))
+        .with_detail(sentence(&source.to_string()))
 }
 
 fn io_error(error: &std::io::Error) -> QueryError {
@@ -322,9 +361,17 @@ fn io_error(error: &std::io::Error) -> QueryError {
 /// One line, without backtrace and without DataFusion's prefixes, first letter lower-cased when it starts a plain word.
 fn sentence(text: &str) -> String {
     let text = text.split("\n\nbacktrace:").next().unwrap_or(text);
-    let text = ["Error during planning: ", "Execution error: ", "Arrow error: ", "External error: ", "Parquet error: ", "Invalid or Unsupported Configuration: ", "This feature is not implemented: "]
-        .iter()
-        .fold(text, |rest, prefix| rest.trim_start_matches(prefix));
+    let text = [
+        "Error during planning: ",
+        "Execution error: ",
+        "Arrow error: ",
+        "External error: ",
+        "Parquet error: ",
+        "Invalid or Unsupported Configuration: ",
+        "This feature is not implemented: ",
+    ]
+    .iter()
+    .fold(text, |rest, prefix| rest.trim_start_matches(prefix));
     let text = text.trim().trim_end_matches('.');
     let mut letters = text.chars();
     match (letters.next(), letters.clone().next()) {
@@ -343,7 +390,10 @@ mod tests {
     fn parser_position_is_lifted_out() {
         let error = parse_error("sql parser error: Expected: an expression, found: EOF at Line: 1, Column: 8");
         assert_eq!(error.position, Some(Position { line: 1, column: 8 }));
-        assert_eq!(error.to_string(), "syntax error: expected: an expression, found: EOF at line 1, column 8");
+        assert_eq!(
+            error.to_string(),
+            "syntax error: expected: an expression, found: EOF at line 1, column 8"
+        );
     }
 
     #[test]

@@ -25,7 +25,12 @@ pub struct QueryPool {
 impl QueryPool {
     /// A share of `parent` of at most `limit_bytes`.
     pub fn new(parent: Arc<dyn MemoryPool>, limit_bytes: usize) -> Self {
-        Self { parent, limit_bytes, used_bytes: AtomicUsize::new(0), peak_bytes: AtomicUsize::new(0) }
+        Self {
+            parent,
+            limit_bytes,
+            used_bytes: AtomicUsize::new(0),
+            peak_bytes: AtomicUsize::new(0),
+        }
     }
 
     /// The most the query held at once, in bytes.

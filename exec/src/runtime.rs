@@ -42,9 +42,12 @@ impl Runtime {
     /// When the spill folder can't be used.
     pub fn new(limits: &RuntimeLimits, stores: Arc<dyn ObjectStoreRegistry>) -> Result<Self, QueryError> {
         std::fs::create_dir_all(&limits.spill_folder).map_err(|error| {
-            QueryError::new(crate::ErrorClass::Precondition, format!("the spill folder {} can't be used", limits.spill_folder.display()))
-                .with_detail(error.to_string())
-                .with_hint("set exec.spill_dir to a writable folder")
+            QueryError::new(
+                crate::ErrorClass::Precondition,
+                format!("the spill folder {} can't be used", limits.spill_folder.display()),
+            )
+            .with_detail(error.to_string())
+            .with_hint("set exec.spill_dir to a writable folder")
         })?;
         let reported_consumers = NonZeroUsize::new(5).unwrap_or(NonZeroUsize::MIN);
         let pool = TrackConsumersPool::new(FairSpillPool::new(limits.memory_bytes), reported_consumers);
@@ -64,7 +67,10 @@ impl Runtime {
             .with_cache_manager(caches)
             .with_object_store_registry(stores)
             .build_arc()?;
-        Ok(Self { env, query_memory_bytes: limits.query_memory_bytes.min(limits.memory_bytes) })
+        Ok(Self {
+            env,
+            query_memory_bytes: limits.query_memory_bytes.min(limits.memory_bytes),
+        })
     }
 
     /// The environment shared by all queries.
@@ -79,7 +85,10 @@ impl Runtime {
 
     /// The environment of one query, with its own memory limit.
     pub fn for_query(&self) -> (Arc<RuntimeEnv>, Arc<QueryPool>) {
-        let pool = Arc::new(QueryPool::new(Arc::clone(&self.env.memory_pool), self.query_memory_bytes));
+        let pool = Arc::new(QueryPool::new(
+            Arc::clone(&self.env.memory_pool),
+            self.query_memory_bytes,
+        ));
         let env = RuntimeEnv {
             memory_pool: Arc::clone(&pool) as Arc<dyn MemoryPool>,
             disk_manager: Arc::clone(&self.env.disk_manager),

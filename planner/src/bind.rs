@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::parser::{CopyToSource, Statement};
 use datafusion::sql::sqlparser::ast::{
-    Expr, Ident, ObjectName, ObjectNamePart, Statement as SqlStatement, TableAlias, TableFactor, TableVersion, Value, ValueWithSpan,
-    VisitMut, VisitorMut,
+    Expr, Ident, ObjectName, ObjectNamePart, Statement as SqlStatement, TableAlias, TableFactor, TableVersion, Value,
+    ValueWithSpan, VisitMut, VisitorMut,
 };
 use trireme_exec::QueryError;
 
@@ -83,7 +83,10 @@ impl VisitorMut for Binder {
     }
 
     fn pre_visit_relation(&mut self, relation: &mut ObjectName) -> ControlFlow<QueryError> {
-        let forged = relation.0.iter().any(|part| part.as_ident().is_some_and(|ident| ident.value.contains(VERSION_MARK)));
+        let forged = relation
+            .0
+            .iter()
+            .any(|part| part.as_ident().is_some_and(|ident| ident.value.contains(VERSION_MARK)));
         // Versions are bound after this visit, on the way up, so a mark found here was typed by somebody.
         if forged {
             return ControlFlow::Break(QueryError::invalid("a table's name holds a control character"));
@@ -92,7 +95,10 @@ impl VisitorMut for Binder {
     }
 
     fn post_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<QueryError> {
-        let TableFactor::Table { name, alias, version, .. } = factor else {
+        let TableFactor::Table {
+            name, alias, version, ..
+        } = factor
+        else {
             return ControlFlow::Continue(());
         };
         let Some(asked) = version.take() else {
@@ -109,9 +115,10 @@ impl VisitorMut for Binder {
 
     fn pre_visit_statement(&mut self, statement: &mut SqlStatement) -> ControlFlow<QueryError> {
         match statement {
-            SqlStatement::CreateTable(table) if table.version.is_some() => {
-                ControlFlow::Break(QueryError::invalid("CREATE TABLE takes no version").with_hint("use CREATE TABLE … AS SELECT … VERSION AS OF …"))
-            }
+            SqlStatement::CreateTable(table) if table.version.is_some() => ControlFlow::Break(
+                QueryError::invalid("CREATE TABLE takes no version")
+                    .with_hint("use CREATE TABLE … AS SELECT … VERSION AS OF …"),
+            ),
             _ => ControlFlow::Continue(()),
         }
     }
@@ -122,24 +129,34 @@ fn bind_version(name: &mut ObjectName, alias: &mut Option<TableAlias>, version: 
         return;
     };
     let plain = last.clone();
-    *last = Ident { value: versioned_name(&fold(&plain), version), quote_style: Some('"'), span: plain.span };
+    *last = Ident {
+        value: versioned_name(&fold(&plain), version),
+        quote_style: Some('"'),
+        span: plain.span,
+    };
     if alias.is_none() {
-        *alias = Some(TableAlias { explicit: true, name: plain, columns: Vec::new(), at: None });
+        *alias = Some(TableAlias {
+            explicit: true,
+            name: plain,
+            columns: Vec::new(),
+            at: None,
+        });
     }
 }
 
 fn version_of(version: &TableVersion) -> Result<TableVersionRef, QueryError> {
     match version {
         TableVersion::VersionAsOf(expr) => match literal(expr) {
-            Some(text) => text
-                .parse()
-                .map(TableVersionRef::Version)
-                .map_err(|_| QueryError::invalid(format!("{text} is not a table version")).with_hint("versions count from 0")),
+            Some(text) => text.parse().map(TableVersionRef::Version).map_err(|_| {
+                QueryError::invalid(format!("{text} is not a table version")).with_hint("versions count from 0")
+            }),
             None => Err(QueryError::invalid("VERSION AS OF needs a number")),
         },
         TableVersion::TimestampAsOf(expr) | TableVersion::ForSystemTimeAsOf(expr) => match literal(expr) {
             Some(text) => Ok(TableVersionRef::Timestamp(text)),
-            None => Err(QueryError::invalid("TIMESTAMP AS OF needs a literal, for example '2026-01-31 12:00:00'")),
+            None => Err(QueryError::invalid(
+                "TIMESTAMP AS OF needs a literal, for example '2026-01-31 12:00:00'",
+            )),
         },
         other => Err(QueryError::invalid(format!("{other} is not supported"))
             .with_hint("use VERSION AS OF n or TIMESTAMP AS OF '…'")),
@@ -174,7 +191,10 @@ mod tests {
 
     #[test]
     fn question_marks_are_numbered_in_order() {
-        assert_eq!(bound("SELECT ? + a FROM t WHERE b = ?").unwrap(), "SELECT $1 + a FROM t WHERE b = $2");
+        assert_eq!(
+            bound("SELECT ? + a FROM t WHERE b = ?").unwrap(),
+            "SELECT $1 + a FROM t WHERE b = $2"
+        );
         assert!(bound("SELECT ? + $1").is_err());
     }
 

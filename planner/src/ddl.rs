@@ -111,9 +111,20 @@ pub enum Ddl {
     /// `CREATE EXTERNAL TABLE`.
     CreateExternalTable { table: ExternalTable, if_exists: IfExists },
     /// `CREATE TABLE [AS]`: a managed Delta table.
-    CreateTable { name: TableName, source: ManagedSource, keys: Vec<Key>, partition_columns: Vec<String>, if_exists: IfExists },
+    CreateTable {
+        name: TableName,
+        source: ManagedSource,
+        keys: Vec<Key>,
+        partition_columns: Vec<String>,
+        if_exists: IfExists,
+    },
     /// `CREATE VIEW`: `query_sql` is the text of the SELECT alone, `plan` what it was planned to.
-    CreateView { name: TableName, query_sql: String, plan: Box<LogicalPlan>, if_exists: IfExists },
+    CreateView {
+        name: TableName,
+        query_sql: String,
+        plan: Box<LogicalPlan>,
+        if_exists: IfExists,
+    },
     /// `CREATE SCHEMA`.
     CreateSchema { name: String, if_exists: IfExists },
     /// `DROP TABLE`.
@@ -121,7 +132,11 @@ pub enum Ddl {
     /// `DROP VIEW`.
     DropView { name: TableName, missing_ok: bool },
     /// `DROP SCHEMA`.
-    DropSchema { name: String, missing_ok: bool, cascade: bool },
+    DropSchema {
+        name: String,
+        missing_ok: bool,
+        cascade: bool,
+    },
     /// `ALTER TABLE … ADD PRIMARY KEY | FOREIGN KEY`: also for discovered tables.
     AddKey { name: TableName, key: Key },
     /// `ANALYZE [TABLE] t`.

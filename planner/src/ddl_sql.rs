@@ -24,7 +24,12 @@ use crate::output::stored_schema;
 ///
 /// # Errors
 /// Anything wrong with the definition.
-pub async fn ddl(state: &SessionState, statement: &Statement, schema: &str, sql: &str) -> Result<Option<Ddl>, QueryError> {
+pub async fn ddl(
+    state: &SessionState,
+    statement: &Statement,
+    schema: &str,
+    sql: &str,
+) -> Result<Option<Ddl>, QueryError> {
     match statement {
         Statement::CreateExternalTable(create) => external_table(state, create, schema, sql).await.map(Some),
         Statement::Statement(statement) => sql_ddl(state, statement, schema).await,
@@ -36,14 +41,25 @@ async fn sql_ddl(state: &SessionState, statement: &SqlStatement, schema: &str) -
     let ddl = match statement {
         SqlStatement::CreateTable(create) => create_table(state, create, schema).await?,
         SqlStatement::CreateView(create) => create_view(state, create, schema).await?,
-        SqlStatement::CreateSchema { schema_name: SchemaName::Simple(name), if_not_exists, .. } => {
-            Ddl::CreateSchema { name: schema_name(name)?, if_exists: if_exists(false, *if_not_exists)? }
-        }
-        SqlStatement::Drop { object_type, if_exists, names, cascade, .. } => {
-            drop_object(object_type, *if_exists, names, *cascade, schema)?
-        }
+        SqlStatement::CreateSchema {
+            schema_name: SchemaName::Simple(name),
+            if_not_exists,
+            ..
+        } => Ddl::CreateSchema {
+            name: schema_name(name)?,
+            if_exists: if_exists(false, *if_not_exists)?,
+        },
+        SqlStatement::Drop {
+            object_type,
+            if_exists,
+            names,
+            cascade,
+            ..
+        } => drop_object(object_type, *if_exists, names, *cascade, schema)?,
         SqlStatement::Analyze(analyze) => match &analyze.table_name {
-            Some(name) => Ddl::Analyze { name: table_name(name, schema)? },
+            Some(name) => Ddl::Analyze {
+                name: table_name(name, schema)?,
+            },
             None => return Err(QueryError::invalid("ANALYZE needs a table").with_hint("write ANALYZE TABLE name")),
         },
         SqlStatement::AlterTable(alter) => add_key(&alter.name, &alter.operations, schema)?,
@@ -78,7 +94,13 @@ async fn create_table(state: &SessionState, create: &CreateTable, schema: &str) 
         _ => return Err(unsupported("this form of CREATE TABLE is not supported")),
     };
     check_key_columns(&source, &keys)?;
-    Ok(Ddl::CreateTable { name, source, keys, partition_columns, if_exists })
+    Ok(Ddl::CreateTable {
+        name,
+        source,
+        keys,
+        partition_columns,
+        if_exists,
+    })
 }
 
 fn unsupported(message: &str) -> QueryError {
@@ -93,7 +115,9 @@ fn check_key_columns(source: &ManagedSource, keys: &[Key]) -> Result<(), QueryEr
     for key in keys {
         let (Key::Primary { columns, .. } | Key::Foreign { columns, .. }) = key;
         if let Some(missing) = columns.iter().find(|column| schema.field_with_name(column).is_err()) {
-            return Err(QueryError::invalid(format!("the key's column {missing} is not a column of the table")));
+            return Err(QueryError::invalid(format!(
+                "the key's column {missing} is not a column of the table"
+            )));
         }
     }
     Ok(())
@@ -108,7 +132,10 @@ fn take_keys(create: &CreateTable, schema: &str) -> Result<(Vec<Key>, CreateTabl
         let options = std::mem::take(&mut column.options);
         for option in options {
             match option.option {
-                ColumnOption::PrimaryKey(_) => keys.push(Key::Primary { name: None, columns: vec![column_name.clone()] }),
+                ColumnOption::PrimaryKey(_) => keys.push(Key::Primary {
+                    name: None,
+                    columns: vec![column_name.clone()],
+                }),
                 ColumnOption::ForeignKey(key) => {
                     keys.push(foreign_key(&key, Some(vec![column_name.clone()]), schema)?);
                 }
@@ -145,7 +172,10 @@ fn primary_key(key: &PrimaryKeyConstraint) -> Result<Key, QueryError> {
             other => Err(QueryError::invalid(format!("{other} is not a column"))),
         })
         .collect::<Result<_, _>>()?;
-    Ok(Key::Primary { name: key.name.as_ref().map(fold), columns })
+    Ok(Key::Primary {
+        name: key.name.as_ref().map(fold),
+        columns,
+    })
 }
 
 fn foreign_key(key: &ForeignKeyConstraint, own: Option<Vec<String>>, schema: &str) -> Result<Key, QueryError> {
@@ -172,7 +202,9 @@ fn partition_columns(partition_by: Option<&SqlExpr>) -> Result<Vec<String>, Quer
 
 async fn create_view(state: &SessionState, create: &CreateView, schema: &str) -> Result<Ddl, QueryError> {
     if create.materialized || create.temporary {
-        return Err(unsupported("materialized and temporary views are not supported").with_hint("use CREATE TABLE … AS"));
+        return Err(
+            unsupported("materialized and temporary views are not supported").with_hint("use CREATE TABLE … AS")
+        );
     }
     let name = table_name(&create.name, schema)?;
     let if_exists = if_exists(create.or_replace, create.if_not_exists)?;
@@ -187,17 +219,38 @@ async fn create_view(state: &SessionState, create: &CreateView, schema: &str) ->
     if !plan.get_parameter_names()?.is_empty() {
         return Err(QueryError::invalid("a view takes no parameters"));
     }
-    Ok(Ddl::CreateView { name, query_sql, plan: Box::new(plan), if_exists })
+    Ok(Ddl::CreateView {
+        name,
+        query_sql,
+        plan: Box::new(plan),
+        if_exists,
+    })
 }
 
-fn drop_object(kind: &ObjectType, missing_ok: bool, names: &[ObjectName], cascade: bool, schema: &str) -> Result<Ddl, QueryError> {
+fn drop_object(
+    kind: &ObjectType,
+    missing_ok: bool,
+    names: &[ObjectName],
+    cascade: bool,
+    schema: &str,
+) -> Result<Ddl, QueryError> {
     let [name] = names else {
         return Err(QueryError::invalid("DROP takes one name at a time"));
     };
     match kind {
-        ObjectType::Table => Ok(Ddl::DropTable { name: table_name(name, schema)?, missing_ok }),
-        ObjectType::View => Ok(Ddl::DropView { name: table_name(name, schema)?, missing_ok }),
-        ObjectType::Schema => Ok(Ddl::DropSchema { name: schema_name(name)?, missing_ok, cascade }),
+        ObjectType::Table => Ok(Ddl::DropTable {
+            name: table_name(name, schema)?,
+            missing_ok,
+        }),
+        ObjectType::View => Ok(Ddl::DropView {
+            name: table_name(name, schema)?,
+            missing_ok,
+        }),
+        ObjectType::Schema => Ok(Ddl::DropSchema {
+            name: schema_name(name)?,
+            missing_ok,
+            cascade,
+        }),
         other => Err(unsupported(&format!("DROP {other} is not supported"))),
     }
 }
@@ -214,17 +267,32 @@ fn add_key(name: &ObjectName, operations: &[AlterTableOperation], schema: &str) 
     }
 }
 
-async fn external_table(state: &SessionState, create: &CreateExternalTable, schema: &str, sql: &str) -> Result<Ddl, QueryError> {
+async fn external_table(
+    state: &SessionState,
+    create: &CreateExternalTable,
+    schema: &str,
+    sql: &str,
+) -> Result<Ddl, QueryError> {
     let name = table_name(&create.name, schema)?;
     let if_exists = if_exists(create.or_replace, create.if_not_exists)?;
     if create.temporary || create.unbounded || !create.order_exprs.is_empty() {
-        return Err(unsupported("TEMPORARY, UNBOUNDED and WITH ORDER are not supported for external tables"));
+        return Err(unsupported(
+            "TEMPORARY, UNBOUNDED and WITH ORDER are not supported for external tables",
+        ));
     }
     let [location] = create.locations.as_slice() else {
         return Err(unsupported("an external table has one location").with_hint("a glob or a folder covers many files"));
     };
-    let keys = create.constraints.iter().map(|constraint| key(constraint, schema)).collect::<Result<Vec<_>, _>>()?;
-    let columns = if create.columns.is_empty() { None } else { Some(declared_columns(state, create).await?) };
+    let keys = create
+        .constraints
+        .iter()
+        .map(|constraint| key(constraint, schema))
+        .collect::<Result<Vec<_>, _>>()?;
+    let columns = if create.columns.is_empty() {
+        None
+    } else {
+        Some(declared_columns(state, create).await?)
+    };
     let table = ExternalTable {
         name,
         columns,

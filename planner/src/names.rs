@@ -24,7 +24,11 @@ pub fn fold(ident: &Ident) -> String {
 pub fn parts(name: &ObjectName) -> Result<Vec<String>, QueryError> {
     name.0
         .iter()
-        .map(|part| part.as_ident().map(fold).ok_or_else(|| QueryError::invalid(format!("{name} is not a plain name"))))
+        .map(|part| {
+            part.as_ident()
+                .map(fold)
+                .ok_or_else(|| QueryError::invalid(format!("{name} is not a plain name")))
+        })
         .collect()
 }
 
@@ -40,7 +44,10 @@ pub fn table_name(name: &ObjectName, schema: &str) -> Result<TableName, QueryErr
     }
     match <[String; 2]>::try_from(parts) {
         Ok([schema, table]) => Ok(TableName { schema, table }),
-        Err(mut parts) if parts.len() == 1 => Ok(TableName { schema: schema.to_owned(), table: parts.remove(0) }),
+        Err(mut parts) if parts.len() == 1 => Ok(TableName {
+            schema: schema.to_owned(),
+            table: parts.remove(0),
+        }),
         Err(_) => Err(QueryError::invalid(format!("{name} has too many parts")).with_hint("write schema.table")),
     }
 }
@@ -65,7 +72,8 @@ fn check_catalog(catalog: &str) -> Result<(), QueryError> {
     if catalog == CATALOG {
         return Ok(());
     }
-    Err(QueryError::invalid(format!("catalog {catalog} does not exist")).with_hint(format!("the one catalog is {CATALOG}")))
+    Err(QueryError::invalid(format!("catalog {catalog} does not exist"))
+        .with_hint(format!("the one catalog is {CATALOG}")))
 }
 
 /// The known name nearest to `wanted`, if any is near enough to be meant.
@@ -103,7 +111,10 @@ mod tests {
 
     #[test]
     fn locate_finds_whole_words_only() {
-        assert_eq!(locate("SELECT ax,\n a FROM t", "a"), Some(Position { line: 2, column: 2 }));
+        assert_eq!(
+            locate("SELECT ax,\n a FROM t", "a"),
+            Some(Position { line: 2, column: 2 })
+        );
         assert_eq!(locate("SELECT 1", "x"), None);
     }
 

@@ -14,7 +14,11 @@ use trireme_exec::QueryError;
 
 /// The plain schema of a result; with `views`, string and binary views stay as they are.
 pub fn advertised_schema(schema: &Schema, views: bool) -> SchemaRef {
-    let fields = schema.fields().iter().map(|field| plain_field(field, views)).collect::<Vec<_>>();
+    let fields = schema
+        .fields()
+        .iter()
+        .map(|field| plain_field(field, views))
+        .collect::<Vec<_>>();
     Arc::new(Schema::new(fields))
 }
 
@@ -43,7 +47,9 @@ fn plain_type(data_type: &DataType, views: bool) -> DataType {
         DataType::BinaryView if !views => DataType::Binary,
         DataType::Dictionary(_, value) => plain_type(value, views),
         DataType::RunEndEncoded(_, values) => plain_type(values.data_type(), views),
-        DataType::Decimal32(precision, scale) | DataType::Decimal64(precision, scale) => DataType::Decimal128(*precision, *scale),
+        DataType::Decimal32(precision, scale) | DataType::Decimal64(precision, scale) => {
+            DataType::Decimal128(*precision, *scale)
+        }
         DataType::Float16 => DataType::Float32,
         DataType::List(field) | DataType::ListView(field) => DataType::List(plain_field(field, views)),
         DataType::LargeList(field) | DataType::LargeListView(field) => DataType::LargeList(plain_field(field, views)),
@@ -102,7 +108,12 @@ mod tests {
         let batch = RecordBatch::try_from_iter([("v", views), ("d", dictionary)]).unwrap();
         let schema = advertised_schema(batch.schema_ref(), false);
         let plain = conform(&batch, &schema).unwrap();
-        assert!(plain.columns().iter().all(|column| column.data_type() == &DataType::Utf8));
+        assert!(
+            plain
+                .columns()
+                .iter()
+                .all(|column| column.data_type() == &DataType::Utf8)
+        );
     }
 
     #[test]

@@ -23,19 +23,36 @@ pub fn parameter_schema(plan: &LogicalPlan) -> Result<SchemaRef, QueryError> {
         let data_type = inferred.unwrap_or(DataType::Utf8);
         fields.insert(ordinal(&name)?, Field::new(name, data_type, true));
     }
-    if let Some((position, (&number, _))) = fields.iter().enumerate().find(|(position, (number, _))| position + 1 != **number) {
-        return Err(QueryError::invalid(format!("parameter ${} is missing: ${number} follows it", position + 1)));
+    if let Some((position, (&number, _))) = fields
+        .iter()
+        .enumerate()
+        .find(|(position, (number, _))| position + 1 != **number)
+    {
+        return Err(QueryError::invalid(format!(
+            "parameter ${} is missing: ${number} follows it",
+            position + 1
+        )));
     }
-    Ok(advertised_schema(&Schema::new(fields.into_values().collect::<Vec<_>>()), false))
+    Ok(advertised_schema(
+        &Schema::new(fields.into_values().collect::<Vec<_>>()),
+        false,
+    ))
 }
 
 /// The type of each placeholder, where the statement says it: by what it is compared with or inserted into (DataFusion's
 /// inference), or by a CAST right around it.
 fn inferred_types(plan: &LogicalPlan) -> Result<HashMap<String, Option<DataType>>, QueryError> {
     let known = |field: &Option<arrow::datatypes::FieldRef>| {
-        field.as_ref().map(|field| field.data_type().clone()).filter(|data_type| data_type != &DataType::Null)
+        field
+            .as_ref()
+            .map(|field| field.data_type().clone())
+            .filter(|data_type| data_type != &DataType::Null)
     };
-    let mut types: HashMap<_, _> = plan.get_parameter_fields()?.iter().map(|(name, field)| (name.clone(), known(field))).collect();
+    let mut types: HashMap<_, _> = plan
+        .get_parameter_fields()?
+        .iter()
+        .map(|(name, field)| (name.clone(), known(field)))
+        .collect();
     plan.apply_with_subqueries(|node| {
         node.apply_expressions(|expr| {
             expr.apply(|inner| {
@@ -64,7 +81,11 @@ fn ordinal(name: &str) -> Result<usize, QueryError> {
 /// # Errors
 /// When a value can't be read.
 pub fn row_values(parameters: &RecordBatch, row: usize) -> Result<Vec<ScalarValue>, QueryError> {
-    parameters.columns().iter().map(|column| Ok(plain_value(ScalarValue::try_from_array(column, row)?))).collect()
+    parameters
+        .columns()
+        .iter()
+        .map(|column| Ok(plain_value(ScalarValue::try_from_array(column, row)?)))
+        .collect()
 }
 
 /// Validation tools bind dictionaries and unions; the planner wants the value inside.
@@ -83,19 +104,20 @@ fn plain_value(value: ScalarValue) -> ScalarValue {
 pub fn bind_row(plan: &LogicalPlan, values: Vec<ScalarValue>) -> Result<LogicalPlan, QueryError> {
     let wanted = plan.get_parameter_names()?.len();
     if values.len() != wanted {
-        return Err(QueryError::invalid(format!("the statement has {wanted} parameters, but {} were bound", values.len())));
+        return Err(QueryError::invalid(format!(
+            "the statement has {wanted} parameters, but {} were bound",
+            values.len()
+        )));
     }
     let expected = inferred_types(plan)?;
     let values = values
         .into_iter()
         .enumerate()
         .map(|(index, value)| match expected.get(&format!("${}", index + 1)) {
-            Some(Some(wanted)) if wanted != &value.data_type() => value
-                .cast_to(wanted)
-                .map_err(|_| {
-                    QueryError::invalid(format!("parameter ${} can't be read as {wanted}", index + 1))
-                        .with_detail(format!("the bound value is of type {}", value.data_type()))
-                }),
+            Some(Some(wanted)) if wanted != &value.data_type() => value.cast_to(wanted).map_err(|_| {
+                QueryError::invalid(format!("parameter ${} can't be read as {wanted}", index + 1))
+                    .with_detail(format!("the bound value is of type {}", value.data_type()))
+            }),
             _ => Ok(value),
         })
         .collect::<Result<Vec<_>, _>>()?;
@@ -113,8 +135,10 @@ pub fn require_bound(plan: &LogicalPlan) -> Result<(), QueryError> {
     }
     let mut names: Vec<_> = names.into_iter().collect();
     names.sort();
-    Err(QueryError::invalid(format!("the parameters {} have no values", names.join(", ")))
-        .with_hint("prepare the statement and bind them"))
+    Err(
+        QueryError::invalid(format!("the parameters {} have no values", names.join(", ")))
+            .with_hint("prepare the statement and bind them"),
+    )
 }
 
 /// The rows of several bound batches as one list of plans.
@@ -140,5 +164,7 @@ pub fn union(mut plans: Vec<LogicalPlan>) -> Result<LogicalPlan, QueryError> {
         return Ok(plans.remove(0));
     }
     let inputs = plans.into_iter().map(Arc::new).collect();
-    Ok(LogicalPlan::Union(datafusion::logical_expr::Union::try_new_with_loose_types(inputs)?))
+    Ok(LogicalPlan::Union(
+        datafusion::logical_expr::Union::try_new_with_loose_types(inputs)?,
+    ))
 }

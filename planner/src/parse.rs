@@ -40,7 +40,10 @@ pub fn parse(sql: &str) -> Result<Statement, QueryError> {
 fn end_of(sql: &str) -> Position {
     let text = sql.trim_end();
     let last = text.rsplit('\n').next().unwrap_or_default();
-    Position { line: text.matches('\n').count() as u64 + 1, column: last.chars().count() as u64 + 1 }
+    Position {
+        line: text.matches('\n').count() as u64 + 1,
+        column: last.chars().count() as u64 + 1,
+    }
 }
 
 /// Statements shorter than this can't hold a chain that is too long.
@@ -59,14 +62,31 @@ fn check_chains(sql: &str) -> Result<(), QueryError> {
     for token in &tokens {
         match token {
             Token::Comma | Token::SemiColon => chain = 0,
-            Token::Word(word) if !matches!(word.keyword, Keyword::AND | Keyword::OR | Keyword::NOT | Keyword::UNION | Keyword::EXCEPT | Keyword::INTERSECT | Keyword::JOIN) => {}
+            Token::Word(word)
+                if !matches!(
+                    word.keyword,
+                    Keyword::AND
+                        | Keyword::OR
+                        | Keyword::NOT
+                        | Keyword::UNION
+                        | Keyword::EXCEPT
+                        | Keyword::INTERSECT
+                        | Keyword::JOIN
+                ) => {}
             Token::Word(_) => chain += 1,
-            Token::Number(..) | Token::SingleQuotedString(_) | Token::Whitespace(_) | Token::RParen | Token::LParen | Token::Period => {}
+            Token::Number(..)
+            | Token::SingleQuotedString(_)
+            | Token::Whitespace(_)
+            | Token::RParen
+            | Token::LParen
+            | Token::Period => {}
             _ => chain += 1,
         }
         if chain > CHAIN_MAX {
-            return Err(QueryError::invalid(format!("an expression chains more than {CHAIN_MAX} operators"))
-                .with_hint("write long OR lists as IN (…), and long unions as VALUES"));
+            return Err(
+                QueryError::invalid(format!("an expression chains more than {CHAIN_MAX} operators"))
+                    .with_hint("write long OR lists as IN (…), and long unions as VALUES"),
+            );
         }
     }
     Ok(())
@@ -101,7 +121,12 @@ fn sql_command(statement: &SqlStatement) -> String {
             ObjectType::Schema => "DROP SCHEMA".into(),
             _ => "DROP TABLE".into(),
         },
-        other => other.to_string().split_whitespace().next().unwrap_or_default().to_uppercase(),
+        other => other
+            .to_string()
+            .split_whitespace()
+            .next()
+            .unwrap_or_default()
+            .to_uppercase(),
     }
 }
 

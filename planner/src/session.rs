@@ -24,7 +24,11 @@ pub struct PlannerDefaults {
 }
 
 /// The state every session starts from.
-pub fn base_state(defaults: &PlannerDefaults, runtime: Arc<RuntimeEnv>, catalogs: Arc<dyn CatalogProviderList>) -> SessionState {
+pub fn base_state(
+    defaults: &PlannerDefaults,
+    runtime: Arc<RuntimeEnv>,
+    catalogs: Arc<dyn CatalogProviderList>,
+) -> SessionState {
     let mut config = SessionConfig::new()
         .with_target_partitions(defaults.target_partitions)
         .with_batch_size(defaults.batch_rows)
@@ -51,7 +55,11 @@ pub fn base_state(defaults: &PlannerDefaults, runtime: Arc<RuntimeEnv>, catalogs
 ///
 /// # Errors
 /// When a value is refused by DataFusion.
-pub fn session_state(base: &SessionState, schema: &str, settings: &BTreeMap<String, String>) -> Result<SessionState, QueryError> {
+pub fn session_state(
+    base: &SessionState,
+    schema: &str,
+    settings: &BTreeMap<String, String>,
+) -> Result<SessionState, QueryError> {
     let mut state = base.clone();
     let options = state.config_mut().options_mut();
     schema.clone_into(&mut options.catalog.default_schema);

@@ -144,7 +144,10 @@ fn classify(plan: LogicalPlan) -> Result<Planned, QueryError> {
         LogicalPlan::DescribeTable(describe) => {
             // What clients get, not how the engine reads it.
             let schema = stored_schema(&describe.schema);
-            Ok(Planned::Rows(LogicalPlan::DescribeTable(DescribeTable { schema, output_schema: Arc::clone(&describe.output_schema) })))
+            Ok(Planned::Rows(LogicalPlan::DescribeTable(DescribeTable {
+                schema,
+                output_schema: Arc::clone(&describe.output_schema),
+            })))
         }
         _ => Ok(Planned::Rows(plan)),
     }
@@ -172,7 +175,9 @@ fn refuse_unsupported(statement: &Statement) -> Result<(), QueryError> {
                 .with_hint("use the client's prepared statements (Flight SQL, ADBC, JDBC)"))
         }
         SqlStatement::Merge(_) => Err(unsupported("MERGE is not supported").with_hint("use DELETE and INSERT")),
-        SqlStatement::Truncate(_) => Err(unsupported("TRUNCATE is not supported").with_hint("use DELETE FROM without WHERE")),
+        SqlStatement::Truncate(_) => {
+            Err(unsupported("TRUNCATE is not supported").with_hint("use DELETE FROM without WHERE"))
+        }
         _ => Ok(()),
     }
 }
@@ -192,7 +197,9 @@ fn show_settings(state: &SessionState, statement: Statement) -> Result<Statement
         "schema" | "search_path" | "current_schema" => return parse::parse("SELECT current_schema() AS value"),
         name => format!("name = '{}'", shown_setting(state, name)?),
     };
-    parse::parse(&format!("SELECT name, value FROM system.settings WHERE {filter} ORDER BY name"))
+    parse::parse(&format!(
+        "SELECT name, value FROM system.settings WHERE {filter} ORDER BY name"
+    ))
 }
 
 /// The full name of a setting that SHOW can show.
@@ -206,7 +213,14 @@ fn shown_setting(state: &SessionState, name: &str) -> Result<String, QueryError>
             return Err(QueryError::invalid(error.to_string()).with_hint(hint));
         }
     };
-    let known = || state.config_options().entries().into_iter().map(|entry| entry.key).collect::<Vec<_>>();
+    let known = || {
+        state
+            .config_options()
+            .entries()
+            .into_iter()
+            .map(|entry| entry.key)
+            .collect::<Vec<_>>()
+    };
     if name.starts_with("datafusion.") && !known().contains(&name) {
         let error = QueryError::invalid(format!("unknown setting {name}"));
         return Err(match nearest(&name, known().iter().map(String::as_str)) {
@@ -230,10 +244,14 @@ fn session_change(statement: &Statement) -> Result<Option<SessionChange>, QueryE
         SqlStatement::Set(set) => set_change(set).map(Some),
         SqlStatement::Reset(reset) => match &reset.reset {
             Reset::ALL => Ok(Some(SessionChange::Reset { name: None })),
-            Reset::ConfigurationParameter(name) => Ok(Some(SessionChange::Reset { name: Some(setting_name(name)?) })),
+            Reset::ConfigurationParameter(name) => Ok(Some(SessionChange::Reset {
+                name: Some(setting_name(name)?),
+            })),
         },
         SqlStatement::Use(target) => match target {
-            Use::Schema(name) | Use::Database(name) | Use::Object(name) | Use::Catalog(name) => use_change(name).map(Some),
+            Use::Schema(name) | Use::Database(name) | Use::Object(name) | Use::Catalog(name) => {
+                use_change(name).map(Some)
+            }
             other => Err(unsupported(&format!("{other} is not supported"))),
         },
         _ => Ok(None),
@@ -241,14 +259,18 @@ fn session_change(statement: &Statement) -> Result<Option<SessionChange>, QueryE
 }
 
 fn use_change(name: &ObjectName) -> Result<SessionChange, QueryError> {
-    Ok(SessionChange::UseSchema { schema: schema_name(name)? })
+    Ok(SessionChange::UseSchema {
+        schema: schema_name(name)?,
+    })
 }
 
 fn set_change(set: &Set) -> Result<SessionChange, QueryError> {
     match set {
-        Set::SingleAssignment { scope: Some(ContextModifier::Global), .. } => {
-            Err(unsupported("SET GLOBAL is not supported").with_hint("the server's settings stand in its configuration file"))
-        }
+        Set::SingleAssignment {
+            scope: Some(ContextModifier::Global),
+            ..
+        } => Err(unsupported("SET GLOBAL is not supported")
+            .with_hint("the server's settings stand in its configuration file")),
         Set::SingleAssignment { variable, values, .. } => {
             let name = setting_name(variable)?;
             let value = values.iter().map(set_value).collect::<Result<Vec<_>, _>>()?.join(",");
@@ -257,7 +279,10 @@ fn set_change(set: &Set) -> Result<SessionChange, QueryError> {
                 _ => Ok(SessionChange::Set { name, value }),
             }
         }
-        Set::SetTimeZone { value, .. } => Ok(SessionChange::Set { name: "time_zone".into(), value: set_value(value)? }),
+        Set::SetTimeZone { value, .. } => Ok(SessionChange::Set {
+            name: "time_zone".into(),
+            value: set_value(value)?,
+        }),
         other => Err(unsupported(&format!("{other} is not supported"))),
     }
 }
@@ -287,7 +312,10 @@ fn set_value(value: &SqlExpr) -> Result<String, QueryError> {
 fn explain_error(state: &SessionState, sql: &str, mut error: QueryError) -> QueryError {
     if error.class == ErrorClass::NotFound
         && error.hint.is_none()
-        && let Some(name) = error.message.strip_prefix("table ").and_then(|rest| rest.strip_suffix(" does not exist"))
+        && let Some(name) = error
+            .message
+            .strip_prefix("table ")
+            .and_then(|rest| rest.strip_suffix(" does not exist"))
     {
         let table = name.rsplit('.').next().unwrap_or(name).to_owned();
         let shown = name.strip_prefix("trireme.").unwrap_or(name).to_owned();
@@ -312,16 +340,25 @@ fn table_hint(state: &SessionState, wanted: &str) -> String {
     for schema in catalog.iter().flat_map(|catalog| catalog.schema_names()) {
         let provider = catalog.as_ref().and_then(|catalog| catalog.schema(&schema));
         for table in provider.map(|schema| schema.table_names()).unwrap_or_default() {
-            known.push(if schema == *current { table } else { format!("{schema}.{table}") });
+            known.push(if schema == *current {
+                table
+            } else {
+                format!("{schema}.{table}")
+            });
         }
     }
     let bare = known.iter().map(|name| name.rsplit('.').next().unwrap_or(name));
     if let Some(near) = nearest(wanted, bare) {
-        let full = known.iter().find(|name| name.rsplit('.').next() == Some(near)).map_or(near, String::as_str);
+        let full = known
+            .iter()
+            .find(|name| name.rsplit('.').next() == Some(near))
+            .map_or(near, String::as_str);
         return format!("did you mean {full}?");
     }
-    let mut users: Vec<_> =
-        known.into_iter().filter(|name| !name.starts_with("information_schema.") && !name.starts_with("system.")).collect();
+    let mut users: Vec<_> = known
+        .into_iter()
+        .filter(|name| !name.starts_with("information_schema.") && !name.starts_with("system."))
+        .collect();
     users.sort();
     users.truncate(10);
     if users.is_empty() {
@@ -351,7 +388,9 @@ pub fn update_parts(plan: &LogicalPlan) -> Result<(TableName, Vec<(String, Expr)
         return Err(QueryError::internal("not an UPDATE"));
     };
     let LogicalPlan::Projection(projection) = dml.input.as_ref() else {
-        return Err(unsupported("this UPDATE is not supported").with_hint("set columns of one table from expressions over it"));
+        return Err(
+            unsupported("this UPDATE is not supported").with_hint("set columns of one table from expressions over it")
+        );
     };
     let mut assignments = Vec::new();
     for (expr, field) in projection.expr.iter().zip(projection.schema.fields()) {
@@ -360,14 +399,24 @@ pub fn update_parts(plan: &LogicalPlan) -> Result<(TableName, Vec<(String, Expr)
             assignments.push((field.name().clone(), value));
         }
     }
-    Ok((dml_table(&dml.table_name.to_string())?, assignments, predicate(&projection.input)?))
+    Ok((
+        dml_table(&dml.table_name.to_string())?,
+        assignments,
+        predicate(&projection.input)?,
+    ))
 }
 
 fn dml_table(reference: &str) -> Result<TableName, QueryError> {
     let reference = datafusion::common::TableReference::parse_str(reference);
     match (reference.schema(), reference.table()) {
-        (Some(schema), table) => Ok(TableName { schema: schema.to_owned(), table: table.to_owned() }),
-        (None, table) => Ok(TableName { schema: String::new(), table: table.to_owned() }),
+        (Some(schema), table) => Ok(TableName {
+            schema: schema.to_owned(),
+            table: table.to_owned(),
+        }),
+        (None, table) => Ok(TableName {
+            schema: String::new(),
+            table: table.to_owned(),
+        }),
     }
 }
 

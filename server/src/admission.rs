@@ -54,7 +54,12 @@ impl Drop for Waiting<'_> {
 impl Admission {
     /// A queue with these limits.
     pub fn new(limits: AdmissionLimits, metrics: Metrics) -> Self {
-        Self { limits, slots: Arc::new(Semaphore::new(limits.running_max.max(1))), waiting: AtomicUsize::new(0), metrics }
+        Self {
+            limits,
+            slots: Arc::new(Semaphore::new(limits.running_max.max(1))),
+            waiting: AtomicUsize::new(0),
+            metrics,
+        }
     }
 
     /// Waits for a turn.
@@ -106,7 +111,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_queue_is_refused_and_slots_come_back() {
-        let limits = AdmissionLimits { running_max: 1, queued_max: 0, wait: Duration::from_millis(10) };
+        let limits = AdmissionLimits {
+            running_max: 1,
+            queued_max: 0,
+            wait: Duration::from_millis(10),
+        };
         let admission = Admission::new(limits, Metrics::new().unwrap());
         let first = admission.admit().await.unwrap();
         assert_eq!(admission.admit().await.unwrap_err().class, ErrorClass::Unavailable);

@@ -34,13 +34,11 @@ use crate::session::{SessionLimits, Sessions};
 use crate::telemetry::Metrics;
 use crate::{devices, shutdown, tls};
 
-/// Threads that only move bytes; plans run elsewhere.
-const NETWORK_THREADS: usize = 2;
+/// At least so many threads move bytes and plan statements; plans run on the engine's.
+const NETWORK_THREADS_MIN: usize = 2;
 /// Planning recurses over expressions; the limits of `planner::bind` and `planner::parse` fit these stacks. Only what is
 /// used takes memory.
-const ENGINE_STACK_BYTES: usize = 64 << 20;
-/// Parsing alone happens on the network threads.
-const NETWORK_STACK_BYTES: usize = 16 << 20;
+const STACK_BYTES: usize = 64 << 20;
 /// How often expired things are swept and gauges are set.
 const SWEEP: Duration = Duration::from_secs(1);
 /// After the drain deadline: time for cancelled statements to tell their clients.
@@ -81,13 +79,13 @@ pub fn serve(config: Config, began: Instant) -> Result<(), StartError> {
     let engine = Builder::new_multi_thread()
         .worker_threads(resolved.target_partitions.max(1))
         .thread_name("engine")
-        .thread_stack_size(ENGINE_STACK_BYTES)
+        .thread_stack_size(STACK_BYTES)
         .enable_all()
         .build()?;
     let network = Builder::new_multi_thread()
-        .worker_threads(NETWORK_THREADS)
+        .worker_threads(NETWORK_THREADS_MIN.max(resolved.target_partitions / 2))
         .thread_name("network")
-        .thread_stack_size(NETWORK_STACK_BYTES)
+        .thread_stack_size(STACK_BYTES)
         .enable_all()
         .build()?;
     let outcome = network.block_on(run(Arc::new(config), &engine, began));
@@ -107,7 +105,11 @@ async fn run(config: Arc<Config>, threads: &Threads, began: Instant) -> Result<(
     let front = assemble(&config, threads, &metrics, authenticator.clone()).await?;
 
     let stop = CancellationToken::new();
-    let state = HttpState { metrics: metrics.clone(), readiness: readiness.clone(), authenticator };
+    let state = HttpState {
+        metrics: metrics.clone(),
+        readiness: readiness.clone(),
+        authenticator,
+    };
     let http_tls = http_tls(&config)?;
     let http_server = tokio::spawn(crate::http::serve(http, http_tls, router(state), stop.clone()));
     let (health, health_service) = tonic_health::server::health_reporter();
@@ -122,7 +124,8 @@ async fn run(config: Arc<Config>, threads: &Threads, began: Instant) -> Result<(
     let service = DirectService::new(codec, service);
     let stopped = stop.clone();
     let router = server.add_service(service).add_service(health_service);
-    let flight_server = tokio::spawn(router.serve_with_incoming_shutdown(incoming, async move { stopped.cancelled().await }));
+    let flight_server =
+        tokio::spawn(router.serve_with_incoming_shutdown(incoming, async move { stopped.cancelled().await }));
 
     for service in ["", "arrow.flight.protocol.FlightService"] {
         health.set_service_status(service, ServingStatus::Serving).await;
@@ -151,7 +154,11 @@ async fn run(config: Arc<Config>, threads: &Threads, began: Instant) -> Result<(
 }
 
 async fn listen(address: SocketAddr, setting: &'static str) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, setting, source })
+    TcpListener::bind(address).await.map_err(|source| StartError::Listen {
+        address,
+        setting,
+        source,
+    })
 }
 
 /// Lets running statements finish until the deadline, then cancels them.
@@ -168,8 +175,16 @@ async fn drain(
     if tokio::time::timeout(deadline, &mut server).await.is_ok() {
         return;
     }
-    let live: Vec<_> = front.queries.snapshots().into_iter().filter(|record| !record.state.is_terminal()).collect();
-    tracing::warn!(statements = live.len(), "the drain deadline passed; what still runs is cancelled");
+    let live: Vec<_> = front
+        .queries
+        .snapshots()
+        .into_iter()
+        .filter(|record| !record.state.is_terminal())
+        .collect();
+    tracing::warn!(
+        statements = live.len(),
+        "the drain deadline passed; what still runs is cancelled"
+    );
     for record in live {
         front.queries.cancel(&record.id);
     }
@@ -179,7 +194,9 @@ async fn drain(
 }
 
 fn authenticator(config: &Config) -> Result<Option<Arc<Authenticator>>, StartError> {
-    let Some(file) = &config.server.users_file else { return Ok(None) };
+    let Some(file) = &config.server.users_file else {
+        return Ok(None);
+    };
     let limits = TokenLimits {
         idle: Duration::from_secs(config.limits.token_ttl_seconds),
         per_user_max: config.limits.max_sessions_per_user,
@@ -190,9 +207,9 @@ fn authenticator(config: &Config) -> Result<Option<Arc<Authenticator>>, StartErr
 
 fn http_tls(config: &Config) -> Result<Option<Arc<rustls::ServerConfig>>, StartError> {
     match (&config.server.tls_certificate_file, &config.server.tls_key_file) {
-        (Some(certificate), Some(key)) => {
-            tls::load(certificate, key, &[b"http/1.1"]).map(Some).map_err(|error| StartError::Configuration(error.to_string()))
-        }
+        (Some(certificate), Some(key)) => tls::load(certificate, key, &[b"http/1.1"])
+            .map(Some)
+            .map_err(|error| StartError::Configuration(error.to_string())),
         _ => Ok(None),
     }
 }
@@ -216,6 +233,17 @@ fn read(path: &Path) -> Result<Vec<u8>, StartError> {
     std::fs::read(path).map_err(|error| StartError::Configuration(format!("{} can't be read: {error}", path.display())))
 }
 
+fn create_folder(data_dir: &Path) -> Result<(), StartError> {
+    std::fs::create_dir_all(data_dir)
+        .and_then(|()| std::fs::read_dir(data_dir).map(|_| ()))
+        .map_err(|error| {
+            StartError::Data(format!(
+                "the data folder {} can't be used (server.data_dir): {error}",
+                data_dir.display()
+            ))
+        })
+}
+
 /// Catalog, engine, sessions, admission: everything behind the ports.
 async fn assemble(
     config: &Arc<Config>,
@@ -225,9 +253,7 @@ async fn assemble(
 ) -> Result<Arc<Front>, StartError> {
     let resolved = config.resolved();
     let data_dir = &config.server.data_dir;
-    std::fs::create_dir_all(data_dir)
-        .and_then(|()| std::fs::read_dir(data_dir).map(|_| ()))
-        .map_err(|error| StartError::Data(format!("the data folder {} can't be used (server.data_dir): {error}", data_dir.display())))?;
+    create_folder(data_dir)?;
     let data = |error: &dyn std::fmt::Display| StartError::Data(error.to_string());
     let locations = Arc::new(Locations::new(data_dir, &config.io.allowed_locations).map_err(|error| data(&error))?);
     let stores = Arc::new(StoreRegistry::new(Arc::clone(&locations)));
@@ -239,10 +265,15 @@ async fn assemble(
         metadata_cache_bytes: config.io.metadata_cache_bytes,
     };
     let runtime = Runtime::new(&limits, Arc::clone(&stores) as _).map_err(|error| data(&error))?;
-    metrics.memory_limit_bytes.set(i64::try_from(resolved.memory_bytes).unwrap_or(i64::MAX));
+    metrics
+        .memory_limit_bytes
+        .set(i64::try_from(resolved.memory_bytes).unwrap_or(i64::MAX));
 
     let catalogs: Arc<dyn CatalogProviderList> = Arc::new(MemoryCatalogProviderList::new());
-    let defaults = PlannerDefaults { target_partitions: resolved.target_partitions, batch_rows: config.exec.batch_rows };
+    let defaults = PlannerDefaults {
+        target_partitions: resolved.target_partitions,
+        batch_rows: config.exec.batch_rows,
+    };
     let base = base_state(&defaults, Arc::clone(runtime.env()), Arc::clone(&catalogs));
     let options = CatalogOptions {
         data_dir: data_dir.clone(),
@@ -259,7 +290,11 @@ async fn assemble(
     catalogs.register_catalog(CATALOG.to_owned(), catalog.provider());
 
     let queries = QueryRegistry::new(config.limits.queries_history_max);
-    let sessions = Arc::new(Sessions::new(session_limits(config), SessionSettings::for_server(config), metrics.clone()));
+    let sessions = Arc::new(Sessions::new(
+        session_limits(config),
+        SessionSettings::for_server(config),
+        metrics.clone(),
+    ));
     let sources = SystemSources {
         queries: Arc::clone(&queries),
         sessions: Arc::clone(&sessions),
@@ -271,7 +306,15 @@ async fn assemble(
     catalog.register_system(system_schema(sources).map_err(|error| data(&error))?);
     let engine = LocalEngine::new(runtime, threads.handle().clone(), catalog, stores, base);
     let admission = Admission::new(admission_limits(config), metrics.clone());
-    Ok(Front::new(Arc::new(LocalHandle(engine)), sessions, queries, admission, authenticator, metrics.clone(), front_limits(config)))
+    Ok(Front::new(
+        Arc::new(LocalHandle(engine)),
+        sessions,
+        queries,
+        admission,
+        authenticator,
+        metrics.clone(),
+        front_limits(config),
+    ))
 }
 
 fn session_limits(config: &Config) -> SessionLimits {

@@ -55,7 +55,11 @@ impl Connected for Connection {
 }
 
 impl AsyncRead for Connection {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }
@@ -116,8 +120,20 @@ pub fn accept(
                 let id = next.fetch_add(1, Ordering::Relaxed);
                 open.fetch_add(1, Ordering::Relaxed);
                 metrics.connections.inc();
-                let gone = Gone { id, closed, open, gauge: metrics.connections.clone() };
-                return Some((Ok(Connection { stream, id, _gone: gone }), listener));
+                let gone = Gone {
+                    id,
+                    closed,
+                    open,
+                    gauge: metrics.connections.clone(),
+                };
+                return Some((
+                    Ok(Connection {
+                        stream,
+                        id,
+                        _gone: gone,
+                    }),
+                    listener,
+                ));
             }
         }
     })

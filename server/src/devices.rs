@@ -27,7 +27,12 @@ impl Backend for CpuBackend {
 
     fn probe(&self) -> Vec<DeviceInfo> {
         let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let field = |name: &str| info.lines().find(|line| line.starts_with(name)).and_then(|line| line.split(':').nth(1)).map(str::trim);
+        let field = |name: &str| {
+            info.lines()
+                .find(|line| line.starts_with(name))
+                .and_then(|line| line.split(':').nth(1))
+                .map(str::trim)
+        };
         let flags: Vec<_> = field("flags").unwrap_or_default().split(' ').collect();
         vec![DeviceInfo {
             id: "cpu0".into(),
@@ -36,7 +41,11 @@ impl Backend for CpuBackend {
             state: DeviceState::Ready,
             cores: u32::try_from(trireme_config::cores()).unwrap_or(u32::MAX),
             memory_bytes: u64::try_from(trireme_config::physical_memory_bytes()).unwrap_or(u64::MAX),
-            features: FEATURES.iter().filter(|feature| flags.contains(*feature)).map(ToString::to_string).collect(),
+            features: FEATURES
+                .iter()
+                .filter(|feature| flags.contains(*feature))
+                .map(ToString::to_string)
+                .collect(),
         }]
     }
 }

@@ -10,6 +10,9 @@ use trireme_config::Config;
 use trireme_server::args::{Cli, Command, ServeArgs};
 use trireme_server::{bootstrap, commands, telemetry};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Serve(args) => return serve(&args),

@@ -125,7 +125,10 @@ impl QueryHandle {
     /// Command, state, and how long it ran, for the metrics.
     pub fn outcome(&self) -> (String, QueryState, Option<Duration>) {
         let record = self.record.lock();
-        let took = record.started.zip(record.finished).and_then(|(started, finished)| finished.duration_since(started).ok());
+        let took = record
+            .started
+            .zip(record.finished)
+            .and_then(|(started, finished)| finished.duration_since(started).ok());
         (record.command.clone(), record.state, took)
     }
 
@@ -189,7 +192,11 @@ const SQL_CHARS_MAX: usize = 4096;
 impl QueryRegistry {
     /// A registry of at most `limit` records; live queries are kept beyond it.
     pub fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { limit: limit.max(1), planned: Arc::default(), inner: Mutex::default() })
+        Arc::new(Self {
+            limit: limit.max(1),
+            planned: Arc::default(),
+            inner: Mutex::default(),
+        })
     }
 
     /// Registers a new query.
@@ -243,7 +250,14 @@ impl QueryRegistry {
 
     /// Cancels everything that a closed session left.
     pub fn cancel_session(&self, session_id: &str) {
-        let live: Vec<_> = self.inner.lock().by_id.values().filter(|query| query.is_live_in(session_id)).cloned().collect();
+        let live: Vec<_> = self
+            .inner
+            .lock()
+            .by_id
+            .values()
+            .filter(|query| query.is_live_in(session_id))
+            .cloned()
+            .collect();
         for query in live {
             self.cancel(&query.id);
         }
@@ -258,7 +272,12 @@ impl QueryRegistry {
         let stale = |record: &QueryRecord| {
             record.state == QueryState::Planned && now.duration_since(record.created).is_ok_and(|age| age > ttl)
         };
-        let ids: Vec<_> = self.snapshots().into_iter().filter(stale).map(|record| record.id).collect();
+        let ids: Vec<_> = self
+            .snapshots()
+            .into_iter()
+            .filter(stale)
+            .map(|record| record.id)
+            .collect();
         for id in &ids {
             self.cancel(id);
         }
@@ -273,7 +292,12 @@ impl QueryRegistry {
     /// All records, oldest first.
     pub fn snapshots(&self) -> Vec<QueryRecord> {
         let inner = self.inner.lock();
-        inner.order.iter().filter_map(|id| inner.by_id.get(id)).map(|handle| handle.snapshot()).collect()
+        inner
+            .order
+            .iter()
+            .filter_map(|id| inner.by_id.get(id))
+            .map(|handle| handle.snapshot())
+            .collect()
     }
 }
 
@@ -283,7 +307,10 @@ impl Inner {
         while self.by_id.len() > limit && looked_at < limit {
             looked_at += 1;
             let Some(id) = self.order.pop_front() else { return };
-            let live = self.by_id.get(&id).is_some_and(|handle| !handle.record.lock().state.is_terminal());
+            let live = self
+                .by_id
+                .get(&id)
+                .is_some_and(|handle| !handle.record.lock().state.is_terminal());
             if live {
                 self.order.push_back(id);
             } else {

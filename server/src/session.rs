@@ -87,7 +87,10 @@ impl Session {
         let state = self.state.lock();
         let mut settings = state.settings.engine.clone();
         settings.insert("trireme.batch_rows".into(), state.settings.batch_rows.to_string());
-        settings.insert("trireme.target_partitions".into(), state.settings.target_partitions.to_string());
+        settings.insert(
+            "trireme.target_partitions".into(),
+            state.settings.target_partitions.to_string(),
+        );
         SessionSpec {
             session_id: self.id.clone(),
             user: self.user.clone(),
@@ -165,7 +168,12 @@ pub struct Sessions {
 impl Sessions {
     /// An empty registry; new sessions start with `fresh` settings.
     pub fn new(limits: SessionLimits, fresh: SessionSettings, metrics: Metrics) -> Self {
-        Self { limits, fresh, by_key: Mutex::default(), metrics }
+        Self {
+            limits,
+            fresh,
+            by_key: Mutex::default(),
+            metrics,
+        }
     }
 
     /// Settings of a new session.
@@ -207,7 +215,10 @@ impl Sessions {
         let session = Arc::new(Session {
             id: id.clone(),
             user: user.to_owned(),
-            state: Mutex::new(State { schema: DEFAULT_SCHEMA.to_owned(), settings: self.fresh.clone() }),
+            state: Mutex::new(State {
+                schema: DEFAULT_SCHEMA.to_owned(),
+                settings: self.fresh.clone(),
+            }),
             prepared: Mutex::default(),
             used: Mutex::new(Instant::now()),
             keeps_cookies: AtomicBool::new(false),
@@ -230,8 +241,10 @@ impl Sessions {
         } else {
             return Ok(());
         };
-        Err(QueryError::new(ErrorClass::Unavailable, format!("there are {limit} sessions already"))
-            .with_hint(format!("close unused connections, or raise {setting}")))
+        Err(
+            QueryError::new(ErrorClass::Unavailable, format!("there are {limit} sessions already"))
+                .with_hint(format!("close unused connections, or raise {setting}")),
+        )
     }
 
     /// Keeps a prepared statement in a session; gives its handle.
@@ -241,11 +254,21 @@ impl Sessions {
     pub fn prepare(&self, session: &Session, sql: String, description: Description) -> Result<Bytes, QueryError> {
         let mut prepared = session.prepared.lock();
         if prepared.len() >= self.limits.prepared_max {
-            return Err(QueryError::new(ErrorClass::ResourceExhausted, format!("the session holds {} prepared statements", prepared.len()))
-                .with_hint("close those you no longer need, or raise limits.prepared_statements_per_session_max"));
+            return Err(QueryError::new(
+                ErrorClass::ResourceExhausted,
+                format!("the session holds {} prepared statements", prepared.len()),
+            )
+            .with_hint("close those you no longer need, or raise limits.prepared_statements_per_session_max"));
         }
         let handle = Bytes::from(uuid::Uuid::new_v4().simple().to_string());
-        prepared.insert(handle.clone(), Arc::new(Prepared { sql, description, parameters: Mutex::default() }));
+        prepared.insert(
+            handle.clone(),
+            Arc::new(Prepared {
+                sql,
+                description,
+                parameters: Mutex::default(),
+            }),
+        );
         self.metrics.prepared_statements.inc();
         Ok(handle)
     }
@@ -262,7 +285,11 @@ impl Sessions {
     /// Ends the session of a connection that went away, unless a cookie can bring its client back; gives its id.
     pub fn close_connection(&self, connection: u64) -> Option<String> {
         let key = SessionKey::Connection(connection);
-        let cookie = self.by_key.lock().get(&key).is_some_and(|session| session.keeps_cookies.load(Ordering::Relaxed));
+        let cookie = self
+            .by_key
+            .lock()
+            .get(&key)
+            .is_some_and(|session| session.keeps_cookies.load(Ordering::Relaxed));
         if cookie {
             self.by_key.lock().remove(&key);
             return None;
@@ -302,9 +329,13 @@ impl Sessions {
 
     fn count(&self, by_key: &HashMap<SessionKey, Arc<Session>>) {
         let sessions = unique(by_key);
-        self.metrics.sessions.set(i64::try_from(sessions.len()).unwrap_or(i64::MAX));
+        self.metrics
+            .sessions
+            .set(i64::try_from(sessions.len()).unwrap_or(i64::MAX));
         let prepared: usize = sessions.iter().map(|session| session.prepared.lock().len()).sum();
-        self.metrics.prepared_statements.set(i64::try_from(prepared).unwrap_or(i64::MAX));
+        self.metrics
+            .prepared_statements
+            .set(i64::try_from(prepared).unwrap_or(i64::MAX));
     }
 }
 
@@ -326,5 +357,9 @@ pub struct SessionRow {
 /// A session stands under up to two keys; each counts once.
 fn unique(by_key: &HashMap<SessionKey, Arc<Session>>) -> Vec<Arc<Session>> {
     let mut seen = std::collections::HashSet::new();
-    by_key.values().filter(|session| seen.insert(session.id.clone())).cloned().collect()
+    by_key
+        .values()
+        .filter(|session| seen.insert(session.id.clone()))
+        .cloned()
+        .collect()
 }

@@ -261,7 +261,7 @@ pub fn metrics_markdown() -> String {
     let mut out = String::from(
         "# Metrics\n\n\
          `GET /metrics` on the HTTP address, in the Prometheus text format. Generated from the table in\n\
-         `server/src/telemetry.rs`; `UPDATE=1 cargo test -p trireme-server telemetry` writes it anew.\n\n\
+         `server/src/telemetry.rs`; `UPDATE=1 cargo test --profile ci --workspace` writes it anew.\n\n\
          | name | kind | labels | what it counts |\n| --- | --- | --- | --- |\n",
     );
     for row in Metrics::rows() {
@@ -318,7 +318,7 @@ mod tests {
         let on_disk = std::fs::read_to_string(&path).unwrap_or_default();
         assert!(
             on_disk == metrics_markdown(),
-            "METRICS.md is stale; run UPDATE=1 cargo test -p trireme-server"
+            "METRICS.md is stale; run UPDATE=1 cargo test --profile ci --workspace
         );
     }
 

@@ -149,6 +149,11 @@ async fn queries_run_with_parameters() {
         assert!(client.execute(&prepared).await.unwrap().rows().is_empty());
         client.close(&prepared).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn parameters_of_every_type() {
+    let (_data, _server, mut client) = fixture().await;
     let types: Vec<(&str, ArrayRef, &str)> = vec![
         (
             "SELECT CAST($1 AS DOUBLE) AS v",

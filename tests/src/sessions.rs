@@ -9,7 +9,7 @@ use crate::client::Client;
 use crate::messages::{CloseSessionResult, OptionValue, SessionOptionValue, SessionOptions, SetSessionOptionsResult};
 use crate::server::Server;
 
-async fn fixture() -> (tempfile::TempDir, Server) {
+fn fixture() -> (tempfile::TempDir, Server) {
     let data = tempfile::tempdir().unwrap();
     let server = Server::start(data.path());
     (data, server)
@@ -22,7 +22,7 @@ async fn shown(client: &mut Client, name: &str) -> String {
 
 #[tokio::test]
 async fn set_holds_for_its_connection_alone() {
-    let (_data, server) = fixture().await;
+    let (_data, server) = fixture();
     let mut one = server.client().await;
     let mut two = server.client().await;
     let before = shown(&mut two, "trireme.batch_rows").await;
@@ -64,7 +64,7 @@ async fn set_option(client: &mut Client, name: &str, value: Option<&str>) -> Set
 
 #[tokio::test]
 async fn session_options() {
-    let (_data, server) = fixture().await;
+    let (_data, server) = fixture();
     let mut client = server.client().await;
     client.query("CREATE SCHEMA sales").await.unwrap();
     client.query("CREATE TABLE sales.region (id INT)").await.unwrap();
@@ -109,7 +109,7 @@ async fn session_options() {
 
 #[tokio::test]
 async fn a_statement_timeout_cancels() {
-    let (_data, server) = fixture().await;
+    let (_data, server) = fixture();
     let mut client = server.client().await;
     client.query("SET trireme.statement_timeout_ms = 300").await.unwrap();
     let slow = "SELECT count(*) FROM range(1000000) a CROSS JOIN range(1000000) b WHERE a.value * b.value % 7 = 3";

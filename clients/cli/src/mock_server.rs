@@ -202,7 +202,7 @@ impl FlightService for Mock {
     }
 }
 
-async fn serve() -> (Mock, Target) {
+fn serve() -> (Mock, Target) {
     let mock = Mock::default();
     let incoming = TcpIncoming::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let port = incoming.local_addr().unwrap().port();
@@ -237,7 +237,7 @@ struct Bench {
 
 impl Bench {
     async fn new(shape: Shape) -> Self {
-        let (mock, target) = serve().await;
+        let (mock, target) = serve();
         let connection = Connection::open(options(target, "secret")).await.unwrap();
         let (ctrl_c, interrupt) = Interrupt::by_hand();
         let settings = Settings {
@@ -288,7 +288,7 @@ async fn log_in_gives_a_token_and_a_cookie_that_come_back() {
 
 #[tokio::test]
 async fn a_wrong_password_and_a_silent_port_are_told_apart() {
-    let (_, target) = serve().await;
+    let (_, target) = serve();
     let refused = Connection::open(options(target, "wrong")).await.err().unwrap();
     assert!(matches!(refused, ConnectError::Refused { .. }), "{refused}");
     assert!(refused.to_string().contains("wrong password"));

@@ -13,7 +13,10 @@ pub fn function_names(state: &SessionState) -> FunctionNames {
         let section = function.documentation().map_or("", |doc| doc.doc_section.label);
         (function.name().to_owned(), section)
     });
-    let aggregate = state.aggregate_functions().keys().map(|name| (name.clone(), "Aggregate"));
+    let aggregate = state
+        .aggregate_functions()
+        .keys()
+        .map(|name| (name.clone(), "Aggregate"));
     let window = state.window_functions().keys().map(|name| (name.clone(), "Window"));
     for (name, section) in scalar.chain(aggregate).chain(window) {
         let kind = match section {
@@ -25,5 +28,10 @@ pub fn function_names(state: &SessionState) -> FunctionNames {
         names[kind].insert(name);
     }
     let [numeric, string, datetime, system] = names.map(|set| set.into_iter().collect());
-    FunctionNames { numeric, string, datetime, system }
+    FunctionNames {
+        numeric,
+        string,
+        datetime,
+        system,
+    }
 }

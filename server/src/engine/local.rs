@@ -24,7 +24,8 @@ use trireme_planner::statement::{PlannedStatement, delete_parts, update_parts};
 use trireme_planner::{Planned, SessionChange, output, parameters, session};
 
 use super::{
-    BatchStream, Description, Engine, FunctionNames, Outcome, QueryId, SessionSpec, StatementKind, Submit, Submitted, TableFilter, TableInfo,
+    BatchStream, Description, Engine, FunctionNames, Outcome, QueryId, SessionSpec, StatementKind, Submit, Submitted,
+    TableFilter, TableInfo,
 };
 
 /// Session states kept ready: one per combination of schema and settings.
@@ -52,7 +53,13 @@ pub struct LocalEngine {
 
 impl LocalEngine {
     /// An engine over an open catalog; plans run on `workers`.
-    pub fn new(runtime: Runtime, workers: Handle, catalog: Arc<Catalog>, stores: Arc<StoreRegistry>, base: SessionState) -> Arc<Self> {
+    pub fn new(
+        runtime: Runtime,
+        workers: Handle,
+        catalog: Arc<Catalog>,
+        stores: Arc<StoreRegistry>,
+        base: SessionState,
+    ) -> Arc<Self> {
         let engine = Arc::new(Self {
             runtime,
             workers,
@@ -62,14 +69,20 @@ impl LocalEngine {
             states: moka::sync::Cache::new(STATES_MAX),
             ready: Mutex::new(HashMap::new()),
         });
-        let planner: Arc<dyn ViewPlanner> = Arc::new(Views { base: engine.base.clone() });
+        let planner: Arc<dyn ViewPlanner> = Arc::new(Views {
+            base: engine.base.clone(),
+        });
         catalog.set_planner(planner);
         engine
     }
 
     /// The session's state. Its clock is not set: see [`with_clock`].
     fn state(&self, spec: &SessionSpec) -> Result<Arc<SessionState>, QueryError> {
-        let key = SessionSpec { session_id: String::new(), user: String::new(), ..spec.clone() };
+        let key = SessionSpec {
+            session_id: String::new(),
+            user: String::new(),
+            ..spec.clone()
+        };
         if let Some(state) = self.states.get(&key) {
             return Ok(state);
         }
@@ -80,7 +93,13 @@ impl LocalEngine {
         Ok(state)
     }
 
-    async fn submit_rows(&self, state: &Arc<SessionState>, request: &Submit, command: String, plan: LogicalPlan) -> Result<Submitted, QueryError> {
+    async fn submit_rows(
+        &self,
+        state: &Arc<SessionState>,
+        request: &Submit,
+        command: String,
+        plan: LogicalPlan,
+    ) -> Result<Submitted, QueryError> {
         let bound = match request.parameters.as_slice() {
             [] => vec![plan],
             batches => parameters::bind_rows(&plan, batches)?,
@@ -97,9 +116,18 @@ impl LocalEngine {
         let Some(schema) = schema else {
             return Err(QueryError::invalid("no row of parameters was bound").with_hint("bind at least one row"));
         };
-        let ready = Ready { plans, context: self.task_context(state, &request.query_id), schema: Arc::clone(&schema), timeout: timeout(&request.session) };
+        let ready = Ready {
+            plans,
+            context: self.task_context(state, &request.query_id),
+            schema: Arc::clone(&schema),
+            timeout: timeout(&request.session),
+        };
         self.ready.lock().insert(request.query_id.clone(), ready);
-        Ok(Submitted { command, schema, outcome: Outcome::Rows })
+        Ok(Submitted {
+            command,
+            schema,
+            outcome: Outcome::Rows,
+        })
     }
 
     fn task_context(&self, state: &SessionState, query_id: &str) -> Arc<TaskContext> {
@@ -107,7 +135,16 @@ impl LocalEngine {
         // The function tables serve plans that come serialised; copying them would cost more than a small query.
         let (scalar, higher, aggregate, window) = (HashMap::new(), HashMap::new(), HashMap::new(), HashMap::new());
         let config = state.config().clone();
-        Arc::new(TaskContext::new(Some(query_id.to_owned()), state.session_id().to_owned(), config, scalar, higher, aggregate, window, env))
+        Arc::new(TaskContext::new(
+            Some(query_id.to_owned()),
+            state.session_id().to_owned(),
+            config,
+            scalar,
+            higher,
+            aggregate,
+            window,
+            env,
+        ))
     }
 
     /// Runs a plan whose result is a `count` column.
@@ -118,7 +155,13 @@ impl LocalEngine {
         };
         let physical = state.create_physical_plan(&plan).await?;
         let context = self.task_context(state, &request.query_id);
-        let mut batches = driver::run(&self.workers, physical, context, timeout(&request.session), Arc::new(Ok));
+        let mut batches = driver::run(
+            &self.workers,
+            physical,
+            context,
+            timeout(&request.session),
+            Arc::new(Ok),
+        );
         let mut count = 0;
         while let Some(batch) = batches.next().await {
             count += batch_count(&batch?);
@@ -131,18 +174,30 @@ impl LocalEngine {
     /// COPY writes only where the allow-list lets it; credentials among its options go to the store, not to the format.
     fn allowed_copy(&self, mut copy: CopyTo) -> Result<CopyTo, QueryError> {
         let target = self.stores.locations().resolve(&copy.output_url, Access::Write)?;
-        let (store, format): (Vec<_>, Vec<_>) = copy.options.into_iter().partition(|(key, _)| StoreOptions::is_store_key(key));
+        let (store, format): (Vec<_>, Vec<_>) = copy
+            .options
+            .into_iter()
+            .partition(|(key, _)| StoreOptions::is_store_key(key));
         let options = StoreOptions::from_options(target.url.scheme(), &store.into_iter().collect())?;
         copy.output_url = self.stores.bind(&target.url, &options)?.to_string();
         copy.options = format.into_iter().collect();
         Ok(copy)
     }
 
-    async fn run_update(&self, state: SessionState, request: &Submit, planned: Planned) -> Result<(i64, Option<SessionChange>), QueryError> {
+    async fn run_update(
+        &self,
+        state: SessionState,
+        request: &Submit,
+        planned: Planned,
+    ) -> Result<(i64, Option<SessionChange>), QueryError> {
         let plans = match (&planned, request.parameters.as_slice()) {
             (Planned::Session(change), _) => return Ok((0, Some(change.clone()))),
             (Planned::Ddl(ddl), _) => {
-                let applied = self.catalog.apply(Arc::new(state), ddl.as_ref().clone()).await.map_err(QueryError::from)?;
+                let applied = self
+                    .catalog
+                    .apply(Arc::new(state), ddl.as_ref().clone())
+                    .await
+                    .map_err(QueryError::from)?;
                 return Ok((applied.rows.map_or(0, clamp_count), None));
             }
             (_, []) => planned.logical_plan().cloned().into_iter().collect(),
@@ -156,7 +211,9 @@ impl LocalEngine {
         }
         let count = match planned {
             Planned::Write(_) => {
-                let Some(plan) = one_write(plans)? else { return Ok((0, None)) };
+                let Some(plan) = one_write(plans)? else {
+                    return Ok((0, None));
+                };
                 self.run_count(&state, request, plan).await?
             }
             Planned::Delete(_) => self.run_deletes(Arc::new(state), &plans).await?,
@@ -176,23 +233,39 @@ impl LocalEngine {
         }
         let Some(name) = table else { return Ok(0) };
         let name = self.qualified(&state, name);
-        let predicate = predicates.into_iter().collect::<Option<Vec<_>>>().and_then(datafusion::logical_expr::utils::disjunction);
-        self.catalog.delete(state, &name, predicate).await.map(clamp_count).map_err(QueryError::from)
+        let predicate = predicates
+            .into_iter()
+            .collect::<Option<Vec<_>>>()
+            .and_then(datafusion::logical_expr::utils::disjunction);
+        self.catalog
+            .delete(state, &name, predicate)
+            .await
+            .map(clamp_count)
+            .map_err(QueryError::from)
     }
 
     async fn run_updates(&self, state: Arc<SessionState>, plans: &[LogicalPlan]) -> Result<i64, QueryError> {
         let [plan] = plans else {
-            return Err(QueryError::new(ErrorClass::Unsupported, "UPDATE takes one row of parameters at a time")
-                .with_hint("execute it once per row, or use DELETE and INSERT"));
+            return Err(
+                QueryError::new(ErrorClass::Unsupported, "UPDATE takes one row of parameters at a time")
+                    .with_hint("execute it once per row, or use DELETE and INSERT"),
+            );
         };
         let (name, assignments, predicate) = update_parts(plan)?;
         let name = self.qualified(&state, name);
-        self.catalog.update(state, &name, assignments, predicate).await.map(clamp_count).map_err(QueryError::from)
+        self.catalog
+            .update(state, &name, assignments, predicate)
+            .await
+            .map(clamp_count)
+            .map_err(QueryError::from)
     }
 
     fn qualified(&self, state: &SessionState, name: TableName) -> TableName {
         if name.schema.is_empty() {
-            return TableName { schema: state.config_options().catalog.default_schema.clone(), ..name };
+            return TableName {
+                schema: state.config_options().catalog.default_schema.clone(),
+                ..name
+            };
         }
         name
     }
@@ -203,7 +276,9 @@ fn analyze(state: &SessionState, plan: &LogicalPlan) -> Result<LogicalPlan, Quer
     if matches!(plan, LogicalPlan::Explain(_)) {
         return Ok(plan.clone());
     }
-    Ok(state.analyzer().execute_and_check(plan.clone(), state.config_options(), |_, _| {})?)
+    Ok(state
+        .analyzer()
+        .execute_and_check(plan.clone(), state.config_options(), |_, _| {})?)
 }
 
 /// The physical plan of an analyzed one.
@@ -220,6 +295,12 @@ async fn physical_plan(state: &Arc<SessionState>, analyzed: LogicalPlan) -> Resu
     }
     let optimized = state.optimizer().optimize(analyzed, state, |_, _| {})?;
     Ok(state.query_planner().create_physical_plan(&optimized, state).await?)
+}
+
+/// True for plans that read nothing and multiply nothing, such as `SELECT 1`: they run where the call came in.
+fn is_constant(plan: &Arc<dyn ExecutionPlan>) -> bool {
+    matches!(plan.name(), "PlaceholderRowExec" | "EmptyExec" | "ProjectionExec")
+        && plan.children().into_iter().all(is_constant)
 }
 
 /// A copy of the state whose clock is set to now. Copying costs more than planning a small query, so only statements that
@@ -242,7 +323,11 @@ fn reads_clock(plan: &LogicalPlan) -> Result<bool, QueryError> {
                 if let Expr::ScalarFunction(call) = inner {
                     found |= call.func.signature().volatility == Volatility::Stable;
                 }
-                Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+                Ok(if found {
+                    TreeNodeRecursion::Stop
+                } else {
+                    TreeNodeRecursion::Continue
+                })
             })
         })
     })?;
@@ -259,11 +344,15 @@ fn timeout(session: &SessionSpec) -> Option<Duration> {
 
 /// The rows of a count column, whichever integer it is.
 fn batch_count(batch: &RecordBatch) -> i64 {
-    let Some(column) = batch.columns().first() else { return 0 };
+    let Some(column) = batch.columns().first() else {
+        return 0;
+    };
     if let Some(counts) = column.as_primitive_opt::<UInt64Type>() {
         return counts.iter().flatten().map(clamp_count).sum();
     }
-    column.as_primitive_opt::<Int64Type>().map_or(0, |counts| counts.iter().flatten().sum())
+    column
+        .as_primitive_opt::<Int64Type>()
+        .map_or(0, |counts| counts.iter().flatten().sum())
 }
 
 /// Several bound rows of one INSERT become one plan, so that they commit together.
@@ -279,12 +368,21 @@ fn one_write(mut plans: Vec<LogicalPlan>) -> Result<Option<LogicalPlan>, QueryEr
                 inputs.push(dml.input.as_ref().clone());
                 first.get_or_insert(dml);
             }
-            _ => return Err(QueryError::invalid("this statement takes one row of parameters at a time")),
+            _ => {
+                return Err(QueryError::invalid(
+                    "this statement takes one row of parameters at a time",
+                ));
+            }
         }
     }
     let Some(dml) = first else { return Ok(None) };
     let input = Arc::new(parameters::union(inputs)?);
-    Ok(Some(LogicalPlan::Dml(DmlStatement::new(dml.table_name, dml.target, dml.op, input))))
+    Ok(Some(LogicalPlan::Dml(DmlStatement::new(
+        dml.table_name,
+        dml.target,
+        dml.op,
+        input,
+    ))))
 }
 
 /// The one column of an update's recorded result.
@@ -315,47 +413,72 @@ pub struct LocalHandle(pub Arc<LocalEngine>);
 impl Engine for LocalHandle {
     fn classify(&self, sql: &str) -> Result<StatementKind, QueryError> {
         let statement = trireme_planner::parse::parse(sql)?;
-        Ok(StatementKind { command: trireme_planner::parse::command(&statement), update: trireme_planner::parse::is_update(&statement) })
+        Ok(StatementKind {
+            command: trireme_planner::parse::command(&statement),
+            update: trireme_planner::parse::is_update(&statement),
+        })
     }
 
     async fn describe(&self, session: &SessionSpec, sql: &str) -> Result<Description, QueryError> {
-        let (engine, session, sql) = (Arc::clone(&self.0), session.clone(), sql.to_owned());
-        abort_on_drop(&self.0.workers, async move {
-            let state = engine.state(&session)?;
-            let PlannedStatement { command, planned } = trireme_planner::plan(&state, &sql).await?;
-            let parameters = planned.logical_plan().map_or_else(|| Ok(Arc::new(Schema::empty())), parameters::parameter_schema)?;
-            let schema = match &planned {
-                Planned::Rows(plan) => {
-                    output::advertised_schema(analyze(&state, plan)?.schema().as_arrow(), session.string_views)
-                }
-                _ => Arc::new(Schema::empty()),
-            };
-            Ok(Description { command, update: planned.is_update(), schema, parameters })
+        let state = self.0.state(session)?;
+        let PlannedStatement { command, planned } = trireme_planner::plan(&state, sql).await?;
+        let parameters = planned
+            .logical_plan()
+            .map_or_else(|| Ok(Arc::new(Schema::empty())), parameters::parameter_schema)?;
+        let schema = match &planned {
+            Planned::Rows(plan) => {
+                output::advertised_schema(analyze(&state, plan)?.schema().as_arrow(), session.string_views)
+            }
+            _ => Arc::new(Schema::empty()),
+        };
+        Ok(Description {
+            command,
+            update: planned.is_update(),
+            schema,
+            parameters,
         })
-        .await
     }
 
     async fn submit(&self, request: Submit) -> Result<Submitted, QueryError> {
+        // Planned where the call came in: waking a thread of the engine would take longer than planning a small statement.
+        let state = self.0.state(&request.session)?;
+        let PlannedStatement { command, planned } = trireme_planner::plan(&state, &request.sql).await?;
+        if let Planned::Rows(plan) = planned {
+            return self.0.submit_rows(&state, &request, command, plan).await;
+        }
         let engine = Arc::clone(&self.0);
         abort_on_drop(&self.0.workers, async move {
-            let state = engine.state(&request.session)?;
-            let PlannedStatement { command, planned } = trireme_planner::plan(&state, &request.sql).await?;
-            if let Planned::Rows(plan) = planned {
-                return engine.submit_rows(&state, &request, command, plan).await;
-            }
             let (count, change) = engine.run_update(with_clock(&state), &request, planned).await?;
-            Ok(Submitted { command, schema: count_schema(), outcome: Outcome::Done { count, change } })
+            Ok(Submitted {
+                command,
+                schema: count_schema(),
+                outcome: Outcome::Done { count, change },
+            })
         })
         .await
     }
 
     async fn stream(&self, query_id: &str) -> Result<(SchemaRef, BatchStream), QueryError> {
         let ready = self.0.ready.lock().remove(query_id);
-        let Some(Ready { plans, context, schema, timeout }) = ready else {
-            return Err(QueryError::new(ErrorClass::Precondition, "this result was fetched already, or has expired")
-                .with_hint("run the statement again"));
+        let Some(Ready {
+            plans,
+            context,
+            schema,
+            timeout,
+        }) = ready
+        else {
+            return Err(QueryError::new(
+                ErrorClass::Precondition,
+                "this result was fetched already, or has expired",
+            )
+            .with_hint("run the statement again"));
         };
-        let workers = self.0.workers.clone();
+        let here = plans
+            .iter()
+            .all(is_constant)
+            .then(Handle::try_current)
+            .and_then(Result::ok);
+        let workers = here.unwrap_or_else(|| self.0.workers.clone());
         let promised = Arc::clone(&schema);
         let finish: driver::Finish = Arc::new(move |batch| output::conform(&batch, &promised));
         let run = move |plan| driver::run(&workers, plan, Arc::clone(&context), timeout, Arc::clone(&finish));
@@ -398,7 +521,10 @@ impl Engine for LocalHandle {
 
     async fn keys(&self) -> Result<Vec<(TableName, Key)>, QueryError> {
         let keys = self.0.catalog.keys();
-        Ok(keys.into_iter().flat_map(|(table, keys)| keys.into_iter().map(move |key| (table.clone(), key))).collect())
+        Ok(keys
+            .into_iter()
+            .flat_map(|(table, keys)| keys.into_iter().map(move |key| (table.clone(), key)))
+            .collect())
     }
 
     fn functions(&self) -> FunctionNames {
@@ -424,7 +550,10 @@ impl ViewPlanner for Views {
             trireme_planner::plan(&state, sql).await
         };
         match planned.await? {
-            PlannedStatement { planned: Planned::Rows(plan), .. } => Ok(plan),
+            PlannedStatement {
+                planned: Planned::Rows(plan),
+                ..
+            } => Ok(plan),
             _ => Err(QueryError::invalid("a view's text is no query")),
         }
     }

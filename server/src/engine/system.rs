@@ -45,9 +45,20 @@ pub struct SystemSources {
 pub fn system_schema(sources: SystemSources) -> Result<Arc<dyn SchemaProvider>> {
     let sources = Arc::new(sources);
     let schema = MemorySchemaProvider::new();
-    for kind in [Kind::Queries, Kind::Sessions, Kind::Settings, Kind::Devices, Kind::Tables, Kind::Statistics] {
+    for kind in [
+        Kind::Queries,
+        Kind::Sessions,
+        Kind::Settings,
+        Kind::Devices,
+        Kind::Tables,
+        Kind::Statistics,
+    ] {
         let empty = kind.empty()?;
-        let table = SystemTable { kind, schema: empty.schema(), sources: Arc::clone(&sources) };
+        let table = SystemTable {
+            kind,
+            schema: empty.schema(),
+            sources: Arc::clone(&sources),
+        };
         schema.register_table(kind.name().to_owned(), Arc::new(table))?;
     }
     Ok(Arc::new(schema))
@@ -92,8 +103,19 @@ impl TableProvider for SystemTable {
         _filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let rows = Rows { kind: self.kind, schema: Arc::clone(&self.schema), sources: Arc::clone(&self.sources) };
-        let plan = StreamingTableExec::try_new(Arc::clone(&self.schema), vec![Arc::new(rows)], projection, [], false, limit)?;
+        let rows = Rows {
+            kind: self.kind,
+            schema: Arc::clone(&self.schema),
+            sources: Arc::clone(&self.sources),
+        };
+        let plan = StreamingTableExec::try_new(
+            Arc::clone(&self.schema),
+            vec![Arc::new(rows)],
+            projection,
+            [],
+            false,
+            limit,
+        )?;
         Ok(Arc::new(plan))
     }
 }
@@ -153,7 +175,14 @@ impl Kind {
             Kind::Settings => settings(&all_settings(sources, session)),
             Kind::Devices => devices(&sources.devices),
             Kind::Tables => match sources.catalog.upgrade() {
-                Some(catalog) => tables(&catalog.describe(&DescribeFilter { with_sizes: true, ..DescribeFilter::default() }).await),
+                Some(catalog) => tables(
+                    &catalog
+                        .describe(&DescribeFilter {
+                            with_sizes: true,
+                            ..DescribeFilter::default()
+                        })
+                        .await,
+                ),
                 None => self.empty(),
             },
             Kind::Statistics => match sources.catalog.upgrade() {
@@ -173,12 +202,18 @@ fn text_opt<T>(rows: &[T], value: impl Fn(&T) -> Option<String>) -> ArrayRef {
 }
 
 fn number<T>(rows: &[T], value: impl Fn(&T) -> Option<u64>) -> ArrayRef {
-    Arc::new(rows.iter().map(|row| value(row).and_then(|number| i64::try_from(number).ok())).collect::<Int64Array>())
+    Arc::new(
+        rows.iter()
+            .map(|row| value(row).and_then(|number| i64::try_from(number).ok()))
+            .collect::<Int64Array>(),
+    )
 }
 
 fn instant<T>(rows: &[T], value: impl Fn(&T) -> Option<SystemTime>) -> ArrayRef {
     let micros = |time: SystemTime| {
-        time.duration_since(UNIX_EPOCH).ok().and_then(|since| i64::try_from(since.as_micros()).ok())
+        time.duration_since(UNIX_EPOCH)
+            .ok()
+            .and_then(|since| i64::try_from(since.as_micros()).ok())
     };
     let times: TimestampMicrosecondArray = rows.iter().map(|row| value(row).and_then(micros)).collect();
     Arc::new(times.with_timezone("UTC"))
@@ -186,7 +221,9 @@ fn instant<T>(rows: &[T], value: impl Fn(&T) -> Option<SystemTime>) -> ArrayRef 
 
 /// All columns are nullable, so that an empty table promises the same as a full one.
 fn batch(columns: Vec<(&str, ArrayRef)>) -> Result<RecordBatch> {
-    Ok(RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true)))?)
+    Ok(RecordBatch::try_from_iter_with_nullable(
+        columns.into_iter().map(|(name, column)| (name, column, true)),
+    )?)
 }
 
 fn queries(rows: &[crate::query::QueryRecord]) -> Result<RecordBatch> {
@@ -242,20 +279,37 @@ fn all_settings(sources: &SystemSources, session: &SessionConfig) -> Vec<Setting
     let own = fresh.describe().into_iter().map(|row| {
         let value = spec.setting(&row.name).unwrap_or_else(|| row.value.clone());
         let source = if value == row.value { "default" } else { "session" };
-        Setting { name: row.name, value, default: row.value, unit: String::new(), scope: "session", source: source.into(), help: row.help }
-    });
-    let engine = session.options().entries().into_iter().filter(|entry| entry.key.starts_with("datafusion.")).map(|entry| {
-        let source = if spec.settings.contains_key(&entry.key) { "session" } else { "default" };
         Setting {
-            value: entry.value.unwrap_or_default(),
-            default: String::new(),
+            name: row.name,
+            value,
+            default: row.value,
             unit: String::new(),
             scope: "session",
             source: source.into(),
-            help: entry.description.to_owned(),
-            name: entry.key,
+            help: row.help,
         }
     });
+    let engine = session
+        .options()
+        .entries()
+        .into_iter()
+        .filter(|entry| entry.key.starts_with("datafusion."))
+        .map(|entry| {
+            let source = if spec.settings.contains_key(&entry.key) {
+                "session"
+            } else {
+                "default"
+            };
+            Setting {
+                value: entry.value.unwrap_or_default(),
+                default: String::new(),
+                unit: String::new(),
+                scope: "session",
+                source: source.into(),
+                help: entry.description.to_owned(),
+                name: entry.key,
+            }
+        });
     let mut rows: Vec<_> = server.chain(own).collect();
     for setting in engine {
         if !rows.iter().any(|row| row.name == setting.name) {
@@ -308,7 +362,10 @@ type ColumnRow = (TableStatistics, ColumnStatisticsEntry);
 fn column_statistics(tables: Vec<TableStatistics>) -> Vec<ColumnRow> {
     let columns = |mut table: TableStatistics| {
         let columns = std::mem::take(&mut table.columns);
-        columns.into_iter().map(move |column| (table.clone(), column)).collect::<Vec<_>>()
+        columns
+            .into_iter()
+            .map(move |column| (table.clone(), column))
+            .collect::<Vec<_>>()
     };
     tables.into_iter().flat_map(columns).collect()
 }
@@ -324,6 +381,9 @@ fn statistics(rows: &[ColumnRow]) -> Result<RecordBatch> {
         ("min", text_opt(rows, |row| row.1.min.clone())),
         ("max", text_opt(rows, |row| row.1.max.clone())),
         ("analyzed_at", text(rows, |row| &row.0.analyzed_at)),
-        ("stale", Arc::new(rows.iter().map(|row| Some(row.0.stale)).collect::<BooleanArray>())),
+        (
+            "stale",
+            Arc::new(rows.iter().map(|row| Some(row.0.stale)).collect::<BooleanArray>()),
+        ),
     ])
 }

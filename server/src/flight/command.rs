@@ -3,8 +3,9 @@
 use arrow_flight::FlightDescriptor;
 use arrow_flight::flight_descriptor::DescriptorType;
 use arrow_flight::sql::{
-    Any, Command as SqlCommand, CommandGetCrossReference, CommandGetDbSchemas, CommandGetExportedKeys, CommandGetImportedKeys,
-    CommandGetPrimaryKeys, CommandGetSqlInfo, CommandGetTables, CommandGetXdbcTypeInfo, ProstMessageExt,
+    Any, Command as SqlCommand, CommandGetCrossReference, CommandGetDbSchemas, CommandGetExportedKeys,
+    CommandGetImportedKeys, CommandGetPrimaryKeys, CommandGetSqlInfo, CommandGetTables, CommandGetXdbcTypeInfo,
+    ProstMessageExt,
 };
 use bytes::Bytes;
 use prost::Message;
@@ -76,7 +77,9 @@ impl Metadata {
 /// For paths, malformed messages and commands of a kind we don't know.
 pub fn from_descriptor(descriptor: &FlightDescriptor) -> Result<Command, QueryError> {
     if descriptor.r#type != DescriptorType::Cmd as i32 {
-        return Err(QueryError::invalid("the descriptor is no Flight SQL command").with_hint("send a descriptor of type CMD"));
+        return Err(
+            QueryError::invalid("the descriptor is no Flight SQL command").with_hint("send a descriptor of type CMD")
+        );
     }
     decode(&descriptor.cmd)
 }
@@ -90,8 +93,9 @@ pub fn decode(bytes: &[u8]) -> Result<Command, QueryError> {
         QueryError::invalid("the command can't be read").with_detail(format!("it is no protobuf Any: {error}"))
     })?;
     let type_url = any.type_url.clone();
-    let command = SqlCommand::try_from(any)
-        .map_err(|error| QueryError::invalid("the command can't be read").with_detail(format!("{type_url}: {error}")))?;
+    let command = SqlCommand::try_from(any).map_err(|error| {
+        QueryError::invalid("the command can't be read").with_detail(format!("{type_url}: {error}"))
+    })?;
     typed(command, &type_url)
 }
 
@@ -106,10 +110,14 @@ fn typed(command: SqlCommand, type_url: &str) -> Result<Command, QueryError> {
             return Ok(Command::StatementUpdate { sql: update.query });
         }
         SqlCommand::CommandPreparedStatementQuery(query) => {
-            return Ok(Command::PreparedQuery { handle: query.prepared_statement_handle });
+            return Ok(Command::PreparedQuery {
+                handle: query.prepared_statement_handle,
+            });
         }
         SqlCommand::CommandPreparedStatementUpdate(update) => {
-            return Ok(Command::PreparedUpdate { handle: update.prepared_statement_handle });
+            return Ok(Command::PreparedUpdate {
+                handle: update.prepared_statement_handle,
+            });
         }
         SqlCommand::TicketStatementQuery(ticket) => return statement_ticket(&ticket.statement_handle),
         SqlCommand::CommandGetCatalogs(_) => Metadata::Catalogs,
@@ -122,19 +130,26 @@ fn typed(command: SqlCommand, type_url: &str) -> Result<Command, QueryError> {
         SqlCommand::CommandGetCrossReference(command) => Metadata::CrossReference(command),
         SqlCommand::CommandGetXdbcTypeInfo(command) => Metadata::XdbcTypeInfo(command),
         SqlCommand::CommandGetSqlInfo(command) => Metadata::SqlInfo(command),
-        SqlCommand::CommandStatementIngest(_) => return Err(unsupported("bulk ingestion", "use INSERT or CREATE TABLE … AS")),
+        SqlCommand::CommandStatementIngest(_) => {
+            return Err(unsupported("bulk ingestion", "use INSERT or CREATE TABLE … AS"));
+        }
         SqlCommand::CommandStatementSubstraitPlan(_) => return Err(unsupported("Substrait", "send SQL")),
         _ => {
-            return Err(QueryError::invalid(format!("{type_url} is not a command of this server"))
-                .with_hint("it speaks Arrow Flight SQL: statements, prepared statements and metadata commands"));
+            return Err(
+                QueryError::invalid(format!("{type_url} is not a command of this server"))
+                    .with_hint("it speaks Arrow Flight SQL: statements, prepared statements and metadata commands"),
+            );
         }
     };
     Ok(Command::Metadata(metadata))
 }
 
 fn statement_ticket(handle: &Bytes) -> Result<Command, QueryError> {
-    let query_id = std::str::from_utf8(handle).map_err(|_| QueryError::invalid("the ticket is not one of this server"))?;
-    Ok(Command::StatementTicket { query_id: query_id.to_owned() })
+    let query_id =
+        std::str::from_utf8(handle).map_err(|_| QueryError::invalid("the ticket is not one of this server"))?;
+    Ok(Command::StatementTicket {
+        query_id: query_id.to_owned(),
+    })
 }
 
 fn unsupported(what: &str, hint: &str) -> QueryError {
@@ -143,7 +158,10 @@ fn unsupported(what: &str, hint: &str) -> QueryError {
 
 fn refuse_transaction(id: Option<&Bytes>) -> Result<(), QueryError> {
     match id {
-        Some(id) if !id.is_empty() => Err(unsupported("a transaction over several statements", "every statement commits by itself")),
+        Some(id) if !id.is_empty() => Err(unsupported(
+            "a transaction over several statements",
+            "every statement commits by itself",
+        )),
         _ => Ok(()),
     }
 }
@@ -163,7 +181,14 @@ mod tests {
 
     #[test]
     fn a_query_decodes() {
-        let any = CommandStatementQuery { query: "SELECT 1".into(), transaction_id: None }.as_any();
-        assert_eq!(decode(&any.encode_to_vec()).unwrap(), Command::StatementQuery { sql: "SELECT 1".into() });
+        let any = CommandStatementQuery {
+            query: "SELECT 1".into(),
+            transaction_id: None,
+        }
+        .as_any();
+        assert_eq!(
+            decode(&any.encode_to_vec()).unwrap(),
+            Command::StatementQuery { sql: "SELECT 1".into() }
+        );
     }
 }

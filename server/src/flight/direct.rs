@@ -57,7 +57,10 @@ impl Service<Request<Body>> for DirectService {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let compressed = request.headers().get("grpc-encoding").is_some_and(|encoding| encoding != "identity");
+        let compressed = request
+            .headers()
+            .get("grpc-encoding")
+            .is_some_and(|encoding| encoding != "identity");
         if request.uri().path() != DO_GET || compressed {
             return Box::pin(self.inner.call(request));
         }
@@ -76,22 +79,33 @@ impl Service<Request<Body>> for DirectService {
 async fn ticket(request: Request<Body>) -> Result<tonic::Request<Ticket>, Status> {
     let (parts, body) = request.into_parts();
     let body = Limited::new(body, TICKET_BYTES_MAX).collect().await;
-    let mut bytes = body.map_err(|error| Status::invalid_argument(format!("the ticket can't be read\ndetail: {error}")))?.to_bytes();
+    let mut bytes = body
+        .map_err(|error| Status::invalid_argument(format!("the ticket can't be read\ndetail: {error}")))?
+        .to_bytes();
     if bytes.len() < GRPC_PREFIX_BYTES || bytes[0] != 0 {
         return Err(Status::invalid_argument("the request holds no ticket"));
     }
     bytes.advance(GRPC_PREFIX_BYTES);
-    let ticket = Ticket::decode(bytes).map_err(|error| Status::invalid_argument(format!("the ticket can't be read\ndetail: {error}")))?;
+    let ticket = Ticket::decode(bytes)
+        .map_err(|error| Status::invalid_argument(format!("the ticket can't be read\ndetail: {error}")))?;
     Ok(tonic::Request::from_http(Request::from_parts(parts, ticket)))
 }
 
 fn respond(results: BatchResults) -> Result<Response<Body>, Status> {
     let internal = |error: &dyn std::fmt::Display| Status::internal(error.to_string());
-    let (encoder, schema) = MessageEncoder::new(&results.schema, results.batch_bytes_max).map_err(|error| internal(&error))?;
+    let (encoder, schema) =
+        MessageEncoder::new(&results.schema, results.batch_bytes_max).map_err(|error| internal(&error))?;
     results.metrics.bytes_sent_total.inc_by(schema.len() as u64);
     let pieces = schema.into_grpc().map_err(|error| internal(&error))?.into();
-    let mut response = Response::new(Body::new(GetBody { encoder, results, pieces, ended: false }));
-    response.headers_mut().insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    let mut response = Response::new(Body::new(GetBody {
+        encoder,
+        results,
+        pieces,
+        ended: false,
+    }));
+    response
+        .headers_mut()
+        .insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     Ok(response)
 }
 
@@ -105,10 +119,17 @@ struct GetBody {
 
 impl GetBody {
     fn encode(&mut self, batch: &arrow::array::RecordBatch) -> Result<(), Status> {
-        let messages = self.encoder.encode(batch).map_err(|error| Status::internal(error.to_string()))?;
+        let messages = self
+            .encoder
+            .encode(batch)
+            .map_err(|error| Status::internal(error.to_string()))?;
         for message in messages {
             self.results.metrics.bytes_sent_total.inc_by(message.len() as u64);
-            self.pieces.extend(message.into_grpc().map_err(|error| Status::internal(error.to_string()))?);
+            self.pieces.extend(
+                message
+                    .into_grpc()
+                    .map_err(|error| Status::internal(error.to_string()))?,
+            );
         }
         Ok(())
     }

@@ -66,7 +66,17 @@ impl Front {
         limits: FrontLimits,
     ) -> Arc<Self> {
         let metadata_slots = Semaphore::new(limits.metadata_max.max(1));
-        Arc::new(Self { engine, sessions, queries, admission, authenticator, metrics, limits, metadata_slots, done: Mutex::default() })
+        Arc::new(Self {
+            engine,
+            sessions,
+            queries,
+            admission,
+            authenticator,
+            metrics,
+            limits,
+            metadata_slots,
+            done: Mutex::default(),
+        })
     }
 
     /// Refuses over-long SQL text.
@@ -77,8 +87,12 @@ impl Front {
         if sql.len() <= self.limits.statement_bytes_max {
             return Ok(());
         }
-        Err(QueryError::invalid(format!("the statement has {} bytes; at most {} are allowed", sql.len(), self.limits.statement_bytes_max))
-            .with_hint("raise limits.max_statement_bytes, or load large data from files"))
+        Err(QueryError::invalid(format!(
+            "the statement has {} bytes; at most {} are allowed",
+            sql.len(),
+            self.limits.statement_bytes_max
+        ))
+        .with_hint("raise limits.max_statement_bytes, or load large data from files"))
     }
 
     /// Keeps an update's count for its DoGet.
@@ -99,8 +113,11 @@ impl Front {
         if self.queries.planned() <= self.limits.tickets_max {
             return Ok(());
         }
-        Err(QueryError::new(ErrorClass::Unavailable, format!("{} results wait to be fetched", self.limits.tickets_max))
-            .with_hint("fetch or cancel them, or raise limits.tickets_max"))
+        Err(QueryError::new(
+            ErrorClass::Unavailable,
+            format!("{} results wait to be fetched", self.limits.tickets_max),
+        )
+        .with_hint("fetch or cancel them, or raise limits.tickets_max"))
     }
 
     /// Ends what waited too long: tickets, recorded counts, sessions.
@@ -113,7 +130,9 @@ impl Front {
         for session_id in self.sessions.expire() {
             self.queries.cancel_session(&session_id);
         }
-        self.metrics.tickets.set(i64::try_from(self.queries.planned()).unwrap_or(i64::MAX));
+        self.metrics
+            .tickets
+            .set(i64::try_from(self.queries.planned()).unwrap_or(i64::MAX));
     }
 
     /// Ends everything that a closed connection left.

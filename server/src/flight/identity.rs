@@ -55,7 +55,11 @@ pub async fn identify(
     let has_own_key = !keys.is_empty() || cookie.is_some();
     keys.extend(cookie.map(SessionKey::Cookie));
     keys.extend(connection(extensions).map(|info| SessionKey::Connection(info.id)));
-    Ok(Caller { user, keys, has_own_key })
+    Ok(Caller {
+        user,
+        keys,
+        has_own_key,
+    })
 }
 
 /// The key of a token's session: its digest, so that the registry holds no secrets.
@@ -64,7 +68,10 @@ pub fn token_key(token: &str) -> SessionKey {
 }
 
 fn cookie(metadata: &MetadataMap) -> Option<String> {
-    let headers = metadata.get_all("cookie").into_iter().filter_map(|value| value.to_str().ok());
+    let headers = metadata
+        .get_all("cookie")
+        .into_iter()
+        .filter_map(|value| value.to_str().ok());
     headers
         .flat_map(|header| header.split(';'))
         .filter_map(|pair| pair.trim().split_once('='))
@@ -74,7 +81,9 @@ fn cookie(metadata: &MetadataMap) -> Option<String> {
 
 fn connection(extensions: &Extensions) -> Option<ConnectionInfo> {
     let plain = extensions.get::<ConnectionInfo>();
-    let tls = extensions.get::<TlsConnectInfo<ConnectionInfo>>().map(|info| info.get_ref());
+    let tls = extensions
+        .get::<TlsConnectInfo<ConnectionInfo>>()
+        .map(|info| info.get_ref());
     plain.or(tls).cloned()
 }
 
@@ -89,7 +98,10 @@ impl Caller {
 
     /// The caller's session, if it has one.
     pub fn existing(&self, sessions: &Sessions) -> Option<Arc<Session>> {
-        self.keys.iter().find_map(|key| sessions.find(key)).filter(|session| session.user() == self.user)
+        self.keys
+            .iter()
+            .find_map(|key| sessions.find(key))
+            .filter(|session| session.user() == self.user)
     }
 
     /// A response that gives the session's cookie to a client that has nothing else to be known by.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use arrow_flight::error::FlightError;
 use arrow_flight::flight_service_server::FlightService;
 use arrow_flight::{
-    Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo, HandshakeRequest, HandshakeResponse, PollInfo, PutResult,
-    SchemaResult, Ticket,
+    Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo, HandshakeRequest, HandshakeResponse,
+    PollInfo, PutResult, SchemaResult, Ticket,
 };
 use futures::{Stream, StreamExt};
 use tonic::metadata::MetadataValue;
@@ -42,10 +42,16 @@ impl TriremeService {
         Self { front }
     }
 
-    async fn caller<T>(&self, method: &str, request: &Request<T>) -> Result<Caller, Status> {
+    async fn caller<T: Sync>(&self, method: &str, request: &Request<T>) -> Result<Caller, Status> {
         self.front.metrics.requests_total.with_label_values(&[method]).inc();
         let front = &self.front;
-        let caller = identify(front.authenticator.as_ref(), &front.metrics, request.metadata(), request.extensions()).await;
+        let caller = identify(
+            front.authenticator.as_ref(),
+            &front.metrics,
+            request.metadata(),
+            request.extensions(),
+        )
+        .await;
         caller.inspect_err(|refused| self.count(refused))
     }
 
@@ -62,7 +68,11 @@ impl TriremeService {
     }
 
     fn count(&self, refused: &Status) {
-        self.front.metrics.errors_total.with_label_values(&[&format!("{:?}", refused.code())]).inc();
+        self.front
+            .metrics
+            .errors_total
+            .with_label_values(&[&format!("{:?}", refused.code())])
+            .inc();
     }
 
     async fn flight_info(&self, session: &Session, descriptor: FlightDescriptor) -> Result<FlightInfo, QueryError> {
@@ -76,11 +86,17 @@ impl TriremeService {
                 statement::flight_info(front, session, &prepared.sql, parameters, descriptor).await
             }
             Command::Metadata(command) => metadata::flight_info(&command, descriptor),
-            Command::StatementTicket { .. } => Err(QueryError::invalid("this is a ticket").with_hint("redeem it with DoGet")),
+            Command::StatementTicket { .. } => {
+                Err(QueryError::invalid("this is a ticket").with_hint("redeem it with DoGet"))
+            }
         }
     }
 
-    async fn schema(&self, session: &Session, descriptor: &FlightDescriptor) -> Result<arrow::datatypes::SchemaRef, QueryError> {
+    async fn schema(
+        &self,
+        session: &Session,
+        descriptor: &FlightDescriptor,
+    ) -> Result<arrow::datatypes::SchemaRef, QueryError> {
         let front = &self.front;
         match from_descriptor(descriptor)? {
             Command::StatementQuery { sql } | Command::StatementUpdate { sql } => {
@@ -91,7 +107,9 @@ impl TriremeService {
                 Ok(Arc::clone(&session.prepared(&handle)?.description.schema))
             }
             Command::Metadata(command) => Ok(metadata::schema(&command)),
-            Command::StatementTicket { .. } => Err(QueryError::invalid("this is a ticket").with_hint("redeem it with DoGet")),
+            Command::StatementTicket { .. } => {
+                Err(QueryError::invalid("this is a ticket").with_hint("redeem it with DoGet"))
+            }
         }
     }
 
@@ -100,7 +118,11 @@ impl TriremeService {
             Redeem::Query(query_id) => statement::fetch(&self.front, &caller.user, &query_id).await,
             Redeem::Metadata(command) => {
                 let batch = metadata::answer(&self.front, command).await?;
-                Ok(BatchResults::one(batch, self.front.limits.batch_bytes_max, self.front.metrics.clone()))
+                Ok(BatchResults::one(
+                    batch,
+                    self.front.limits.batch_bytes_max,
+                    self.front.metrics.clone(),
+                ))
             }
         }
     }
@@ -128,7 +150,11 @@ impl TriremeService {
             return Ok(format!("session-{}", uuid::Uuid::new_v4().simple()));
         };
         let identity = authenticator.authorize(header).await.map_err(|error| {
-            self.front.metrics.auth_failures_total.with_label_values(&[error.reason()]).inc();
+            self.front
+                .metrics
+                .auth_failures_total
+                .with_label_values(&[error.reason()])
+                .inc();
             Status::unauthenticated(format!("{error}\nhint: {}", error.hint()))
         })?;
         match header.map(Credentials::parse) {
@@ -148,13 +174,27 @@ impl FlightService for TriremeService {
     type ListActionsStream = Answer<ActionType>;
     type DoExchangeStream = Answer<FlightData>;
 
-    async fn handshake(&self, request: Request<Streaming<HandshakeRequest>>) -> Result<Response<Self::HandshakeStream>, Status> {
-        self.front.metrics.requests_total.with_label_values(&["Handshake"]).inc();
-        let header = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
+    async fn handshake(
+        &self,
+        request: Request<Streaming<HandshakeRequest>>,
+    ) -> Result<Response<Self::HandshakeStream>, Status> {
+        self.front
+            .metrics
+            .requests_total
+            .with_label_values(&["Handshake"])
+            .inc();
+        let header = request
+            .metadata()
+            .get("authorization")
+            .and_then(|value| value.to_str().ok());
         let token = self.login(header).await.inspect_err(|refused| self.count(refused))?;
-        let message = HandshakeResponse { protocol_version: 0, payload: token.clone().into_bytes().into() };
+        let message = HandshakeResponse {
+            protocol_version: 0,
+            payload: token.clone().into_bytes().into(),
+        };
         let mut response = Response::new(one(message));
-        let bearer = MetadataValue::try_from(format!("Bearer {token}")).map_err(|_| Status::internal("the token is no header value"))?;
+        let bearer = MetadataValue::try_from(format!("Bearer {token}"))
+            .map_err(|_| Status::internal("the token is no header value"))?;
         response.metadata_mut().insert("authorization", bearer);
         Ok(response)
     }
@@ -177,7 +217,12 @@ impl FlightService for TriremeService {
         let session = self.session(&caller)?;
         let info = self.checked(self.flight_info(&session, request.into_inner()).await)?;
         // The result is streamed by DoGet, so the first answer is the last: no descriptor to poll again with.
-        let poll = PollInfo { info: Some(info), flight_descriptor: None, progress: Some(1.0), expiration_time: None };
+        let poll = PollInfo {
+            info: Some(info),
+            flight_descriptor: None,
+            progress: Some(1.0),
+            expiration_time: None,
+        };
         Ok(caller.respond(poll, Some(&session)))
     }
 
@@ -218,7 +263,10 @@ impl FlightService for TriremeService {
         Ok(Response::new(Box::pin(futures::stream::iter(actions))))
     }
 
-    async fn do_exchange(&self, request: Request<Streaming<FlightData>>) -> Result<Response<Self::DoExchangeStream>, Status> {
+    async fn do_exchange(
+        &self,
+        request: Request<Streaming<FlightData>>,
+    ) -> Result<Response<Self::DoExchangeStream>, Status> {
         self.caller("DoExchange", &request).await?;
         let error = QueryError::new(ErrorClass::Unsupported, "DoExchange is not part of Flight SQL");
         self.checked(Err(error))

@@ -37,9 +37,23 @@ pub struct QueryStream {
 
 impl QueryStream {
     /// A stream that holds its permit until the last batch.
-    pub fn new(batches: BatchStream, schema: SchemaRef, query: Arc<QueryHandle>, metrics: Metrics, permit: Permit) -> Self {
+    pub fn new(
+        batches: BatchStream,
+        schema: SchemaRef,
+        query: Arc<QueryHandle>,
+        metrics: Metrics,
+        permit: Permit,
+    ) -> Self {
         let cancelled = Box::pin(query.cancelled().cancelled_owned());
-        Self { batches: Some(batches), schema, query, cancelled, metrics, permit: Some(permit), sent_batches: 0 }
+        Self {
+            batches: Some(batches),
+            schema,
+            query,
+            cancelled,
+            metrics,
+            permit: Some(permit),
+            sent_batches: 0,
+        }
     }
 
     fn end(&mut self) {
@@ -49,7 +63,11 @@ impl QueryStream {
     }
 
     fn fail(&mut self, error: QueryError) -> Poll<Option<Result<RecordBatch, FlightError>>> {
-        let state = if error.class == ErrorClass::Cancelled { QueryState::Cancelled } else { QueryState::Failed };
+        let state = if error.class == ErrorClass::Cancelled {
+            QueryState::Cancelled
+        } else {
+            QueryState::Failed
+        };
         if state == QueryState::Failed {
             self.query.fail(&error.to_string());
         } else {
@@ -64,7 +82,10 @@ impl QueryStream {
 pub fn record_end(metrics: &Metrics, query: &QueryHandle) {
     let (command, state, took) = query.outcome();
     let outcome = state.name().to_lowercase();
-    metrics.queries_total.with_label_values(&[command.as_str(), outcome.as_str()]).inc();
+    metrics
+        .queries_total
+        .with_label_values(&[command.as_str(), outcome.as_str()])
+        .inc();
     if let Some(took) = took {
         metrics.query_seconds.observe(took.as_secs_f64());
     }
@@ -127,7 +148,12 @@ impl BatchResults {
     /// One batch as a whole result.
     pub fn one(batch: RecordBatch, batch_bytes_max: usize, metrics: Metrics) -> Self {
         let schema = batch.schema();
-        Self { schema, batches: Box::pin(futures::stream::iter([Ok(batch)])), batch_bytes_max, metrics }
+        Self {
+            schema,
+            batches: Box::pin(futures::stream::iter([Ok(batch)])),
+            batch_bytes_max,
+            metrics,
+        }
     }
 
     /// The messages for tonic's codec; the first is the schema.
@@ -139,9 +165,14 @@ impl BatchResults {
         let (mut encoder, schema) = MessageEncoder::new(&self.schema, self.batch_bytes_max).map_err(internal)?;
         let first = futures::stream::iter([Ok(schema.into_flight_data())]);
         let rest = self.batches.flat_map(move |batch| {
-            let messages = batch.map_err(to_status).and_then(|batch| encoder.encode(&batch).map_err(internal));
+            let messages = batch
+                .map_err(to_status)
+                .and_then(|batch| encoder.encode(&batch).map_err(internal));
             let items = match messages {
-                Ok(messages) => messages.into_iter().map(|message| Ok(message.into_flight_data())).collect(),
+                Ok(messages) => messages
+                    .into_iter()
+                    .map(|message| Ok(message.into_flight_data()))
+                    .collect(),
                 Err(error) => vec![Err(error)],
             };
             futures::stream::iter(items)

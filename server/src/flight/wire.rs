@@ -55,7 +55,11 @@ impl Message {
     pub fn into_flight_data(self) -> FlightData {
         let mut body = BytesMut::with_capacity(self.body_len());
         self.body.iter().for_each(|piece| body.put_slice(piece));
-        FlightData { data_header: self.header, data_body: body.freeze(), ..FlightData::default() }
+        FlightData {
+            data_header: self.header,
+            data_body: body.freeze(),
+            ..FlightData::default()
+        }
     }
 
     /// The gRPC message in pieces that can be sent as they are.
@@ -65,8 +69,14 @@ impl Message {
     pub fn into_grpc(self) -> Result<Vec<Bytes>, ArrowError> {
         let body_len = self.body_len();
         let field_len = |field, length: usize| key_len(field) + encoded_len_varint(length as u64) + length;
-        let total = field_len(HEADER_FIELD, self.header.len()) + if body_len > 0 { field_len(BODY_FIELD, body_len) } else { 0 };
-        let total = u32::try_from(total).map_err(|_| ArrowError::InvalidArgumentError("a message is longer than 4 GiB".into()))?;
+        let total = field_len(HEADER_FIELD, self.header.len())
+            + if body_len > 0 {
+                field_len(BODY_FIELD, body_len)
+            } else {
+                0
+            };
+        let total = u32::try_from(total)
+            .map_err(|_| ArrowError::InvalidArgumentError("a message is longer than 4 GiB".into()))?;
         let mut pending = BytesMut::with_capacity(GRPC_PREFIX_BYTES + self.header.len() + 32);
         pending.put_u8(0);
         pending.put_u32(total);
@@ -108,7 +118,16 @@ impl MessageEncoder {
         let mut encoder = StreamEncoder::try_new(schema)?;
         // The first call encodes the schema too, which has just been made.
         encoder.encode(&RecordBatch::new_empty(schema.clone().into()))?;
-        Ok((Self { encoder, bytes_max: bytes_max.max(1) }, Message { header, body: Vec::new() }))
+        Ok((
+            Self {
+                encoder,
+                bytes_max: bytes_max.max(1),
+            },
+            Message {
+                header,
+                body: Vec::new(),
+            },
+        ))
     }
 
     /// The messages of a batch: several when it is large, one when it is empty.
@@ -116,7 +135,11 @@ impl MessageEncoder {
     /// # Errors
     /// When the batch can't be encoded.
     pub fn encode(&mut self, batch: &RecordBatch) -> Result<Vec<Message>, ArrowError> {
-        let bytes: usize = batch.columns().iter().map(|column| column.get_buffer_memory_size()).sum();
+        let bytes: usize = batch
+            .columns()
+            .iter()
+            .map(|column| column.get_buffer_memory_size())
+            .sum();
         let parts = bytes.div_ceil(self.bytes_max).max(1);
         let rows_per_part = batch.num_rows().div_ceil(parts).max(1);
         let mut messages = Vec::with_capacity(parts);
@@ -130,12 +153,23 @@ impl MessageEncoder {
     }
 
     fn encode_one(&mut self, batch: &RecordBatch) -> Result<Message, ArrowError> {
-        let mut pieces = self.encoder.encode(batch)?.into_iter().map(shared).filter(|piece| !piece.is_empty());
+        let mut pieces = self
+            .encoder
+            .encode(batch)?
+            .into_iter()
+            .map(shared)
+            .filter(|piece| !piece.is_empty());
         let (prefix, rest) = take(&mut pieces, IPC_PREFIX_BYTES)?;
-        let length = prefix.get(4..8).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_le_bytes);
+        let length = prefix
+            .get(4..8)
+            .and_then(|bytes| bytes.try_into().ok())
+            .map_or(0, u32::from_le_bytes);
         let mut pieces = rest.into_iter().chain(pieces);
         let (header, rest) = take(&mut pieces, length as usize)?;
-        Ok(Message { header, body: rest.into_iter().chain(pieces).collect() })
+        Ok(Message {
+            header,
+            body: rest.into_iter().chain(pieces).collect(),
+        })
     }
 }
 
@@ -155,7 +189,9 @@ fn take(pieces: &mut impl Iterator<Item = Bytes>, wanted: usize) -> Result<(Byte
     let mut taken = BytesMut::new();
     while taken.len() < wanted {
         let Some(mut piece) = pieces.next() else {
-            return Err(ArrowError::IpcError("an encoded message is shorter than its header says".into()));
+            return Err(ArrowError::IpcError(
+                "an encoded message is shorter than its header says".into(),
+            ));
         };
         let missing = wanted - taken.len();
         if piece.len() > missing {
@@ -185,12 +221,26 @@ mod tests {
     use super::*;
 
     fn sample(rows: i64) -> RecordBatch {
-        let numbers: ArrayRef = Arc::new((0..rows).map(|row| (row % 7 != 0).then_some(row)).collect::<Int64Array>());
-        let texts: ArrayRef = Arc::new((0..rows).map(|row| (row % 5 != 0).then(|| format!("text {row}"))).collect::<StringArray>());
+        let numbers: ArrayRef = Arc::new(
+            (0..rows)
+                .map(|row| (row % 7 != 0).then_some(row))
+                .collect::<Int64Array>(),
+        );
+        let texts: ArrayRef = Arc::new(
+            (0..rows)
+                .map(|row| (row % 5 != 0).then(|| format!("text {row}")))
+                .collect::<StringArray>(),
+        );
         let flags: ArrayRef = Arc::new((0..rows).map(|row| Some(row % 3 == 0)).collect::<BooleanArray>());
         let lists = (0..rows).map(|row| (row % 4 != 0).then(|| vec![Some(1), None]));
         let lists: ArrayRef = Arc::new(ListArray::from_iter_primitive::<Int32Type, _, _>(lists));
-        RecordBatch::try_from_iter_with_nullable([("n", numbers, true), ("t", texts, true), ("f", flags, true), ("l", lists, true)]).unwrap()
+        RecordBatch::try_from_iter_with_nullable([
+            ("n", numbers, true),
+            ("t", texts, true),
+            ("f", flags, true),
+            ("l", lists, true),
+        ])
+        .unwrap()
     }
 
     async fn round_trip(batch: &RecordBatch, bytes_max: usize) -> Vec<RecordBatch> {
@@ -199,11 +249,17 @@ mod tests {
         messages.extend(encoder.encode(batch).unwrap());
         let decoded = messages.into_iter().map(|message| {
             let grpc: Vec<u8> = message.into_grpc().unwrap().concat();
-            assert_eq!(u32::from_be_bytes(grpc[1..5].try_into().unwrap()) as usize, grpc.len() - GRPC_PREFIX_BYTES);
+            assert_eq!(
+                u32::from_be_bytes(grpc[1..5].try_into().unwrap()) as usize,
+                grpc.len() - GRPC_PREFIX_BYTES
+            );
             FlightData::decode(&grpc[GRPC_PREFIX_BYTES..]).map_err(|error| FlightError::DecodeError(error.to_string()))
         });
         let stream = futures::stream::iter(decoded.collect::<Vec<_>>());
-        FlightRecordBatchStream::new_from_flight_data(stream).try_collect().await.unwrap()
+        FlightRecordBatchStream::new_from_flight_data(stream)
+            .try_collect()
+            .await
+            .unwrap()
     }
 
     #[tokio::test]

@@ -78,7 +78,8 @@ type Sink = BufWriter<File>;
 
 enum Writer {
     Parquet {
-        file: SerializedFileWriter<Sink>,
+        // Boxed, or every CSV writer would be as large as this one.
+        file: Box<SerializedFileWriter<Sink>>,
         factory: ArrowRowGroupWriterFactory,
         schema: SchemaRef,
     },
@@ -188,7 +189,7 @@ impl Output {
         let writer = ArrowWriter::try_new_with_options(sink, SchemaRef::clone(&self.schema), options)?;
         let (file, factory) = writer.into_serialized_writer()?;
         Ok(Writer::Parquet {
-            file,
+            file: Box::new(file),
             factory,
             schema: SchemaRef::clone(&self.schema),
         })

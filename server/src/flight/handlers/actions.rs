@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use arrow_flight::sql::{
-    ActionCancelQueryRequest, ActionCancelQueryResult, ActionClosePreparedStatementRequest, ActionCreatePreparedStatementRequest, Any,
-    ProstMessageExt,
+    ActionCancelQueryRequest, ActionCancelQueryResult, ActionClosePreparedStatementRequest,
+    ActionCreatePreparedStatementRequest, Any, ProstMessageExt,
 };
 use arrow_flight::{Action, ActionType, CancelFlightInfoRequest, CancelFlightInfoResult, CancelStatus, FlightInfo};
 use bytes::Bytes;
@@ -28,14 +28,23 @@ pub const ACTIONS: [(&str, &str); 7] = [
     ("ClosePreparedStatement", "closes a prepared statement"),
     ("CancelFlightInfo", "cancels the query of a FlightInfo"),
     ("CancelQuery", "cancels the query of a FlightInfo (deprecated form)"),
-    ("SetSessionOptions", "sets options of the session: catalog, schema, and any setting that SQL can SET"),
+    (
+        "SetSessionOptions",
+        "sets options of the session: catalog, schema, and any setting that SQL can SET",
+    ),
     ("GetSessionOptions", "gives the options of the session"),
     ("CloseSession", "ends the session"),
 ];
 
 /// Their list, for ListActions.
 pub fn list() -> Vec<ActionType> {
-    ACTIONS.iter().map(|(name, description)| ActionType { r#type: (*name).into(), description: (*description).into() }).collect()
+    ACTIONS
+        .iter()
+        .map(|(name, description)| ActionType {
+            r#type: (*name).into(),
+            description: (*description).into(),
+        })
+        .collect()
 }
 
 /// Runs an action; gives the body of its one result, if it has one.
@@ -47,7 +56,10 @@ pub async fn run(front: &Front, caller: &Caller, action: Action) -> Result<Optio
         "CreatePreparedStatement" => {
             let request: ActionCreatePreparedStatementRequest = unpack(&action.body)?;
             if request.transaction_id.is_some_and(|id| !id.is_empty()) {
-                return Err(QueryError::new(ErrorClass::Unsupported, "transactions are not supported"));
+                return Err(QueryError::new(
+                    ErrorClass::Unsupported,
+                    "transactions are not supported",
+                ));
             }
             let session = caller.session(&front.sessions)?;
             let result = prepared::create(front, &session, request.query).await?;
@@ -65,8 +77,14 @@ pub async fn run(front: &Front, caller: &Caller, action: Action) -> Result<Optio
         "CancelFlightInfo" => {
             let request = CancelFlightInfoRequest::decode(action.body.as_ref()).map_err(malformed)?;
             let status = cancel(front, caller, request.info.unwrap_or_default());
-            let status = if status { CancelStatus::Cancelled } else { CancelStatus::NotCancellable };
-            Ok(Some(CancelFlightInfoResult { status: status as i32 }.encode_to_vec().into()))
+            let status = if status {
+                CancelStatus::Cancelled
+            } else {
+                CancelStatus::NotCancellable
+            };
+            Ok(Some(
+                CancelFlightInfoResult { status: status as i32 }.encode_to_vec().into(),
+            ))
         }
         "CancelQuery" => {
             let request: ActionCancelQueryRequest = unpack(&action.body)?;
@@ -78,10 +96,11 @@ pub async fn run(front: &Front, caller: &Caller, action: Action) -> Result<Optio
         "SetSessionOptions" => set_options(front, caller, &action.body).await.map(Some),
         "GetSessionOptions" => Ok(Some(options(front, caller).encode_to_vec().into())),
         "CloseSession" => Ok(Some(close_session(front, caller).encode_to_vec().into())),
-        "BeginTransaction" | "EndTransaction" | "BeginSavepoint" | "EndSavepoint" => {
-            Err(QueryError::new(ErrorClass::Unsupported, "transactions over several statements are not supported")
-                .with_hint("every statement commits by itself; use autocommit"))
-        }
+        "BeginTransaction" | "EndTransaction" | "BeginSavepoint" | "EndSavepoint" => Err(QueryError::new(
+            ErrorClass::Unsupported,
+            "transactions over several statements are not supported",
+        )
+        .with_hint("every statement commits by itself; use autocommit")),
         other => {
             let known = ACTIONS.map(|(name, _)| name);
             let error = QueryError::new(ErrorClass::Unsupported, format!("the action {other} is not supported"));
@@ -111,8 +130,13 @@ fn cancel(front: &Front, caller: &Caller, info: FlightInfo) -> bool {
     let tickets = info.endpoint.into_iter().filter_map(|endpoint| endpoint.ticket);
     let mut cancelled = false;
     for ticket in tickets {
-        let Ok(Redeem::Query(query_id)) = redeem(&ticket) else { continue };
-        let own = front.queries.get(&query_id).is_some_and(|query| query.user() == caller.user);
+        let Ok(Redeem::Query(query_id)) = redeem(&ticket) else {
+            continue;
+        };
+        let own = front
+            .queries
+            .get(&query_id)
+            .is_some_and(|query| query.user() == caller.user);
         if own && front.queries.cancel(&query_id) {
             front.engine.forget(&query_id);
             cancelled = true;
@@ -133,7 +157,12 @@ async fn set_options(front: &Front, caller: &Caller, body: &[u8]) -> Result<Byte
     Ok(SetSessionOptionsResult { errors }.encode_to_vec().into())
 }
 
-async fn set_option(front: &Front, session: &Session, name: &str, value: SessionOptionValue) -> Result<(), SetErrorValue> {
+async fn set_option(
+    front: &Front,
+    session: &Session,
+    name: &str,
+    value: SessionOptionValue,
+) -> Result<(), SetErrorValue> {
     let text = match value.option_value {
         None => None,
         Some(OptionValue::String(text)) => Some(text),
@@ -153,9 +182,16 @@ async fn set_option(front: &Front, session: &Session, name: &str, value: Session
             }
             SessionChange::UseSchema { schema }
         }
-        ("schema", None) => SessionChange::UseSchema { schema: trireme_planner::names::DEFAULT_SCHEMA.to_owned() },
-        (name, Some(value)) => SessionChange::Set { name: name.to_owned(), value },
-        (name, None) => SessionChange::Reset { name: Some(name.to_owned()) },
+        ("schema", None) => SessionChange::UseSchema {
+            schema: trireme_planner::names::DEFAULT_SCHEMA.to_owned(),
+        },
+        (name, Some(value)) => SessionChange::Set {
+            name: name.to_owned(),
+            value,
+        },
+        (name, None) => SessionChange::Reset {
+            name: Some(name.to_owned()),
+        },
     };
     let known = match &change {
         SessionChange::Set { name, .. } | SessionChange::Reset { name: Some(name) } => {
@@ -166,7 +202,9 @@ async fn set_option(front: &Front, session: &Session, name: &str, value: Session
     if !known {
         return Err(SetErrorValue::InvalidName);
     }
-    session.change(&change, front.sessions.fresh()).map_err(|_| SetErrorValue::InvalidValue)
+    session
+        .change(&change, front.sessions.fresh())
+        .map_err(|_| SetErrorValue::InvalidValue)
 }
 
 /// Options of the session; asking makes none, since pools ask to see whether we live.
@@ -174,7 +212,9 @@ fn options(front: &Front, caller: &Caller) -> GetSessionOptionsResult {
     let Some(session) = caller.existing(&front.sessions) else {
         return GetSessionOptionsResult::default();
     };
-    let text = |value: String| SessionOptionValue { option_value: Some(OptionValue::String(value)) };
+    let text = |value: String| SessionOptionValue {
+        option_value: Some(OptionValue::String(value)),
+    };
     let mut session_options = HashMap::new();
     session_options.insert("catalog".to_owned(), text(trireme_planner::names::CATALOG.to_owned()));
     session_options.insert("schema".to_owned(), text(session.schema()));
@@ -186,6 +226,10 @@ fn close_session(front: &Front, caller: &Caller) -> CloseSessionResult {
     if let Some(session_id) = &closed {
         front.queries.cancel_session(session_id);
     }
-    let status = if closed.is_some() { CloseStatus::Closed } else { CloseStatus::NotCloseable };
+    let status = if closed.is_some() {
+        CloseStatus::Closed
+    } else {
+        CloseStatus::NotCloseable
+    };
     CloseSessionResult { status: status as i32 }
 }

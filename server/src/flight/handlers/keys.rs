@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int32Array, RecordBatch, StringArray, UInt8Array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use arrow_flight::sql::{CommandGetCrossReference, CommandGetExportedKeys, CommandGetImportedKeys, CommandGetPrimaryKeys, UpdateDeleteRules};
+use arrow_flight::sql::{
+    CommandGetCrossReference, CommandGetExportedKeys, CommandGetImportedKeys, CommandGetPrimaryKeys, UpdateDeleteRules,
+};
 use trireme_exec::QueryError;
 use trireme_planner::ddl::{Key, TableName};
 use trireme_planner::names::CATALOG;
@@ -62,7 +64,11 @@ impl Wanted<'_> {
 /// # Errors
 /// When the catalog can't be read.
 pub async fn primary(front: &Front, command: &CommandGetPrimaryKeys) -> Result<RecordBatch, QueryError> {
-    let wanted = Wanted { catalog: command.catalog.as_deref(), schema: command.db_schema.as_deref(), table: &command.table };
+    let wanted = Wanted {
+        catalog: command.catalog.as_deref(),
+        schema: command.db_schema.as_deref(),
+        table: &command.table,
+    };
     let mut rows = Vec::new();
     for (table, key) in front.engine.keys().await? {
         if let Key::Primary { name, columns } = key
@@ -92,7 +98,8 @@ fn texts<'a>(values: impl Iterator<Item = Option<&'a str>>) -> ArrayRef {
 }
 
 fn batch(schema: SchemaRef, columns: Vec<ArrayRef>) -> Result<RecordBatch, QueryError> {
-    RecordBatch::try_new(schema, columns).map_err(|error| QueryError::internal(format!("the answer can't be built: {error}")))
+    RecordBatch::try_new(schema, columns)
+        .map_err(|error| QueryError::internal(format!("the answer can't be built: {error}")))
 }
 
 /// One column of a foreign key.
@@ -111,7 +118,11 @@ struct Reference {
 /// # Errors
 /// When the catalog can't be read.
 pub async fn exported(front: &Front, command: &CommandGetExportedKeys) -> Result<RecordBatch, QueryError> {
-    let wanted = Wanted { catalog: command.catalog.as_deref(), schema: command.db_schema.as_deref(), table: &command.table };
+    let wanted = Wanted {
+        catalog: command.catalog.as_deref(),
+        schema: command.db_schema.as_deref(),
+        table: &command.table,
+    };
     foreign(front, |reference| wanted.is(&reference.primary)).await
 }
 
@@ -120,7 +131,11 @@ pub async fn exported(front: &Front, command: &CommandGetExportedKeys) -> Result
 /// # Errors
 /// When the catalog can't be read.
 pub async fn imported(front: &Front, command: &CommandGetImportedKeys) -> Result<RecordBatch, QueryError> {
-    let wanted = Wanted { catalog: command.catalog.as_deref(), schema: command.db_schema.as_deref(), table: &command.table };
+    let wanted = Wanted {
+        catalog: command.catalog.as_deref(),
+        schema: command.db_schema.as_deref(),
+        table: &command.table,
+    };
     foreign(front, |reference| wanted.is(&reference.foreign)).await
 }
 
@@ -129,9 +144,20 @@ pub async fn imported(front: &Front, command: &CommandGetImportedKeys) -> Result
 /// # Errors
 /// When the catalog can't be read.
 pub async fn cross(front: &Front, command: &CommandGetCrossReference) -> Result<RecordBatch, QueryError> {
-    let primary = Wanted { catalog: command.pk_catalog.as_deref(), schema: command.pk_db_schema.as_deref(), table: &command.pk_table };
-    let own = Wanted { catalog: command.fk_catalog.as_deref(), schema: command.fk_db_schema.as_deref(), table: &command.fk_table };
-    foreign(front, |reference| primary.is(&reference.primary) && own.is(&reference.foreign)).await
+    let primary = Wanted {
+        catalog: command.pk_catalog.as_deref(),
+        schema: command.pk_db_schema.as_deref(),
+        table: &command.pk_table,
+    };
+    let own = Wanted {
+        catalog: command.fk_catalog.as_deref(),
+        schema: command.fk_db_schema.as_deref(),
+        table: &command.fk_table,
+    };
+    foreign(front, |reference| {
+        primary.is(&reference.primary) && own.is(&reference.foreign)
+    })
+    .await
 }
 
 async fn foreign(front: &Front, keep: impl Fn(&Reference) -> bool) -> Result<RecordBatch, QueryError> {
@@ -162,15 +188,30 @@ async fn foreign(front: &Front, keep: impl Fn(&Reference) -> bool) -> Result<Rec
 fn references(keys: &[(TableName, Key)]) -> Vec<Reference> {
     let primary_of = |table: &TableName| {
         keys.iter().find_map(|(name, key)| match key {
-            Key::Primary { name: key_name, columns } if name == table => Some((key_name.clone(), columns)),
+            Key::Primary {
+                name: key_name,
+                columns,
+            } if name == table => Some((key_name.clone(), columns)),
             _ => None,
         })
     };
     let mut rows = Vec::new();
     for (table, key) in keys {
-        let Key::Foreign { name, columns, references, referenced_columns } = key else { continue };
+        let Key::Foreign {
+            name,
+            columns,
+            references,
+            referenced_columns,
+        } = key
+        else {
+            continue;
+        };
         let primary = primary_of(references);
-        let targets = if referenced_columns.is_empty() { primary.as_ref().map(|(_, columns)| *columns) } else { Some(referenced_columns) };
+        let targets = if referenced_columns.is_empty() {
+            primary.as_ref().map(|(_, columns)| *columns)
+        } else {
+            Some(referenced_columns)
+        };
         for (index, (column, target)) in columns.iter().zip(targets.into_iter().flatten()).enumerate() {
             rows.push(Reference {
                 primary: references.clone(),
@@ -192,16 +233,33 @@ mod tests {
 
     #[test]
     fn a_foreign_key_without_columns_refers_to_the_primary_key() {
-        let name = |table: &str| TableName { schema: "public".into(), table: table.into() };
+        let name = |table: &str| TableName {
+            schema: "public".into(),
+            table: table.into(),
+        };
         let keys = vec![
-            (name("orders"), Key::Primary { name: None, columns: vec!["o_orderkey".into()] }),
+            (
+                name("orders"),
+                Key::Primary {
+                    name: None,
+                    columns: vec!["o_orderkey".into()],
+                },
+            ),
             (
                 name("lineitem"),
-                Key::Foreign { name: None, columns: vec!["l_orderkey".into()], references: name("orders"), referenced_columns: vec![] },
+                Key::Foreign {
+                    name: None,
+                    columns: vec!["l_orderkey".into()],
+                    references: name("orders"),
+                    referenced_columns: vec![],
+                },
             ),
         ];
         let rows = references(&keys);
         assert_eq!(rows.len(), 1);
-        assert_eq!((rows[0].primary_column.as_str(), rows[0].sequence), ("o_orderkey", Some(1)));
+        assert_eq!(
+            (rows[0].primary_column.as_str(), rows[0].sequence),
+            ("o_orderkey", Some(1))
+        );
     }
 }

@@ -55,7 +55,11 @@ pub fn schema(command: &Metadata) -> SchemaRef {
 /// # Errors
 /// When too many are asked at once, or the catalog can't be read.
 pub async fn answer(front: &Front, command: Metadata) -> Result<RecordBatch, QueryError> {
-    let _slot = front.metadata_slots.acquire().await.map_err(|_| QueryError::new(ErrorClass::Unavailable, "the server shuts down"))?;
+    let _slot = front
+        .metadata_slots
+        .acquire()
+        .await
+        .map_err(|_| QueryError::new(ErrorClass::Unavailable, "the server shuts down"))?;
     match command {
         Metadata::Catalogs => {
             let mut builder = CommandGetCatalogs {}.into_builder();
@@ -100,17 +104,31 @@ async fn tables(front: &Front, command: CommandGetTables) -> Result<RecordBatch,
     let mut builder = command.into_builder();
     for table in front.engine.tables(filter).await? {
         let columns = described_columns(&table);
-        built(builder
-            .append(CATALOG, &table.name.schema, &table.name.table, table.table_type, &columns)
-            .map(|()| RecordBatch::new_empty(Arc::new(Schema::empty()))))?;
+        built(
+            builder
+                .append(
+                    CATALOG,
+                    &table.name.schema,
+                    &table.name.table,
+                    table.table_type,
+                    &columns,
+                )
+                .map(|()| RecordBatch::new_empty(Arc::new(Schema::empty()))),
+        )?;
     }
     built(builder.build())
 }
 
 /// The table's columns with the metadata that ODBC, JDBC and Power BI read.
 fn described_columns(table: &TableInfo) -> Schema {
-    let Some(schema) = &table.schema else { return Schema::empty() };
-    let fields = schema.fields().iter().map(|field| described(field, table)).collect::<Vec<_>>();
+    let Some(schema) = &table.schema else {
+        return Schema::empty();
+    };
+    let fields = schema
+        .fields()
+        .iter()
+        .map(|field| described(field, table))
+        .collect::<Vec<_>>();
     Schema::new(fields)
 }
 
@@ -119,7 +137,10 @@ fn described(field: &Field, table: &TableInfo) -> Field {
         ("ARROW:FLIGHT:SQL:CATALOG_NAME", CATALOG.to_owned()),
         ("ARROW:FLIGHT:SQL:SCHEMA_NAME", table.name.schema.clone()),
         ("ARROW:FLIGHT:SQL:TABLE_NAME", table.name.table.clone()),
-        ("ARROW:FLIGHT:SQL:TYPE_NAME", xdbc::type_name(field.data_type()).to_owned()),
+        (
+            "ARROW:FLIGHT:SQL:TYPE_NAME",
+            xdbc::type_name(field.data_type()).to_owned(),
+        ),
         ("ARROW:FLIGHT:SQL:IS_AUTO_INCREMENT", "0".to_owned()),
         ("ARROW:FLIGHT:SQL:IS_CASE_SENSITIVE", flag(is_text(field.data_type()))),
         ("ARROW:FLIGHT:SQL:IS_READ_ONLY", flag(table.table_type != "TABLE")),

@@ -15,13 +15,25 @@ use crate::session::{Prepared, Session};
 ///
 /// # Errors
 /// Whatever is wrong with the statement; too many prepared statements.
-pub async fn create(front: &Front, session: &Session, sql: String) -> Result<ActionCreatePreparedStatementResult, QueryError> {
+pub async fn create(
+    front: &Front,
+    session: &Session,
+    sql: String,
+) -> Result<ActionCreatePreparedStatementResult, QueryError> {
     front.check_statement(&sql)?;
     let description = front.engine.describe(&session.spec(), &sql).await?;
-    let dataset_schema = if description.update { Bytes::new() } else { schema_bytes(&description.schema)? };
+    let dataset_schema = if description.update {
+        Bytes::new()
+    } else {
+        schema_bytes(&description.schema)?
+    };
     let parameter_schema = schema_bytes(&description.parameters)?;
     let handle = front.sessions.prepare(session, sql, description)?;
-    Ok(ActionCreatePreparedStatementResult { prepared_statement_handle: handle, dataset_schema, parameter_schema })
+    Ok(ActionCreatePreparedStatementResult {
+        prepared_statement_handle: handle,
+        dataset_schema,
+        parameter_schema,
+    })
 }
 
 /// Binds rows to a prepared statement for its next run.
@@ -40,9 +52,15 @@ pub fn bind(session: &Session, handle: &Bytes, batches: Vec<RecordBatch>) -> Res
 /// When the number of columns differs.
 pub fn checked(prepared: &Prepared, batches: Vec<RecordBatch>) -> Result<Vec<RecordBatch>, QueryError> {
     let wanted = prepared.description.parameters.fields().len();
-    let batches: Vec<_> = batches.into_iter().filter(|batch| batch.num_rows() > 0 && batch.num_columns() > 0).collect();
+    let batches: Vec<_> = batches
+        .into_iter()
+        .filter(|batch| batch.num_rows() > 0 && batch.num_columns() > 0)
+        .collect();
     if let Some(wrong) = batches.iter().find(|batch| batch.num_columns() != wanted) {
-        return Err(QueryError::invalid(format!("the statement has {wanted} parameters, but {} were bound", wrong.num_columns())));
+        return Err(QueryError::invalid(format!(
+            "the statement has {wanted} parameters, but {} were bound",
+            wrong.num_columns()
+        )));
     }
     Ok(batches)
 }

@@ -40,16 +40,25 @@ where
 {
     let first = match tokio::time::timeout(SILENCE_MAX, messages.next()).await {
         Ok(Some(Ok(first))) => first,
-        Ok(Some(Err(status))) => return Err(QueryError::invalid("the DoPut stream broke off").with_detail(status.message())),
-        Ok(None) => return Err(QueryError::invalid("the DoPut stream is empty").with_hint("its first message names the command")),
+        Ok(Some(Err(status))) => {
+            return Err(QueryError::invalid("the DoPut stream broke off").with_detail(status.message()));
+        }
+        Ok(None) => {
+            return Err(
+                QueryError::invalid("the DoPut stream is empty").with_hint("its first message names the command")
+            );
+        }
         Err(_) => return Err(QueryError::invalid("the DoPut stream stayed silent")),
     };
-    let descriptor: &FlightDescriptor = first
-        .flight_descriptor
-        .as_ref()
-        .ok_or_else(|| QueryError::invalid("the first message has no descriptor").with_hint("put the command into its descriptor"))?;
+    let descriptor: &FlightDescriptor = first.flight_descriptor.as_ref().ok_or_else(|| {
+        QueryError::invalid("the first message has no descriptor").with_hint("put the command into its descriptor")
+    })?;
     let command = from_descriptor(descriptor)?;
-    Ok(Put { command, first, rest: messages })
+    Ok(Put {
+        command,
+        first,
+        rest: messages,
+    })
 }
 
 /// Runs the command; gives the one message that answers it.
@@ -75,8 +84,12 @@ where
             session.prepared(&handle)?;
             let batches = rows(front, put).await?;
             prepared::bind(session, &handle, batches)?;
-            let result = DoPutPreparedStatementResult { prepared_statement_handle: Some(handle) };
-            Ok(PutResult { app_metadata: result.encode_to_vec().into() })
+            let result = DoPutPreparedStatementResult {
+                prepared_statement_handle: Some(handle),
+            };
+            Ok(PutResult {
+                app_metadata: result.encode_to_vec().into(),
+            })
         }
         Command::StatementTicket { .. } | Command::Metadata(_) => {
             Err(QueryError::invalid("this command takes no data").with_hint("call GetFlightInfo"))
@@ -88,10 +101,13 @@ fn update_result(ran: statement::Ran) -> Result<PutResult, QueryError> {
     let record_count = match ran.submitted.outcome {
         Outcome::Done { count, .. } => count,
         Outcome::Rows => {
-            return Err(QueryError::invalid("this statement returns rows").with_hint("run it as a query, with GetFlightInfo and DoGet"));
+            return Err(QueryError::invalid("this statement returns rows")
+                .with_hint("run it as a query, with GetFlightInfo and DoGet"));
         }
     };
-    Ok(PutResult { app_metadata: DoPutUpdateResult { record_count }.encode_to_vec().into() })
+    Ok(PutResult {
+        app_metadata: DoPutUpdateResult { record_count }.encode_to_vec().into(),
+    })
 }
 
 /// The batches of a DoPut stream; none when it carries only the command.
@@ -124,15 +140,19 @@ where
             Err(_) => return Err(QueryError::invalid("the DoPut stream stayed silent")),
             Ok(None) => break,
             Ok(Some(Err(error))) => {
-                return Err(QueryError::invalid("the data of the DoPut stream can't be read").with_detail(error.to_string()));
+                return Err(
+                    QueryError::invalid("the data of the DoPut stream can't be read").with_detail(error.to_string())
+                );
             }
             Ok(Some(Ok(batch))) => batch,
         };
         bytes += batch.get_array_memory_size();
         if bytes > front.limits.parameter_bytes_max {
-            return Err(QueryError::new(ErrorClass::ResourceExhausted, "the bound rows are too large")
-                .with_detail(format!("more than {} bytes", front.limits.parameter_bytes_max))
-                .with_hint("bind fewer rows at a time, or raise limits.max_message_bytes"));
+            return Err(
+                QueryError::new(ErrorClass::ResourceExhausted, "the bound rows are too large")
+                    .with_detail(format!("more than {} bytes", front.limits.parameter_bytes_max))
+                    .with_hint("bind fewer rows at a time, or raise limits.max_message_bytes"),
+            );
         }
         front.metrics.rows_received_total.inc_by(batch.num_rows() as u64);
         batches.push(batch);
@@ -144,14 +164,23 @@ where
 fn check_bounds(message: &FlightData) -> Result<(), FlightError> {
     let header = arrow::ipc::root_as_message(&message.data_header)
         .map_err(|error| FlightError::DecodeError(format!("a message's header can't be read: {error}")))?;
-    let dictionary = header.header_as_dictionary_batch().and_then(|dictionary| dictionary.data());
-    let Some(buffers) = header.header_as_record_batch().or(dictionary).and_then(|batch| batch.buffers()) else {
+    let dictionary = header
+        .header_as_dictionary_batch()
+        .and_then(|dictionary| dictionary.data());
+    let Some(buffers) = header
+        .header_as_record_batch()
+        .or(dictionary)
+        .and_then(|batch| batch.buffers())
+    else {
         return Ok(());
     };
     let end = i64::try_from(message.data_body.len()).unwrap_or(i64::MAX);
-    let outside = |offset: i64, length: i64| offset < 0 || length < 0 || offset.checked_add(length).is_none_or(|last| last > end);
+    let outside =
+        |offset: i64, length: i64| offset < 0 || length < 0 || offset.checked_add(length).is_none_or(|last| last > end);
     if buffers.iter().any(|buffer| outside(buffer.offset(), buffer.length())) {
-        return Err(FlightError::DecodeError("a batch's body is shorter than its header says".into()));
+        return Err(FlightError::DecodeError(
+            "a batch's body is shorter than its header says".into(),
+        ));
     }
     Ok(())
 }

@@ -7,9 +7,9 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use arrow_flight::sql::metadata::{SqlInfoData, SqlInfoDataBuilder};
 use arrow_flight::sql::{
-    CommandGetSqlInfo, SqlInfo, SqlNullOrdering, SqlOuterJoinsSupportLevel, SqlSupportedCaseSensitivity, SqlSupportedElementActions,
-    SqlSupportedGroupBy, SqlSupportedSubqueries, SqlSupportedTransaction, SqlSupportedUnions, SqlSupportsConvert,
-    SqlTransactionIsolationLevel, SupportedSqlGrammar,
+    CommandGetSqlInfo, SqlInfo, SqlNullOrdering, SqlOuterJoinsSupportLevel, SqlSupportedCaseSensitivity,
+    SqlSupportedElementActions, SqlSupportedGroupBy, SqlSupportedSubqueries, SqlSupportedTransaction,
+    SqlSupportedUnions, SqlSupportsConvert, SqlTransactionIsolationLevel, SupportedSqlGrammar,
 };
 use datafusion::sql::sqlparser::keywords::ALL_KEYWORDS;
 use trireme_exec::QueryError;
@@ -78,7 +78,13 @@ fn code(value: i32) -> Value {
 
 fn data(front: &Front) -> Result<SqlInfoData, QueryError> {
     let mut builder = SqlInfoDataBuilder::new();
-    for (info, value) in server(front).into_iter().chain(dialect(front)).chain(grammar()).chain(limits(front)).chain(transactions()) {
+    for (info, value) in server(front)
+        .into_iter()
+        .chain(dialect(front))
+        .chain(grammar())
+        .chain(limits(front))
+        .chain(transactions())
+    {
         append(&mut builder, info, value);
     }
     builder.build().map_err(|error| QueryError::internal(error.to_string()))
@@ -96,7 +102,10 @@ fn server(front: &Front) -> Vec<(SqlInfo, Value)> {
         (SqlInfo::FlightSqlServerSubstraitMinVersion, text("")),
         (SqlInfo::FlightSqlServerSubstraitMaxVersion, text("")),
         // Announcing transactions would turn them on in every Python client, whose writes would then be lost.
-        (SqlInfo::FlightSqlServerTransaction, code(SqlSupportedTransaction::None as i32)),
+        (
+            SqlInfo::FlightSqlServerTransaction,
+            code(SqlSupportedTransaction::None as i32),
+        ),
         (SqlInfo::FlightSqlServerCancel, yes(true)),
         (SqlInfo::FlightSqlServerBulkIngestion, yes(false)),
         (SqlInfo::FlightSqlServerIngestTransactionsSupported, yes(false)),
@@ -112,11 +121,20 @@ fn dialect(front: &Front) -> Vec<(SqlInfo, Value)> {
         (SqlInfo::SqlDdlCatalog, yes(false)),
         (SqlInfo::SqlDdlSchema, yes(true)),
         (SqlInfo::SqlDdlTable, yes(true)),
-        (SqlInfo::SqlIdentifierCase, code(SqlSupportedCaseSensitivity::SqlCaseSensitivityLowercase as i32)),
+        (
+            SqlInfo::SqlIdentifierCase,
+            code(SqlSupportedCaseSensitivity::SqlCaseSensitivityLowercase as i32),
+        ),
         (SqlInfo::SqlIdentifierQuoteChar, text("\"")),
-        (SqlInfo::SqlQuotedIdentifierCase, code(SqlSupportedCaseSensitivity::SqlCaseSensitivityCaseInsensitive as i32)),
+        (
+            SqlInfo::SqlQuotedIdentifierCase,
+            code(SqlSupportedCaseSensitivity::SqlCaseSensitivityCaseInsensitive as i32),
+        ),
         (SqlInfo::SqlAllTablesAreSelectable, yes(true)),
-        (SqlInfo::SqlNullOrdering, code(SqlNullOrdering::SqlNullsSortedHigh as i32)),
+        (
+            SqlInfo::SqlNullOrdering,
+            code(SqlNullOrdering::SqlNullsSortedHigh as i32),
+        ),
         (SqlInfo::SqlKeywords, Value::StringList(keywords)),
         (SqlInfo::SqlNumericFunctions, Value::StringList(functions.numeric)),
         (SqlInfo::SqlStringFunctions, Value::StringList(functions.string)),
@@ -149,11 +167,24 @@ fn all_actions() -> Value {
 /// CAST between the scalar types: every one to text and back, numbers among each other, moments among each other.
 fn conversions() -> BTreeMap<i32, Vec<i32>> {
     use SqlSupportsConvert as T;
-    let numbers = [T::SqlConvertBigint, T::SqlConvertDecimal, T::SqlConvertFloat, T::SqlConvertInteger]
-        .into_iter()
-        .chain([T::SqlConvertNumeric, T::SqlConvertReal, T::SqlConvertSmallint, T::SqlConvertTinyint, T::SqlConvertBit]);
+    let numbers = [
+        T::SqlConvertBigint,
+        T::SqlConvertDecimal,
+        T::SqlConvertFloat,
+        T::SqlConvertInteger,
+    ]
+    .into_iter()
+    .chain([
+        T::SqlConvertNumeric,
+        T::SqlConvertReal,
+        T::SqlConvertSmallint,
+        T::SqlConvertTinyint,
+        T::SqlConvertBit,
+    ]);
     let numbers: Vec<_> = numbers.map(|kind| kind as i32).collect();
-    let moments: Vec<_> = [T::SqlConvertDate, T::SqlConvertTimestamp].map(|kind| kind as i32).to_vec();
+    let moments: Vec<_> = [T::SqlConvertDate, T::SqlConvertTimestamp]
+        .map(|kind| kind as i32)
+        .to_vec();
     let text = T::SqlConvertVarchar as i32;
     let mut map = BTreeMap::new();
     for family in [&numbers, &moments] {
@@ -171,20 +202,29 @@ fn grammar() -> Vec<(SqlInfo, Value)> {
         (SqlInfo::SqlSupportsOrderByUnrelated, yes(true)),
         (
             SqlInfo::SqlSupportedGroupBy,
-            bits(&[SqlSupportedGroupBy::SqlGroupByUnrelated as i32, SqlSupportedGroupBy::SqlGroupByBeyondSelect as i32]),
+            bits(&[
+                SqlSupportedGroupBy::SqlGroupByUnrelated as i32,
+                SqlSupportedGroupBy::SqlGroupByBeyondSelect as i32,
+            ]),
         ),
         (SqlInfo::SqlSupportsLikeEscapeClause, yes(true)),
         (SqlInfo::SqlSupportsNonNullableColumns, yes(true)),
         (
             SqlInfo::SqlSupportedGrammar,
-            bits(&[SupportedSqlGrammar::SqlMinimumGrammar as i32, SupportedSqlGrammar::SqlCoreGrammar as i32]),
+            bits(&[
+                SupportedSqlGrammar::SqlMinimumGrammar as i32,
+                SupportedSqlGrammar::SqlCoreGrammar as i32,
+            ]),
         ),
         // Bit 0 is ANSI92_ENTRY_SQL (FlightSql.proto, SupportedAnsi92SqlGrammarLevel).
         (SqlInfo::SqlAnsi92SupportedLevel, bits(&[0])),
         (SqlInfo::SqlSupportsIntegrityEnhancementFacility, yes(false)),
         (
             SqlInfo::SqlOuterJoinsSupportLevel,
-            bits(&[SqlOuterJoinsSupportLevel::SqlFullOuterJoins as i32, SqlOuterJoinsSupportLevel::SqlLimitedOuterJoins as i32]),
+            bits(&[
+                SqlOuterJoinsSupportLevel::SqlFullOuterJoins as i32,
+                SqlOuterJoinsSupportLevel::SqlLimitedOuterJoins as i32,
+            ]),
         ),
         (SqlInfo::SqlSupportedPositionedCommands, bits(&[])),
         (SqlInfo::SqlSelectForUpdateSupported, yes(false)),
@@ -198,7 +238,13 @@ fn grammar() -> Vec<(SqlInfo, Value)> {
             ]),
         ),
         (SqlInfo::SqlCorrelatedSubqueriesSupported, yes(true)),
-        (SqlInfo::SqlSupportedUnions, bits(&[SqlSupportedUnions::SqlUnion as i32, SqlSupportedUnions::SqlUnionAll as i32])),
+        (
+            SqlInfo::SqlSupportedUnions,
+            bits(&[
+                SqlSupportedUnions::SqlUnion as i32,
+                SqlSupportedUnions::SqlUnionAll as i32,
+            ]),
+        ),
     ]
 }
 
@@ -234,16 +280,25 @@ fn limits(front: &Front) -> Vec<(SqlInfo, Value)> {
 
 fn transactions() -> Vec<(SqlInfo, Value)> {
     vec![
-        (SqlInfo::SqlDefaultTransactionIsolation, number(SqlTransactionIsolationLevel::SqlTransactionNone as i64)),
+        (
+            SqlInfo::SqlDefaultTransactionIsolation,
+            number(SqlTransactionIsolationLevel::SqlTransactionNone as i64),
+        ),
         (SqlInfo::SqlTransactionsSupported, yes(false)),
-        (SqlInfo::SqlSupportedTransactionsIsolationLevels, bits(&[SqlTransactionIsolationLevel::SqlTransactionNone as i32])),
+        (
+            SqlInfo::SqlSupportedTransactionsIsolationLevels,
+            bits(&[SqlTransactionIsolationLevel::SqlTransactionNone as i32]),
+        ),
         (SqlInfo::SqlDataDefinitionCausesTransactionCommit, yes(false)),
         (SqlInfo::SqlDataDefinitionsInTransactionsIgnored, yes(false)),
         (SqlInfo::SqlSupportedResultSetTypes, bits(&[1])),
         (SqlInfo::SqlSupportedConcurrenciesForResultSetUnspecified, bits(&[])),
         (SqlInfo::SqlSupportedConcurrenciesForResultSetForwardOnly, bits(&[1])),
         (SqlInfo::SqlSupportedConcurrenciesForResultSetScrollSensitive, bits(&[])),
-        (SqlInfo::SqlSupportedConcurrenciesForResultSetScrollInsensitive, bits(&[])),
+        (
+            SqlInfo::SqlSupportedConcurrenciesForResultSetScrollInsensitive,
+            bits(&[]),
+        ),
         (SqlInfo::SqlBatchUpdatesSupported, yes(true)),
         (SqlInfo::SqlSavepointsSupported, yes(false)),
         (SqlInfo::SqlNamedParametersSupported, yes(false)),

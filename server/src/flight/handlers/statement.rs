@@ -31,16 +31,26 @@ pub async fn run(front: &Front, session: &Session, sql: &str, parameters: Vec<Re
     front.check_statement(sql)?;
     front.check_tickets()?;
     let query = front.queries.register(session.id(), session.user(), sql);
-    let guard = Unfinished { front, query: Some(Arc::clone(&query)) };
+    let guard = Unfinished {
+        front,
+        query: Some(Arc::clone(&query)),
+    };
     let outcome = submit(front, session, sql, parameters, &query).await;
     match outcome {
         Ok(submitted) => {
             guard.keep();
-            Ok(Ran { query_id: query.id().to_owned(), submitted })
+            Ok(Ran {
+                query_id: query.id().to_owned(),
+                submitted,
+            })
         }
         Err(error) => {
             let cancelled = error.class == ErrorClass::Cancelled;
-            let ended = if cancelled { query.advance(QueryState::Cancelled) } else { query.fail(&error.to_string()) };
+            let ended = if cancelled {
+                query.advance(QueryState::Cancelled)
+            } else {
+                query.fail(&error.to_string())
+            };
             guard.keep();
             if ended {
                 record_end(&front.metrics, &query);
@@ -89,7 +99,12 @@ async fn submit(
     } else {
         None
     };
-    let request = Submit { query_id: query.id().to_owned(), session: session.spec(), sql: sql.to_owned(), parameters };
+    let request = Submit {
+        query_id: query.id().to_owned(),
+        session: session.spec(),
+        sql: sql.to_owned(),
+        parameters,
+    };
     let cancelled = query.cancelled();
     let submitted = tokio::select! {
         submitted = front.engine.submit(request) => submitted?,
@@ -106,15 +121,21 @@ async fn submit(
     Ok(submitted)
 }
 
-async fn apply_change(front: &Front, session: &Session, change: &trireme_planner::SessionChange) -> Result<(), QueryError> {
+async fn apply_change(
+    front: &Front,
+    session: &Session,
+    change: &trireme_planner::SessionChange,
+) -> Result<(), QueryError> {
     if let trireme_planner::SessionChange::UseSchema { schema } = change {
         let schemas = front.engine.schemas().await?;
         if !schemas.contains(schema) {
             let error = QueryError::new(ErrorClass::NotFound, format!("schema {schema} does not exist"));
-            return Err(match trireme_planner::names::nearest(schema, schemas.iter().map(String::as_str)) {
-                Some(near) => error.with_hint(format!("did you mean {near}?")),
-                None => error.with_hint(format!("schemas: {}", schemas.join(", "))),
-            });
+            return Err(
+                match trireme_planner::names::nearest(schema, schemas.iter().map(String::as_str)) {
+                    Some(near) => error.with_hint(format!("did you mean {near}?")),
+                    None => error.with_hint(format!("schemas: {}", schemas.join(", "))),
+                },
+            );
         }
     }
     session.change(change, front.sessions.fresh())
@@ -157,7 +178,9 @@ pub async fn flight_info(
 pub fn schema_bytes(schema: &Schema) -> Result<bytes::Bytes, QueryError> {
     let options = arrow::ipc::writer::IpcWriteOptions::default();
     let message: Result<IpcMessage, _> = SchemaAsIpc::new(schema, &options).try_into();
-    message.map(|message| message.0).map_err(|error| QueryError::internal(format!("the schema can't be encoded: {error}")))
+    message
+        .map(|message| message.0)
+        .map_err(|error| QueryError::internal(format!("the schema can't be encoded: {error}")))
 }
 
 /// DoGet of a statement's ticket.
@@ -169,19 +192,33 @@ pub async fn fetch(front: &Front, user: &str, query_id: &str) -> Result<BatchRes
         QueryError::new(ErrorClass::NotFound, "no result waits under this ticket")
             .with_hint("it expired (limits.ticket_ttl_seconds) or was never given out: run the statement again")
     };
-    let query = front.queries.get(query_id).filter(|query| query.user() == user).ok_or_else(expired)?;
+    let query = front
+        .queries
+        .get(query_id)
+        .filter(|query| query.user() == user)
+        .ok_or_else(expired)?;
     if let Some(count) = front.done(query_id) {
-        return Ok(BatchResults::one(count_batch(count)?, front.limits.batch_bytes_max, front.metrics.clone()));
+        return Ok(BatchResults::one(
+            count_batch(count)?,
+            front.limits.batch_bytes_max,
+            front.metrics.clone(),
+        ));
     }
     let state = query.state();
     if state == QueryState::Cancelled {
         return Err(QueryError::new(ErrorClass::Cancelled, "the statement was cancelled"));
     }
     if state != QueryState::Planned {
-        return Err(QueryError::new(ErrorClass::Precondition, "this result was fetched already").with_hint("run the statement again"));
+        return Err(
+            QueryError::new(ErrorClass::Precondition, "this result was fetched already")
+                .with_hint("run the statement again"),
+        );
     }
     query.advance(QueryState::Queued);
-    let guard = Unfinished { front, query: Some(Arc::clone(&query)) };
+    let guard = Unfinished {
+        front,
+        query: Some(Arc::clone(&query)),
+    };
     let started = start(front, &query).await;
     guard.keep();
     match started {
@@ -209,7 +246,13 @@ async fn start(front: &Front, query: &Arc<QueryHandle>) -> Result<(SchemaRef, Qu
     };
     query.advance(QueryState::Running);
     let (schema, batches) = front.engine.stream(query.id()).await?;
-    let stream = QueryStream::new(batches, Arc::clone(&schema), Arc::clone(query), front.metrics.clone(), permit);
+    let stream = QueryStream::new(
+        batches,
+        Arc::clone(&schema),
+        Arc::clone(query),
+        front.metrics.clone(),
+        permit,
+    );
     Ok((schema, stream))
 }
 

@@ -25,7 +25,9 @@ pub fn type_name(data_type: &DataType) -> &'static str {
         DataType::UInt64 => "BIGINT UNSIGNED",
         DataType::Float16 | DataType::Float32 => "REAL",
         DataType::Float64 => "DOUBLE",
-        DataType::Decimal32(..) | DataType::Decimal64(..) | DataType::Decimal128(..) | DataType::Decimal256(..) => "DECIMAL",
+        DataType::Decimal32(..) | DataType::Decimal64(..) | DataType::Decimal128(..) | DataType::Decimal256(..) => {
+            "DECIMAL"
+        }
         DataType::Date32 | DataType::Date64 => "DATE",
         DataType::Time32(_) | DataType::Time64(_) => "TIME",
         DataType::Timestamp(_, None) => "TIMESTAMP",
@@ -33,7 +35,11 @@ pub fn type_name(data_type: &DataType) -> &'static str {
         DataType::Interval(_) | DataType::Duration(_) => "INTERVAL",
         DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => "VARBINARY",
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "VARCHAR",
-        DataType::List(_) | DataType::LargeList(_) | DataType::FixedSizeList(..) | DataType::ListView(_) | DataType::LargeListView(_) => "ARRAY",
+        DataType::List(_)
+        | DataType::LargeList(_)
+        | DataType::FixedSizeList(..)
+        | DataType::ListView(_)
+        | DataType::LargeListView(_) => "ARRAY",
         DataType::Struct(_) => "STRUCT",
         DataType::Map(..) => "MAP",
         DataType::Dictionary(_, value) => type_name(value),
@@ -45,7 +51,9 @@ pub fn type_name(data_type: &DataType) -> &'static str {
 /// Decimal digits and scale of a type, where they mean something.
 pub fn precision_and_scale(data_type: &DataType) -> (Option<i32>, Option<i32>) {
     match data_type {
-        DataType::Decimal128(precision, scale) | DataType::Decimal256(precision, scale) => (Some(i32::from(*precision)), Some(i32::from(*scale))),
+        DataType::Decimal128(precision, scale) | DataType::Decimal256(precision, scale) => {
+            (Some(i32::from(*precision)), Some(i32::from(*scale)))
+        }
         DataType::Int8 | DataType::UInt8 => (Some(3), Some(0)),
         DataType::Int16 | DataType::UInt16 => (Some(5), Some(0)),
         DataType::Int32 | DataType::UInt32 => (Some(10), Some(0)),
@@ -99,7 +107,14 @@ struct Row {
 }
 
 const fn row(name: &'static str, data_type: XdbcDataType, size: i32, literal: Literal) -> Row {
-    Row { name, data_type, size, literal, scales: None, params: &[] }
+    Row {
+        name,
+        data_type,
+        size,
+        literal,
+        scales: None,
+        params: &[],
+    }
 }
 
 /// Code 1 is SQL_CODE_DATE; the protocol's enumeration has only the interval's name for it.
@@ -109,15 +124,44 @@ const TEXT_MAX: i32 = i32::MAX;
 
 /// Sorted by data type, as the specification asks.
 const TYPES: [Row; 14] = [
-    row("TIME", XdbcDataType::XdbcTime, 15, Literal::Moment("TIME '", Some(XdbcDatetimeSubcode::XdbcSubcodeTime))),
-    row("DATE", XdbcDataType::XdbcDate, 10, Literal::Moment("DATE '", Some(SUBCODE_DATE))),
-    row("TIMESTAMP", XdbcDataType::XdbcTimestamp, 29, Literal::Moment("TIMESTAMP '", Some(XdbcDatetimeSubcode::XdbcSubcodeTimestamp))),
-    row("TIMESTAMP WITH TIME ZONE", XdbcDataType::XdbcTimestamp, 35, Literal::Moment("TIMESTAMP '", Some(XdbcDatetimeSubcode::XdbcSubcodeTimestamp))),
+    row(
+        "TIME",
+        XdbcDataType::XdbcTime,
+        15,
+        Literal::Moment("TIME '", Some(XdbcDatetimeSubcode::XdbcSubcodeTime)),
+    ),
+    row(
+        "DATE",
+        XdbcDataType::XdbcDate,
+        10,
+        Literal::Moment("DATE '", Some(SUBCODE_DATE)),
+    ),
+    row(
+        "TIMESTAMP",
+        XdbcDataType::XdbcTimestamp,
+        29,
+        Literal::Moment("TIMESTAMP '", Some(XdbcDatetimeSubcode::XdbcSubcodeTimestamp)),
+    ),
+    row(
+        "TIMESTAMP WITH TIME ZONE",
+        XdbcDataType::XdbcTimestamp,
+        35,
+        Literal::Moment("TIMESTAMP '", Some(XdbcDatetimeSubcode::XdbcSubcodeTimestamp)),
+    ),
     row("BOOLEAN", XdbcDataType::XdbcBit, 1, Literal::Plain),
     row("TINYINT", XdbcDataType::XdbcTinyint, 3, Literal::Number),
     row("BIGINT", XdbcDataType::XdbcBigint, 19, Literal::Number),
-    row("VARBINARY", XdbcDataType::XdbcVarbinary, TEXT_MAX, Literal::Moment("X'", None)),
-    Row { scales: Some((0, 38)), params: &["precision", "scale"], ..row("DECIMAL", XdbcDataType::XdbcDecimal, 38, Literal::Number) },
+    row(
+        "VARBINARY",
+        XdbcDataType::XdbcVarbinary,
+        TEXT_MAX,
+        Literal::Moment("X'", None),
+    ),
+    Row {
+        scales: Some((0, 38)),
+        params: &["precision", "scale"],
+        ..row("DECIMAL", XdbcDataType::XdbcDecimal, 38, Literal::Number)
+    },
     row("INTEGER", XdbcDataType::XdbcInteger, 10, Literal::Number),
     row("SMALLINT", XdbcDataType::XdbcSmallint, 5, Literal::Number),
     row("REAL", XdbcDataType::XdbcFloat, 7, Literal::Number),
@@ -133,7 +177,11 @@ impl Row {
             Literal::Text => (Some("'"), Some("'"), None),
             Literal::Moment(prefix, subcode) => (Some(prefix), Some("'"), subcode),
         };
-        let sql_data_type = if subcode.is_some() { XdbcDataType::XdbcDatetime } else { self.data_type };
+        let sql_data_type = if subcode.is_some() {
+            XdbcDataType::XdbcDatetime
+        } else {
+            self.data_type
+        };
         XdbcTypeInfo {
             type_name: self.name.into(),
             data_type: self.data_type,
