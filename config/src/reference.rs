@@ -167,7 +167,7 @@ mod tests {
             let on_disk = std::fs::read_to_string(&path).unwrap_or_default();
             assert!(
                 on_disk == text,
-                "config/{name} is stale; run UPDATE=1 cargo test --profile ci --workspace
+                "config/{name} is stale; run UPDATE=1 cargo test --profile ci --workspace"
             );
         }
     }

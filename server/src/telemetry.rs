@@ -318,7 +318,7 @@ mod tests {
         let on_disk = std::fs::read_to_string(&path).unwrap_or_default();
         assert!(
             on_disk == metrics_markdown(),
-            "METRICS.md is stale; run UPDATE=1 cargo test --profile ci --workspace
+            "METRICS.md is stale; run UPDATE=1 cargo test --profile ci --workspace"
         );
     }
 
