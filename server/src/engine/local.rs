@@ -293,8 +293,37 @@ async fn physical_plan(state: &Arc<SessionState>, analyzed: LogicalPlan) -> Resu
     if matches!(analyzed, LogicalPlan::Explain(_)) {
         return Ok(state.create_physical_plan(&analyzed).await?);
     }
+    if is_plain_constant(&analyzed)? {
+        return Ok(state.query_planner().create_physical_plan(&analyzed, state).await?);
+    }
     let optimized = state.optimizer().optimize(analyzed, state, |_, _| {})?;
     Ok(state.query_planner().create_physical_plan(&optimized, state).await?)
+}
+
+/// True for `SELECT 1` and its like, which pools send to see whether we live: there is nothing to optimise. Functions are
+/// out, since some of them exist only until the optimiser replaces them.
+fn is_plain_constant(plan: &LogicalPlan) -> Result<bool, QueryError> {
+    let LogicalPlan::Projection(projection) = plan else {
+        return Ok(false);
+    };
+    if !matches!(projection.input.as_ref(), LogicalPlan::EmptyRelation(_)) {
+        return Ok(false);
+    }
+    let mut plain = true;
+    for expr in &projection.expr {
+        expr.apply(|inner| {
+            plain &= matches!(
+                inner,
+                Expr::Literal(..) | Expr::Alias(_) | Expr::Cast(_) | Expr::BinaryExpr(_)
+            );
+            Ok(if plain {
+                TreeNodeRecursion::Continue
+            } else {
+                TreeNodeRecursion::Stop
+            })
+        })?;
+    }
+    Ok(plain)
 }
 
 /// True for plans that read nothing and multiply nothing, such as `SELECT 1`: they run where the call came in.
