@@ -10,8 +10,12 @@ use async_trait::async_trait;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::execution::{SessionState, TaskContext};
 use datafusion::logical_expr::dml::CopyTo;
+use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::{DmlStatement, Expr, LogicalPlan, Volatility};
+use datafusion::physical_expr::create_physical_expr;
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::placeholder_row::PlaceholderRowExec;
+use datafusion::physical_plan::projection::ProjectionExec;
 use futures::StreamExt;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
@@ -293,37 +297,44 @@ async fn physical_plan(state: &Arc<SessionState>, analyzed: LogicalPlan) -> Resu
     if matches!(analyzed, LogicalPlan::Explain(_)) {
         return Ok(state.create_physical_plan(&analyzed).await?);
     }
-    if is_plain_constant(&analyzed)? {
-        return Ok(state.query_planner().create_physical_plan(&analyzed, state).await?);
+    if let Some(constant) = constant_plan(state, &analyzed)? {
+        return Ok(constant);
     }
     let optimized = state.optimizer().optimize(analyzed, state, |_, _| {})?;
     Ok(state.query_planner().create_physical_plan(&optimized, state).await?)
 }
 
-/// True for `SELECT 1` and its like, which pools send to see whether we live: there is nothing to optimise. Functions are
-/// out, since some of them exist only until the optimiser replaces them.
-fn is_plain_constant(plan: &LogicalPlan) -> Result<bool, QueryError> {
+/// The plan of `SELECT 1` and its like, which pools send to see whether we live: there is nothing to optimise. Functions
+/// are out, since some of them exist only until the optimiser replaces them.
+fn constant_plan(state: &SessionState, plan: &LogicalPlan) -> Result<Option<Arc<dyn ExecutionPlan>>, QueryError> {
     let LogicalPlan::Projection(projection) = plan else {
-        return Ok(false);
+        return Ok(None);
     };
-    if !matches!(projection.input.as_ref(), LogicalPlan::EmptyRelation(_)) {
-        return Ok(false);
+    if !matches!(projection.input.as_ref(), LogicalPlan::EmptyRelation(empty) if empty.produce_one_row) {
+        return Ok(None);
     }
-    let mut plain = true;
-    for expr in &projection.expr {
-        expr.apply(|inner| {
-            plain &= matches!(
+    let input = projection.input.schema();
+    let mut columns = Vec::with_capacity(projection.expr.len());
+    for (expr, field) in projection.expr.iter().zip(projection.schema.fields()) {
+        let computed = |inner: &Expr| {
+            Ok(!matches!(
                 inner,
                 Expr::Literal(..) | Expr::Alias(_) | Expr::Cast(_) | Expr::BinaryExpr(_)
-            );
-            Ok(if plain {
-                TreeNodeRecursion::Continue
-            } else {
-                TreeNodeRecursion::Stop
-            })
-        })?;
+            ))
+        };
+        if expr.exists(computed)? {
+            return Ok(None);
+        }
+        let expr = create_physical_expr(
+            expr,
+            input,
+            state.execution_props(),
+            &PhysicalPlanningContext::default(),
+        )?;
+        columns.push((expr, field.name().clone()));
     }
-    Ok(plain)
+    let row = PlaceholderRowExec::new(Arc::new(input.as_arrow().clone()));
+    Ok(Some(Arc::new(ProjectionExec::try_new(columns, Arc::new(row))?)))
 }
 
 /// True for plans that read nothing and multiply nothing, such as `SELECT 1`: they run where the call came in.
