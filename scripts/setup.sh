@@ -4,7 +4,7 @@
 #   scripts/setup.sh [build|test]      build: a C compiler and Rust; test (default): also Python's venv, Java, Maven, Node
 #
 # Only missing packages are installed, by apt-get, when we are root or sudo asks for no password. With everything there it
-# is a matter of milliseconds. Python packages, the JDBC driver and the JavaScript client are tests/e2e/setup.sh's.
+# is a matter of milliseconds. Then it claims the shared target folder for this clone. Python packages, the JDBC driver and the JavaScript client are tests/e2e/setup.sh's.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -76,6 +76,17 @@ install() {
   fi
 }
 
+# Clones share a target folder, and Cargo names our packages by their place in the clone: the products of another clone
+# whose sources are newer than ours would pass for ours. So the folder notes whose they are, and a change of clone makes
+# all our sources newer than any product. The dependencies stay.
+claim_target() {
+  local stamp=${CARGO_TARGET_DIR:-$root/target}/.clone
+  [ "$(cat "$stamp" 2>/dev/null)" != "$root" ] || return 0
+  mkdir -p "$(dirname "$stamp")"
+  find "$root" -path "$root/target" -prune -o \( -name '*.rs' -o -name Cargo.toml \) -exec touch {} +
+  printf '%s\n' "$root" >"$stamp"
+}
+
 check_rust
 check_build
 case $part in
@@ -87,3 +98,4 @@ test) check_test ;;
   ;;
 esac
 [ ${#packages[@]} -eq 0 ] || install
+claim_target

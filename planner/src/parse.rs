@@ -1,6 +1,7 @@
 //! Text → exactly one parsed statement, and the command word clients see for it.
 
 use datafusion::sql::parser::{DFParserBuilder, Statement};
+use datafusion::sql::resolve::resolve_table_references;
 use datafusion::sql::sqlparser::ast::{ObjectType, Statement as SqlStatement};
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
@@ -128,6 +129,20 @@ fn sql_command(statement: &SqlStatement) -> String {
             .unwrap_or_default()
             .to_uppercase(),
     }
+}
+
+/// True when planning or running the statement may have to look at files: it names tables or table functions, or it
+/// changes something other than its session.
+///
+/// # Errors
+/// As [`parse`].
+pub fn touches_files(sql: &str) -> Result<bool, QueryError> {
+    let statement = parse(sql)?;
+    if is_update(&statement) {
+        return Ok(!matches!(command(&statement).as_str(), "SET" | "RESET" | "USE"));
+    }
+    let (tables, _) = resolve_table_references(&statement, true)?;
+    Ok(!tables.is_empty())
 }
 
 /// True for statements without result rows of their own; they run once, at once.

@@ -34,7 +34,7 @@ use crate::session::{SessionLimits, Sessions};
 use crate::telemetry::Metrics;
 use crate::{devices, shutdown, tls};
 
-/// At least so many threads move bytes and plan statements; plans run on the engine's. One is best on small machines: with
+/// At least so many threads move bytes; statements are planned and run on the engine's. One is best on small machines: with
 /// two, each small statement would wake the other.
 const NETWORK_THREADS_MIN: usize = 1;
 /// Planning recurses over expressions; the limits of `planner::bind` and `planner::parse` fit these stacks. Only what is

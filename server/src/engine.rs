@@ -5,6 +5,7 @@
 
 pub mod functions;
 pub mod local;
+mod plans;
 pub mod system;
 
 use std::collections::BTreeMap;

@@ -7,15 +7,10 @@ use std::time::Duration;
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, UInt64Type};
 use async_trait::async_trait;
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::execution::{SessionState, TaskContext};
 use datafusion::logical_expr::dml::CopyTo;
-use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
-use datafusion::logical_expr::{DmlStatement, Expr, LogicalPlan, Volatility};
-use datafusion::physical_expr::create_physical_expr;
+use datafusion::logical_expr::{DmlStatement, LogicalPlan};
 use datafusion::physical_plan::ExecutionPlan;
-use datafusion::physical_plan::placeholder_row::PlaceholderRowExec;
-use datafusion::physical_plan::projection::ProjectionExec;
 use futures::StreamExt;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
@@ -24,9 +19,11 @@ use trireme_exec::io::{Access, StoreOptions, StoreRegistry};
 use trireme_exec::runtime::Runtime;
 use trireme_exec::{ErrorClass, QueryError, driver};
 use trireme_planner::ddl::{Key, TableName};
+use trireme_planner::parse::touches_files;
 use trireme_planner::statement::{PlannedStatement, delete_parts, update_parts};
 use trireme_planner::{Planned, SessionChange, output, parameters, session};
 
+use super::plans;
 use super::{
     BatchStream, Description, Engine, FunctionNames, Outcome, QueryId, SessionSpec, StatementKind, Submit, Submitted,
     TableFilter, TableInfo,
@@ -80,7 +77,7 @@ impl LocalEngine {
         engine
     }
 
-    /// The session's state. Its clock is not set: see [`with_clock`].
+    /// The session's state. Its clock is not set: see [`plans::with_clock`].
     fn state(&self, spec: &SessionSpec) -> Result<Arc<SessionState>, QueryError> {
         let key = SessionSpec {
             session_id: String::new(),
@@ -95,6 +92,40 @@ impl LocalEngine {
         let state = Arc::new(state);
         self.states.insert(key, Arc::clone(&state));
         Ok(state)
+    }
+
+    async fn describe(&self, session: &SessionSpec, sql: &str) -> Result<Description, QueryError> {
+        let state = self.state(session)?;
+        let PlannedStatement { command, planned } = trireme_planner::plan(&state, sql).await?;
+        let parameters = planned
+            .logical_plan()
+            .map_or_else(|| Ok(Arc::new(Schema::empty())), parameters::parameter_schema)?;
+        let schema = match &planned {
+            Planned::Rows(plan) => {
+                output::advertised_schema(plans::analyze(&state, plan)?.schema().as_arrow(), session.string_views)
+            }
+            _ => Arc::new(Schema::empty()),
+        };
+        Ok(Description {
+            command,
+            update: planned.is_update(),
+            schema,
+            parameters,
+        })
+    }
+
+    async fn submit(&self, request: &Submit) -> Result<Submitted, QueryError> {
+        let state = self.state(&request.session)?;
+        let PlannedStatement { command, planned } = trireme_planner::plan(&state, &request.sql).await?;
+        if let Planned::Rows(plan) = planned {
+            return self.submit_rows(&state, request, command, plan).await;
+        }
+        let (count, change) = self.run_update(plans::with_clock(&state), request, planned).await?;
+        Ok(Submitted {
+            command,
+            schema: count_schema(),
+            outcome: Outcome::Done { count, change },
+        })
     }
 
     async fn submit_rows(
@@ -112,10 +143,10 @@ impl LocalEngine {
         let mut schema: Option<SchemaRef> = None;
         for plan in &bound {
             parameters::require_bound(plan)?;
-            let analyzed = analyze(state, plan)?;
+            let analyzed = plans::analyze(state, plan)?;
             let own = output::advertised_schema(analyzed.schema().as_arrow(), request.session.string_views);
             schema = Some(schema.map_or(Arc::clone(&own), |all| output::with_nulls_of(&all, &own)));
-            plans.push(physical_plan(state, analyzed).await?);
+            plans.push(plans::physical_plan(state, analyzed).await?);
         }
         let Some(schema) = schema else {
             return Err(QueryError::invalid("no row of parameters was bound").with_hint("bind at least one row"));
@@ -275,105 +306,6 @@ impl LocalEngine {
     }
 }
 
-/// Coerces types; only then does a plan's schema tell the truth (a UNION's type is its first input's before).
-fn analyze(state: &SessionState, plan: &LogicalPlan) -> Result<LogicalPlan, QueryError> {
-    if matches!(plan, LogicalPlan::Explain(_)) {
-        return Ok(plan.clone());
-    }
-    Ok(state
-        .analyzer()
-        .execute_and_check(plan.clone(), state.config_options(), |_, _| {})?)
-}
-
-/// The physical plan of an analyzed one.
-async fn physical_plan(state: &Arc<SessionState>, analyzed: LogicalPlan) -> Result<Arc<dyn ExecutionPlan>, QueryError> {
-    let clocked;
-    let state = if reads_clock(&analyzed)? {
-        clocked = with_clock(state);
-        &clocked
-    } else {
-        state.as_ref()
-    };
-    if matches!(analyzed, LogicalPlan::Explain(_)) {
-        return Ok(state.create_physical_plan(&analyzed).await?);
-    }
-    if let Some(constant) = constant_plan(state, &analyzed)? {
-        return Ok(constant);
-    }
-    let optimized = state.optimizer().optimize(analyzed, state, |_, _| {})?;
-    Ok(state.query_planner().create_physical_plan(&optimized, state).await?)
-}
-
-/// The plan of `SELECT 1` and its like, which pools send to see whether we live: there is nothing to optimise. Functions
-/// are out, since some of them exist only until the optimiser replaces them.
-fn constant_plan(state: &SessionState, plan: &LogicalPlan) -> Result<Option<Arc<dyn ExecutionPlan>>, QueryError> {
-    let LogicalPlan::Projection(projection) = plan else {
-        return Ok(None);
-    };
-    if !matches!(projection.input.as_ref(), LogicalPlan::EmptyRelation(empty) if empty.produce_one_row) {
-        return Ok(None);
-    }
-    let input = projection.input.schema();
-    let mut columns = Vec::with_capacity(projection.expr.len());
-    for (expr, field) in projection.expr.iter().zip(projection.schema.fields()) {
-        let computed = |inner: &Expr| {
-            Ok(!matches!(
-                inner,
-                Expr::Literal(..) | Expr::Alias(_) | Expr::Cast(_) | Expr::BinaryExpr(_)
-            ))
-        };
-        if expr.exists(computed)? {
-            return Ok(None);
-        }
-        let expr = create_physical_expr(
-            expr,
-            input,
-            state.execution_props(),
-            &PhysicalPlanningContext::default(),
-        )?;
-        columns.push((expr, field.name().clone()));
-    }
-    let row = PlaceholderRowExec::new(Arc::new(input.as_arrow().clone()));
-    Ok(Some(Arc::new(ProjectionExec::try_new(columns, Arc::new(row))?)))
-}
-
-/// True for plans that read nothing and multiply nothing, such as `SELECT 1`: they run where the call came in.
-fn is_constant(plan: &Arc<dyn ExecutionPlan>) -> bool {
-    matches!(plan.name(), "PlaceholderRowExec" | "EmptyExec" | "ProjectionExec")
-        && plan.children().into_iter().all(is_constant)
-}
-
-/// A copy of the state whose clock is set to now. Copying costs more than planning a small query, so only statements that
-/// may read the clock get one.
-fn with_clock(state: &SessionState) -> SessionState {
-    let mut state = state.clone();
-    state.mark_start_execution();
-    state
-}
-
-/// True when the plan calls a function whose value is fixed per statement, as `now()` is.
-fn reads_clock(plan: &LogicalPlan) -> Result<bool, QueryError> {
-    if matches!(plan, LogicalPlan::Explain(_) | LogicalPlan::Analyze(_)) {
-        return Ok(true);
-    }
-    let mut found = false;
-    plan.apply_with_subqueries(|node| {
-        node.apply_expressions(|expr| {
-            expr.apply(|inner| {
-                if let Expr::ScalarFunction(call) = inner {
-                    found |= call.func.signature().volatility == Volatility::Stable;
-                }
-                Ok(if found {
-                    TreeNodeRecursion::Stop
-                } else {
-                    TreeNodeRecursion::Continue
-                })
-            })
-        })
-    })?;
-    Ok(found)
-}
-
 fn clamp_count(rows: u64) -> i64 {
     i64::try_from(rows).unwrap_or(i64::MAX)
 }
@@ -449,6 +381,21 @@ async fn abort_on_drop<T: Send + 'static>(
 #[derive(Clone)]
 pub struct LocalHandle(pub Arc<LocalEngine>);
 
+impl LocalHandle {
+    /// Work that may look at files belongs to the engine's threads. What can't is done where the call came in: waking
+    /// another thread would take longer than planning `SELECT 1`.
+    async fn near<T: Send + 'static>(
+        &self,
+        may_read: bool,
+        work: impl Future<Output = Result<T, QueryError>> + Send + 'static,
+    ) -> Result<T, QueryError> {
+        if may_read {
+            return abort_on_drop(&self.0.workers, work).await;
+        }
+        work.await
+    }
+}
+
 #[async_trait]
 impl Engine for LocalHandle {
     fn classify(&self, sql: &str) -> Result<StatementKind, QueryError> {
@@ -460,41 +407,20 @@ impl Engine for LocalHandle {
     }
 
     async fn describe(&self, session: &SessionSpec, sql: &str) -> Result<Description, QueryError> {
-        let state = self.0.state(session)?;
-        let PlannedStatement { command, planned } = trireme_planner::plan(&state, sql).await?;
-        let parameters = planned
-            .logical_plan()
-            .map_or_else(|| Ok(Arc::new(Schema::empty())), parameters::parameter_schema)?;
-        let schema = match &planned {
-            Planned::Rows(plan) => {
-                output::advertised_schema(analyze(&state, plan)?.schema().as_arrow(), session.string_views)
-            }
-            _ => Arc::new(Schema::empty()),
-        };
-        Ok(Description {
-            command,
-            update: planned.is_update(),
-            schema,
-            parameters,
-        })
+        let (engine, session, sql) = (Arc::clone(&self.0), session.clone(), sql.to_owned());
+        self.near(
+            touches_files(&sql)?,
+            async move { engine.describe(&session, &sql).await },
+        )
+        .await
     }
 
     async fn submit(&self, request: Submit) -> Result<Submitted, QueryError> {
-        // Planned where the call came in: waking a thread of the engine would take longer than planning a small statement.
-        let state = self.0.state(&request.session)?;
-        let PlannedStatement { command, planned } = trireme_planner::plan(&state, &request.sql).await?;
-        if let Planned::Rows(plan) = planned {
-            return self.0.submit_rows(&state, &request, command, plan).await;
-        }
         let engine = Arc::clone(&self.0);
-        abort_on_drop(&self.0.workers, async move {
-            let (count, change) = engine.run_update(with_clock(&state), &request, planned).await?;
-            Ok(Submitted {
-                command,
-                schema: count_schema(),
-                outcome: Outcome::Done { count, change },
-            })
-        })
+        self.near(
+            touches_files(&request.sql)?,
+            async move { engine.submit(&request).await },
+        )
         .await
     }
 
@@ -515,7 +441,7 @@ impl Engine for LocalHandle {
         };
         let here = plans
             .iter()
-            .all(is_constant)
+            .all(plans::is_constant)
             .then(Handle::try_current)
             .and_then(Result::ok);
         let workers = here.unwrap_or_else(|| self.0.workers.clone());
