@@ -5,7 +5,7 @@ use std::path::PathBuf;
 settings! {
     /// How queries run.
     pub struct Exec = "exec" {
-        /// Memory of all queries together; 0 means 70 % of the memory that the process may use.
+        /// Memory of all queries together; 0 means 60 % of the memory that the process may use.
         memory_bytes: usize = 0, Bytes, 0..=1 << 50;
         /// Memory of one query; 0 means as much as all together.
         query_memory_bytes: usize = 0, Bytes, 0..=1 << 50;
@@ -13,6 +13,12 @@ settings! {
         target_partitions: usize = 0, Count("partitions"), 0..=4_096;
         /// Rows of the batches that flow between operators.
         batch_rows: usize = 8_192, Count("rows"), 1..=1_048_576;
+        /// Memory of the column cache; 0 means a quarter of the memory that the process may use.
+        column_cache_bytes: usize = 0, Bytes, 0..=1 << 50;
+        /// Whether decoded columns are kept between queries.
+        column_cache: bool = true, Plain;
+        /// Shapes of queries whose plans are kept; 0 means none.
+        plan_cache_shapes: usize = 1_024, Count("shapes"), 0..=1_000_000;
         /// Folder for what does not fit into memory; "" means `.trireme/spill` in the data folder.
         spill_dir: Option<PathBuf> = None, Plain;
         /// Most that may be spilled at the same time; 0 means no spilling.

@@ -7,10 +7,12 @@ use std::path::PathBuf;
 /// Settings whose default depends on the machine or on another setting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resolved {
-    /// `exec.memory_bytes`, or 70 % of the memory that this process may use.
+    /// `exec.memory_bytes`, or 60 % of the memory that this process may use.
     pub memory_bytes: usize,
     /// `exec.query_memory_bytes`, or all of `memory_bytes`.
     pub query_memory_bytes: usize,
+    /// `exec.column_cache_bytes`, or a quarter of the memory that this process may use.
+    pub column_cache_bytes: usize,
     /// `exec.target_partitions`, or the number of cores.
     pub target_partitions: usize,
     /// `limits.max_running`, or max(8, 4 × cores).
@@ -23,10 +25,11 @@ impl Config {
     /// The settings that depend on the machine, as numbers.
     pub fn resolved(&self) -> Resolved {
         let or = |value: usize, otherwise: usize| if value == 0 { otherwise } else { value };
-        let memory_bytes = or(self.exec.memory_bytes, physical_memory_bytes() / 10 * 7);
+        let memory_bytes = or(self.exec.memory_bytes, physical_memory_bytes() / 10 * 6);
         Resolved {
             memory_bytes,
             query_memory_bytes: or(self.exec.query_memory_bytes, memory_bytes).min(memory_bytes),
+            column_cache_bytes: or(self.exec.column_cache_bytes, physical_memory_bytes() / 4),
             target_partitions: or(self.exec.target_partitions, cores()),
             max_running: or(self.limits.max_running, (4 * cores()).max(8)),
             spill_dir: self

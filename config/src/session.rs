@@ -7,8 +7,32 @@ use crate::Config;
 use crate::error::SettingError;
 use crate::nearest::nearest;
 use crate::table::{Row, Section};
-use crate::value::{Raw, quoted};
+use crate::value::{Raw, quoted, words};
 use std::collections::BTreeMap;
+
+words! {
+    /// Which of the processor's variants runs a query's parts.
+    pub enum CpuVariant {
+        /// Fused pipelines wherever they scan a table's files, DataFusion's operators elsewhere.
+        Auto = "auto",
+        /// DataFusion's operators only.
+        Datafusion = "datafusion",
+        /// Fused pipelines wherever they can run.
+        Fused = "fused",
+    }
+}
+
+words! {
+    /// Whether fragments run on devices.
+    pub enum DeviceMode {
+        /// Where it pays; what fails falls back.
+        Auto = "auto",
+        /// Never.
+        Off = "off",
+        /// Wherever it is supported; a failure of a supported fragment fails the query.
+        Require = "require",
+    }
+}
 
 settings! {
     /// Names that users `SET` and `SHOW` in SQL; they hold for one session.
@@ -21,6 +45,12 @@ settings! {
         batch_rows: usize = 8_192, Count("rows"), 1..=1_048_576;
         /// Parts of a query that run at the same time; at first what the server's `exec.target_partitions` says.
         target_partitions: usize = 0, Count("partitions"), 0..=4_096;
+        /// Which of the processor's variants runs a query's parts: auto, datafusion or fused.
+        cpu_variant: CpuVariant = CpuVariant::Auto, Plain;
+        /// Whether fragments run on devices: auto; off; or require, where the failure of a supported fragment fails the query.
+        device_mode: DeviceMode = DeviceMode::Auto, Plain;
+        /// Whether queries that differ only in constants share a plan.
+        plan_cache: bool = true, Plain;
     }
 }
 
@@ -366,7 +396,7 @@ mod tests {
         }
         assert_eq!((session.batch_rows, session.string_views), (5, true));
         assert_eq!(session.get(TIME_ZONE).as_deref(), Some("UTC"));
-        assert_eq!(session.describe().len(), 5);
+        assert_eq!(session.describe().len(), 8);
         for name in ["trireme.batch_rows", "time_zone", "trireme.string_views"] {
             session.reset(&SessionSettings::canonical_name(name).unwrap(), &fresh);
         }

@@ -7,11 +7,17 @@ pub mod bind;
 pub mod ddl;
 pub mod ddl_sql;
 pub mod dialect;
+pub mod fragments;
+pub mod fuse;
 pub mod joins;
 pub mod names;
+pub mod options;
 pub mod output;
 pub mod parameters;
 pub mod parse;
+pub mod physical;
+pub mod plan_cache;
+pub mod semantics;
 pub mod session;
 pub mod statement;
 

@@ -8,11 +8,17 @@ use datafusion::common::config::{ConfigOptions, Dialect};
 use datafusion::execution::SessionState;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::SessionStateBuilder;
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::prelude::SessionConfig;
 use trireme_exec::QueryError;
+use trireme_exec::fused::FragmentRuntime;
 
+use crate::fuse::FuseFragments;
 use crate::joins::YieldingJoins;
 use crate::names::{CATALOG, DEFAULT_SCHEMA};
+use crate::options::TriremeOptions;
+use crate::semantics;
 
 /// What the server decides for all sessions.
 #[derive(Debug, Clone)]
@@ -23,11 +29,12 @@ pub struct PlannerDefaults {
     pub batch_rows: usize,
 }
 
-/// The state every session starts from.
+/// The state every session starts from; with a runtime for fragments, plans are fused.
 pub fn base_state(
     defaults: &PlannerDefaults,
     runtime: Arc<RuntimeEnv>,
     catalogs: Arc<dyn CatalogProviderList>,
+    fragments: Option<Arc<FragmentRuntime>>,
 ) -> SessionState {
     let mut config = SessionConfig::new()
         .with_target_partitions(defaults.target_partitions)
@@ -42,13 +49,36 @@ pub fn base_state(
     options.sql_parser.map_string_types_to_utf8view = false;
     options.sql_parser.parse_float_as_decimal = false;
     options.explain.show_schema = false;
-    SessionStateBuilder::new()
+    options.extensions.insert(TriremeOptions::default());
+    // A bound of one aggregate would drop rows that another needs (`max(k), max(c + c)`).
+    options.optimizer.enable_aggregate_dynamic_filter_pushdown = false;
+    // The partitions of a top-k share a bound also where a constant was left out of the key of each.
+    options.optimizer.enable_topk_dynamic_filter_pushdown = false;
+    // It takes `x IS TRUE` for nullable in one plan and not in the other.
+    options.execution.skip_physical_aggregate_schema_check = true;
+    let mut builder = SessionStateBuilder::new()
         .with_config(config)
         .with_runtime_env(runtime)
         .with_catalog_list(catalogs)
         .with_default_features()
-        .with_physical_optimizer_rule(Arc::new(YieldingJoins))
-        .build()
+        .with_physical_optimizer_rules(physical_rules())
+        .with_physical_optimizer_rule(Arc::new(YieldingJoins));
+    builder = semantics::install(builder);
+    if let Some(runtime) = fragments {
+        // Last: what it replaces has been optimised, and is the backup.
+        builder = builder.with_physical_optimizer_rule(Arc::new(FuseFragments::new(runtime)));
+    }
+    builder.build()
+}
+
+/// DataFusion's physical rules but its first push-down of filters: at joins it takes columns of the other side for its own
+/// by their names, and wrong rows come out. The logical plan's push-down has done that work already.
+fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
+    let mut rules = PhysicalOptimizer::default().rules;
+    if let Some(first) = rules.iter().position(|rule| rule.name() == "FilterPushdown") {
+        rules.remove(first);
+    }
+    rules
 }
 
 /// A session's state: the base with its schema and settings. Setting names and values were checked when they were SET.
@@ -74,6 +104,7 @@ fn apply(options: &mut ConfigOptions, name: &str, value: &str) -> Result<(), Que
         "time_zone" => "datafusion.execution.time_zone",
         "trireme.batch_rows" => "datafusion.execution.batch_size",
         "trireme.target_partitions" => "datafusion.execution.target_partitions",
+        "trireme.cpu_variant" | "trireme.device_mode" => name,
         name if name.starts_with("datafusion.") => name,
         // Read by the engine itself.
         _ => return Ok(()),

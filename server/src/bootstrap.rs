@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use arrow_flight::flight_service_server::FlightServiceServer;
 use datafusion::catalog::{CatalogProviderList, MemoryCatalogProviderList};
+use datafusion::execution::SessionState;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime as Threads};
 use tokio::sync::mpsc;
@@ -14,10 +15,14 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::{Identity, Server, ServerTlsConfig};
 use tonic_health::ServingStatus;
 use trireme_catalog::{Catalog, CatalogOptions};
+use trireme_columns::{ColumnCache, Limits};
 use trireme_config::{Config, SessionSettings};
+use trireme_exec::fused::FragmentRuntime;
 use trireme_exec::io::{Locations, StoreRegistry};
+use trireme_exec::pool::WorkerPool;
 use trireme_exec::runtime::{Runtime, RuntimeLimits};
 use trireme_planner::names::CATALOG;
+use trireme_planner::plan_cache::PlanCache;
 use trireme_planner::session::{PlannerDefaults, base_state};
 
 use crate::admission::{Admission, AdmissionLimits};
@@ -275,19 +280,14 @@ async fn assemble(
         target_partitions: resolved.target_partitions,
         batch_rows: config.exec.batch_rows,
     };
-    let base = base_state(&defaults, Arc::clone(runtime.env()), Arc::clone(&catalogs));
-    let options = CatalogOptions {
-        data_dir: data_dir.clone(),
-        refresh_interval: Duration::from_millis(config.catalog.refresh_interval_ms),
-        locations,
-        stores: Arc::clone(&stores),
-        runtime: Arc::clone(runtime.env()),
-        session_config: base.config().clone(),
-    };
-    let catalog = Catalog::open(options).await.map_err(|error| match error.hint() {
-        Some(hint) => StartError::Data(format!("{error}: {hint}")),
-        None => StartError::Data(error.to_string()),
-    })?;
+    let fragments = fragments(config)?;
+    let base = base_state(
+        &defaults,
+        Arc::clone(runtime.env()),
+        Arc::clone(&catalogs),
+        Some(Arc::clone(&fragments)),
+    );
+    let catalog = open_catalog(config, &runtime, &base, locations, &stores).await?;
     catalogs.register_catalog(CATALOG.to_owned(), catalog.provider());
 
     let queries = QueryRegistry::new(config.limits.queries_history_max);
@@ -296,16 +296,27 @@ async fn assemble(
         SessionSettings::for_server(config),
         metrics.clone(),
     ));
+    let plans = Arc::new(PlanCache::new(config.exec.plan_cache_shapes as u64));
     let sources = SystemSources {
         queries: Arc::clone(&queries),
         sessions: Arc::clone(&sessions),
         settings: config.describe(),
         devices: devices::probe(),
+        fragments: Arc::clone(&fragments),
+        plans: Arc::clone(&plans),
         catalog: Arc::downgrade(&catalog),
         config: Arc::clone(config),
     };
     catalog.register_system(system_schema(sources).map_err(|error| data(&error))?);
-    let engine = LocalEngine::new(runtime, threads.handle().clone(), catalog, stores, base);
+    let engine = LocalEngine::new(
+        runtime,
+        threads.handle().clone(),
+        catalog,
+        stores,
+        base,
+        plans,
+        fragments,
+    );
     let admission = Admission::new(admission_limits(config), metrics.clone());
     Ok(Front::new(
         Arc::new(LocalHandle(engine)),
@@ -316,6 +327,41 @@ async fn assemble(
         metrics.clone(),
         front_limits(config),
     ))
+}
+
+/// The catalog over the data folder.
+async fn open_catalog(
+    config: &Config,
+    runtime: &Runtime,
+    base: &SessionState,
+    locations: Arc<Locations>,
+    stores: &Arc<StoreRegistry>,
+) -> Result<Arc<Catalog>, StartError> {
+    let options = CatalogOptions {
+        data_dir: config.server.data_dir.clone(),
+        refresh_interval: Duration::from_millis(config.catalog.refresh_interval_ms),
+        locations,
+        stores: Arc::clone(stores),
+        runtime: Arc::clone(runtime.env()),
+        session_config: base.config().clone(),
+    };
+    Catalog::open(options).await.map_err(|error| match error.hint() {
+        Some(hint) => StartError::Data(format!("{error}: {hint}")),
+        None => StartError::Data(error.to_string()),
+    })
+}
+
+/// What runs fragments: worker threads, the processor's fused variant, and the column cache.
+fn fragments(config: &Config) -> Result<Arc<FragmentRuntime>, StartError> {
+    let resolved = config.resolved();
+    let columns = ColumnCache::new(Limits {
+        budget_bytes: resolved.column_cache_bytes,
+        footer_bytes: config.io.metadata_cache_bytes,
+        enabled: config.exec.column_cache,
+        ..Limits::default()
+    });
+    let pool = WorkerPool::new(resolved.target_partitions)?;
+    Ok(FragmentRuntime::new(pool, devices::fused_variant(), Arc::new(columns)))
 }
 
 fn session_limits(config: &Config) -> SessionLimits {
@@ -358,6 +404,7 @@ async fn sweep(front: Arc<Front>, mut closures: mpsc::UnboundedReceiver<u64>) {
             _ = ticks.tick() => {
                 front.expire();
                 front.metrics.memory_reserved_bytes.set(i64::try_from(front.engine.reserved_bytes()).unwrap_or(i64::MAX));
+                front.metrics.engine_counts(&front.engine.counts());
             }
         }
     }

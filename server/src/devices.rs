@@ -1,8 +1,10 @@
 //! The backends this server was built with: one line each.
 
 use std::fs;
+use std::sync::Arc;
 
-use trireme_device_api::{Backend, DeviceInfo, DeviceKind, DeviceState};
+use trireme_device_api::{Backend, DeviceInfo, DeviceKind, DeviceState, Variant};
+use trireme_device_cpu::FusedVariant;
 
 /// Every backend, in order of preference for nothing: the planner chooses by cost.
 pub fn backends() -> Vec<Box<dyn Backend>> {
@@ -14,7 +16,12 @@ pub fn probe() -> Vec<DeviceInfo> {
     backends().iter().flat_map(|backend| backend.probe()).collect()
 }
 
-/// The processor, which runs DataFusion's own operators.
+/// The variant that runs fragments until costs choose among several.
+pub fn fused_variant() -> Arc<dyn Variant> {
+    Arc::new(FusedVariant::new())
+}
+
+/// The processor, which runs DataFusion's own operators and fused pipelines.
 struct CpuBackend;
 
 /// Instruction sets that variants will choose by.

@@ -5,8 +5,8 @@
 
 pub mod functions;
 pub mod local;
-mod plans;
 pub mod system;
+mod views;
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -168,6 +168,24 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Bytes that running queries hold.
     fn reserved_bytes(&self) -> usize;
+
+    /// What the engine has counted since it started.
+    fn counts(&self) -> EngineCounts;
+}
+
+/// Counters of an engine, for metrics.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct EngineCounts {
+    /// The column cache.
+    pub columns: trireme_columns::Metrics,
+    /// Graphs of fragments that were run.
+    pub graphs: u64,
+    /// Graphs whose backup ran instead.
+    pub fallbacks: u64,
+    /// Plans that came from the plan cache.
+    pub plan_hits: u64,
+    /// Statements that it had no plan for.
+    pub plan_misses: u64,
 }
 
 /// Names of functions by the kinds that SqlInfo lists.

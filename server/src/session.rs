@@ -86,11 +86,16 @@ impl Session {
     pub fn spec(&self) -> SessionSpec {
         let state = self.state.lock();
         let mut settings = state.settings.engine.clone();
-        settings.insert("trireme.batch_rows".into(), state.settings.batch_rows.to_string());
-        settings.insert(
-            "trireme.target_partitions".into(),
-            state.settings.target_partitions.to_string(),
-        );
+        let own = &state.settings;
+        for (name, value) in [
+            ("trireme.batch_rows", own.batch_rows.to_string()),
+            ("trireme.target_partitions", own.target_partitions.to_string()),
+            ("trireme.cpu_variant", own.cpu_variant.word().to_owned()),
+            ("trireme.device_mode", own.device_mode.word().to_owned()),
+            ("trireme.plan_cache", own.plan_cache.to_string()),
+        ] {
+            settings.insert(name.to_owned(), value);
+        }
         SessionSpec {
             session_id: self.id.clone(),
             user: self.user.clone(),

@@ -11,6 +11,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tracing_subscriber::EnvFilter;
 use trireme_config::{LogFormat, LogLevel};
 
+use crate::engine::EngineCounts;
+
 /// A log filter in `tracing` syntax; wins over `server.log_level`.
 pub const LOG_VARIABLE: &str = "TRIREME_LOG";
 
@@ -223,6 +225,24 @@ metrics! {
     spilled_bytes: IntGauge = "trireme_spilled_bytes";
     /// Memory of the process, as the operating system counts it.
     process_resident_bytes: IntGauge = "trireme_process_resident_bytes";
+    /// Memory that the column cache holds.
+    column_cache_bytes: IntGauge = "trireme_column_cache_bytes";
+    /// Memory that the column cache may hold.
+    column_cache_limit_bytes: IntGauge = "trireme_column_cache_limit_bytes";
+    /// Columns of segments that scans found in the column cache.
+    column_cache_hits_total: IntCounter = "trireme_column_cache_hits_total";
+    /// Columns of segments that scans had to decode.
+    column_cache_misses_total: IntCounter = "trireme_column_cache_misses_total";
+    /// Columns of segments that the column cache let go.
+    column_cache_evictions_total: IntCounter = "trireme_column_cache_evictions_total";
+    /// Fused parts of plans that were run.
+    fragment_graphs_total: IntCounter = "trireme_fragment_graphs_total";
+    /// Fused parts of plans whose backup ran instead.
+    fragment_fallbacks_total: IntCounter = "trireme_fragment_fallbacks_total";
+    /// Statements whose plan came from the plan cache.
+    plan_cache_hits_total: IntCounter = "trireme_plan_cache_hits_total";
+    /// Statements that the plan cache had no plan for.
+    plan_cache_misses_total: IntCounter = "trireme_plan_cache_misses_total";
     /// When the server started, in seconds since 1970.
     start_seconds: Gauge = "trireme_start_seconds";
     /// How long the server took from start until ready.
@@ -234,6 +254,21 @@ impl Metrics {
     pub fn mark_start(&self) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.start_seconds.set(now.as_secs_f64());
+    }
+
+    /// Takes over what the engine has counted.
+    pub fn engine_counts(&self, counts: &EngineCounts) {
+        let gauge = |metric: &IntGauge, value: u64| metric.set(i64::try_from(value).unwrap_or(i64::MAX));
+        let counter = |metric: &IntCounter, value: u64| metric.inc_by(value.saturating_sub(metric.get()));
+        gauge(&self.column_cache_bytes, counts.columns.used_bytes);
+        gauge(&self.column_cache_limit_bytes, counts.columns.budget_bytes);
+        counter(&self.column_cache_hits_total, counts.columns.hits);
+        counter(&self.column_cache_misses_total, counts.columns.misses);
+        counter(&self.column_cache_evictions_total, counts.columns.evictions);
+        counter(&self.fragment_graphs_total, counts.graphs);
+        counter(&self.fragment_fallbacks_total, counts.fallbacks);
+        counter(&self.plan_cache_hits_total, counts.plan_hits);
+        counter(&self.plan_cache_misses_total, counts.plan_misses);
     }
 
     /// Everything in the Prometheus text format.

@@ -17,6 +17,7 @@ mod server;
 
 mod auth;
 mod flight;
+mod fused;
 mod metadata;
 mod prepared;
 mod recovery;

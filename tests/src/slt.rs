@@ -30,7 +30,7 @@ macro_rules! areas {
 
 areas! {
     aggregates, analyze, ctes, dates, ddl, discovery, dml, errors, explain, information_schema, joins, keys, nulls, prepared,
-    select, set_operations, settings, strings, subqueries, system, time_travel, types, windows,
+    select, semantics, set_operations, settings, strings, subqueries, system, time_travel, types, windows,
 }
 
 fn folder() -> PathBuf {

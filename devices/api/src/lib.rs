@@ -1,76 +1,37 @@
 //! The contract between Trireme and its devices.
 //!
-//! Small and stable: a device crate implements [`Backend`], the server lists what it finds. Fragments, variants and memory
-//! join this crate when the first device that runs them does.
+//! A device crate implements [`Backend`] and [`Variant`]; planner writes [`Graph`]s of [`Fragment`]s; exec binds their
+//! inputs and runs the [`Kernel`]s that a variant prepares. Everything that crosses the line is plain data or a small trait,
+//! so that a device builds and is tested without the query engine.
+//!
+//! ```text
+//!  planner ── Graph { Fragment: source → steps → sink } ──▶ Variant::support → Supported | Unsupported { reason }
+//!  exec    ── Inputs (segments of DeviceColumns, streams, parameters) ──▶ Variant::prepare → Kernel: step… finish → Output
+//! ```
 #![deny(missing_docs)]
 
-/// A kind of device: the same banks of oars everywhere.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum DeviceKind {
-    /// The processor; always there.
-    Cpu,
-    /// A graphics processor.
-    Gpu,
-    /// A field-programmable gate array.
-    Fpga,
-}
+mod arrow_columns;
+mod column;
+mod cost;
+mod device;
+mod error;
+mod expr;
+mod fragment;
+mod memory;
+mod types;
+mod variant;
 
-impl DeviceKind {
-    /// As shown in `system.devices`.
-    pub fn name(self) -> &'static str {
-        match self {
-            DeviceKind::Cpu => "cpu",
-            DeviceKind::Gpu => "gpu",
-            DeviceKind::Fpga => "fpga",
-        }
-    }
-}
-
-/// Whether a device takes work.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum DeviceState {
-    /// It takes work.
-    Ready,
-    /// It is latched off; the text says why.
-    Off(String),
-}
-
-impl DeviceState {
-    /// As shown in `system.devices`.
-    pub fn name(&self) -> &str {
-        match self {
-            DeviceState::Ready => "ready",
-            DeviceState::Off(_) => "off",
-        }
-    }
-}
-
-/// What is known of a device without running anything on it.
-#[derive(Debug, Clone)]
-pub struct DeviceInfo {
-    /// Short name, unique in the process: `cpu0`.
-    pub id: String,
-    /// Kind.
-    pub kind: DeviceKind,
-    /// Model, as the device or its driver says.
-    pub name: String,
-    /// State.
-    pub state: DeviceState,
-    /// Hardware threads or multiprocessors.
-    pub cores: u32,
-    /// Memory it can address, in bytes.
-    pub memory_bytes: u64,
-    /// Instruction sets and abilities that variants choose by, for example `avx2`.
-    pub features: Vec<String>,
-}
-
-/// Finds the devices of one driver.
-pub trait Backend: Send + Sync {
-    /// The backend's name: `cpu`, `cuda`, `opencl`.
-    fn name(&self) -> &'static str;
-
-    /// The devices that are there. An absent driver is an empty list: never a panic, no side effect.
-    fn probe(&self) -> Vec<DeviceInfo>;
-}
+pub use column::{
+    Carrier, Codes, ColumnProfile, DeviceColumn, Dictionary, Residency, ScanInput, Strings, Values, ZoneMap,
+};
+pub use cost::{Cost, Workload};
+pub use device::{Backend, DeviceInfo, DeviceKind, DeviceState};
+pub use error::{DeviceError, ErrorAction};
+pub use expr::{BinaryOperator, DatePart, Expr, HostFunction, HostFunctionRef, Node};
+pub use fragment::{
+    Aggregate, AggregateFunction, BuildSide, Field, Fragment, FragmentId, GRAPH_VERSION, Graph, JoinKind, Probe,
+    ScanSource, Sink, SortKey, Source, Step,
+};
+pub use memory::{DevicePool, Reservation, Unlimited};
+pub use types::{Interval, IntervalKind, TimeUnit, Type, Value};
+pub use variant::{Emit, Inputs, Kernel, Output, Progress, Rows, StreamInput, StreamPoll, Support, Variant};

@@ -173,7 +173,14 @@ impl TableProvider for CatalogTable {
     }
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
-        self.inner.supports_filters_pushdown(filters)
+        let mut taken = self.inner.supports_filters_pushdown(filters)?;
+        for (filter, taken) in filters.iter().zip(&mut taken) {
+            // Delta takes a filter without columns for one of its partitions, and nobody would apply it.
+            if filter.column_refs().is_empty() {
+                *taken = TableProviderFilterPushDown::Unsupported;
+            }
+        }
+        Ok(taken)
     }
 
     fn statistics(&self) -> Option<Statistics> {

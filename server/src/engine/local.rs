@@ -11,22 +11,26 @@ use datafusion::execution::{SessionState, TaskContext};
 use datafusion::logical_expr::dml::CopyTo;
 use datafusion::logical_expr::{DmlStatement, LogicalPlan};
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::sql::parser::Statement;
 use futures::StreamExt;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use trireme_catalog::{Catalog, DescribeFilter, TableKind, ViewPlanner};
+use trireme_exec::fused::FragmentRuntime;
 use trireme_exec::io::{Access, StoreOptions, StoreRegistry};
 use trireme_exec::runtime::Runtime;
 use trireme_exec::{ErrorClass, QueryError, driver};
 use trireme_planner::ddl::{Key, TableName};
 use trireme_planner::parse::touches_files;
+use trireme_planner::plan_cache::shape::{self, Shape};
+use trireme_planner::plan_cache::{Cached, PlanCache, PlanKey};
 use trireme_planner::statement::{PlannedStatement, delete_parts, update_parts};
-use trireme_planner::{Planned, SessionChange, output, parameters, session};
+use trireme_planner::{Planned, SessionChange, output, parameters, physical, session};
 
-use super::plans;
+use super::views::Views;
 use super::{
-    BatchStream, Description, Engine, FunctionNames, Outcome, QueryId, SessionSpec, StatementKind, Submit, Submitted,
-    TableFilter, TableInfo,
+    BatchStream, Description, Engine, EngineCounts, FunctionNames, Outcome, QueryId, SessionSpec, StatementKind,
+    Submit, Submitted, TableFilter, TableInfo,
 };
 
 /// Session states kept ready: one per combination of schema and settings.
@@ -49,6 +53,8 @@ pub struct LocalEngine {
     stores: Arc<StoreRegistry>,
     base: SessionState,
     states: moka::sync::Cache<SessionSpec, Arc<SessionState>>,
+    plans: Arc<PlanCache>,
+    fragments: Arc<FragmentRuntime>,
     ready: Mutex<HashMap<QueryId, Ready>>,
 }
 
@@ -60,6 +66,8 @@ impl LocalEngine {
         catalog: Arc<Catalog>,
         stores: Arc<StoreRegistry>,
         base: SessionState,
+        plans: Arc<PlanCache>,
+        fragments: Arc<FragmentRuntime>,
     ) -> Arc<Self> {
         let engine = Arc::new(Self {
             runtime,
@@ -68,16 +76,16 @@ impl LocalEngine {
             stores,
             base,
             states: moka::sync::Cache::new(STATES_MAX),
+            plans,
+            fragments,
             ready: Mutex::new(HashMap::new()),
         });
-        let planner: Arc<dyn ViewPlanner> = Arc::new(Views {
-            base: engine.base.clone(),
-        });
+        let planner: Arc<dyn ViewPlanner> = Arc::new(Views::new(engine.base.clone()));
         catalog.set_planner(planner);
         engine
     }
 
-    /// The session's state. Its clock is not set: see [`plans::with_clock`].
+    /// The session's state. Its clock is not set: see [`physical::with_clock`].
     fn state(&self, spec: &SessionSpec) -> Result<Arc<SessionState>, QueryError> {
         let key = SessionSpec {
             session_id: String::new(),
@@ -101,9 +109,10 @@ impl LocalEngine {
             .logical_plan()
             .map_or_else(|| Ok(Arc::new(Schema::empty())), parameters::parameter_schema)?;
         let schema = match &planned {
-            Planned::Rows(plan) => {
-                output::advertised_schema(plans::analyze(&state, plan)?.schema().as_arrow(), session.string_views)
-            }
+            Planned::Rows(plan) => output::advertised_schema(
+                physical::analyze(&state, plan)?.schema().as_arrow(),
+                session.string_views,
+            ),
             _ => Arc::new(Schema::empty()),
         };
         Ok(Description {
@@ -116,11 +125,60 @@ impl LocalEngine {
 
     async fn submit(&self, request: &Submit) -> Result<Submitted, QueryError> {
         let state = self.state(&request.session)?;
-        let PlannedStatement { command, planned } = trireme_planner::plan(&state, &request.sql).await?;
-        if let Planned::Rows(plan) = planned {
-            return self.submit_rows(&state, request, command, plan).await;
+        let Some((key, shape, statement)) = self.shape(request)? else {
+            return self.submit_planned(&state, request).await;
+        };
+        match self.plans.lookup(&key, &state, &shape, &statement).await {
+            Cached::Plan(plan, schema) => {
+                self.make_ready(&state, request, vec![plan], Arc::clone(&schema));
+                Ok(Submitted {
+                    command: trireme_planner::parse::command(&statement),
+                    schema,
+                    outcome: Outcome::Rows,
+                })
+            }
+            Cached::Plain => self.submit_planned(&state, request).await,
+            Cached::Learn => {
+                let submitted = self.submit_planned(&state, request).await?;
+                let (plans, schema) = (Arc::clone(&self.plans), Arc::clone(&submitted.schema));
+                self.workers
+                    .spawn(async move { plans.learn(key, &state, &shape, &schema).await });
+                Ok(submitted)
+            }
         }
-        let (count, change) = self.run_update(plans::with_clock(&state), request, planned).await?;
+    }
+
+    /// The statement's shape, if its plan may come from the cache.
+    fn shape(&self, request: &Submit) -> Result<Option<(PlanKey, Shape, Statement)>, QueryError> {
+        let session = &request.session;
+        let off = session
+            .settings
+            .get("trireme.plan_cache")
+            .is_some_and(|value| value == "false");
+        if off || !request.parameters.is_empty() {
+            return Ok(None);
+        }
+        let mut statement = trireme_planner::parse::parse(&request.sql)?;
+        trireme_planner::bind::bind(&mut statement)?;
+        let Some(shape) = shape::shape(&statement) else {
+            return Ok(None);
+        };
+        let key = PlanKey {
+            session: format!(
+                "{} {} {} {:?}",
+                session.user, session.schema, session.string_views, session.settings
+            ),
+            shape: shape.text.clone(),
+        };
+        Ok(Some((key, shape, statement)))
+    }
+
+    async fn submit_planned(&self, state: &Arc<SessionState>, request: &Submit) -> Result<Submitted, QueryError> {
+        let PlannedStatement { command, planned } = trireme_planner::plan(state, &request.sql).await?;
+        if let Planned::Rows(plan) = planned {
+            return self.submit_rows(state, request, command, plan).await;
+        }
+        let (count, change) = self.run_update(physical::with_clock(state), request, planned).await?;
         Ok(Submitted {
             command,
             schema: count_schema(),
@@ -143,26 +201,37 @@ impl LocalEngine {
         let mut schema: Option<SchemaRef> = None;
         for plan in &bound {
             parameters::require_bound(plan)?;
-            let analyzed = plans::analyze(state, plan)?;
+            let analyzed = physical::analyze(state, plan)?;
             let own = output::advertised_schema(analyzed.schema().as_arrow(), request.session.string_views);
             schema = Some(schema.map_or(Arc::clone(&own), |all| output::with_nulls_of(&all, &own)));
-            plans.push(plans::physical_plan(state, analyzed).await?);
+            plans.push(physical::physical_plan(state, analyzed).await?);
         }
         let Some(schema) = schema else {
             return Err(QueryError::invalid("no row of parameters was bound").with_hint("bind at least one row"));
         };
-        let ready = Ready {
-            plans,
-            context: self.task_context(state, &request.query_id),
-            schema: Arc::clone(&schema),
-            timeout: timeout(&request.session),
-        };
-        self.ready.lock().insert(request.query_id.clone(), ready);
+        self.make_ready(state, request, plans, Arc::clone(&schema));
         Ok(Submitted {
             command,
             schema,
             outcome: Outcome::Rows,
         })
+    }
+
+    /// Plans wait to be fetched.
+    fn make_ready(
+        &self,
+        state: &SessionState,
+        request: &Submit,
+        plans: Vec<Arc<dyn ExecutionPlan>>,
+        schema: SchemaRef,
+    ) {
+        let ready = Ready {
+            plans,
+            context: self.task_context(state, &request.query_id),
+            schema,
+            timeout: timeout(&request.session),
+        };
+        self.ready.lock().insert(request.query_id.clone(), ready);
     }
 
     fn task_context(&self, state: &SessionState, query_id: &str) -> Arc<TaskContext> {
@@ -441,7 +510,7 @@ impl Engine for LocalHandle {
         };
         let here = plans
             .iter()
-            .all(plans::is_constant)
+            .all(physical::is_constant)
             .then(Handle::try_current)
             .and_then(Result::ok);
         let workers = here.unwrap_or_else(|| self.0.workers.clone());
@@ -500,27 +569,16 @@ impl Engine for LocalHandle {
     fn reserved_bytes(&self) -> usize {
         self.0.runtime.reserved_bytes()
     }
-}
 
-/// Plans a view's text in the base state, whatever session asks for it.
-#[derive(Debug)]
-struct Views {
-    base: SessionState,
-}
-
-#[async_trait]
-impl ViewPlanner for Views {
-    async fn plan(&self, schema: &str, sql: &str) -> Result<LogicalPlan, QueryError> {
-        let planned = async {
-            let state = session::session_state(&self.base, schema, &std::collections::BTreeMap::new())?;
-            trireme_planner::plan(&state, sql).await
-        };
-        match planned.await? {
-            PlannedStatement {
-                planned: Planned::Rows(plan),
-                ..
-            } => Ok(plan),
-            _ => Err(QueryError::invalid("a view's text is no query")),
+    fn counts(&self) -> EngineCounts {
+        let fragments = self.0.fragments.counts();
+        let (plan_hits, plan_misses) = self.0.plans.counts();
+        EngineCounts {
+            columns: self.0.fragments.columns().metrics(),
+            graphs: fragments.graphs,
+            fallbacks: fragments.fallbacks,
+            plan_hits,
+            plan_misses,
         }
     }
 }

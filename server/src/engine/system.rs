@@ -17,6 +17,8 @@ use datafusion::prelude::SessionConfig;
 use trireme_catalog::{Catalog, ColumnStatisticsEntry, DescribeFilter, TableStatistics};
 use trireme_config::{Config, SessionSettings, SettingRow};
 use trireme_device_api::DeviceInfo;
+use trireme_exec::fused::FragmentRuntime;
+use trireme_planner::plan_cache::PlanCache;
 
 use super::SessionSpec;
 use crate::query::QueryRegistry;
@@ -32,6 +34,10 @@ pub struct SystemSources {
     pub settings: Vec<SettingRow>,
     /// Devices found at start.
     pub devices: Vec<DeviceInfo>,
+    /// What runs fragments, with the column cache.
+    pub fragments: Arc<FragmentRuntime>,
+    /// The plan cache.
+    pub plans: Arc<PlanCache>,
     /// The catalog.
     pub catalog: std::sync::Weak<Catalog>,
     /// Configuration, for session defaults.
@@ -52,6 +58,8 @@ pub fn system_schema(sources: SystemSources) -> Result<Arc<dyn SchemaProvider>> 
         Kind::Devices,
         Kind::Tables,
         Kind::Statistics,
+        Kind::Columns,
+        Kind::Plans,
     ] {
         let empty = kind.empty()?;
         let table = SystemTable {
@@ -72,6 +80,8 @@ enum Kind {
     Devices,
     Tables,
     Statistics,
+    Columns,
+    Plans,
 }
 
 struct SystemTable {
@@ -154,6 +164,8 @@ impl Kind {
             Kind::Devices => "devices",
             Kind::Tables => "tables",
             Kind::Statistics => "statistics",
+            Kind::Columns => "columns",
+            Kind::Plans => "plans",
         }
     }
 
@@ -165,6 +177,8 @@ impl Kind {
             Kind::Devices => devices(&[]),
             Kind::Tables => tables(&[]),
             Kind::Statistics => statistics(&[]),
+            Kind::Columns => columns(&[]),
+            Kind::Plans => plans(&[]),
         }
     }
 
@@ -174,6 +188,8 @@ impl Kind {
             Kind::Sessions => sessions(&sources.sessions.list()),
             Kind::Settings => settings(&all_settings(sources, session)),
             Kind::Devices => devices(&sources.devices),
+            Kind::Columns => columns(&sources.fragments.columns().snapshot()),
+            Kind::Plans => plans(&sources.plans.rows()),
             Kind::Tables => match sources.catalog.upgrade() {
                 Some(catalog) => tables(
                     &catalog
@@ -385,5 +401,33 @@ fn statistics(rows: &[ColumnRow]) -> Result<RecordBatch> {
             "stale",
             Arc::new(rows.iter().map(|row| Some(row.0.stale)).collect::<BooleanArray>()),
         ),
+    ])
+}
+
+fn columns(rows: &[trireme_columns::ColumnRow]) -> Result<RecordBatch> {
+    batch(vec![
+        ("table", text(rows, |row| &row.table)),
+        ("column", text(rows, |row| &row.column)),
+        ("file", text(rows, |row| &row.file)),
+        ("first_row", number(rows, |row| Some(row.first_row))),
+        ("rows", number(rows, |row| Some(row.rows))),
+        ("type", text(rows, |row| &row.data_type)),
+        ("carrier", text(rows, |row| row.carrier)),
+        ("bytes", number(rows, |row| Some(row.bytes))),
+        ("null_count", number(rows, |row| Some(row.null_count))),
+        ("hits", number(rows, |row| Some(row.hits))),
+        ("decode_ns", number(rows, |row| Some(row.decode_ns))),
+        (
+            "pinned",
+            Arc::new(rows.iter().map(|row| Some(row.pinned)).collect::<BooleanArray>()),
+        ),
+    ])
+}
+
+fn plans(rows: &[trireme_planner::plan_cache::PlanRow]) -> Result<RecordBatch> {
+    batch(vec![
+        ("shape", text(rows, |row| &row.shape)),
+        ("state", text(rows, |row| &row.state)),
+        ("hits", number(rows, |row| Some(row.hits))),
     ])
 }

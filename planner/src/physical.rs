@@ -13,7 +13,10 @@ use datafusion::physical_plan::projection::ProjectionExec;
 use trireme_exec::QueryError;
 
 /// Coerces types; only then does a plan's schema tell the truth (a UNION's type is its first input's before).
-pub(super) fn analyze(state: &SessionState, plan: &LogicalPlan) -> Result<LogicalPlan, QueryError> {
+///
+/// # Errors
+/// When types can't be coerced.
+pub fn analyze(state: &SessionState, plan: &LogicalPlan) -> Result<LogicalPlan, QueryError> {
     if matches!(plan, LogicalPlan::Explain(_)) {
         return Ok(plan.clone());
     }
@@ -23,16 +26,16 @@ pub(super) fn analyze(state: &SessionState, plan: &LogicalPlan) -> Result<Logica
 }
 
 /// The physical plan of an analyzed one.
-pub(super) async fn physical_plan(
-    state: &Arc<SessionState>,
-    analyzed: LogicalPlan,
-) -> Result<Arc<dyn ExecutionPlan>, QueryError> {
+///
+/// # Errors
+/// When it can't be planned.
+pub async fn physical_plan(state: &SessionState, analyzed: LogicalPlan) -> Result<Arc<dyn ExecutionPlan>, QueryError> {
     let clocked;
     let state = if reads_clock(&analyzed)? {
         clocked = with_clock(state);
         &clocked
     } else {
-        state.as_ref()
+        state
     };
     if matches!(analyzed, LogicalPlan::Explain(_)) {
         return Ok(state.create_physical_plan(&analyzed).await?);
@@ -78,21 +81,24 @@ fn constant_plan(state: &SessionState, plan: &LogicalPlan) -> Result<Option<Arc<
 }
 
 /// True for plans that read nothing and multiply nothing, such as `SELECT 1`: they run where the call came in.
-pub(super) fn is_constant(plan: &Arc<dyn ExecutionPlan>) -> bool {
+pub fn is_constant(plan: &Arc<dyn ExecutionPlan>) -> bool {
     matches!(plan.name(), "PlaceholderRowExec" | "EmptyExec" | "ProjectionExec")
         && plan.children().into_iter().all(is_constant)
 }
 
 /// A copy of the state whose clock is set to now. Copying costs more than planning a small query, so only statements that
 /// may read the clock get one.
-pub(super) fn with_clock(state: &SessionState) -> SessionState {
+pub fn with_clock(state: &SessionState) -> SessionState {
     let mut state = state.clone();
     state.mark_start_execution();
     state
 }
 
 /// True when the plan calls a function whose value is fixed per statement, as `now()` is.
-fn reads_clock(plan: &LogicalPlan) -> Result<bool, QueryError> {
+///
+/// # Errors
+/// When the plan can't be walked.
+pub fn reads_clock(plan: &LogicalPlan) -> Result<bool, QueryError> {
     if matches!(plan, LogicalPlan::Explain(_) | LogicalPlan::Analyze(_)) {
         return Ok(true);
     }

@@ -1,0 +1,161 @@
+//! Variants and the kernels they prepare.
+//!
+//! A kernel is run by many workers at once, a step at a time, until it is done; then it is finished once. Its morsels are its
+//! own affair. A step never blocks: without input, or with the client behind, it says [`Progress::Waiting`].
+
+use std::any::Any;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use arrow::array::RecordBatch;
+
+use crate::column::{DeviceColumn, ScanInput};
+use crate::cost::{Cost, Workload};
+use crate::error::DeviceError;
+use crate::fragment::{FragmentId, Graph};
+use crate::memory::DevicePool;
+use crate::types::Value;
+
+/// Whether a variant can run a fragment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Support {
+    /// [`Variant::prepare`] succeeds, or runs out of memory.
+    Supported,
+    /// It can't.
+    Unsupported {
+        /// Why, for EXPLAIN.
+        reason: String,
+    },
+}
+
+/// One way to run fragments on one device.
+pub trait Variant: Send + Sync {
+    /// Its name: `fused`.
+    fn name(&self) -> &'static str;
+
+    /// The id of its device: `cpu0`.
+    fn device(&self) -> &str;
+
+    /// Whether it can run this fragment.
+    fn support(&self, graph: &Graph, fragment: FragmentId) -> Support;
+
+    /// What it would cost; finite and not negative; more bytes never cost less.
+    fn estimate(&self, graph: &Graph, fragment: FragmentId, workload: &Workload) -> Cost;
+
+    /// Makes a fragment ready to run. `outputs` holds those of earlier fragments, by id.
+    ///
+    /// # Errors
+    /// When memory is short, or the data is not what the profile promised.
+    fn prepare(
+        &self,
+        graph: &Arc<Graph>,
+        fragment: FragmentId,
+        inputs: &Inputs,
+        outputs: &[Option<Output>],
+    ) -> Result<Arc<dyn Kernel>, DeviceError>;
+}
+
+/// What a graph runs on.
+#[derive(Clone)]
+pub struct Inputs {
+    /// Tables, as [`Graph::scans`].
+    pub scans: Vec<Arc<dyn ScanInput>>,
+    /// Streams, as [`Graph::streams`].
+    pub streams: Vec<Arc<dyn StreamInput>>,
+    /// Values, as [`Graph::parameters`].
+    pub parameters: Vec<Value>,
+    /// Threads that may call [`Kernel::step`] at once, numbered from 0.
+    pub workers: usize,
+    /// Where memory comes from.
+    pub pool: Arc<dyn DevicePool>,
+    /// Set when the query is cancelled; kernels look once per morsel.
+    pub cancelled: Arc<AtomicBool>,
+    /// Rows of a result batch.
+    pub batch_rows: usize,
+    /// Where the last fragment's rows go when its sink is emit; without it they are kept as [`Output::Rows`].
+    pub emit: Option<Arc<dyn Emit>>,
+}
+
+/// A running fragment.
+pub trait Kernel: Send + Sync {
+    /// Does one morsel's work. After an error no further step is called.
+    ///
+    /// # Errors
+    /// When the fragment fails.
+    fn step(&self, worker: usize) -> Result<Progress, DeviceError>;
+
+    /// The output; called once, when a step said done and no step runs.
+    ///
+    /// # Errors
+    /// When the fragment fails.
+    fn finish(&self) -> Result<Output, DeviceError>;
+}
+
+/// What a step did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// It worked; there may be more.
+    More,
+    /// Nothing to do at this moment: other workers end a phase, or input or the client is behind.
+    Waiting,
+    /// Nothing more to do, for any worker.
+    Done,
+}
+
+/// What a fragment leaves.
+#[derive(Clone)]
+pub enum Output {
+    /// Rows.
+    Rows(Arc<Rows>),
+    /// A build side, which only variants of the same device understand, and its rows.
+    Build {
+        /// The table.
+        table: Arc<dyn Any + Send + Sync>,
+        /// Rows in it.
+        rows: usize,
+    },
+}
+
+/// Rows as segments of columns.
+#[derive(Debug, Clone, Default)]
+pub struct Rows {
+    /// Columns of each segment, all of the same number of rows; no segment is empty of columns' shape: a string column is
+    /// codes of one dictionary in all segments, or strings in all.
+    pub segments: Vec<(usize, Vec<Arc<DeviceColumn>>)>,
+}
+
+impl Rows {
+    /// Rows of all segments.
+    pub fn rows(&self) -> usize {
+        self.segments.iter().map(|(rows, _)| rows).sum()
+    }
+}
+
+/// A stream of Arrow batches that some operator below makes.
+pub trait StreamInput: Send + Sync {
+    /// The next batch, if there is one at this moment. Called from several threads.
+    ///
+    /// # Errors
+    /// What the operator failed with.
+    fn poll(&self) -> Result<StreamPoll, DeviceError>;
+}
+
+/// What a stream has.
+#[derive(Debug, Clone)]
+pub enum StreamPoll {
+    /// A batch.
+    Batch(RecordBatch),
+    /// Nothing at this moment.
+    Waiting,
+    /// Nothing more.
+    End,
+}
+
+/// Takes result batches.
+pub trait Emit: Send + Sync {
+    /// False while the client is behind.
+    fn ready(&self) -> bool;
+
+    /// Takes a batch, also when it is not ready.
+    fn push(&self, batch: RecordBatch);
+}

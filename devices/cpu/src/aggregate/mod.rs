@@ -1,0 +1,497 @@
+//! The aggregate sink: groups of rows and their aggregates, tile by tile.
+//!
+//! ```text
+//!  tile ─keys──▶ slots or hashes ─(runs)─▶ ids ──▶ one loop per primitive over arrays of states
+//!
+//!  Single, Tiny      SIMD passes over the tile, no ids                                  a table per worker
+//!  Direct            slot = mixed-radix number of the codes, ≤ 64 Ki slots              a table per worker
+//!  DirectShared      the same, ≤ 16 Mi slots, in pages of ≤ 64 Ki                       one table for all, a lock per page
+//!  Packed64/128      keys of bits, hashed                        ≤ 128 Ki groups: a table per worker; above: one for all,
+//!  Bytes             keys of bytes, hashed                       in partitions by hash with a lock each
+//! ```
+//!
+//! The rung follows from what is known of the keys before the first row; a worker leaves its own table for the shared
+//! partitions when it has met many groups. So memory doesn't multiply with workers where it is large, what is hot stays in
+//! the worker's cache where it is small, and merging is either little or nothing.
+//!
+//! This module evaluates no expression: it takes vectors of keys and arguments.
+
+#[cfg(test)]
+mod bench;
+mod buffer;
+mod column;
+mod distinct;
+mod hash;
+mod input;
+mod keys;
+mod output;
+mod primitive;
+mod runs;
+mod shared;
+mod small;
+mod state;
+mod table;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod tests_large;
+#[cfg(test)]
+mod tests_model;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+use trireme_device_api::{Aggregate, DeviceError, DevicePool, Rows, Type};
+
+use crate::aggregate::buffer::Buffers;
+use crate::aggregate::hash::Keys;
+use crate::aggregate::input::{Input, Pick, input};
+use crate::aggregate::keys::{DIRECT_SLOTS, KeyPlan, Rung};
+use crate::aggregate::output::Segment;
+use crate::aggregate::primitive::{Operation, Recipe, supported};
+use crate::aggregate::shared::Parted;
+use crate::aggregate::table::Table;
+use crate::isa::Isa;
+use crate::vector::{Shape, Vector};
+
+/// Bits of a slot within its page of the shared direct table: 256 pages, but no very small ones.
+fn page_bits(slots: usize) -> u32 {
+    (usize::BITS - slots.leading_zeros()).saturating_sub(8).clamp(14, 16)
+}
+
+/// Groups of a worker's own hash table; more go to the shared partitions.
+const LOCAL_GROUPS: usize = 1 << 17;
+/// Bits of the hash that choose a partition.
+const PARTITION_BITS: std::ops::RangeInclusive<u32> = 4..=8;
+
+/// An aggregate sink, made ready: shared by all workers.
+pub(crate) struct AggregatePlan {
+    keys: KeyPlan,
+    recipe: Recipe,
+    isa: Isa,
+    workers: usize,
+    pool: Arc<dyn DevicePool>,
+    /// Pages of slots or partitions of keys, made when first needed.
+    parts: Vec<Mutex<Option<Table>>>,
+    /// How far a slot, or a hash, is shifted to give its part.
+    part_shift: u32,
+    /// Workers without a table of their own go to the partitions.
+    shared: AtomicBool,
+    /// Entries wait in buffers by part, since a word for each primitive says all.
+    buffered: bool,
+    /// COUNT(DISTINCT x) without groups: x is the key, and the result is how many groups there are.
+    counts_values: bool,
+    /// [`LOCAL_GROUPS`], unless a test wants less.
+    local_groups: usize,
+}
+
+/// What one worker accumulates.
+pub(crate) struct Local {
+    table: Option<Table>,
+    buffers: Option<Buffers>,
+    scratch: Scratch,
+}
+
+/// Kept between tiles to save allocations.
+struct Scratch {
+    slots: Vec<u32>,
+    keys: Keys,
+    hashes: Vec<u64>,
+    ids: Vec<u32>,
+}
+
+/// Locals on their way into the result.
+pub(crate) struct Merge {
+    tables: Vec<(Parted, Table)>,
+    buffers: Vec<Buffers>,
+    /// One task folds everything into one table.
+    whole: bool,
+    segments: Vec<Mutex<Vec<Segment>>>,
+    /// Distinct values so far, where these are counted.
+    values: AtomicUsize,
+}
+
+impl Merge {
+    /// How many calls of [`AggregatePlan::merge`] there are to make, in any order and at once.
+    pub(crate) fn tasks(&self) -> usize {
+        self.segments.len()
+    }
+}
+
+impl AggregatePlan {
+    /// Whether this module can compute `aggregates` by `groups`.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(crate) fn support(groups: &[Type], aggregates: &[Aggregate]) -> Result<(), String> {
+        if let Some(group) = groups.iter().find(|group| matches!(group, Type::Interval(_))) {
+            return Err(format!("grouping by {group:?} is not fused"));
+        }
+        aggregates.iter().try_for_each(supported)
+    }
+
+    /// Over keys of shapes `groups` and arguments of the shapes given. About `rows_hint` rows are expected.
+    ///
+    /// # Errors
+    /// Unsupported; or memory is short.
+    pub(crate) fn new(
+        groups: &[Shape],
+        aggregates: &[(Aggregate, Option<Shape>)],
+        workers: usize,
+        isa: Isa,
+        pool: &Arc<dyn DevicePool>,
+        rows_hint: usize,
+    ) -> Result<Self, DeviceError> {
+        Self::with_rung(groups, aggregates, workers, isa, pool, rows_hint, None)
+    }
+
+    fn with_rung(
+        groups: &[Shape],
+        aggregates: &[(Aggregate, Option<Shape>)],
+        workers: usize,
+        isa: Isa,
+        pool: &Arc<dyn DevicePool>,
+        rows_hint: usize,
+        force: Option<Rung>,
+    ) -> Result<Self, DeviceError> {
+        let mut recipe = Recipe::new(aggregates, !groups.is_empty()).map_err(DeviceError::Unsupported)?;
+        let counted = aggregates.first().and_then(|(_, shape)| shape.as_ref());
+        let counted = counted.filter(|_| groups.is_empty() && recipe.counts_values());
+        let keys = KeyPlan::new(counted.map_or(groups, std::slice::from_ref), rows_hint, force);
+        let counts_values = counted.is_some();
+        if counts_values {
+            recipe.primitives.clear();
+        }
+        let workers = workers.max(1);
+        let buffered = recipe.primitives.iter().all(buffer::fits);
+        let bits = if buffered {
+            *PARTITION_BITS.end()
+        } else {
+            (workers.next_power_of_two().trailing_zeros() + 2).clamp(*PARTITION_BITS.start(), *PARTITION_BITS.end())
+        };
+        let (parts, part_shift) = match keys.rung {
+            Rung::Single | Rung::Tiny | Rung::Direct => (1, u32::BITS - 1),
+            Rung::DirectShared => (keys.slots.div_ceil(1 << page_bits(keys.slots)), page_bits(keys.slots)),
+            Rung::Packed64 | Rung::Packed128 | Rung::Bytes => (1 << bits, u64::BITS - bits),
+        };
+        Ok(Self {
+            keys,
+            recipe,
+            isa,
+            workers,
+            pool: Arc::clone(pool),
+            parts: (0..parts).map(|_| Mutex::new(None)).collect(),
+            part_shift,
+            shared: AtomicBool::new(false),
+            buffered,
+            counts_values,
+            local_groups: LOCAL_GROUPS,
+        })
+    }
+
+    /// Whether `update` reads the argument of aggregate `index`; an equal expression's argument is read once.
+    pub(crate) fn reads_argument(&self, index: usize) -> bool {
+        let reads = |primitive: &primitive::Primitive| {
+            let value = !matches!(primitive.operation, Operation::Rows);
+            value && primitive.argument == index
+        };
+        self.counts_values && index == 0 || self.recipe.primitives.iter().any(reads)
+    }
+
+    /// Whether `update` reads the FILTER of aggregate `index`.
+    pub(crate) fn reads_filter(&self, index: usize) -> bool {
+        self.recipe
+            .primitives
+            .iter()
+            .any(|primitive| primitive.filter == Some(index))
+    }
+
+    /// The rung, for measurements.
+    #[cfg(test)]
+    pub(crate) fn rung(&self) -> &'static str {
+        match self.keys.rung {
+            Rung::Single => "single",
+            Rung::Tiny => "tiny",
+            Rung::Direct => "direct",
+            Rung::DirectShared => "direct shared",
+            Rung::Packed64 => "hash of 64 bits",
+            Rung::Packed128 => "hash of 128 bits",
+            Rung::Bytes => "hash of bytes",
+        }
+    }
+
+    /// A worker's state before its first row.
+    pub(crate) fn local(&self) -> Local {
+        Local {
+            table: None,
+            buffers: None,
+            scratch: Scratch {
+                slots: Vec::new(),
+                keys: self.keys.empty_keys(),
+                hashes: Vec::new(),
+                ids: Vec::new(),
+            },
+        }
+    }
+
+    /// Folds a tile of `rows` rows in. Rows whose `mask` is 0 don't count; a `filters` entry of 0 leaves a row out of one
+    /// aggregate. What `reads_argument` and `reads_filter` deny may be none.
+    ///
+    /// # Errors
+    /// Memory is short, or a key is outside its shape's range.
+    pub(crate) fn update(
+        &self,
+        local: &mut Local,
+        groups: &[Vector],
+        arguments: &[Option<Vector>],
+        filters: &[Option<Vec<u8>>],
+        mask: Option<&[u8]>,
+        rows: usize,
+    ) -> Result<(), DeviceError> {
+        let inputs = || {
+            let primitives = self.recipe.primitives.iter();
+            let inputs = primitives.map(|primitive| input(primitive, arguments, filters, rows));
+            inputs.collect::<Vec<_>>()
+        };
+        if rows == 0 {
+            return Ok(());
+        }
+        let groups = match arguments.first() {
+            Some(Some(values)) if self.counts_values => std::slice::from_ref(values),
+            _ => groups,
+        };
+        if matches!(self.keys.rung, Rung::Single | Rung::Tiny) {
+            return self.update_small(local, groups, &inputs(), mask, rows);
+        }
+        let selected = mask.and_then(selection);
+        let selected = selected.as_deref();
+        if selected.is_some_and(<[u32]>::is_empty) {
+            return Ok(());
+        }
+        let counted = selected.map_or(rows, <[u32]>::len);
+        let Scratch { slots, keys, .. } = &mut local.scratch;
+        let summable = runs::summable(&self.recipe.primitives, counted);
+        let starts = if self.keys.direct() {
+            self.keys.slots_of(self.isa, groups, rows, slots);
+            if let Some(selected) = selected {
+                *slots = selected.iter().map(|&row| slots[row as usize]).collect();
+            }
+            summable.then(|| runs::starts(self.isa, slots)).flatten()
+        } else {
+            self.keys.keys_of(self.isa, groups, rows, keys);
+            if let Some(selected) = selected {
+                *keys = keys.clone_at(selected);
+            }
+            match keys {
+                Keys::U64(keys) if summable => runs::starts(self.isa, keys),
+                Keys::U128(keys) if summable => runs::starts(self.isa, keys),
+                _ => None,
+            }
+        };
+        let inputs = inputs();
+        let Some(starts) = starts else {
+            return self.update_entries(local, &inputs, selected, counted);
+        };
+        let heads = &starts[..starts.len() - 1];
+        if self.keys.direct() {
+            *slots = heads.iter().map(|&row| slots[row as usize]).collect();
+        } else {
+            *keys = keys.clone_at(heads);
+        }
+        let primitives = self.recipe.primitives.iter().zip(&inputs);
+        let reduced: Vec<Input> = primitives
+            .map(|(primitive, input)| runs::reduce(primitive, input, selected, &starts))
+            .collect();
+        self.update_entries(local, &reduced, None, counted)
+    }
+
+    /// Keys are in the scratch, one per entry; entry `i` stands for row `rows[i]`, or row `i`, of the inputs.
+    fn update_entries(
+        &self,
+        local: &mut Local,
+        inputs: &[Input],
+        rows: Option<&[u32]>,
+        counted: usize,
+    ) -> Result<(), DeviceError> {
+        if self.keys.direct() {
+            let largest = local.scratch.slots.iter().copied().max().unwrap_or(0);
+            if largest as usize >= self.keys.slots {
+                return Err(DeviceError::Internal("a group key is outside its range".into()));
+            }
+        }
+        match self.keys.rung {
+            Rung::Single | Rung::Tiny | Rung::Direct => {
+                let table = self.own_table(&mut local.table)?;
+                table.make_room(counted, 0)?;
+                let ids = &local.scratch.slots;
+                table.update(Pick { ids, rows }, inputs, counted);
+                Ok(())
+            }
+            Rung::DirectShared => self.update_pages(local, inputs, rows, counted),
+            Rung::Packed64 | Rung::Packed128 | Rung::Bytes => self.update_hashed(local, inputs, rows, counted),
+        }
+    }
+
+    fn own_table<'a>(&self, table: &'a mut Option<Table>) -> Result<&'a mut Table, DeviceError> {
+        let made = match table.take() {
+            Some(table) => table,
+            None if self.keys.direct() => Table::direct(self.keys.slots, &self.recipe.primitives, &self.pool)?,
+            None => Table::hashed(&self.keys.empty_keys(), &self.recipe.primitives, &self.pool)?,
+        };
+        Ok(table.insert(made))
+    }
+
+    fn update_small(
+        &self,
+        local: &mut Local,
+        groups: &[Vector],
+        inputs: &[Input],
+        mask: Option<&[u8]>,
+        rows: usize,
+    ) -> Result<(), DeviceError> {
+        let table = self.own_table(&mut local.table)?;
+        table.make_room(rows, 0)?;
+        let count = self.keys.slots;
+        let ids: Option<Vec<u8>> = if self.keys.columns.is_empty() {
+            mask.map(|mask| mask.iter().map(|&pass| pass.wrapping_sub(1)).collect())
+        } else {
+            let mut ids = Vec::new();
+            self.keys.byte_slots_of(self.isa, groups, rows, &mut ids);
+            if let Some(mask) = mask {
+                ids.iter_mut()
+                    .zip(mask)
+                    .for_each(|(id, &pass)| *id |= pass.wrapping_sub(1));
+            }
+            Some(ids)
+        };
+        let counts = match &ids {
+            None => {
+                table.seen[0] = 1;
+                None
+            }
+            Some(ids) => {
+                let counts = small::counts(self.isa, ids, count);
+                let mut counted = 0;
+                for (seen, &count) in table.seen.iter_mut().zip(&counts) {
+                    *seen |= u8::from(count > 0);
+                    counted += count as usize;
+                }
+                let wanted = mask.map_or(rows, |mask| mask.iter().map(|&pass| usize::from(pass)).sum());
+                if counted != wanted {
+                    return Err(DeviceError::Internal("a group key is outside its range".into()));
+                }
+                Some(counts)
+            }
+        };
+        for ((primitive, state), input) in self.recipe.primitives.iter().zip(&mut table.states).zip(inputs) {
+            let tile = small::Tile {
+                ids: ids.as_deref(),
+                counts: counts.as_ref(),
+                rows,
+                groups: count,
+            };
+            small::update(self.isa, primitive, state, input, &tile);
+        }
+        Ok(())
+    }
+
+    /// Begins to merge, when no update runs any more.
+    pub(crate) fn start_merge(&self, locals: Vec<Local>) -> Merge {
+        let shared =
+            self.parts.iter().any(|part| part.lock().is_some()) || locals.iter().any(|local| local.buffers.is_some());
+        let mut tables = Vec::new();
+        let mut buffers = Vec::new();
+        for local in locals {
+            tables.extend(local.table);
+            buffers.extend(local.buffers);
+        }
+        let groups: usize = tables.iter().map(Table::groups).sum();
+        let whole = match self.keys.rung {
+            Rung::DirectShared => false,
+            Rung::Single | Rung::Tiny | Rung::Direct => true,
+            _ => !shared && (tables.len() <= 1 || groups <= DIRECT_SLOTS),
+        };
+        let tasks = if whole { 1 } else { self.parts.len() };
+        if whole && tables.len() > 1 {
+            // The others are folded into the largest, where it stands.
+            tables.sort_by_key(|table| table.groups() + table.distinct_values());
+            *self.parts[0].lock() = tables.pop();
+        }
+        let tables = tables
+            .into_iter()
+            .map(|table| (self.shares(&table, whole), table))
+            .collect();
+        Merge {
+            tables,
+            buffers,
+            whole,
+            segments: (0..tasks).map(|_| Mutex::new(Vec::new())).collect(),
+            values: AtomicUsize::new(0),
+        }
+    }
+
+    /// Merges one part and makes its rows.
+    ///
+    /// # Errors
+    /// Memory is short, or a result is outside its type.
+    pub(crate) fn merge(&self, merge: &Merge, task: usize) -> Result<(), DeviceError> {
+        let alone = merge.whole && self.parts[0].lock().is_none();
+        if let ([(_, only)], true) = (&merge.tables[..], alone) {
+            return self.finish_part(merge, task, only, 0);
+        }
+        for (shares, table) in &merge.tables {
+            self.fold(table, shares, task)?;
+        }
+        for buffers in &merge.buffers {
+            self.apply(task, buffers)?;
+        }
+        if self.keys.columns.is_empty() {
+            self.in_part(0, |_| Ok(()))?;
+        }
+        let held = self.parts[task].lock().take();
+        if let Some(table) = held {
+            let base = if self.keys.direct() { task << self.part_shift } else { 0 };
+            self.finish_part(merge, task, &table, base)?;
+        }
+        Ok(())
+    }
+
+    fn finish_part(&self, merge: &Merge, task: usize, table: &Table, base: usize) -> Result<(), DeviceError> {
+        if self.counts_values {
+            let values = output::values(&self.keys, table, base);
+            merge.values.fetch_add(values, Ordering::Relaxed);
+        } else {
+            *merge.segments[task].lock() = output::segments(&self.keys, &self.recipe, table, base)?;
+        }
+        Ok(())
+    }
+
+    /// The result, after all tasks: group columns, then aggregates. Without groups one row, else only groups that have rows.
+    pub(crate) fn output(&self, merge: Merge) -> Rows {
+        if self.counts_values {
+            return output::count(&self.recipe, merge.values.into_inner());
+        }
+        let columns = |(rows, columns): Segment| (rows > 0).then_some((rows, columns));
+        let segments = merge.segments.into_iter().flat_map(Mutex::into_inner);
+        Rows {
+            segments: segments.filter_map(columns).collect(),
+        }
+    }
+}
+
+/// Rows whose mask is 1; none when that is all.
+fn selection(mask: &[u8]) -> Option<Vec<u32>> {
+    let count: usize = mask.iter().map(|&pass| usize::from(pass)).sum();
+    if count == mask.len() {
+        return None;
+    }
+    let mut rows = vec![0_u32; mask.len() + 1];
+    let mut found = 0;
+    for (row, &pass) in (0_u32..).zip(mask) {
+        rows[found] = row;
+        found += usize::from(pass);
+    }
+    rows.truncate(found);
+    Some(rows)
+}

@@ -1,0 +1,28 @@
+//! Hash joins: build sides, the ladder of tables that holds them, and probes.
+//!
+//! ```text
+//!  BuildPlan ─▶ BuildLocal (a worker each) ─push─▶ … ─▶ Building ─run_task─▶ … ─▶ BuildTable
+//!  Prober (one per probe step) ─start(tile)─▶ Scratch ─next─▶ pairs (row of the tile, build row), at most so many a call
+//!                                                    └exists, decide─▶ a byte per row (semi, anti, mark)
+//! ```
+//!
+//! What stands in a tile, which columns of the build side a step reads and the residual condition are the pipeline's affair:
+//! this module sees evaluated vectors and gives row positions.
+
+pub(crate) mod build;
+mod dictionary;
+mod emit;
+mod encode;
+mod finish;
+mod hash;
+mod keys;
+pub(crate) mod probe;
+mod table;
+
+pub(crate) use build::{BuildLocal, BuildPlan, BuildUse};
+pub(crate) use finish::{BuildTable, Building};
+
+#[cfg(test)]
+mod bench;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,524 @@
+//! Probes of a build side, a tile at a time: all keys are packed, then all are looked up, then pairs are given out.
+//!
+//! ```text
+//!  keys of the tile ─pack─▶ numbers ─find─▶ heads: first build row + 1, or 0   ─follow chains─▶ pairs, at most so many a call
+//! ```
+//!
+//! Memory is asked for some rows ahead of its use. A Bloom filter that lets most rows through is left out after a while.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+use trireme_device_api::{DeviceError, DevicePool, Dictionary, JoinKind, Reservation};
+
+use super::build::{byte_column, key_column, string_list};
+use super::dictionary::{DictionaryIndex, MISS};
+use super::encode::{ByteColumn, EncodedKeys};
+use super::finish::{BuildTable, double_word};
+use super::hash::{hash_bytes, hash_u64, hash_u128};
+use super::keys::{KeyColumn, KeyKind, Numbers, Packing};
+use super::table::hash::{HashTable, Hashed, RowKeys};
+use super::table::{Index, prefetch, zeroed_u8};
+use crate::isa::Isa;
+use crate::vector::{Data, Shape, TILE_ROWS, Vector};
+
+/// Pairs that one call gives at most.
+pub(crate) const PAIRS: usize = TILE_ROWS;
+
+/// How many rows ahead chains are asked for.
+const AHEAD: usize = 16;
+
+/// Rows after which a Bloom filter must have kept enough of them out.
+const BLOOM_TRIAL_ROWS: usize = 1 << 14;
+
+/// How a step joins.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ProbeKind {
+    pub(crate) kind: JoinKind,
+    /// NULL keys equal each other.
+    pub(crate) nulls_equal: bool,
+    /// NOT IN.
+    pub(crate) null_aware: bool,
+    /// A residual condition decides which pairs are matches; the pipeline evaluates it.
+    pub(crate) residual: bool,
+}
+
+/// A probe step, shared by all workers.
+pub(crate) struct Prober {
+    table: Arc<BuildTable>,
+    adapters: Vec<Adapter>,
+    how: ProbeKind,
+    isa: Isa,
+    /// 1 for build rows with a match, for kinds that give build rows at the end.
+    matched: Option<Box<[AtomicU8]>>,
+    bloom_tested: AtomicUsize,
+    bloom_passed: AtomicUsize,
+    /// Buffers that no tile uses at the moment.
+    spare: Arc<Spare>,
+    _reservation: Reservation,
+}
+
+type Spare = Mutex<Vec<Box<Buffers>>>;
+
+/// How a key becomes comparable with the build's.
+#[derive(Debug)]
+enum Adapter {
+    Direct,
+    /// Codes of another dictionary: the build's codes by them.
+    Translate(Vec<u32>),
+    /// Strings whose codes in the build's dictionary are asked.
+    Find(DictionaryIndex),
+    /// Codes whose strings are asked.
+    Decode(Arc<Dictionary>),
+    /// No value matches.
+    Nothing,
+}
+
+/// The matches of one tile: first [`Prober::start`], then pairs by [`Prober::next`].
+#[derive(Default)]
+pub(crate) struct Scratch {
+    /// Rows of the tile, ascending: the left side of the pairs of the last call.
+    pub(crate) rows: Vec<u32>,
+    /// Build rows, beside `rows`; [`crate::tile::NO_ROW`] for rows without a match of an outer join without residual.
+    pub(crate) build: Vec<u32>,
+    pub(super) tile_rows: usize,
+    /// The row to go on with, and its build row + 1; 0 when the row wasn't begun.
+    pub(super) row: usize,
+    pub(super) following: u32,
+    pub(super) buffers: Box<Buffers>,
+    /// Where the buffers go back to.
+    home: Option<Arc<Spare>>,
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Some(home) = self.home.take() {
+            home.lock().push(std::mem::take(&mut self.buffers));
+        }
+    }
+}
+
+/// What looking up a tile's keys takes.
+#[derive(Default)]
+pub(super) struct Buffers {
+    /// First build row + 1 of each row of the tile; of a bitmap, 1 where the key is there.
+    pub(super) heads: Vec<u32>,
+    positions: Vec<u32>,
+    keys: Vec<u64>,
+    wide_keys: Vec<u128>,
+    encoded: EncodedKeys,
+    found: Vec<u8>,
+    hashes: Vec<u64>,
+    wanted: Vec<u32>,
+    pending: Vec<u32>,
+}
+
+impl Prober {
+    /// Of keys of these shapes.
+    ///
+    /// # Errors
+    /// Unsupported when keys can't be compared with the build's; when memory is short.
+    pub(crate) fn new(
+        table: &Arc<BuildTable>,
+        keys: &[Shape],
+        how: ProbeKind,
+        pool: &Arc<dyn DevicePool>,
+        isa: Isa,
+    ) -> Result<Self, DeviceError> {
+        if keys.len() != table.kinds.len() {
+            return Err(DeviceError::Internal(
+                "a probe has other keys than its build side".into(),
+            ));
+        }
+        if how.null_aware && (keys.len() != 1 || how.residual) {
+            return Err(DeviceError::Unsupported(
+                "NOT IN of several columns or with a further condition is not fused".into(),
+            ));
+        }
+        let mut reservation = Reservation::new(pool);
+        let mut adapters = Vec::new();
+        for (build, shape) in table.kinds.iter().zip(keys) {
+            adapters.push(Adapter::new(
+                build,
+                &KeyKind::of(shape),
+                table.packing.is_some(),
+                &mut reservation,
+            )?);
+        }
+        let tracks = matches!(
+            how.kind,
+            JoinKind::BuildOuter | JoinKind::Full | JoinKind::BuildSemi | JoinKind::BuildAnti
+        );
+        if tracks {
+            reservation.grow(table.rows())?;
+        }
+        Ok(Self {
+            table: Arc::clone(table),
+            adapters,
+            how: ProbeKind {
+                nulls_equal: how.nulls_equal && table.nulls_equal,
+                ..how
+            },
+            isa,
+            matched: tracks.then(|| zeroed_u8(table.rows())),
+            bloom_tested: AtomicUsize::new(0),
+            bloom_passed: AtomicUsize::new(0),
+            spare: Arc::default(),
+            _reservation: reservation,
+        })
+    }
+
+    /// The build side.
+    #[cfg(test)]
+    pub(crate) fn table(&self) -> &Arc<BuildTable> {
+        &self.table
+    }
+
+    /// Looks up the keys of a tile.
+    pub(crate) fn start(&self, scratch: &mut Scratch, keys: &[Vector<'_>], rows: usize) {
+        scratch.tile_rows = rows;
+        scratch.row = 0;
+        scratch.following = 0;
+        if scratch.home.is_none() {
+            if let Some(buffers) = self.spare.lock().pop() {
+                scratch.buffers = buffers;
+            }
+            scratch.home = Some(Arc::clone(&self.spare));
+        }
+        self.find(&mut scratch.buffers, keys, rows);
+    }
+
+    /// The next pairs in [`Scratch::rows`] and [`Scratch::build`], at most [`PAIRS`]; false, and none, after the last ones.
+    pub(crate) fn next(&self, scratch: &mut Scratch) -> bool {
+        scratch.rows.clear();
+        scratch.build.clear();
+        let outer = matches!(self.how.kind, JoinKind::Left | JoinKind::Full) && !self.how.residual;
+        while scratch.rows.is_empty() && scratch.row < scratch.tile_rows {
+            match &self.table.index {
+                Index::All => scratch.cross(self.table.rows() as u32, outer),
+                Index::Bitmap(_) => return false,
+                _ if self.table.unique => scratch.unique(outer, self.isa),
+                _ => scratch.chained(&self.table.chain, outer),
+            }
+        }
+        !scratch.rows.is_empty()
+    }
+
+    /// 1 for each row of the tile that has a match, without regard to a residual.
+    pub(crate) fn exists(&self, scratch: &Scratch, keep: &mut Vec<u8>) {
+        keep.clear();
+        match &self.table.index {
+            Index::All => keep.resize(scratch.tile_rows, u8::from(self.table.rows() > 0)),
+            _ => keep.extend(scratch.buffers.heads.iter().map(|head| u8::from(*head != 0))),
+        }
+    }
+
+    /// From which rows have a match to which pass (semi, anti with and without NOT IN's rules) or are marked. Without residual
+    /// `keep` comes from [`Prober::exists`]; with one it is 1 for the rows for which it was true for some pair.
+    pub(crate) fn decide(&self, keys: &[Vector<'_>], keep: &mut [u8]) {
+        if self.how.kind != JoinKind::Anti {
+            return;
+        }
+        for keep in keep.iter_mut() {
+            *keep ^= 1;
+        }
+        if !self.how.null_aware || self.table.rows() == 0 {
+            return;
+        }
+        if self.table.has_null_keys() {
+            keep.fill(0);
+        }
+        for vector in keys.iter().filter(|vector| vector.has_nulls()) {
+            for (row, keep) in keep.iter_mut().enumerate() {
+                *keep &= u8::from(!vector.is_null(row));
+            }
+        }
+    }
+
+    /// Notes that these build rows have a match ([`crate::tile::NO_ROW`] is skipped), for kinds that give build rows at the end.
+    pub(crate) fn mark(&self, build: &[u32]) {
+        let Some(matched) = &self.matched else { return };
+        for row in build {
+            if let Some(flag) = matched.get(*row as usize)
+                && flag.load(Ordering::Relaxed) == 0
+            {
+                flag.store(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Notes all build rows that match the started tile's rows: as [`Prober::next`] and [`Prober::mark`] would without
+    /// residual, but each build row is visited only once.
+    pub(crate) fn mark_found(&self, scratch: &Scratch) {
+        let Some(matched) = &self.matched else { return };
+        if matches!(self.table.index, Index::All) {
+            if scratch.tile_rows > 0 {
+                matched.iter().for_each(|flag| flag.store(1, Ordering::Relaxed));
+            }
+            return;
+        }
+        let heads = &scratch.buffers.heads;
+        for (at, head) in heads.iter().enumerate() {
+            if let Some(head) = heads.get(at + AHEAD) {
+                prefetch(matched, head.wrapping_sub(1) as usize);
+            }
+            let mut next = *head;
+            // Chains are marked from their first row on, by whoever found it unmarked: the rest is marked too, or will be.
+            while next != 0 && matched[next as usize - 1].load(Ordering::Relaxed) == 0 {
+                matched[next as usize - 1].store(1, Ordering::Relaxed);
+                next = self.table.chain[next as usize - 1].load(Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// After all rows were probed: build rows with (or without) a match from `start` on and before `end`, at most `most` of
+    /// them, appended to `rows`; the place to go on from.
+    pub(crate) fn build_rows(
+        &self,
+        matched: bool,
+        (start, end): (usize, usize),
+        most: usize,
+        rows: &mut Vec<u32>,
+    ) -> usize {
+        let wanted = u8::from(matched);
+        let limit = rows.len() + most;
+        let end = end.min(self.table.rows());
+        let mut at = start;
+        while at < end && rows.len() < limit {
+            let held = self
+                .matched
+                .as_ref()
+                .map_or(0, |flags| flags[at].load(Ordering::Relaxed));
+            if held == wanted {
+                rows.push(at as u32);
+            }
+            at += 1;
+        }
+        at
+    }
+
+    /// Looks up the keys of a tile.
+    fn find(&self, buffers: &mut Buffers, keys: &[Vector<'_>], rows: usize) {
+        let mut heads = std::mem::take(&mut buffers.heads);
+        heads.clear();
+        match (&self.table.index, &self.table.packing) {
+            (Index::All, _) => {}
+            (Index::Dense(dense), Some(packing)) => {
+                self.positions(packing, keys, rows, buffers);
+                dense.find(&buffers.positions, &mut heads);
+            }
+            (Index::Ranked(ranks, dense), Some(packing)) => {
+                self.positions(packing, keys, rows, buffers);
+                ranks.number(self.isa, &mut buffers.positions);
+                dense.find(&buffers.positions, &mut heads);
+            }
+            (Index::Bitmap(bitmap), Some(packing)) => {
+                self.positions(packing, keys, rows, buffers);
+                bitmap.find(&buffers.positions, &mut heads);
+            }
+            (Index::Hash(table), packing) => {
+                heads.resize(rows, 0);
+                let mut pending = std::mem::take(&mut buffers.pending);
+                let found = (heads.as_mut_slice(), &mut pending, &mut *buffers);
+                match packing {
+                    Some(packing) => self.find_packed(table, packing, keys, rows, found),
+                    None => self.find_encoded(table, keys, rows, found),
+                }
+                buffers.pending = pending;
+            }
+            _ => heads.resize(rows, 0),
+        }
+        buffers.heads = heads;
+    }
+
+    fn positions(&self, packing: &Packing, keys: &[Vector<'_>], rows: usize, buffers: &mut Buffers) {
+        let codes = self.codes(keys);
+        let columns = key_columns(keys, &codes);
+        packing.pack_positions(self.isa, &columns, rows, self.how.nulls_equal, &mut buffers.positions);
+    }
+
+    fn find_packed(
+        &self,
+        table: &HashTable,
+        packing: &Packing,
+        keys: &[Vector<'_>],
+        rows: usize,
+        (heads, pending, buffers): (&mut [u32], &mut Vec<u32>, &mut Buffers),
+    ) {
+        let codes = self.codes(keys);
+        let columns = key_columns(keys, &codes);
+        let nulls = self.how.nulls_equal;
+        buffers.hashes.clear();
+        if let RowKeys::DoubleWords(words) = &table.keys {
+            packing.pack(
+                self.isa,
+                &columns,
+                rows,
+                nulls,
+                (&mut buffers.wide_keys, &mut buffers.found),
+            );
+            buffers
+                .hashes
+                .extend(buffers.wide_keys.iter().map(|key| hash_u128(*key)));
+            self.choose(table, buffers);
+            let wide_keys = &buffers.wide_keys;
+            let same = |row: usize, build: u32| double_word(words, build) == wide_keys[row];
+            table.find(buffers.hashed(false), &buffers.wanted, heads, pending, Some(same));
+            return;
+        }
+        packing.pack(self.isa, &columns, rows, nulls, (&mut buffers.keys, &mut buffers.found));
+        buffers.hashes.extend(buffers.keys.iter().map(|key| hash_u64(*key)));
+        self.choose(table, buffers);
+        match &table.keys {
+            RowKeys::Words(words) => {
+                let keys = &buffers.keys;
+                let same = |row: usize, build: u32| words[build as usize].load(Ordering::Relaxed) == keys[row];
+                table.find(buffers.hashed(false), &buffers.wanted, heads, pending, Some(same));
+            }
+            _ => table.find(
+                buffers.hashed(true),
+                &buffers.wanted,
+                heads,
+                pending,
+                None::<fn(usize, u32) -> bool>,
+            ),
+        }
+    }
+
+    fn find_encoded(
+        &self,
+        table: &HashTable,
+        keys: &[Vector<'_>],
+        rows: usize,
+        (heads, pending, buffers): (&mut [u32], &mut Vec<u32>, &mut Buffers),
+    ) {
+        let codes = self.codes(keys);
+        let lists: Vec<_> = keys.iter().map(|vector| string_list(&vector.data)).collect();
+        let columns: Vec<_> = keys
+            .iter()
+            .enumerate()
+            .map(|(at, vector)| match (&codes[at], &self.adapters[at], &vector.data) {
+                (Some(codes), ..) => ByteColumn::Numbers(code_column(codes, vector)),
+                (None, Adapter::Decode(dictionary), Data::Codes(codes, _)) => {
+                    ByteColumn::Decoded(codes, dictionary, vector.valid.as_deref())
+                }
+                _ => byte_column(vector, &lists[at]),
+            })
+            .collect();
+        buffers.encoded.clear();
+        // The form of the bytes is the table's; NULLs that this probe doesn't match are taken out below.
+        buffers.encoded.push(&columns, rows, self.table.nulls_equal);
+        buffers.found.clear();
+        buffers.found.extend_from_slice(buffers.encoded.found());
+        if !self.how.nulls_equal {
+            for vector in keys.iter().filter(|vector| vector.has_nulls()) {
+                for (row, found) in buffers.found.iter_mut().enumerate() {
+                    *found &= u8::from(!vector.is_null(row));
+                }
+            }
+        }
+        buffers.hashes.clear();
+        buffers
+            .hashes
+            .extend((0..rows).map(|row| hash_bytes(buffers.encoded.get(row))));
+        self.choose(table, buffers);
+        let encoded = &buffers.encoded;
+        let same = |row: usize, build: u32| table.keys.bytes(build) == encoded.get(row);
+        table.find(buffers.hashed(false), &buffers.wanted, heads, pending, Some(same));
+    }
+
+    /// The rows to look up: those with a key, and of these only those that the Bloom filter lets through.
+    fn choose(&self, table: &HashTable, buffers: &mut Buffers) {
+        let Buffers {
+            found, wanted, hashes, ..
+        } = buffers;
+        let tested = self.bloom_tested.load(Ordering::Relaxed);
+        let useful = tested < BLOOM_TRIAL_ROWS || self.bloom_passed.load(Ordering::Relaxed) < tested / 4 * 3;
+        let bloom = table.bloom.as_ref().filter(|_| useful);
+        if let Some(bloom) = bloom {
+            for (found, hash) in found.iter_mut().zip(hashes.iter()) {
+                *found &= u8::from(bloom.may_hold(*hash));
+            }
+        }
+        wanted.resize(found.len(), 0);
+        let mut count = 0;
+        for (row, found) in found.iter().enumerate() {
+            wanted[count] = row as u32;
+            count += usize::from(*found);
+        }
+        wanted.truncate(count);
+        if bloom.is_some() && tested < BLOOM_TRIAL_ROWS {
+            self.bloom_tested.fetch_add(found.len(), Ordering::Relaxed);
+            self.bloom_passed.fetch_add(count, Ordering::Relaxed);
+        }
+    }
+
+    /// For each key the build's codes of its strings, where it needs them.
+    fn codes(&self, keys: &[Vector<'_>]) -> Vec<Option<Vec<u32>>> {
+        let translated = |(adapter, vector): (&Adapter, &Vector<'_>)| match (adapter, &vector.data) {
+            (_, Data::Null(_)) => None,
+            (Adapter::Translate(table), Data::Codes(codes, _)) => {
+                let code = |code: &u32| table.get(*code as usize).copied().unwrap_or(MISS);
+                Some(codes.iter().map(code).collect())
+            }
+            (Adapter::Find(index), Data::Bytes(values)) => Some(values.iter().map(|value| index.code(value)).collect()),
+            (Adapter::Find(index), Data::Strings(values)) => {
+                Some((0..values.len()).map(|row| index.code(values.get(row))).collect())
+            }
+            (Adapter::Nothing, data) => Some(vec![MISS; data.len()]),
+            _ => None,
+        };
+        self.adapters.iter().zip(keys).map(translated).collect()
+    }
+}
+
+impl Adapter {
+    fn new(build: &KeyKind, probe: &KeyKind, packed: bool, reservation: &mut Reservation) -> Result<Self, DeviceError> {
+        build.check_comparable(probe)?;
+        Ok(match (build, probe) {
+            (KeyKind::Codes(to), KeyKind::Codes(from)) if !Arc::ptr_eq(to, from) => {
+                reservation.grow(DictionaryIndex::bytes(to) + from.len() * size_of::<u32>())?;
+                Adapter::Translate(DictionaryIndex::new(to).translate(from))
+            }
+            (KeyKind::Codes(to), KeyKind::Bytes) => {
+                reservation.grow(DictionaryIndex::bytes(to))?;
+                Adapter::Find(DictionaryIndex::new(to))
+            }
+            (KeyKind::Bytes, KeyKind::Codes(dictionary)) => Adapter::Decode(Arc::clone(dictionary)),
+            (KeyKind::Null, KeyKind::Bytes | KeyKind::Interval) if packed => Adapter::Nothing,
+            _ => Adapter::Direct,
+        })
+    }
+}
+
+fn code_column<'v>(codes: &'v [u32], vector: &'v Vector<'_>) -> KeyColumn<'v> {
+    KeyColumn {
+        numbers: Numbers::Codes(codes),
+        valid: vector.valid.as_deref(),
+    }
+}
+
+fn key_columns<'v>(keys: &'v [Vector<'_>], codes: &'v [Option<Vec<u32>>]) -> Vec<KeyColumn<'v>> {
+    let column = |(vector, codes): (&'v Vector<'_>, &'v Option<Vec<u32>>)| match codes {
+        Some(codes) => Some(code_column(codes, vector)),
+        None => key_column(vector),
+    };
+    keys.iter().zip(codes).filter_map(column).collect()
+}
+
+impl Buffers {
+    fn hashed(&self, key_is_tag: bool) -> Hashed<'_> {
+        Hashed {
+            hashes: &self.hashes,
+            tags: key_is_tag.then_some(self.keys.as_slice()),
+        }
+    }
+}
+
+/// Of pairs with a residual: sets `hits[row]` for the rows of the pairs that are kept.
+pub(crate) fn note_hits(rows: &[u32], keep: &[u8], hits: &mut [u8]) {
+    for (row, keep) in rows.iter().zip(keep) {
+        hits[*row as usize] |= keep;
+    }
+}

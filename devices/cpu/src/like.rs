@@ -1,0 +1,315 @@
+//! LIKE and ILIKE against a constant pattern, specialised by the pattern's form.
+//!
+//! `%` is any run of characters, `_` one character, a backslash takes the next character as it is (the last one is itself).
+
+use memchr::memmem::Finder;
+
+/// A pattern, ready to match.
+#[derive(Debug)]
+pub(crate) struct Matcher {
+    form: Form,
+    fold: bool,
+}
+
+#[derive(Debug)]
+enum Form {
+    Exact(Vec<u8>),
+    Prefix(Vec<u8>),
+    Suffix(Vec<u8>),
+    Contains(Box<Finder<'static>>),
+    /// `prefix%part%part%suffix`.
+    Parts {
+        prefix: Vec<u8>,
+        parts: Vec<Finder<'static>>,
+        suffix: Vec<u8>,
+    },
+    General(Vec<Item>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Item {
+    Byte(u8),
+    One,
+    Many,
+}
+
+impl Matcher {
+    /// For a pattern; `fold` compares in lower case.
+    pub(crate) fn new(pattern: &[u8], fold: bool) -> Self {
+        let pattern = if fold { lower(pattern) } else { pattern.to_vec() };
+        let items = items(&pattern);
+        let form = if items.contains(&Item::One) {
+            Form::General(items)
+        } else {
+            literal_form(&items)
+        };
+        Self { form, fold }
+    }
+
+    /// Whether a value matches as a whole.
+    pub(crate) fn matches(&self, value: &[u8]) -> bool {
+        if self.fold {
+            return self.matches_folded(&lower(value));
+        }
+        self.matches_folded(value)
+    }
+
+    /// 1 for each of the values `bytes[offsets[i]..offsets[i + 1]]` that matches; `negated`, for each that doesn't.
+    ///
+    /// A pattern with a part in its middle is searched for through all values at once.
+    pub(crate) fn matches_all(&self, offsets: &[u32], bytes: &[u8], negated: bool) -> Vec<u8> {
+        let rows = offsets.len().saturating_sub(1);
+        let value = |row: usize| &bytes[offsets[row] as usize..offsets[row + 1] as usize];
+        let part = match &self.form {
+            Form::Contains(part) => Some(part.as_ref()),
+            Form::Parts { parts, .. } => parts.first(),
+            _ => None,
+        };
+        let Some(part) = part.filter(|_| !self.fold && rows > 0) else {
+            return (0..rows)
+                .map(|row| u8::from(self.matches(value(row)) != negated))
+                .collect();
+        };
+        let only = matches!(self.form, Form::Contains(_));
+        let mut out = vec![u8::from(negated); rows];
+        let (mut row, mut at) = (0, offsets[0] as usize);
+        let end = offsets[rows] as usize;
+        while let Some(found) = part.find(&bytes[at..end]) {
+            let found = at + found;
+            while offsets[row + 1] as usize <= found {
+                row += 1;
+            }
+            let next = offsets[row + 1] as usize;
+            if found + part.needle().len() > next {
+                // It begins in one value and ends in another.
+                at = found + 1;
+                continue;
+            }
+            out[row] = u8::from((only || self.matches(value(row))) != negated);
+            at = next;
+        }
+        out
+    }
+
+    fn matches_folded(&self, value: &[u8]) -> bool {
+        match &self.form {
+            Form::Exact(exact) => value == exact.as_slice(),
+            Form::Prefix(prefix) => value.starts_with(prefix),
+            Form::Suffix(suffix) => value.ends_with(suffix),
+            Form::Contains(part) => part.find(value).is_some(),
+            Form::Parts { prefix, parts, suffix } => {
+                let Some(mut rest) = value
+                    .strip_prefix(prefix.as_slice())
+                    .and_then(|v| v.strip_suffix(suffix.as_slice()))
+                else {
+                    return false;
+                };
+                for part in parts {
+                    match part.find(rest) {
+                        Some(at) => rest = &rest[at + part.needle().len()..],
+                        None => return false,
+                    }
+                }
+                true
+            }
+            Form::General(items) => general(items, value),
+        }
+    }
+}
+
+fn items(pattern: &[u8]) -> Vec<Item> {
+    let mut items = Vec::with_capacity(pattern.len());
+    let mut bytes = pattern.iter();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'%' => {
+                if items.last() != Some(&Item::Many) {
+                    items.push(Item::Many);
+                }
+            }
+            b'_' => items.push(Item::One),
+            b'\\' => items.push(Item::Byte(*bytes.next().unwrap_or(&b'\\'))),
+            other => items.push(Item::Byte(*other)),
+        }
+    }
+    items
+}
+
+/// The form of a pattern without `_`.
+fn literal_form(items: &[Item]) -> Form {
+    let literal = |items: &[Item]| -> Vec<u8> {
+        items
+            .iter()
+            .filter_map(|item| match item {
+                Item::Byte(byte) => Some(*byte),
+                _ => None,
+            })
+            .collect()
+    };
+    let mut runs: Vec<Vec<u8>> = items.split(|item| *item == Item::Many).map(literal).collect();
+    let suffix = runs.pop().unwrap_or_default();
+    if runs.is_empty() {
+        return Form::Exact(suffix);
+    }
+    let prefix = runs.remove(0);
+    let finder = |run: &Vec<u8>| Finder::new(run.as_slice()).into_owned();
+    match (prefix.is_empty(), runs.as_slice(), suffix.is_empty()) {
+        (_, [], true) => Form::Prefix(prefix),
+        (true, [], false) => Form::Suffix(suffix),
+        (true, [only], true) => Form::Contains(Box::new(finder(only))),
+        _ => Form::Parts {
+            prefix,
+            parts: runs.iter().map(finder).collect(),
+            suffix,
+        },
+    }
+}
+
+/// Greedy, with one point to come back to: the last `%`.
+fn general(items: &[Item], value: &[u8]) -> bool {
+    let (mut item, mut at) = (0, 0);
+    let mut again: Option<(usize, usize)> = None;
+    loop {
+        let advanced = match items.get(item) {
+            Some(Item::Many) => {
+                again = Some((item + 1, at));
+                item += 1;
+                continue;
+            }
+            Some(Item::Byte(byte)) => (value.get(at) == Some(byte)).then_some(1),
+            Some(Item::One) => value.get(at).map(|_| width(value, at)),
+            None if at == value.len() => return true,
+            None => None,
+        };
+        match (advanced, again) {
+            (Some(width), _) => {
+                item += 1;
+                at += width;
+            }
+            (None, Some((start, from))) if from < value.len() => {
+                let from = from + width(value, from);
+                again = Some((start, from));
+                (item, at) = (start, from);
+            }
+            _ => return false,
+        }
+    }
+}
+
+/// Bytes of the character that starts at `at`.
+fn width(value: &[u8], at: usize) -> usize {
+    let wide = match value[at] {
+        0xf0.. => 4,
+        0xe0..=0xef => 3,
+        0xc0..=0xdf => 2,
+        _ => 1,
+    };
+    wide.min(value.len() - at)
+}
+
+fn lower(value: &[u8]) -> Vec<u8> {
+    match std::str::from_utf8(value) {
+        Ok(text) => text
+            .chars()
+            .flat_map(char::to_lowercase)
+            .collect::<String>()
+            .into_bytes(),
+        Err(_) => value.to_ascii_lowercase(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Matcher;
+
+    #[test]
+    fn forms_match_what_they_say() {
+        let cases = [
+            ("abc", "abc", true),
+            ("abc", "abcd", false),
+            ("abc%", "abcd", true),
+            ("%abc", "xabc", true),
+            ("%abc", "abcx", false),
+            ("%b%", "abc", true),
+            ("%", "", true),
+            ("", "", true),
+            ("", "a", false),
+            ("a%a", "a", false),
+            ("a%a", "aa", true),
+            ("%special%requests%", "x special y requests z", true),
+            ("%special%requests%", "requests special", false),
+            ("a_c", "aäc", true),
+            ("a_c", "ac", false),
+            ("_%", "ä", true),
+            ("%_", "", false),
+            ("%a_b%", "aaxb", true),
+            (r"100\%", "100%", true),
+            (r"100\%", "1000", false),
+            (r"a\_b", "a_b", true),
+            (r"a\_b", "axb", false),
+            (r"a\", r"a\", true),
+        ];
+        for (pattern, value, expected) in cases {
+            let matcher = Matcher::new(pattern.as_bytes(), false);
+            assert_eq!(matcher.matches(value.as_bytes()), expected, "{value} LIKE {pattern}");
+        }
+    }
+
+    #[test]
+    fn many_at_once_match_as_one_by_one() {
+        let values = [
+            "",
+            "ab",
+            "xabcx",
+            "ca",
+            "bc",
+            "abab",
+            "%",
+            "special requests",
+            "requests special",
+            "",
+            "c",
+        ];
+        let mut offsets = vec![0_u32];
+        let mut bytes = Vec::new();
+        for value in values {
+            bytes.extend_from_slice(value.as_bytes());
+            offsets.push(bytes.len() as u32);
+        }
+        for pattern in [
+            "%ab%",
+            "%b%c%",
+            "%abc%",
+            "a%b",
+            "%special%requests%",
+            "_b%",
+            "%",
+            "",
+            "x%b%x",
+            "%ca%",
+        ] {
+            let matcher = Matcher::new(pattern.as_bytes(), false);
+            for first in 0..values.len() {
+                let all = matcher.matches_all(&offsets[first..], &bytes, false);
+                let expected: Vec<u8> = values[first..]
+                    .iter()
+                    .map(|value| u8::from(matcher.matches(value.as_bytes())))
+                    .collect();
+                assert_eq!(all, expected, "{pattern} from {first}");
+                let none: Vec<u8> = expected.iter().map(|matches| matches ^ 1).collect();
+                assert_eq!(
+                    matcher.matches_all(&offsets[first..], &bytes, true),
+                    none,
+                    "NOT {pattern} from {first}"
+                );
+            }
+        }
+        assert!(Matcher::new(b"%", false).matches_all(&[], &[], false).is_empty());
+    }
+
+    #[test]
+    fn case_folds() {
+        assert!(Matcher::new("%ÄB_".as_bytes(), true).matches("xäBc".as_bytes()));
+        assert!(!Matcher::new("%ÄB_".as_bytes(), false).matches("xäBc".as_bytes()));
+    }
+}

@@ -1,0 +1,222 @@
+//! Rows of a segment's column as a vector of its shape.
+//!
+//! A range of rows borrows from the segment where its carrier is the shape's lane; else values are widened (a segment may be
+//! narrower than the column's range over all segments). Positions are gathered; [`NO_ROW`] is NULL.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use arrow::buffer::BooleanBuffer;
+use trireme_device_api::{Carrier, Codes, DeviceColumn, DeviceError, Dictionary, Strings, Type, Values};
+
+use crate::isa::Isa;
+use crate::number::{Convert, Number, by_lane, convert, convert_base, map_values};
+use crate::tile::NO_ROW;
+use crate::vector::{Data, Shape, Vector};
+
+/// Which rows to load.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Picked<'p> {
+    /// `rows` rows from the first on.
+    Range(usize, usize),
+    /// These rows; [`NO_ROW`] is NULL.
+    Positions(&'p [u32]),
+}
+
+impl Picked<'_> {
+    fn rows(self) -> usize {
+        match self {
+            Picked::Range(_, rows) => rows,
+            Picked::Positions(positions) => positions.len(),
+        }
+    }
+}
+
+/// Loads rows of a column.
+///
+/// # Errors
+/// [`DeviceError::Internal`] when the column isn't of the shape.
+pub(crate) fn load<'a>(
+    column: &'a DeviceColumn,
+    shape: &Shape,
+    picked: Picked<'_>,
+    isa: Isa,
+) -> Result<Vector<'a>, DeviceError> {
+    let data = match (&column.values, shape.lane(), &shape.dictionary) {
+        (Values::Nulls, ..) => return Ok(Vector::nulls(shape, picked.rows())),
+        (Values::Integers { carrier, base }, Some(lane), _) => {
+            by_lane!(lane, T => integers::<T>(carrier, *base, picked, isa))
+        }
+        (Values::Wide(values), Some(lane), _) => {
+            by_lane!(lane, T => numbers::<i128, T>(values, T::default(), picked, isa))
+        }
+        (Values::Float32(values), ..) => Data::F32(plain(values, picked)),
+        (Values::Float64(values), ..) => Data::F64(plain(values, picked)),
+        (Values::Booleans(values), ..) => Data::Bool(bits(values, picked).into()),
+        (Values::Codes { codes, dictionary }, _, Some(expected)) => {
+            let codes = match codes {
+                Codes::U8(codes) => pick(codes, picked, u32::from, isa),
+                Codes::U16(codes) => pick(codes, picked, u32::from, isa),
+                Codes::U32(codes) => plain(codes, picked),
+            };
+            if !Arc::ptr_eq(dictionary, expected) && dictionary.len() > expected.len() {
+                return Err(DeviceError::Internal(
+                    "a dictionary grew after it was promised to be complete".to_owned(),
+                ));
+            }
+            Data::Codes(codes, Arc::clone(expected))
+        }
+        (Values::Codes { codes, dictionary }, _, None) => Data::Bytes(decoded(codes, dictionary, picked)),
+        (Values::Strings(values), _, None) => Data::Bytes(strings(values, picked)),
+        (Values::Intervals(values), ..) => Data::Interval(plain(values, picked).into_owned()),
+        _ => {
+            return Err(DeviceError::Internal(format!(
+                "a column of type {:?} is not carried as its profile promised",
+                column.data_type
+            )));
+        }
+    };
+    debug_assert!(
+        shape.data_type == column.data_type || matches!(shape.data_type, Type::Null) || shape.data_type.is_bytes()
+    );
+    Ok(Vector {
+        data,
+        valid: validity(column.validity.as_ref(), picked),
+    })
+}
+
+fn integers<'a, T: Number>(carrier: &'a Carrier, base: i64, picked: Picked<'_>, isa: Isa) -> Data<'a>
+where
+    i8: Convert<T>,
+    i16: Convert<T>,
+    i32: Convert<T>,
+    i64: Convert<T>,
+{
+    let base = T::of(base.into());
+    match carrier {
+        Carrier::I8(values) => numbers(values, base, picked, isa),
+        Carrier::I16(values) => numbers(values, base, picked, isa),
+        Carrier::I32(values) => numbers(values, base, picked, isa),
+        Carrier::I64(values) => numbers(values, base, picked, isa),
+    }
+}
+
+fn numbers<'a, S: Number + Convert<T>, T: Number>(values: &'a [S], base: T, picked: Picked<'_>, isa: Isa) -> Data<'a> {
+    let plain_base = base == T::default();
+    match picked {
+        Picked::Range(start, rows) => {
+            let values = &values[start..start + rows];
+            match T::slice_of(values) {
+                Some(same) if plain_base => T::data(Cow::Borrowed(same)),
+                _ if plain_base => T::data(convert(isa, values).into()),
+                _ => T::data(convert_base(isa, values, base).into()),
+            }
+        }
+        Picked::Positions(rows) => T::data(
+            map_values(rows, |row| {
+                let value: T = values.get(row as usize).copied().unwrap_or_default().convert();
+                value.plus(base)
+            })
+            .into(),
+        ),
+    }
+}
+
+fn plain<'a, T: Copy + Default>(values: &'a [T], picked: Picked<'_>) -> Cow<'a, [T]> {
+    match picked {
+        Picked::Range(start, rows) => Cow::Borrowed(&values[start..start + rows]),
+        Picked::Positions(rows) => gather(values, rows, |value| value).into(),
+    }
+}
+
+fn pick<'a, S: Copy + Default, T: Copy>(values: &[S], picked: Picked<'_>, f: impl Fn(S) -> T, isa: Isa) -> Cow<'a, [T]>
+where
+    [T]: ToOwned<Owned = Vec<T>>,
+{
+    match picked {
+        Picked::Range(start, rows) => crate::number::map(isa, &values[start..start + rows], f).into(),
+        Picked::Positions(rows) => gather(values, rows, f).into(),
+    }
+}
+
+fn gather<S: Copy + Default, T>(values: &[S], rows: &[u32], f: impl Fn(S) -> T) -> Vec<T> {
+    map_values(rows, |row| f(values.get(row as usize).copied().unwrap_or_default()))
+}
+
+fn strings<'a>(values: &'a Strings, picked: Picked<'_>) -> Vec<&'a [u8]> {
+    match picked {
+        Picked::Range(start, rows) => (start..start + rows).map(|row| values.get(row)).collect(),
+        Picked::Positions(rows) => rows
+            .iter()
+            .map(|row| {
+                if *row == NO_ROW {
+                    &[][..]
+                } else {
+                    values.get(*row as usize)
+                }
+            })
+            .collect(),
+    }
+}
+
+fn decoded<'a>(codes: &Codes, dictionary: &'a Dictionary, picked: Picked<'_>) -> Vec<&'a [u8]> {
+    let value = |row: usize| {
+        if dictionary.is_empty() {
+            &[][..]
+        } else {
+            dictionary.get(codes.get(row))
+        }
+    };
+    match picked {
+        Picked::Range(start, rows) => (start..start + rows).map(value).collect(),
+        Picked::Positions(rows) => rows
+            .iter()
+            .map(|row| if *row == NO_ROW { &[][..] } else { value(*row as usize) })
+            .collect(),
+    }
+}
+
+/// A byte per row, 0 or 1.
+fn bits(values: &BooleanBuffer, picked: Picked<'_>) -> Vec<u8> {
+    match picked {
+        Picked::Range(start, rows) => expand(values, start, rows),
+        Picked::Positions(rows) => rows
+            .iter()
+            .map(|row| u8::from(*row != NO_ROW && values.value(*row as usize)))
+            .collect(),
+    }
+}
+
+/// A byte per row; none when no row is NULL.
+pub(crate) fn validity<'a>(valid: Option<&BooleanBuffer>, picked: Picked<'_>) -> Option<Cow<'a, [u8]>> {
+    let bytes = match (valid, picked) {
+        (Some(valid), _) => bits(valid, picked),
+        (None, Picked::Range(..)) => return None,
+        (None, Picked::Positions(rows)) => {
+            if !rows.contains(&NO_ROW) {
+                return None;
+            }
+            rows.iter().map(|row| u8::from(*row != NO_ROW)).collect()
+        }
+    };
+    bytes.contains(&0).then(|| bytes.into())
+}
+
+/// Eight bits to eight bytes at a time.
+fn expand(bits: &BooleanBuffer, start: usize, rows: usize) -> Vec<u8> {
+    let bytes = bits.inner().as_slice();
+    let first = bits.offset() + start;
+    let (mut at, shift) = (first / 8, first % 8);
+    let mut out = Vec::with_capacity(rows + 8);
+    while out.len() < rows {
+        let low = u32::from(bytes.get(at).copied().unwrap_or(0));
+        let high = u32::from(bytes.get(at + 1).copied().unwrap_or(0));
+        let byte = u64::from(((low | high << 8) >> shift) & 0xff);
+        let spread = byte.wrapping_mul(0x0101_0101_0101_0101) & 0x8040_2010_0804_0201;
+        let ones = (spread.wrapping_add(0x7f7f_7f7f_7f7f_7f7f) | spread) >> 7 & 0x0101_0101_0101_0101;
+        out.extend_from_slice(&ones.to_le_bytes());
+        at += 1;
+    }
+    out.truncate(rows);
+    out
+}

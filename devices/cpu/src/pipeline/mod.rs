@@ -1,0 +1,330 @@
+//! The kernel of a fused fragment: morsels through stages into a sink, by all workers at once.
+//!
+//! ```text
+//!  phases:  source morsels │ unmatched build rows of probe 1 │ … of probe n │ the sink's merge tasks │ done
+//! ```
+//!
+//! A phase begins when the one before has ended for all workers; a worker that finds no task left in an open phase waits.
+
+mod sink;
+mod source;
+mod stages;
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use trireme_device_api::{DeviceError, FragmentId, Graph, Inputs, Kernel, Output, Progress, Source as GraphSource};
+
+use crate::isa::Isa;
+use crate::tile::{Origin, Selection, Slot, Tile};
+use crate::vector::{Shape, TILE_ROWS};
+
+use sink::{Sink, SinkLocal};
+use source::{Morsel, Next, Source, row_shapes};
+use stages::Stages;
+
+/// Build rows that one task of a "build" join kind goes over.
+const BUILD_TASK_ROWS: usize = 32 * 1024;
+
+/// A running fragment.
+pub(crate) struct FusedKernel {
+    source: Source,
+    stages: Stages,
+    sink: Sink,
+    inputs: Inputs,
+    takes_masks: bool,
+    isa: Isa,
+    /// The last fragment of its graph with somebody to take its rows.
+    emits: bool,
+    workers: Vec<Mutex<Worker>>,
+    phases: Phases,
+    /// Set when a limit is reached: the source's remaining rows don't matter.
+    enough: AtomicBool,
+}
+
+/// What one worker keeps between steps.
+struct Worker {
+    kept: Option<usize>,
+    local: SinkLocal,
+}
+
+/// The phase all workers are in, and what is left of each.
+struct Phases {
+    current: AtomicUsize,
+    /// By phase; the source keeps its own count.
+    tasks: Vec<TaskCount>,
+    advancing: Mutex<()>,
+}
+
+#[derive(Default)]
+struct TaskCount {
+    next: AtomicUsize,
+    ended: AtomicUsize,
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl FusedKernel {
+    /// Compiles a fragment for its inputs.
+    pub(crate) fn new(
+        graph: &Graph,
+        id: FragmentId,
+        inputs: &Inputs,
+        outputs: &[Option<Output>],
+        isa: Isa,
+    ) -> Result<Self, DeviceError> {
+        let fragment = &graph.fragments[id];
+        let (source, row) = bind_source(graph, id, inputs, outputs)?;
+        let stages = Stages::compile(fragment, row, inputs, outputs, isa)?;
+        let emits = id + 1 == graph.fragments.len() && inputs.emit.is_some();
+        let sink = Sink::compile(graph, id, stages.row(), inputs, isa, emits, source.row_count())?;
+        let workers = (0..inputs.workers.max(1))
+            .map(|_| {
+                Mutex::new(Worker {
+                    kept: None,
+                    local: sink.local(inputs),
+                })
+            })
+            .collect();
+        let tasks = (0..stages.build_phases().len() + 2)
+            .map(|_| TaskCount::default())
+            .collect();
+        Ok(Self {
+            source,
+            stages,
+            takes_masks: sink.takes_masks(),
+            isa,
+            sink,
+            inputs: inputs.clone(),
+            emits,
+            workers,
+            phases: Phases {
+                current: AtomicUsize::new(0),
+                tasks,
+                advancing: Mutex::new(()),
+            },
+            enough: AtomicBool::new(false),
+        })
+    }
+
+    /// The source's phase: one morsel.
+    fn step_source(&self, worker: usize) -> Result<Progress, DeviceError> {
+        let mut own = lock(&self.workers[worker]);
+        if self.phases.current.load(Ordering::SeqCst) != 0 {
+            return Ok(Progress::More);
+        }
+        let progress = self.source_morsel(&mut own)?;
+        drop(own);
+        if self.source.finished() || self.enough.load(Ordering::SeqCst) {
+            self.advance(0)?;
+            return Ok(Progress::More);
+        }
+        Ok(match progress {
+            Progress::Done => Progress::Waiting,
+            other => other,
+        })
+    }
+
+    /// `Done` means: the source has nothing more for this worker.
+    fn source_morsel(&self, worker: &mut Worker) -> Result<Progress, DeviceError> {
+        if self.enough.load(Ordering::Relaxed) {
+            return Ok(Progress::Done);
+        }
+        match self.source.next(&mut worker.kept)? {
+            Next::End => Ok(Progress::Done),
+            Next::Waiting => Ok(Progress::Waiting),
+            Next::Loaded => Ok(Progress::More),
+            Next::Morsel(morsel) => {
+                self.run_morsel(&morsel, &mut worker.local)?;
+                self.source.release(&morsel);
+                Ok(Progress::More)
+            }
+        }
+    }
+
+    fn run_morsel(&self, morsel: &Morsel, local: &mut SinkLocal) -> Result<(), DeviceError> {
+        let slots: Vec<_> = (0..morsel.columns.len())
+            .map(|column| Slot::Origin { origin: 0, column })
+            .collect();
+        let mut done = 0;
+        while done < morsel.rows && !self.enough.load(Ordering::Relaxed) {
+            let rows = TILE_ROWS.min(morsel.rows - done);
+            let tile = Tile {
+                rows,
+                origins: vec![Origin {
+                    columns: &morsel.columns,
+                    selection: Selection::Range(morsel.start + done),
+                }],
+                slots: slots.clone(),
+            };
+            self.push(tile, 0, local)?;
+            done += rows;
+        }
+        Ok(())
+    }
+
+    fn push(&self, tile: Tile<'_>, from: usize, local: &mut SinkLocal) -> Result<(), DeviceError> {
+        self.stages.push(tile, from, &mut |tile, mask| {
+            let mask = match mask {
+                Some(mask) if !self.takes_masks => {
+                    tile.retain(mask, self.isa);
+                    None
+                }
+                mask => mask,
+            };
+            if self.sink.consume(tile, mask, local)? {
+                self.enough.store(true, Ordering::SeqCst);
+            }
+            Ok(())
+        })
+    }
+
+    /// Tasks of a phase after the source's.
+    fn tasks(&self, phase: usize) -> usize {
+        match self.stages.build_phases().get(phase - 1) {
+            Some(&stage) => self.stages.build_rows(stage).div_ceil(BUILD_TASK_ROWS),
+            None => self.sink.tasks(),
+        }
+    }
+
+    fn last_phase(&self) -> usize {
+        self.stages.build_phases().len() + 1
+    }
+
+    /// Ends phase `ended` and begins the next that has tasks; the first worker to ask does it.
+    fn advance(&self, ended: usize) -> Result<(), DeviceError> {
+        let _advancing = lock(&self.phases.advancing);
+        if self.phases.current.load(Ordering::SeqCst) != ended {
+            return Ok(());
+        }
+        let mut phase = ended;
+        loop {
+            phase += 1;
+            if phase == self.last_phase() {
+                let locals = self
+                    .workers
+                    .iter()
+                    .map(|worker| std::mem::replace(&mut lock(worker).local, SinkLocal::Taken))
+                    .collect();
+                self.sink.seal(locals)?;
+            }
+            if phase > self.last_phase() || self.tasks(phase) > 0 {
+                break;
+            }
+        }
+        self.phases.current.store(phase, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// A phase after the source's: one task.
+    fn step_task(&self, phase: usize, worker: usize) -> Result<Progress, DeviceError> {
+        let total = self.tasks(phase);
+        let count = &self.phases.tasks[phase];
+        let task = count.next.fetch_add(1, Ordering::SeqCst);
+        if task >= total {
+            return Ok(Progress::Waiting);
+        }
+        if phase == self.last_phase() {
+            self.sink.run_task(task)?;
+        } else {
+            let stage = self.stages.build_phases()[phase - 1];
+            let mut worker = lock(&self.workers[worker]);
+            let start = task * BUILD_TASK_ROWS;
+            let end = (start + BUILD_TASK_ROWS).min(self.stages.build_rows(stage));
+            let local = &mut worker.local;
+            self.stages
+                .build_side(stage, start..end, &mut |tile| self.push(tile, stage + 1, local))?;
+        }
+        if count.ended.fetch_add(1, Ordering::SeqCst) + 1 == total {
+            self.advance(phase)?;
+        }
+        Ok(Progress::More)
+    }
+
+    /// True when the client is behind and this kernel's rows go to it.
+    fn client_behind(&self) -> bool {
+        self.emits && self.inputs.emit.as_ref().is_some_and(|emit| !emit.ready())
+    }
+}
+
+impl Kernel for FusedKernel {
+    fn step(&self, worker: usize) -> Result<Progress, DeviceError> {
+        if self.inputs.cancelled.load(Ordering::Relaxed) {
+            return Err(DeviceError::Cancelled);
+        }
+        let phase = self.phases.current.load(Ordering::SeqCst);
+        if phase > self.last_phase() {
+            return Ok(Progress::Done);
+        }
+        if phase < self.last_phase() && self.client_behind() {
+            return Ok(Progress::Waiting);
+        }
+        if phase == 0 {
+            return self.step_source(worker);
+        }
+        self.step_task(phase, worker)
+    }
+
+    fn finish(&self) -> Result<Output, DeviceError> {
+        self.sink.output()
+    }
+}
+
+/// The source of a fragment and the shapes of its row.
+fn bind_source(
+    graph: &Graph,
+    id: FragmentId,
+    inputs: &Inputs,
+    outputs: &[Option<Output>],
+) -> Result<(Source, Vec<Shape>), DeviceError> {
+    let fragment = &graph.fragments[id];
+    match fragment.source {
+        GraphSource::Scan(index) => {
+            let scan = inputs
+                .scans
+                .get(index)
+                .ok_or_else(|| DeviceError::Internal(format!("scan {index} is not bound")))?;
+            let row = scan.columns().iter().map(scan_shape).collect();
+            Ok((Source::scan(scan, fragment, &inputs.parameters), row))
+        }
+        GraphSource::Stream(index) => {
+            let stream = inputs
+                .streams
+                .get(index)
+                .ok_or_else(|| DeviceError::Internal(format!("stream {index} is not bound")))?;
+            let fields = &graph.streams[index];
+            let row = fields.iter().map(|field| type_shape(&field.data_type)).collect();
+            Ok((Source::stream(stream, fields, fragment), row))
+        }
+        GraphSource::Fragment(from) => {
+            let Some(Some(Output::Rows(rows))) = outputs.get(from) else {
+                return Err(DeviceError::Internal(format!("fragment {from} left no rows")));
+            };
+            let row = row_shapes(rows, &graph.fragments[from].output);
+            Ok((Source::rows(rows), row))
+        }
+    }
+}
+
+fn scan_shape(profile: &trireme_device_api::ColumnProfile) -> Shape {
+    Shape {
+        data_type: profile.data_type.clone(),
+        range: profile.range.or_else(|| profile.data_type.value_range()),
+        nullable: profile.nullable,
+        dictionary: profile.dictionary.clone(),
+        distinct: profile.distinct,
+    }
+}
+
+/// What is known of a stream's column: its type.
+fn type_shape(data_type: &trireme_device_api::Type) -> Shape {
+    Shape {
+        data_type: data_type.clone(),
+        range: data_type.value_range(),
+        nullable: true,
+        dictionary: None,
+        distinct: None,
+    }
+}

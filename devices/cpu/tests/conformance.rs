@@ -1,0 +1,35 @@
+//! The fused variant against the naive interpreter: random graphs and the systematic matrix, on every instruction set that
+//! this processor has.
+//!
+//! `TRIREME_CONFORMANCE_CASES` random cases from `TRIREME_CONFORMANCE_SEED` instead of the usual few; the whole matrix with
+//! `TRIREME_CONFORMANCE_FULL`.
+
+use trireme_device_cpu::FusedVariant;
+use trireme_device_testkit::conformance::{Extent, check, matrix};
+
+fn number(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name)
+        .ok()
+        .and_then(|value| value.parse().ok())
+        .unwrap_or(otherwise)
+}
+
+#[test]
+fn random_graphs() {
+    let cases = usize::try_from(number("TRIREME_CONFORMANCE_CASES", 250)).unwrap();
+    let seed = number("TRIREME_CONFORMANCE_SEED", 1);
+    for (index, name) in FusedVariant::instructions().into_iter().enumerate() {
+        let variant = FusedVariant::with_instructions(name).unwrap();
+        let seed = seed + u64::try_from(index * cases).unwrap();
+        let summary = check(&variant, seed, cases).unwrap();
+        println!("{name}, seed {seed}: {summary}");
+    }
+}
+
+#[test]
+fn systematic_graphs() {
+    let full = std::env::var_os("TRIREME_CONFORMANCE_FULL").is_some();
+    let extent = if full { Extent::Full } else { Extent::Quick };
+    let summary = matrix(&FusedVariant::new(), extent).unwrap();
+    println!("{summary}");
+}

@@ -1,0 +1,314 @@
+//! Conformance of a variant: random and systematic cases, judged by the interpreter, reported small.
+
+mod compare;
+mod matrix;
+mod print;
+mod shrink;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use trireme_device_api::{DeviceError, DevicePool, Sink, Variant};
+
+pub use compare::compare;
+pub use matrix::{Extent, matrix};
+pub use print::{case_text, expr_text, graph_text, rows_text, type_name};
+
+use crate::driver::{run, run_emitting, unsupported};
+use crate::generate::{self, Case};
+use crate::inputs::{CountingPool, Layout, bind};
+use crate::interpreter::{Answer, interpret};
+use crate::values::Row;
+
+/// What a check met.
+#[derive(Debug, Clone, Default)]
+pub struct Summary {
+    /// Cases.
+    pub cases: usize,
+    /// Cases with rows to compare.
+    pub rows: usize,
+    /// Cases that fail with an arithmetic error, in both.
+    pub errors: usize,
+    /// Runs that ran out of memory on purpose.
+    pub starved: usize,
+    /// Cases that the interpreter doesn't judge.
+    pub unjudged: usize,
+    /// Cases that the variant doesn't take, by reason.
+    pub unsupported: BTreeMap<String, usize>,
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unsupported: usize = self.unsupported.values().sum();
+        writeln!(
+            f,
+            "{} cases: {} with rows, {} with errors, {} starved, {} not judged, {unsupported} unsupported",
+            self.cases, self.rows, self.errors, self.starved, self.unjudged
+        )?;
+        for (reason, count) in &self.unsupported {
+            writeln!(f, "  {count:6} {reason}")?;
+        }
+        Ok(())
+    }
+}
+
+/// A case in which a variant and the interpreter differ.
+pub struct Mismatch {
+    /// The smallest such case that was found.
+    pub case: Case,
+    /// Threads it ran with.
+    pub threads: usize,
+    /// What is different.
+    pub what: String,
+    /// What the interpreter says.
+    pub expected: Result<Vec<Row>, DeviceError>,
+    /// What the variant said, if it said something.
+    pub actual: Option<Result<Vec<Row>, DeviceError>>,
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let show = |rows: &Result<Vec<Row>, DeviceError>| match rows {
+            Ok(rows) => format!("{} rows\n{}", rows.len(), rows_text(rows)),
+            Err(error) => format!("{error:?}\n"),
+        };
+        write!(f, "{} ({} threads)\n{}", self.what, self.threads, case_text(&self.case))?;
+        write!(f, "expected: {}", show(&self.expected))?;
+        match &self.actual {
+            Some(actual) => write!(f, "actual: {}", show(actual)),
+            None => writeln!(f, "actual: a panic"),
+        }
+    }
+}
+
+impl fmt::Debug for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\n{self}")
+    }
+}
+
+/// How one case went.
+enum Verdict {
+    Rows,
+    Error,
+    Unjudged,
+    Unsupported(String),
+}
+
+/// Random cases, the first from `seed`.
+///
+/// # Errors
+/// The first mismatch, shrunk.
+pub fn check(variant: &dyn Variant, seed: u64, cases: usize) -> Result<Summary, Box<Mismatch>> {
+    let last = u64::try_from(cases).unwrap_or(u64::MAX);
+    check_all(
+        variant,
+        (0..last).map(|index| generate::graph(seed.wrapping_add(index))),
+    )
+}
+
+/// Given cases.
+///
+/// # Errors
+/// The first mismatch, shrunk.
+pub fn check_all(variant: &dyn Variant, cases: impl IntoIterator<Item = Case>) -> Result<Summary, Box<Mismatch>> {
+    let mut summary = Summary::default();
+    for case in cases {
+        judge_into(variant, &case, &mut summary)?;
+    }
+    Ok(summary)
+}
+
+/// Judges a case, counts how it went and shrinks what fails.
+fn judge_into(variant: &dyn Variant, case: &Case, summary: &mut Summary) -> Result<(), Box<Mismatch>> {
+    judge_unshrunk(variant, case, summary).map_err(|mismatch| shrink::shrink(variant, mismatch))
+}
+
+fn judge_unshrunk(variant: &dyn Variant, case: &Case, summary: &mut Summary) -> Result<(), Box<Mismatch>> {
+    summary.cases += 1;
+    match judge(variant, case)? {
+        Verdict::Rows => {
+            summary.rows += 1;
+            if case.seed.is_multiple_of(8) {
+                starve(variant, case)?;
+                summary.starved += 1;
+            }
+            if case.seed % 16 == 3 {
+                cancel(variant, case)?;
+            }
+        }
+        Verdict::Error => summary.errors += 1,
+        Verdict::Unjudged => summary.unjudged += 1,
+        Verdict::Unsupported(reason) => *summary.unsupported.entry(reason).or_default() += 1,
+    }
+    Ok(())
+}
+
+/// Random cases, then the matrix where an extent is given, past mismatches: one of each sort, at most `most`, for who mends
+/// a variant.
+pub fn survey(
+    variant: &dyn Variant,
+    seed: u64,
+    cases: usize,
+    extent: Option<Extent>,
+    most: usize,
+) -> (Summary, Vec<Box<Mismatch>>) {
+    let mut summary = Summary::default();
+    let mut found: BTreeMap<String, Box<Mismatch>> = BTreeMap::new();
+    let mut take = |case: Case| {
+        if found.len() < most
+            && let Err(mismatch) = judge_unshrunk(variant, &case, &mut summary)
+        {
+            let letters = |text: &str| text.chars().filter(|c| !c.is_ascii_digit()).collect::<String>();
+            found
+                .entry(letters(&format!("{} {}", case.name, mismatch.what)))
+                .or_insert(mismatch);
+        }
+        Ok(())
+    };
+    let last = u64::try_from(cases).unwrap_or(u64::MAX);
+    for index in 0..last {
+        let _: Result<(), Box<Mismatch>> = take(generate::graph(seed.wrapping_add(index)));
+    }
+    if let Some(extent) = extent {
+        let _: Result<(), Box<Mismatch>> = matrix::for_each(extent, &mut take);
+    }
+    let shrunk = found.into_values().map(|mismatch| shrink::shrink(variant, mismatch));
+    (summary, shrunk.collect())
+}
+
+/// Runs a case on both, with one thread and with four, in two layouts.
+fn judge(variant: &dyn Variant, case: &Case) -> Result<Verdict, Box<Mismatch>> {
+    if let Some(reason) = unsupported(variant, &case.graph) {
+        return Ok(Verdict::Unsupported(reason));
+    }
+    let expected = interpret(&case.graph, &case.data);
+    if let Err(DeviceError::Unsupported(_)) = &expected {
+        return Ok(Verdict::Unjudged);
+    }
+    for (layout_seed, threads) in [(case.seed, 1), (case.seed.wrapping_add(1), 4)] {
+        let pool = Arc::new(CountingPool::new(usize::MAX));
+        let actual = run_once(variant, case, layout_seed, threads, &pool, false);
+        let compared =
+            agree(case, &expected, actual.as_ref()).and_then(|()| pool.check().map_err(|error| error.to_string()));
+        if let Err(what) = compared {
+            return Err(Box::new(Mismatch {
+                case: case.clone(),
+                threads,
+                what,
+                expected: expected.map(|answer| answer.rows),
+                actual,
+            }));
+        }
+    }
+    Ok(if expected.is_ok() {
+        Verdict::Rows
+    } else {
+        Verdict::Error
+    })
+}
+
+/// None: it panicked.
+fn run_once(
+    variant: &dyn Variant,
+    case: &Case,
+    layout_seed: u64,
+    threads: usize,
+    pool: &Arc<CountingPool>,
+    cancelled: bool,
+) -> Option<Result<Vec<Row>, DeviceError>> {
+    let mut rng = SmallRng::seed_from_u64(layout_seed);
+    let layout = Layout {
+        segmentation: case.segmentation,
+        ..Layout::default()
+    };
+    let pool: Arc<dyn DevicePool> = Arc::<CountingPool>::clone(pool);
+    let emits = matches!(
+        case.graph.fragments.last().map(|last| &last.sink),
+        Some(Sink::Emit { .. })
+    );
+    let run_it = || {
+        let inputs = bind(&case.graph, &case.data, &layout, &pool, &mut rng)?;
+        inputs.cancelled.store(cancelled, Ordering::SeqCst);
+        if emits && rng.random_bool(0.5) {
+            run_emitting(variant, &case.graph, inputs, threads)
+        } else {
+            run(variant, &case.graph, inputs, threads)
+        }
+    };
+    catch_unwind(AssertUnwindSafe(run_it)).ok()
+}
+
+fn agree(
+    case: &Case,
+    expected: &Result<Answer, DeviceError>,
+    actual: Option<&Result<Vec<Row>, DeviceError>>,
+) -> Result<(), String> {
+    // With a limit, rows whose expressions fail may never be reached.
+    let last = case.graph.fragments.last().map(|last| &last.sink);
+    let may_stop_early = matches!(last, Some(Sink::Emit { limit: Some(_), .. }));
+    match (expected, actual) {
+        (_, None) => Err("the variant panicked".to_owned()),
+        (Err(DeviceError::Arithmetic(_)), Some(Err(DeviceError::Arithmetic(_)))) => Ok(()),
+        (Err(DeviceError::Arithmetic(_)), Some(Ok(_))) if may_stop_early => Ok(()),
+        (Ok(answer), Some(Ok(rows))) => compare(&case.graph, &case.data.parameters, answer, rows),
+        (Err(expected), Some(Ok(_))) => Err(format!("rows, expected is the error {expected:?}")),
+        (_, Some(Err(error))) => Err(format!("unexpected error {error:?}")),
+    }
+}
+
+/// Without memory, at some reservation, a variant says so, gives everything back, and nothing worse.
+fn starve(variant: &dyn Variant, case: &Case) -> Result<(), Box<Mismatch>> {
+    let counting = Arc::new(CountingPool::new(usize::MAX));
+    if run_once(variant, case, case.seed, 1, &counting, false).is_none() || counting.reservations() == 0 {
+        return Ok(());
+    }
+    let mut rng = SmallRng::seed_from_u64(case.seed);
+    // Reservations may depend on chance in the threads' work: with one there is none.
+    let fail_at = rng.random_range(0..counting.reservations());
+    let pool = Arc::new(CountingPool::failing_at(fail_at));
+    let actual = run_once(variant, case, case.seed, 1, &pool, false);
+    let what = match &actual {
+        Some(Err(DeviceError::OutOfMemory(_))) => pool.check().err().map(|error| error.to_string()),
+        Some(Ok(_)) => Some("rows".to_owned()),
+        Some(Err(error)) => Some(format!("{error:?}")),
+        None => Some("a panic".to_owned()),
+    };
+    what.map_or(Ok(()), |what| {
+        Err(Box::new(Mismatch {
+            case: case.clone(),
+            threads: 1,
+            what: format!("{what} where reservation {fail_at} fails"),
+            expected: Err(DeviceError::OutOfMemory("as the pool says".to_owned())),
+            actual,
+        }))
+    })
+}
+
+/// Cancelled before it starts, a variant says so or is done at once, and gives its memory back.
+fn cancel(variant: &dyn Variant, case: &Case) -> Result<(), Box<Mismatch>> {
+    let pool = Arc::new(CountingPool::new(usize::MAX));
+    let actual = run_once(variant, case, case.seed, 4, &pool, true);
+    let what = match &actual {
+        Some(Ok(_) | Err(DeviceError::Cancelled)) => pool.check().err().map(|error| error.to_string()),
+        Some(Err(error)) => Some(format!("{error:?}")),
+        None => Some("a panic".to_owned()),
+    };
+    what.map_or(Ok(()), |what| {
+        Err(Box::new(Mismatch {
+            case: case.clone(),
+            threads: 4,
+            what: format!("{what} where the query is cancelled"),
+            expected: Err(DeviceError::Cancelled),
+            actual,
+        }))
+    })
+}
+
+#[cfg(test)]
+mod tests;

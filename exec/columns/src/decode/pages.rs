@@ -1,0 +1,222 @@
+//! The pages of a column, in order: levels, then values, whatever the type.
+//!
+//! ```text
+//!  page      [ levels | v v v v ]          values stand densely in pages; `append` puts them so behind the rows before
+//!  out       … | v v v v                   `spread` moves them to their rows, the last first:
+//!              | v . v . . v v             the place of a NULL repeats the value before, so it is in range
+//! ```
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parquet::basic::Encoding;
+use parquet::column::page::{Page, PageReader};
+use parquet::errors::ParquetError;
+use parquet::file::serialized_reader::SerializedPageReader;
+
+use super::validity::Validity;
+use super::{Failure, Task};
+use crate::segments::Part;
+use crate::source::Ranges;
+
+/// Why pages are not decoded.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum PageError {
+    /// The page decoder doesn't know this; Arrow's reader may.
+    Unknown,
+    /// A value does not fit the carrier: once more, with a wider one.
+    Narrow,
+    /// What stands there can't be.
+    Corrupt(String),
+    /// All else.
+    Failed(Failure),
+}
+
+impl PageError {
+    pub(crate) fn corrupt(text: impl Into<String>) -> Self {
+        PageError::Corrupt(text.into())
+    }
+}
+
+impl From<ParquetError> for PageError {
+    fn from(error: ParquetError) -> Self {
+        PageError::Corrupt(error.to_string())
+    }
+}
+
+/// Takes the values of pages.
+pub(crate) trait Target {
+    /// Rows so far.
+    fn len(&self) -> usize;
+
+    /// A dictionary page of `count` plain values, for the data pages after it.
+    fn dictionary(&mut self, page: &Bytes, count: usize) -> Result<(), PageError>;
+
+    /// Appends `count` values of a data page.
+    fn append(&mut self, encoding: Encoding, page: &Bytes, count: usize) -> Result<(), PageError>;
+
+    /// Moves the last `count` values to those of the last `rows` rows that are not NULL.
+    fn spread(&mut self, rows: usize, count: usize, validity: &Validity);
+
+    /// Keeps only `range` of the rows.
+    fn keep(&mut self, range: Range<usize>);
+}
+
+/// Decodes all rows of the segment.
+pub(crate) fn read(
+    task: &Task<'_>,
+    ranges: &Ranges,
+    target: &mut impl Target,
+    validity: &mut Validity,
+) -> Result<(), PageError> {
+    let ranges = Arc::new(ranges.clone());
+    for part in &task.segment.parts {
+        read_part(task, &ranges, *part, target, validity)?;
+    }
+    Ok(())
+}
+
+fn read_part(
+    task: &Task<'_>,
+    ranges: &Arc<Ranges>,
+    part: Part,
+    target: &mut impl Target,
+    validity: &mut Validity,
+) -> Result<(), PageError> {
+    let group = task.metadata.row_group(part.row_group);
+    let chunk = group.column(task.leaf);
+    let nullable = match chunk.column_descr().max_def_level() {
+        0 => false,
+        1 => true,
+        _ => return Err(PageError::Unknown),
+    };
+    let group_rows = usize::try_from(group.num_rows()).unwrap_or(0);
+    let mut pages = SerializedPageReader::new(Arc::clone(ranges), chunk, group_rows, None)?;
+    let end = part.skip + part.rows;
+    let mut row = 0;
+    while row < end {
+        if row < part.skip
+            && let Some(next) = pages.peek_next_page()?
+            && let Some(rows) = next.num_rows.or(next.num_levels).filter(|_| !next.is_dict)
+            && rows > 0
+            && rows <= part.skip - row
+        {
+            pages.skip_next_page()?;
+            row += rows;
+            continue;
+        }
+        let page = pages
+            .get_next_page()?
+            .ok_or_else(|| PageError::corrupt("pages end early"))?;
+        if let Page::DictionaryPage { buf, num_values, .. } = &page {
+            target.dictionary(buf, *num_values as usize)?;
+            continue;
+        }
+        let rows = page.num_values() as usize;
+        if rows > group_rows - row {
+            return Err(PageError::corrupt("more values than rows"));
+        }
+        let before = target.len();
+        data_page(&page, nullable, target, validity)?;
+        if target.len() != before + rows || validity.rows() != before + rows {
+            return Err(PageError::corrupt("fewer values than rows"));
+        }
+        let first = part.skip.saturating_sub(row).min(rows);
+        let last = (end - row).min(rows);
+        if (first, last) != (0, rows) {
+            // Only the first part skips rows, and then nothing is before them.
+            let kept = if first > 0 {
+                before + first..before + last
+            } else {
+                0..before + last
+            };
+            target.keep(kept.clone());
+            validity.keep(kept);
+        }
+        row += rows;
+    }
+    Ok(())
+}
+
+fn data_page(page: &Page, nullable: bool, target: &mut impl Target, validity: &mut Validity) -> Result<(), PageError> {
+    let rows = page.num_values() as usize;
+    let (levels, values, encoding) = match page {
+        Page::DataPage {
+            buf,
+            encoding,
+            def_level_encoding,
+            ..
+        } => {
+            if !nullable {
+                (Bytes::new(), buf.clone(), *encoding)
+            } else if *def_level_encoding == Encoding::RLE {
+                let (levels, values) = with_length(buf)?;
+                (levels, values, *encoding)
+            } else {
+                return Err(PageError::Unknown);
+            }
+        }
+        Page::DataPageV2 {
+            buf,
+            encoding,
+            def_levels_byte_len,
+            rep_levels_byte_len,
+            ..
+        } => {
+            let start = *rep_levels_byte_len as usize;
+            let end = start.saturating_add(*def_levels_byte_len as usize);
+            if end > buf.len() {
+                return Err(PageError::corrupt("levels end late"));
+            }
+            (buf.slice(start..end), buf.slice(end..), *encoding)
+        }
+        Page::DictionaryPage { .. } => return Err(PageError::Unknown),
+    };
+    let count = if nullable {
+        validity.levels(&levels, rows)?
+    } else {
+        validity.all_valid(rows);
+        rows
+    };
+    if count > 0 {
+        target.append(encoding, &values, count)?;
+    }
+    if count < rows {
+        target.spread(rows, count, validity);
+    }
+    Ok(())
+}
+
+/// Bytes after their length in 4 bytes, and the rest.
+pub(crate) fn with_length(page: &Bytes) -> Result<(Bytes, Bytes), PageError> {
+    let early = || PageError::corrupt("levels end early");
+    let length = page.first_chunk::<4>().ok_or_else(early)?;
+    let end = 4 + u32::from_le_bytes(*length) as usize;
+    if end > page.len() {
+        return Err(early());
+    }
+    Ok((page.slice(4..end), page.slice(end..)))
+}
+
+/// [`Target::spread`] for plain vectors. `validity` has the rows; `values` ends with `count` of them. NULLs before the first
+/// value are the default.
+pub(crate) fn spread<T: Copy + Default>(values: &mut Vec<T>, rows: usize, count: usize, validity: &Validity) {
+    let start = values.len() - count;
+    let first = validity.rows() - rows;
+    let filler = match start {
+        0 => T::default(),
+        _ => values[start - 1],
+    };
+    values.resize(start + rows, filler);
+    if count == 0 {
+        return;
+    }
+    let out = &mut values[start..];
+    let mut dense = count;
+    for row in (0..rows).rev() {
+        let value = out[dense.saturating_sub(1)];
+        out[row] = if dense == 0 { filler } else { value };
+        dense -= usize::from(validity.is_valid(first + row));
+    }
+}

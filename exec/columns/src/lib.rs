@@ -1,0 +1,35 @@
+//! The column cache and the Parquet decoder: files become device-ready columns once, and stay while they are worth it.
+//!
+//! ```text
+//!  TableFiles ── open ──▶ footers (cached) ─▶ segments + bounds ─▶ dictionaries of string columns ──▶ ScanInput
+//!                                                                                                        │ load(segment, column)
+//!  pages ─▶ levels, values ─▶ carriers ─▶ zone map ──▶ [ column cache: (file version, column, segment) ] ◀┘
+//! ```
+//!
+//! Pages are decoded straight into narrow carriers, column by column; what the decoder does not know goes through Parquet's
+//! Arrow reader. The cache never changes a result and can be switched off. Which files make up a table, and what runs on the
+//! columns, is not decided here; nothing here depends on the query engine.
+#![allow(
+    clippy::cast_possible_truncation,
+    reason = "carriers are narrowed on purpose; bounds are checked where the data decides"
+)]
+
+mod budget;
+mod cache;
+mod decode;
+mod dictionary;
+mod files;
+mod footer;
+mod keep;
+mod metrics;
+mod open;
+mod scan;
+mod segments;
+mod source;
+mod state;
+#[cfg(test)]
+mod tests;
+
+pub use cache::{ColumnCache, Limits};
+pub use files::{ColumnRequest, ColumnSource, TableFile, TableFiles};
+pub use metrics::{ColumnRow, Metrics};

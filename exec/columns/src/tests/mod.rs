@@ -1,0 +1,7 @@
+//! The cache and the decoder against Parquet's own Arrow reader.
+
+mod bench;
+mod cache;
+mod round_trip;
+mod tables;
+mod write;

@@ -1,0 +1,251 @@
+//! What running graphs takes: worker threads, the devices' variants, the column cache, and memory from the query's pool.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use arrow::error::ArrowError;
+use datafusion::common::ScalarValue;
+use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::TaskContext;
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
+use parking_lot::Mutex;
+use trireme_columns::{ColumnCache, ColumnRequest, ColumnSource as Source, TableFile, TableFiles};
+use trireme_device_api::{DeviceError, DevicePool, Graph, Inputs, Output, Rows, ScanInput, Support, Value, Variant};
+
+use crate::error::{ErrorClass, QueryError};
+use crate::operators::{ColumnSource, FileScan};
+use crate::pool::WorkerPool;
+
+/// Runs graphs; one per process.
+pub struct FragmentRuntime {
+    pool: Arc<WorkerPool>,
+    variant: Arc<dyn Variant>,
+    columns: Arc<ColumnCache>,
+    counters: Counters,
+}
+
+#[derive(Default)]
+struct Counters {
+    graphs: AtomicU64,
+    fallbacks: AtomicU64,
+    last_fallback: Mutex<Option<String>>,
+}
+
+/// What has run so far.
+#[derive(Debug, Clone, Default)]
+pub struct FragmentCounts {
+    /// Graphs that were started.
+    pub graphs: u64,
+    /// Graphs whose backup ran instead.
+    pub fallbacks: u64,
+    /// Why the last of them did.
+    pub last_fallback: Option<String>,
+}
+
+impl FragmentRuntime {
+    /// A runtime over these parts.
+    pub fn new(pool: Arc<WorkerPool>, variant: Arc<dyn Variant>, columns: Arc<ColumnCache>) -> Arc<Self> {
+        Arc::new(Self {
+            pool,
+            variant,
+            columns,
+            counters: Counters::default(),
+        })
+    }
+
+    /// The threads.
+    pub fn pool(&self) -> &Arc<WorkerPool> {
+        &self.pool
+    }
+
+    /// The column cache.
+    pub fn columns(&self) -> &Arc<ColumnCache> {
+        &self.columns
+    }
+
+    /// Device and variant, for EXPLAIN.
+    pub fn variant_name(&self) -> String {
+        format!("{}/{}", self.variant.device(), self.variant.name())
+    }
+
+    /// The first fragment that can't run, with the reason.
+    pub fn support(&self, graph: &Graph) -> Support {
+        (0..graph.fragments.len())
+            .map(|id| self.variant.support(graph, id))
+            .find(|support| *support != Support::Supported)
+            .unwrap_or(Support::Supported)
+    }
+
+    /// Counts of runs.
+    pub fn counts(&self) -> FragmentCounts {
+        FragmentCounts {
+            graphs: self.counters.graphs.load(Ordering::Relaxed),
+            fallbacks: self.counters.fallbacks.load(Ordering::Relaxed),
+            last_fallback: self.counters.last_fallback.lock().clone(),
+        }
+    }
+
+    pub(crate) fn fell_back(&self, error: &DeviceError) {
+        self.counters.fallbacks.fetch_add(1, Ordering::Relaxed);
+        *self.counters.last_fallback.lock() = Some(error.to_string());
+    }
+
+    /// Binds a table's files.
+    pub(crate) async fn open(
+        &self,
+        scan: &FileScan,
+        context: &TaskContext,
+        memory: &Arc<dyn DevicePool>,
+    ) -> Result<Arc<dyn ScanInput>, DeviceError> {
+        let store = context
+            .runtime_env()
+            .object_store(&scan.store)
+            .map_err(|error| DeviceError::Input(error.strip_backtrace()))?;
+        let local = scan.store.as_str().starts_with("file:");
+        let files = scan
+            .files
+            .iter()
+            .map(|file| {
+                let mut table_file = TableFile::new(&file.object_meta);
+                table_file.local = local.then(|| PathBuf::from(format!("/{}", file.object_meta.location)));
+                table_file.partition = file.partition_values.iter().map(value).collect::<Option<_>>()?;
+                Some(table_file)
+            })
+            .collect::<Option<Vec<_>>>()
+            .ok_or_else(|| DeviceError::Unsupported("a partition column's type is not fused".to_owned()))?;
+        let columns = scan
+            .columns
+            .iter()
+            .map(|column| ColumnRequest {
+                source: match column.source {
+                    ColumnSource::File => Source::File(column.name.clone()),
+                    ColumnSource::Partition(index) => Source::Partition(index),
+                },
+                data_type: column.data_type.clone(),
+            })
+            .collect();
+        let table = TableFiles {
+            name: scan.name.clone(),
+            store_url: scan.store.as_str().to_owned(),
+            store,
+            files,
+            columns,
+            workers: self.pool.workers(),
+        };
+        self.columns.open(table, Arc::clone(memory)).await
+    }
+
+    /// Runs all fragments in order; the last one's rows, unless they were emitted. `took` hears of each fragment's time.
+    pub(crate) async fn run_graph(
+        &self,
+        graph: &Arc<Graph>,
+        inputs: &Inputs,
+        took: &mut (dyn FnMut(usize, Duration) + Send),
+    ) -> Result<Option<Arc<Rows>>, DeviceError> {
+        self.counters.graphs.fetch_add(1, Ordering::Relaxed);
+        let last_use = last_uses(graph);
+        let mut outputs: Vec<Option<Output>> = vec![None; graph.fragments.len()];
+        for id in 0..graph.fragments.len() {
+            let began = Instant::now();
+            let kernel = self.variant.prepare(graph, id, inputs, &outputs)?;
+            self.pool.run(Arc::clone(&kernel), &inputs.cancelled).await?;
+            outputs[id] = Some(kernel.finish()?);
+            took(id, began.elapsed());
+            for input in graph.fragments[id].inputs() {
+                if last_use[input] == id {
+                    outputs[input] = None;
+                }
+            }
+        }
+        Ok(match outputs.pop().flatten() {
+            Some(Output::Rows(rows)) => Some(rows),
+            _ => None,
+        })
+    }
+}
+
+/// A partition value, of the types that folders' names have.
+fn value(scalar: &ScalarValue) -> Option<Value> {
+    let int = |value: i128| Some(Value::Int(value));
+    match scalar {
+        scalar if scalar.is_null() => Some(Value::Null),
+        ScalarValue::Boolean(Some(value)) => Some(Value::Boolean(*value)),
+        ScalarValue::Int8(Some(value)) => int((*value).into()),
+        ScalarValue::Int16(Some(value)) => int((*value).into()),
+        ScalarValue::Int32(Some(value)) | ScalarValue::Date32(Some(value)) => int((*value).into()),
+        ScalarValue::Int64(Some(value))
+        | ScalarValue::TimestampSecond(Some(value), _)
+        | ScalarValue::TimestampMillisecond(Some(value), _)
+        | ScalarValue::TimestampMicrosecond(Some(value), _)
+        | ScalarValue::TimestampNanosecond(Some(value), _) => int((*value).into()),
+        ScalarValue::UInt8(Some(value)) => int((*value).into()),
+        ScalarValue::UInt16(Some(value)) => int((*value).into()),
+        ScalarValue::UInt32(Some(value)) => int((*value).into()),
+        ScalarValue::UInt64(Some(value)) => int((*value).into()),
+        ScalarValue::Decimal128(Some(value), ..) => int(*value),
+        ScalarValue::Float32(Some(value)) => Some(Value::Float((*value).into())),
+        ScalarValue::Float64(Some(value)) => Some(Value::Float(*value)),
+        ScalarValue::Utf8(Some(value)) | ScalarValue::LargeUtf8(Some(value)) | ScalarValue::Utf8View(Some(value)) => {
+            Some(Value::Bytes(value.as_bytes().into()))
+        }
+        ScalarValue::Binary(Some(value)) => Some(Value::Bytes(value.as_slice().into())),
+        ScalarValue::Dictionary(_, value) => self::value(value),
+        _ => None,
+    }
+}
+
+/// The last fragment that reads each fragment's output.
+fn last_uses(graph: &Graph) -> Vec<usize> {
+    let mut last = vec![usize::MAX; graph.fragments.len()];
+    for (id, fragment) in graph.fragments.iter().enumerate() {
+        for input in fragment.inputs() {
+            last[input] = id;
+        }
+    }
+    last
+}
+
+/// A query's memory, as devices see it.
+pub(crate) struct Memory {
+    reservation: Mutex<MemoryReservation>,
+}
+
+impl Memory {
+    pub(crate) fn of(pool: &Arc<dyn MemoryPool>) -> Arc<dyn DevicePool> {
+        Arc::new(Self {
+            reservation: Mutex::new(MemoryConsumer::new("fused pipelines").register(pool)),
+        })
+    }
+}
+
+impl DevicePool for Memory {
+    fn reserve(&self, bytes: usize) -> Result<(), DeviceError> {
+        self.reservation
+            .lock()
+            .try_grow(bytes)
+            .map_err(|error| DeviceError::OutOfMemory(error.strip_backtrace()))
+    }
+
+    fn release(&self, bytes: usize) {
+        let reservation = self.reservation.lock();
+        reservation.shrink(bytes.min(reservation.size()));
+    }
+}
+
+/// A device's error as the query's.
+pub(crate) fn query_error(error: &DeviceError) -> DataFusionError {
+    let ours = |class, text: &str| DataFusionError::External(Box::new(QueryError::new(class, text)));
+    match error {
+        DeviceError::Arithmetic(text) if text.starts_with("division by zero") => {
+            DataFusionError::ArrowError(Box::new(ArrowError::DivideByZero), None)
+        }
+        DeviceError::Arithmetic(text) => DataFusionError::Execution(text.clone()),
+        DeviceError::Input(text) => ours(ErrorClass::Corrupt, text),
+        DeviceError::OutOfMemory(text) => DataFusionError::ResourcesExhausted(text.clone()),
+        DeviceError::Cancelled => ours(ErrorClass::Cancelled, "the query was cancelled"),
+        DeviceError::Unsupported(text) => DataFusionError::NotImplemented(text.clone()),
+        other => ours(ErrorClass::Internal, &other.to_string()),
+    }
+}

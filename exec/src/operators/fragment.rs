@@ -1,0 +1,394 @@
+//! The node that runs a graph of fragments in the place of a part of DataFusion's plan.
+//!
+//! It keeps that part as its backup: when no device can run the graph after all (memory, a lost device, input that isn't as
+//! it was described) and no row has been handed out, the backup runs instead, is counted, and is named in EXPLAIN ANALYZE.
+//!
+//! ```text
+//!  FileScans ──ColumnCache──▶ ┐
+//!  children  ──StreamBuffer─▶ ├─ fragment 0 ▶ fragment 1 ▶ … ▶ last ──EmitBuffer──▶ stream
+//!  parameters ───────────────▶┘                                  └─ failed before the first row ──▶ backup's stream
+//! ```
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::datatypes::SchemaRef;
+use datafusion::common::runtime::SpawnedTask;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::{RecordBatchStream, SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
+use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, SchedulingType, reset_plan_states};
+use datafusion::physical_plan::metrics::{Count, ExecutionPlanMetricsSet, MetricBuilder, MetricsSet, Time};
+use datafusion::physical_plan::{
+    ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties,
+    ReplaceChildrenOptions, execute_stream,
+};
+use futures::{FutureExt, Stream, StreamExt};
+use trireme_device_api::{DeviceError, ErrorAction, Graph, Inputs, StreamInput, Value};
+
+use super::FileScan;
+use super::stream::{EmitBuffer, StreamBuffer};
+use crate::fused::{FragmentRuntime, Memory, query_error};
+
+/// What planner decided: the graph and what it runs on.
+#[derive(Debug, Clone)]
+pub struct FragmentPlan {
+    /// The fragments.
+    pub graph: Arc<Graph>,
+    /// Tables, as the graph's scans.
+    pub scans: Vec<FileScan>,
+    /// Values of the graph's parameters.
+    pub parameters: Vec<Value>,
+    /// One line per fragment, for EXPLAIN.
+    pub text: Vec<String>,
+    /// The rows come in the order that the replaced part promised.
+    pub ordered: bool,
+}
+
+/// See the module.
+pub struct FragmentExec {
+    plan: FragmentPlan,
+    streams: Vec<Arc<dyn ExecutionPlan>>,
+    backup: Arc<dyn ExecutionPlan>,
+    runtime: Arc<FragmentRuntime>,
+    /// Under `device_mode = require` a failure fails the query.
+    require: bool,
+    properties: Arc<PlanProperties>,
+    metrics: ExecutionPlanMetricsSet,
+}
+
+impl FragmentExec {
+    /// A node in the place of `backup`, with one output partition. `streams` are the graph's streams.
+    pub fn new(
+        plan: FragmentPlan,
+        streams: Vec<Arc<dyn ExecutionPlan>>,
+        backup: Arc<dyn ExecutionPlan>,
+        runtime: Arc<FragmentRuntime>,
+        require: bool,
+    ) -> Self {
+        let mut equivalences = EquivalenceProperties::new(backup.schema());
+        if let Some(ordering) = backup.properties().output_ordering().filter(|_| plan.ordered) {
+            equivalences.add_ordering(ordering.clone());
+        }
+        let properties = PlanProperties::new(
+            equivalences,
+            Partitioning::UnknownPartitioning(1),
+            EmissionType::Both,
+            Boundedness::Bounded,
+        )
+        .with_scheduling_type(SchedulingType::Cooperative);
+        Self {
+            plan,
+            streams,
+            backup,
+            runtime,
+            require,
+            properties: Arc::new(properties),
+            metrics: ExecutionPlanMetricsSet::new(),
+        }
+    }
+
+    /// What it runs.
+    pub fn plan(&self) -> &FragmentPlan {
+        &self.plan
+    }
+
+    /// What it stands for.
+    pub fn backup(&self) -> &Arc<dyn ExecutionPlan> {
+        &self.backup
+    }
+
+    /// The same with other values of the graph's parameters.
+    #[must_use]
+    pub fn with_parameters(&self, parameters: Vec<Value>, backup: Arc<dyn ExecutionPlan>) -> Self {
+        Self {
+            plan: FragmentPlan {
+                parameters,
+                ..self.plan.clone()
+            },
+            streams: self.streams.clone(),
+            backup,
+            runtime: Arc::clone(&self.runtime),
+            require: self.require,
+            properties: Arc::clone(&self.properties),
+            metrics: ExecutionPlanMetricsSet::new(),
+        }
+    }
+}
+
+impl fmt::Debug for FragmentExec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FragmentExec")
+            .field("plan", &self.plan)
+            .finish_non_exhaustive()
+    }
+}
+
+impl DisplayAs for FragmentExec {
+    fn fmt_as(&self, format: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
+        let count = self.plan.graph.fragments.len();
+        let on = self.runtime.variant_name();
+        match format {
+            DisplayFormatType::TreeRender => {
+                writeln!(f, "on={on}")?;
+                for line in &self.plan.text {
+                    writeln!(f, "{line}")?;
+                }
+                Ok(())
+            }
+            _ => {
+                write!(
+                    f,
+                    "FragmentExec: {on}, fragments={count} [{}]",
+                    self.plan.text.join(" | ")
+                )
+            }
+        }
+    }
+}
+
+impl ExecutionPlan for FragmentExec {
+    fn name(&self) -> &'static str {
+        "FragmentExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        self.streams.iter().collect()
+    }
+
+    fn apply_expressions(
+        &self,
+        _f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn replace_children(
+        self: Arc<Self>,
+        children: Vec<Arc<dyn ExecutionPlan>>,
+        _options: ReplaceChildrenOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(Arc::new(Self::new(
+            self.plan.clone(),
+            children,
+            Arc::clone(&self.backup),
+            Arc::clone(&self.runtime),
+            self.require,
+        )))
+    }
+
+    fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+        self.replace_children(children, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))
+    }
+
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let emit = EmitBuffer::new();
+        let run = Run {
+            plan: self.plan.clone(),
+            streams: self.streams.clone(),
+            runtime: Arc::clone(&self.runtime),
+            context: Arc::clone(&context),
+            emit: Arc::clone(&emit),
+            elapsed: MetricBuilder::new(&self.metrics).elapsed_compute(partition),
+            times: (0..self.plan.graph.fragments.len())
+                .map(|id| MetricBuilder::new(&self.metrics).subset_time(format!("fragment_{id}_time"), partition))
+                .collect(),
+        };
+        let outcome = SpawnedTask::spawn(async move {
+            let emit = Arc::clone(&run.emit);
+            let outcome = run.run().await;
+            emit.end();
+            outcome
+        });
+        Ok(Box::pin(FragmentStream {
+            schema: self.schema(),
+            emit,
+            source: Source::Device(outcome),
+            delivered: false,
+            require: self.require,
+            backup: Arc::clone(&self.backup),
+            context,
+            runtime: Arc::clone(&self.runtime),
+            fallbacks: MetricBuilder::new(&self.metrics).global_counter("fallbacks"),
+            output_rows: MetricBuilder::new(&self.metrics).output_rows(partition),
+        }))
+    }
+
+    fn metrics(&self) -> Option<MetricsSet> {
+        Some(self.metrics.clone_inner())
+    }
+}
+
+/// One run of a graph.
+struct Run {
+    plan: FragmentPlan,
+    streams: Vec<Arc<dyn ExecutionPlan>>,
+    runtime: Arc<FragmentRuntime>,
+    context: Arc<TaskContext>,
+    emit: Arc<EmitBuffer>,
+    elapsed: Time,
+    /// Of each fragment, from its preparation to its output.
+    times: Vec<Time>,
+}
+
+impl Run {
+    async fn run(self) -> Result<(), RunError> {
+        let timer = self.elapsed.timer();
+        let memory = Memory::of(self.context.memory_pool());
+        let mut scans = Vec::with_capacity(self.plan.scans.len());
+        for scan in &self.plan.scans {
+            scans.push(self.runtime.open(scan, &self.context, &memory).await?);
+        }
+        let buffers = self
+            .streams
+            .iter()
+            .map(|plan| StreamBuffer::start(plan, &self.context, self.runtime.pool()))
+            .collect::<Result<Vec<_>>>()
+            .map_err(RunError::Query)?;
+        let inputs = Inputs {
+            scans,
+            streams: buffers
+                .iter()
+                .map(|buffer| Arc::clone(buffer) as Arc<dyn StreamInput>)
+                .collect(),
+            parameters: self.plan.parameters.clone(),
+            workers: self.runtime.pool().workers(),
+            pool: memory,
+            cancelled: Arc::new(AtomicBool::new(false)),
+            batch_rows: self.context.session_config().batch_size(),
+            emit: Some(Arc::clone(&self.emit) as _),
+        };
+        let times = &self.times;
+        let mut took = |id: usize, time: Duration| times[id].add_duration(time);
+        let last = self.runtime.run_graph(&self.plan.graph, &inputs, &mut took).await;
+        let last = match last {
+            // An operator below failed: its own error says more than the device's.
+            Err(DeviceError::Input(text)) => {
+                let own = buffers.iter().find_map(|buffer| buffer.take_error());
+                return Err(own.map_or(RunError::Device(DeviceError::Input(text)), RunError::Query));
+            }
+            other => other?,
+        };
+        if let Some(rows) = last {
+            for batch in rows.to_batches(&self.plan.graph.output, inputs.batch_rows) {
+                let batch = batch?;
+                trireme_device_api::Emit::push(self.emit.as_ref(), batch);
+            }
+        }
+        timer.done();
+        Ok(())
+    }
+}
+
+/// Why a run failed.
+enum RunError {
+    Device(DeviceError),
+    Query(DataFusionError),
+}
+
+impl From<DeviceError> for RunError {
+    fn from(error: DeviceError) -> Self {
+        RunError::Device(error)
+    }
+}
+
+enum Source {
+    Device(SpawnedTask<Result<(), RunError>>),
+    Backup(SendableRecordBatchStream),
+    Ended,
+}
+
+struct FragmentStream {
+    schema: SchemaRef,
+    emit: Arc<EmitBuffer>,
+    source: Source,
+    delivered: bool,
+    require: bool,
+    backup: Arc<dyn ExecutionPlan>,
+    context: Arc<TaskContext>,
+    runtime: Arc<FragmentRuntime>,
+    fallbacks: Count,
+    output_rows: Count,
+}
+
+impl FragmentStream {
+    /// What follows the device's last batch: the end, an error, or the backup's rows.
+    fn after(&mut self, outcome: Result<(), RunError>) -> Option<Result<()>> {
+        let error = match outcome {
+            Ok(()) => {
+                self.source = Source::Ended;
+                return None;
+            }
+            Err(RunError::Query(error)) => return Some(Err(error)),
+            Err(RunError::Device(error)) => error,
+        };
+        if error.action() == ErrorAction::Fail || self.delivered || self.require {
+            return Some(Err(query_error(&error)));
+        }
+        self.fallbacks.add(1);
+        self.runtime.fell_back(&error);
+        // Streams of the graph may be nodes of the backup that have begun already.
+        let backup = reset_plan_states(Arc::clone(&self.backup));
+        match backup.and_then(|backup| execute_stream(backup, Arc::clone(&self.context))) {
+            Ok(stream) => {
+                self.source = Source::Backup(stream);
+                Some(Ok(()))
+            }
+            Err(error) => Some(Err(error)),
+        }
+    }
+}
+
+impl Stream for FragmentStream {
+    type Item = Result<RecordBatch>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            match &mut self.source {
+                Source::Ended => return Poll::Ready(None),
+                Source::Backup(stream) => return stream.poll_next_unpin(context),
+                Source::Device(_) => {}
+            }
+            if let Some((batch, room)) = ready!(self.emit.poll_next(context)) {
+                if room {
+                    self.runtime.pool().wake();
+                }
+                self.delivered = true;
+                self.output_rows.add(batch.num_rows());
+                return Poll::Ready(Some(as_promised(&batch, &self.schema)));
+            }
+            let Source::Device(task) = &mut self.source else {
+                continue;
+            };
+            let outcome = ready!(task.poll_unpin(context))
+                .unwrap_or_else(|error| Err(RunError::Query(DataFusionError::ExecutionJoin(Box::new(error)))));
+            if let Some(Err(error)) = self.after(outcome) {
+                self.source = Source::Ended;
+                return Poll::Ready(Some(Err(error)));
+            }
+        }
+    }
+}
+
+/// The batch under the schema of the part that the node stands for, which names columns and says which may be NULL.
+fn as_promised(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    let columns = batch.columns().to_vec();
+    RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options).map_err(DataFusionError::from)
+}
+
+impl RecordBatchStream for FragmentStream {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+}

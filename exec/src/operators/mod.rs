@@ -1,0 +1,8 @@
+//! Nodes of ours in DataFusion's plans.
+
+mod fragment;
+mod scan;
+mod stream;
+
+pub use fragment::{FragmentExec, FragmentPlan};
+pub use scan::{ColumnSource, FileColumn, FileScan};

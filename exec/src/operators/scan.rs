@@ -1,0 +1,41 @@
+//! What a scan of a graph is bound to: planner says which files and columns, the column cache brings them.
+
+use arrow::datatypes::SchemaRef;
+use datafusion::datasource::listing::PartitionedFile;
+use datafusion::execution::object_store::ObjectStoreUrl;
+use trireme_device_api::Type;
+
+/// Files of one table, and the columns that a graph reads of them.
+#[derive(Debug, Clone)]
+pub struct FileScan {
+    /// Where the files are.
+    pub store: ObjectStoreUrl,
+    /// Name, for people.
+    pub name: String,
+    /// Each whole file once, in any order.
+    pub files: Vec<PartitionedFile>,
+    /// Columns, in the order of the graph's scan.
+    pub columns: Vec<FileColumn>,
+    /// The table's schema, without partition columns.
+    pub file_schema: SchemaRef,
+}
+
+/// One column of a scan.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FileColumn {
+    /// Name in the files.
+    pub name: String,
+    /// Type that the plan expects.
+    pub data_type: Type,
+    /// Where its values are.
+    pub source: ColumnSource,
+}
+
+/// Where a column's values are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ColumnSource {
+    /// In the files, by name.
+    File,
+    /// In the file's partition values, by position.
+    Partition(usize),
+}

@@ -1,0 +1,185 @@
+//! The two ends of a graph that speak DataFusion's streams: batches that operators below make, and batches for those above.
+//!
+//! ```text
+//!  operator ──task──▶ [ StreamBuffer ≤ 8 ] ──poll──▶ kernels ──push──▶ [ EmitBuffer ] ──▶ FragmentExec's stream
+//! ```
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use arrow::array::RecordBatch;
+use datafusion::common::runtime::JoinSet;
+use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::TaskContext;
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
+use futures::StreamExt;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use trireme_device_api::{DeviceError, Emit, StreamInput, StreamPoll};
+
+use crate::pool::WorkerPool;
+
+/// Batches of one stream that may wait for kernels.
+const STREAM_BATCHES: usize = 8;
+/// Batches of a result that may wait for the client before kernels pause.
+const EMIT_BATCHES: usize = 16;
+
+/// Batches of an operator, read ahead by tasks that end with the buffer.
+pub(super) struct StreamBuffer {
+    state: Arc<StreamState>,
+    _tasks: JoinSet<()>,
+}
+
+struct StreamState {
+    inner: Mutex<StreamInner>,
+    room: Notify,
+}
+
+struct StreamInner {
+    batches: VecDeque<RecordBatch>,
+    open: usize,
+    failed: Option<DataFusionError>,
+}
+
+impl StreamBuffer {
+    /// Starts all partitions of `plan`.
+    pub(super) fn start(
+        plan: &Arc<dyn ExecutionPlan>,
+        context: &Arc<TaskContext>,
+        pool: &Arc<WorkerPool>,
+    ) -> Result<Arc<Self>> {
+        let partitions = plan.output_partitioning().partition_count();
+        let state = Arc::new(StreamState {
+            inner: Mutex::new(StreamInner {
+                batches: VecDeque::new(),
+                open: partitions,
+                failed: None,
+            }),
+            room: Notify::new(),
+        });
+        let mut tasks = JoinSet::new();
+        for partition in 0..partitions {
+            let mut stream = plan.execute(partition, Arc::clone(context))?;
+            let state = Arc::clone(&state);
+            let pool = Arc::clone(pool);
+            tasks.spawn(async move {
+                while let Some(batch) = stream.next().await {
+                    let failed = batch.is_err();
+                    state.put(batch).await;
+                    pool.wake();
+                    if failed {
+                        break;
+                    }
+                }
+                state.inner.lock().open -= 1;
+                pool.wake();
+            });
+        }
+        Ok(Arc::new(Self { state, _tasks: tasks }))
+    }
+
+    /// The operator's own error, which says more than the device's.
+    pub(super) fn take_error(&self) -> Option<DataFusionError> {
+        self.state.inner.lock().failed.take()
+    }
+}
+
+impl StreamState {
+    async fn put(&self, batch: Result<RecordBatch>) {
+        loop {
+            let room = self.room.notified();
+            {
+                let mut inner = self.inner.lock();
+                match &batch {
+                    Err(_) => {
+                        inner.failed = batch.err();
+                        return;
+                    }
+                    Ok(batch) if inner.batches.len() < STREAM_BATCHES => {
+                        inner.batches.push_back(batch.clone());
+                        return;
+                    }
+                    Ok(_) => {}
+                }
+            }
+            room.await;
+        }
+    }
+}
+
+impl StreamInput for StreamBuffer {
+    fn poll(&self) -> Result<StreamPoll, DeviceError> {
+        let mut inner = self.state.inner.lock();
+        if let Some(error) = &inner.failed {
+            return Err(DeviceError::Input(error.strip_backtrace()));
+        }
+        match inner.batches.pop_front() {
+            Some(batch) => {
+                self.state.room.notify_one();
+                Ok(StreamPoll::Batch(batch))
+            }
+            None if inner.open == 0 => Ok(StreamPoll::End),
+            None => Ok(StreamPoll::Waiting),
+        }
+    }
+}
+
+/// Result batches on their way to the stream.
+pub(super) struct EmitBuffer {
+    inner: Mutex<EmitInner>,
+}
+
+struct EmitInner {
+    batches: VecDeque<RecordBatch>,
+    ended: bool,
+    waker: Option<Waker>,
+}
+
+impl EmitBuffer {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            inner: Mutex::new(EmitInner {
+                batches: VecDeque::new(),
+                ended: false,
+                waker: None,
+            }),
+        })
+    }
+
+    /// No batch follows.
+    pub(super) fn end(&self) {
+        let mut inner = self.inner.lock();
+        inner.ended = true;
+        if let Some(waker) = inner.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// The next batch; none at the end. The flag says that kernels may go on.
+    pub(super) fn poll_next(&self, context: &mut Context<'_>) -> Poll<Option<(RecordBatch, bool)>> {
+        let mut inner = self.inner.lock();
+        match inner.batches.pop_front() {
+            Some(batch) => Poll::Ready(Some((batch, inner.batches.len() + 1 == EMIT_BATCHES))),
+            None if inner.ended => Poll::Ready(None),
+            None => {
+                inner.waker = Some(context.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl Emit for EmitBuffer {
+    fn ready(&self) -> bool {
+        self.inner.lock().batches.len() < EMIT_BATCHES
+    }
+
+    fn push(&self, batch: RecordBatch) {
+        let mut inner = self.inner.lock();
+        inner.batches.push_back(batch);
+        if let Some(waker) = inner.waker.take() {
+            waker.wake();
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! The rule that puts fragments into DataFusion's plan, last of all rules.
+//!
+//! Until costs decide, a plain rule does: under `trireme.cpu_variant = auto` a part of the plan is fused when it scans a
+//! table's files; under `fused` wherever it can be. What stays DataFusion's is listed with its reason at the plan's root.
+
+use std::fmt;
+use std::sync::Arc;
+
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::error::Result;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_plan::{
+    ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, ReplaceChildrenOptions,
+};
+use trireme_device_api::Support;
+use trireme_exec::fused::FragmentRuntime;
+use trireme_exec::operators::{FragmentExec, FragmentPlan};
+
+use crate::fragments::{self, Lowered, Reason};
+use crate::options::TriremeOptions;
+
+/// Why `auto` leaves a part alone.
+const NO_FILES: &str = "it scans no table's files";
+
+/// Replaces what can be fused.
+#[derive(Clone)]
+pub struct FuseFragments {
+    runtime: Arc<FragmentRuntime>,
+}
+
+impl FuseFragments {
+    /// A rule whose fragments run on `runtime`.
+    pub fn new(runtime: Arc<FragmentRuntime>) -> Self {
+        Self { runtime }
+    }
+
+    fn node(&self, lowered: Lowered, backup: Arc<dyn ExecutionPlan>, require: bool) -> Arc<dyn ExecutionPlan> {
+        let text = fragments::explain::lines(&lowered.graph);
+        let plan = FragmentPlan {
+            graph: Arc::new(lowered.graph),
+            scans: lowered.scans,
+            parameters: Vec::new(),
+            text,
+            ordered: lowered.ordered,
+        };
+        Arc::new(FragmentExec::new(
+            plan,
+            lowered.streams,
+            backup,
+            Arc::clone(&self.runtime),
+            require,
+        ))
+    }
+}
+
+impl fmt::Debug for FuseFragments {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FuseFragments")
+    }
+}
+
+impl PhysicalOptimizerRule for FuseFragments {
+    fn optimize(&self, plan: Arc<dyn ExecutionPlan>, config: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
+        let defaults = TriremeOptions::default();
+        let options = config.extensions.get::<TriremeOptions>().unwrap_or(&defaults);
+        if options.device_mode == "off" || options.cpu_variant == "datafusion" {
+            return Ok(plan);
+        }
+        let everything = options.cpu_variant == "fused";
+        let require = options.device_mode == "require";
+        let accept = |lowered: &Lowered| -> Result<(), String> {
+            if !everything && lowered.scans.is_empty() {
+                return Err(NO_FILES.to_owned());
+            }
+            match self.runtime.support(&lowered.graph) {
+                Support::Supported => Ok(()),
+                Support::Unsupported { reason } => Err(reason),
+            }
+        };
+        let make = |lowered: Lowered, backup: Arc<dyn ExecutionPlan>| Ok(self.node(lowered, backup, require));
+        let (plan, mut reasons) = fragments::rewrite(plan, &accept, &make)?;
+        // A plan over no files is no news.
+        reasons.retain(|reason| reason.reason != NO_FILES);
+        if reasons.is_empty() {
+            return Ok(plan);
+        }
+        Ok(Arc::new(UnfusedExec::new(plan, reasons)))
+    }
+
+    fn name(&self) -> &str {
+        "fuse_fragments"
+    }
+
+    fn schema_check(&self) -> bool {
+        true
+    }
+}
+
+/// Says in EXPLAIN what was not fused and why; costs nothing.
+#[derive(Debug)]
+pub struct UnfusedExec {
+    input: Arc<dyn ExecutionPlan>,
+    reasons: Vec<Reason>,
+}
+
+impl UnfusedExec {
+    fn new(input: Arc<dyn ExecutionPlan>, reasons: Vec<Reason>) -> Self {
+        Self { input, reasons }
+    }
+
+    /// What was not fused, and why.
+    pub fn reasons(&self) -> &[Reason] {
+        &self.reasons
+    }
+}
+
+impl DisplayAs for UnfusedExec {
+    fn fmt_as(&self, format: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
+        let mut reasons: Vec<_> = self.reasons.iter().map(ToString::to_string).collect();
+        reasons.dedup();
+        match format {
+            DisplayFormatType::TreeRender => writeln!(f, "{}", reasons.join("\n")),
+            _ => write!(f, "UnfusedExec: {}", reasons.join("; ")),
+        }
+    }
+}
+
+impl ExecutionPlan for UnfusedExec {
+    fn name(&self) -> &'static str {
+        "UnfusedExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        self.input.properties()
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![&self.input]
+    }
+
+    fn maintains_input_order(&self) -> Vec<bool> {
+        vec![true]
+    }
+
+    fn apply_expressions(
+        &self,
+        _f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn replace_children(
+        self: Arc<Self>,
+        mut children: Vec<Arc<dyn ExecutionPlan>>,
+        _options: ReplaceChildrenOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(match children.pop() {
+            Some(input) => Arc::new(Self::new(input, self.reasons.clone())),
+            None => self,
+        })
+    }
+
+    fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+        self.replace_children(children, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))
+    }
+
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        self.input.execute(partition, context)
+    }
+}

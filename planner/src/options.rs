@@ -1,0 +1,18 @@
+//! Our own settings among DataFusion's options, where planner's rules read them.
+
+use datafusion::common::config::ConfigExtension;
+use datafusion::common::extensions_options;
+
+extensions_options! {
+    /// Settings `trireme.…` of a session that planning depends on; names and values were checked when they were SET.
+    pub struct TriremeOptions {
+        /// `auto`, `datafusion` or `fused`.
+        pub cpu_variant: String, default = "auto".to_owned()
+        /// `auto`, `off` or `require`.
+        pub device_mode: String, default = "auto".to_owned()
+    }
+}
+
+impl ConfigExtension for TriremeOptions {
+    const PREFIX: &'static str = "trireme";
+}

@@ -1,0 +1,34 @@
+//! Brings DataFusion's own operators to Trireme's semantics, which `SEMANTICS.md` states.
+//!
+//! DataFusion's integer arithmetic and sums wrap, and its decimals may leave their precision. [`analyzer`] replaces such
+//! operations in the logical plan, before constants are folded, by [`arithmetic`]'s checked functions and by [`sum`]'s exact
+//! sum; operations whose operand types prove that nothing can go wrong stay DataFusion's. The functions' names, types and
+//! nullability are those of the operators they stand for, so schemas don't change.
+
+mod analyzer;
+mod arithmetic;
+mod extremes;
+mod fallible;
+mod floats;
+mod kernels;
+mod keys;
+mod plain;
+mod ranges;
+mod reach;
+mod sum;
+#[cfg(test)]
+mod tests;
+
+pub use arithmetic::{CheckedOperator, checked_operator};
+pub use plain::{plain, plain_aggregate};
+
+use std::sync::Arc;
+
+use datafusion::execution::session_state::SessionStateBuilder;
+
+/// Adds the rules to a state that has DataFusion's defaults.
+pub fn install(builder: SessionStateBuilder) -> SessionStateBuilder {
+    builder
+        .with_analyzer_rule(Arc::new(analyzer::Semantics))
+        .with_physical_optimizer_rule(Arc::new(reach::Reach))
+}

@@ -1,0 +1,182 @@
+//! The plan cache: one plan for queries that differ only in constants, as long as their files stay; and its switches.
+
+use std::time::{Duration, Instant};
+
+use super::{PATIENCE, fixture, metric, replace, rows, run, wait_for_metric};
+use crate::client::Client;
+use crate::server::Server;
+
+/// State and hits of the shapes that contain `text`, themselves left out.
+async fn plans(client: &mut Client, text: &str) -> Vec<(String, i64)> {
+    let sql = format!(
+        "SELECT state, hits FROM system.plans WHERE strpos(shape, '{text}') > 0 AND strpos(shape, 'system.') = 0"
+    );
+    let found = rows(client, &sql).await;
+    found
+        .into_iter()
+        .map(|row| (row[0].clone(), row[1].parse().unwrap()))
+        .collect()
+}
+
+/// Runs `sql` until its plan is kept: the first run notes the shape, the second has it learnt beside it.
+async fn learn(client: &mut Client, sql: &str, text: &str) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        run(client, &[sql]).await;
+        let found = plans(client, text).await;
+        if found.iter().any(|(state, _)| state == "kept") {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{sql}: {found:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Statements that were given a kept plan so far, once the metric has caught up.
+async fn hits(server: &Server) -> f64 {
+    tokio::time::sleep(Duration::from_millis(1300)).await;
+    metric(server, "trireme_plan_cache_hits_total")
+}
+
+#[tokio::test]
+async fn queries_that_differ_in_constants_share_a_plan() {
+    let (_data, server, mut client) = fixture(&[]).await;
+    let mut plain = server.client().await;
+    run(
+        &mut plain,
+        &[
+            "SET trireme.cpu_variant = 'datafusion'",
+            "SET trireme.plan_cache = false",
+        ],
+    )
+    .await;
+    let shape = |least: &str, name: &str, day: &str| {
+        format!(
+            "SELECT k, count(*) AS n, sum(v) AS s FROM facts WHERE v > {least} AND name <> '{name}' AND day < DATE '{day}' GROUP BY k ORDER BY k"
+        )
+    };
+    let text = "GROUP BY k ORDER BY k";
+    learn(&mut client, &shape("10", "name1", "2024-03-01"), text).await;
+    let before = hits(&server).await;
+    let constants = [
+        ("0", "name2", "2024-12-31"),
+        ("-499", "", "2025-02-03"),
+        ("499", "no such name", "2024-01-01"),
+        ("127", "name12", "2024-02-29"),
+        ("128", "na''me", "1970-01-01"),
+        ("40000", "名", "9999-12-31"),
+    ];
+    for (least, name, day) in constants {
+        let sql = shape(least, name, day);
+        assert_eq!(rows(&mut client, &sql).await, rows(&mut plain, &sql).await, "{sql}");
+    }
+    let new = hits(&server).await - before;
+    assert!(
+        (new - constants.len() as f64).abs() < 0.5,
+        "{new} of {} hit",
+        constants.len()
+    );
+    // Constants of another type are another shape, and right.
+    for least in [
+        "10.5",
+        "1e2",
+        "CAST(7 AS SMALLINT)",
+        "9223372036854775807",
+        "-9223372036854775808",
+        "NULL",
+    ] {
+        let sql = shape(least, "name1", "2024-03-01");
+        for turn in 0..4 {
+            assert_eq!(
+                rows(&mut client, &sql).await,
+                rows(&mut plain, &sql).await,
+                "{sql} (run {turn})"
+            );
+        }
+    }
+    // Another session's settings are another entry: it is not given a fused plan.
+    let mut other = server.client().await;
+    run(&mut other, &["SET trireme.cpu_variant = 'datafusion'"]).await;
+    let before = hits(&server).await;
+    for _ in 0..4 {
+        run(&mut other, &[&shape("10", "name1", "2024-03-01")]).await;
+    }
+    assert!((hits(&server).await - before).abs() < 0.5);
+}
+
+#[tokio::test]
+async fn a_kept_plan_ends_with_its_files() {
+    let (data, server, mut client) = fixture(&[]).await;
+    let shape = |most: i64| format!("SELECT count(*) AS n, sum(k) AS s FROM dims WHERE k < {most}");
+    let text = "FROM dims WHERE";
+    learn(&mut client, &shape(10), text).await;
+    assert_eq!(rows(&mut client, &shape(20)).await, [["20", "190"]]);
+    let before = hits(&server).await;
+    assert!(before >= 1.0);
+    replace(
+        &mut client,
+        data.path(),
+        "dims.parquet",
+        "SELECT value * 2 AS k, 'l' AS label, 0 AS region FROM range(90)",
+    )
+    .await;
+    assert_eq!(rows(&mut client, &shape(20)).await, [["10", "90"]]);
+    assert!((hits(&server).await - before).abs() < 0.5, "a plan outlived its files");
+    // Then it is planned anew and used again.
+    learn(&mut client, &shape(30), text).await;
+    assert_eq!(rows(&mut client, &shape(40)).await, [["20", "380"]]);
+    assert!(hits(&server).await > before + 0.5);
+    // A column that became another type is another plan.
+    replace(
+        &mut client,
+        data.path(),
+        "dims.parquet",
+        "SELECT value + 0.5 AS k, 'l' AS label, 0 AS region FROM range(90)",
+    )
+    .await;
+    assert_eq!(rows(&mut client, &shape(2)).await, [["2", "2.0"]]);
+}
+
+#[tokio::test]
+async fn the_plan_cache_can_be_off() {
+    let (_data, server, mut client) = fixture(&[]).await;
+    run(&mut client, &["SET trireme.plan_cache = false"]).await;
+    for most in 0..5 {
+        assert_eq!(
+            client
+                .number(&format!("SELECT count(*) FROM facts WHERE id < {most}"))
+                .await,
+            most
+        );
+    }
+    assert!(plans(&mut client, "facts").await.is_empty());
+    drop(server);
+    let (_data, server, mut client) = fixture(&["exec.plan_cache_shapes=0"]).await;
+    for most in 0..5 {
+        assert_eq!(
+            client
+                .number(&format!("SELECT count(*) FROM facts WHERE id < {most}"))
+                .await,
+            most
+        );
+    }
+    assert!(plans(&mut client, "facts").await.is_empty());
+    wait_for_metric(&server, "trireme_fragment_graphs_total", |count| count >= 5.0).await;
+    assert!(metric(&server, "trireme_plan_cache_hits_total") < 0.5);
+}
+
+#[tokio::test]
+async fn system_plans_says_why_a_plan_is_not_kept() {
+    let (_data, _server, mut client) = fixture(&[]).await;
+    let window = "SELECT id, row_number() OVER (ORDER BY v, id) AS n FROM facts WHERE id < 9";
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        assert_eq!(rows(&mut client, window).await.len(), 9);
+        let found = plans(&mut client, "row_number").await;
+        if found == [("it is not fused as a whole".to_owned(), 0)] {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{found:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
