@@ -9,7 +9,11 @@ CARGO_TARGET_DIR ?= $(HOME)/.cache/trireme/target
 TRIREME_TOOLS ?= $(HOME)/.cache/trireme/tools
 export CARGO_TARGET_DIR TRIREME_TOOLS
 
-.PHONY: help build demo clean-demo test lint bench-service
+SF ?= 1
+SECONDS ?= 60
+RELEASE = scripts/setup.sh build && scripts/build.sh release && TRIREME_BIN=$(CARGO_TARGET_DIR)/release/trireme
+
+.PHONY: help build demo clean-demo test lint bench-service bench-tpch bench-sweeps coverage fuzz-sql
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +38,16 @@ lint: ## Formatting, clippy, licences and sources of dependencies, Python, shell
 	@scripts/lint.sh
 
 bench-service: ## Measure the service against a bare Flight server; ARGS=… are its own
-	@scripts/setup.sh build
-	@scripts/build.sh release
-	@TRIREME_BIN=$(CARGO_TARGET_DIR)/release/trireme benchmarks/bench-service.sh $(ARGS)
+	@$(RELEASE) benchmarks/bench.sh bench_service $(ARGS)
+
+bench-tpch: ## TPC-H: fused pipelines, DataFusion's operators, DuckDB (SF=1; ARGS=…)
+	@$(RELEASE) benchmarks/bench.sh bench_tpch --scale $(SF) $(ARGS)
+
+bench-sweeps: ## Group-by cardinalities and join build sizes, with a plot; ARGS=…
+	@$(RELEASE) benchmarks/bench.sh bench_sweeps $(ARGS)
+
+coverage: ## What of TPC-H, SSB and ClickBench is fused, and whether results are DuckDB's
+	@$(RELEASE) benchmarks/bench.sh coverage --write $(ARGS)
+
+fuzz-sql: ## Generated tables and queries: fused, DataFusion's operators, DuckDB (SECONDS=60 SEED=…)
+	@$(RELEASE) benchmarks/bench.sh ../tests/fuzz/fuzz_sql --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(ARGS)

@@ -1,11 +1,16 @@
 #!/usr/bin/env bash
-# Called by `make bench-service`: the tools it needs, a release build unless TRIREME_BIN names one, then the figures.
+# Called by the bench targets of make: the tools a benchmark needs, a release build unless TRIREME_BIN names one, then the
+# figures.
+#
+#   benchmarks/bench.sh SCRIPT [its arguments]      SCRIPT is a file here, without .py
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 tools=${TRIREME_TOOLS:-$root/.tools}
+script=$1
+shift
 "$root/tests/e2e/setup.sh" python
 if [ -z "${TRIREME_BIN:-}" ]; then
   "$root/scripts/build.sh" release
   export TRIREME_BIN=${CARGO_TARGET_DIR:-$root/target}/release/trireme
 fi
-exec "$tools/python/bin/python" "$root/benchmarks/bench_service.py" "$@"
+exec "$tools/python/bin/python" "$root/benchmarks/$script.py" "$@"

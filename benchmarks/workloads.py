@@ -1,0 +1,77 @@
+"""The workloads that fused pipelines are judged by: their data, made once per folder, and their queries.
+
+TPC-H comes from `trireme generate tpch`; SSB's star schema from TPC-H's tables by SQL; ClickBench's `hits` from a seeded
+generator in SQL. Both run in DuckDB, which writes Parquet.
+"""
+
+import os
+import pathlib
+import re
+import sys
+
+import duckdb
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "tests" / "e2e"))
+
+from trireme import generate_tpch  # noqa: E402
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+TESTS = ROOT / "tests"
+# Where data is kept between runs.
+DATA = pathlib.Path(os.environ.get("TRIREME_BENCH_DATA", pathlib.Path.home() / ".cache" / "trireme" / "bench"))
+TPCH_TABLES = ["customer", "lineitem", "nation", "orders", "part", "partsupp", "region", "supplier"]
+
+
+def statements(path):
+    """The statements of a file, without comments, one per semicolon at a line's end."""
+    text = re.sub(r"^--.*\n", "", path.read_text(), flags=re.M)
+    return [part.strip() for part in re.split(r";\s*\n", text + "\n") if part.strip()]
+
+
+def queries(name):
+    """(label, SQL) of a workload."""
+    if name == "clickbench":
+        found = statements(TESTS / "clickbench" / "queries.sql")
+        return [(f"c{number:02}", sql) for number, sql in enumerate(found)]
+    return [(path.stem, statements(path)[0]) for path in sorted((TESTS / name).glob("q*.sql"))]
+
+
+def make_ssb(tpch, out):
+    out.mkdir(parents=True, exist_ok=True)
+    connection = duckdb.connect()
+    for table in TPCH_TABLES:
+        connection.execute(f"CREATE VIEW {table} AS SELECT * FROM read_parquet('{tpch / table}.parquet')")
+    for statement in statements(TESTS / "ssb" / "schema.sql"):
+        connection.execute(statement.replace("{out}", str(out)))
+
+
+def make_clickbench(out, rows, seed=42):
+    out.mkdir(parents=True, exist_ok=True)
+    for statement in statements(TESTS / "clickbench" / "schema.sql"):
+        duckdb.connect().execute(statement.format(out=out, rows=rows, seed=seed))
+
+
+def duckdb_over(data):
+    """DuckDB with a view per Parquet file of a folder."""
+    connection = duckdb.connect()
+    for file in sorted(data.glob("*.parquet")):
+        connection.execute(f"CREATE VIEW {file.stem} AS SELECT * FROM read_parquet('{file}')")
+    return connection
+
+
+def data(name, folder, scale, rows):
+    """The folder of a workload's tables, made if it isn't there."""
+    out = folder / (f"clickbench-{rows}" if name == "clickbench" else f"{name}-sf{scale:g}")
+    whole = out / ".whole"
+    if not whole.exists():
+        if name == "tpch":
+            out.mkdir(parents=True, exist_ok=True)
+            generate_tpch(scale, out)
+        elif name == "ssb":
+            make_ssb(data("tpch", folder, scale, rows), out)
+        elif name == "clickbench":
+            make_clickbench(out, rows)
+        else:
+            raise ValueError(f"no workload {name}")
+        whole.touch()
+    return out

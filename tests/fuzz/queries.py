@@ -1,0 +1,355 @@
+"""Random queries: SELECTs as trees, so that a failing one can be made smaller part by part."""
+
+import copy
+import dataclasses
+import random
+
+from expressions import E, Expressions, cast, is_decimal, is_float, is_integer
+
+
+@dataclasses.dataclass
+class Source:
+    """A table, a CTE, or a subquery, under an alias. `columns` are (name, kind, tame, exact)."""
+
+    alias: str
+    columns: list
+    table: str | None = None
+    query: object = None
+
+    def sql(self, duck=False):
+        inner = self.table if self.query is None else f"({self.query.sql(duck)})"
+        return f"{inner} AS {self.alias}"
+
+    def nodes(self):
+        return [E(kind, f"{self.alias}.{name}", tame=tame, exact=exact) for name, kind, tame, exact in self.columns]
+
+
+@dataclasses.dataclass
+class Join:
+    word: str  # JOIN, LEFT JOIN, …
+    source: Source
+    on: list
+
+
+@dataclasses.dataclass
+class Subquery:
+    """A predicate or value over another query; `text` has one `{}` for it, then those of `args`."""
+
+    kind: str
+    text: str
+    query: object
+    args: list = dataclasses.field(default_factory=list)
+    tame: bool = True
+    exact: bool = True
+    duck: bool = True
+
+    def sql(self, duck=False):
+        return self.text.format(self.query.sql(duck), *(arg.sql(duck) for arg in self.args))
+
+    def same_in_duck(self):
+        return self.duck and self.query.same_in_duck() and all(arg.same_in_duck() for arg in self.args)
+
+
+@dataclasses.dataclass
+class Select:
+    items: list
+    source: Source | None
+    joins: list = dataclasses.field(default_factory=list)
+    where: list = dataclasses.field(default_factory=list)
+    group: list = dataclasses.field(default_factory=list)
+    having: list = dataclasses.field(default_factory=list)
+    distinct: bool = False
+    unions: list = dataclasses.field(default_factory=list)
+    union_word: str = "UNION ALL"
+    order: list = dataclasses.field(default_factory=list)  # (position from 1, " DESC NULLS LAST" …)
+    limit: int | None = None
+    offset: int | None = None
+    ctes: list = dataclasses.field(default_factory=list)  # Source
+
+    def sql(self, duck=False):
+        text = ""
+        if self.ctes:
+            text = "WITH " + ", ".join(f"{cte.table} AS ({cte.query.sql(duck)})" for cte in self.ctes) + " "
+        text += self._body(duck)
+        for other in self.unions:
+            text += f" {self.union_word} {other._body(duck)}"
+        if self.order:
+            text += " ORDER BY " + ", ".join(f"{position}{words}" for position, words in self.order)
+        if self.limit is not None:
+            text += f" LIMIT {self.limit}"
+        if self.offset is not None:
+            text += f" OFFSET {self.offset}"
+        return text
+
+    def _body(self, duck):
+        words = "SELECT DISTINCT " if self.distinct else "SELECT "
+        text = words + ", ".join(f"{item.sql(duck)} AS o{number}" for number, item in enumerate(self.items, 1))
+        if self.source is not None:
+            text += f" FROM {self.source.sql(duck)}"
+        for join in self.joins:
+            on = " AND ".join(condition.sql(duck) for condition in join.on)
+            text += f" {join.word} {join.source.sql(duck)}"
+            if join.word != "CROSS JOIN":
+                text += f" ON {on or 'true'}"
+        for word, parts, glue in (("WHERE", self.where, " AND "), ("GROUP BY", self.group, ", "), ("HAVING", self.having, " AND ")):
+            if parts:
+                text += f" {word} " + glue.join(part.sql(duck) for part in parts)
+        return text
+
+    def parts(self):
+        parts = [*self.items, *self.where, *self.group, *self.having]
+        return parts + [condition for join in self.joins for condition in join.on]
+
+    def inner_queries(self):
+        sources = ([self.source] if self.source else []) + [join.source for join in self.joins] + self.ctes
+        return [source.query for source in sources if source.query is not None] + self.unions
+
+    def same_in_duck(self):
+        return all(part.same_in_duck() for part in self.parts()) and all(q.same_in_duck() for q in self.inner_queries())
+
+    def columns(self):
+        return [(f"o{number}", item.kind, item.tame, item.exact) for number, item in enumerate(self.items, 1)]
+
+
+class Queries:
+    """One query, over `tables`, from `rng`."""
+
+    def __init__(self, rng: random.Random, tables: list):
+        self.rng = rng
+        self.tables = tables
+        self.aliases = 0
+        self.ctes = []
+        # Joins of a large table have a key, and are few: results stay small.
+        self.large = any(table.data.num_rows > 1000 for table in tables)
+
+    def make(self) -> Select:
+        rng = self.rng
+        if rng.random() < 0.12:
+            name = "w1"
+            inner = self.select(1)
+            self.ctes.append(Source("", inner.columns(), table=name, query=inner))
+        query = self.select(2, top=True)
+        query.ctes = self.ctes
+        return query
+
+    def alias(self):
+        self.aliases += 1
+        return f"a{self.aliases}"
+
+    def source(self, depth, small=False) -> Source:
+        rng = self.rng
+        if self.ctes and rng.random() < 0.6:
+            cte = self.ctes[0]
+            return Source(self.alias(), cte.columns, table=cte.table)
+        if depth > 0 and rng.random() < 0.15:
+            inner = self.select(depth - 1)
+            return Source(self.alias(), inner.columns(), query=inner)
+        tables = [table for table in self.tables if table.data.num_rows <= 33] if small else self.tables
+        table = rng.choice(tables or self.tables)
+        columns = [(column.name, column.kind, column.tame, True) for column in table.columns]
+        return Source(self.alias(), columns, table=table.name)
+
+    def select(self, depth, top=False) -> Select:
+        rng = self.rng
+        if top and rng.random() < 0.02:
+            empty = Expressions(rng, [])
+            return Select([empty.any() for _ in range(rng.randint(1, 3))], None)
+        source = self.source(depth)
+        query = Select([], source)
+        visible = source.nodes()
+        joins = [0, 0, 0, 1, 1, 2] if top and not self.large else [0, 0, 0, 1]
+        for _ in range(rng.choice(joins) if depth > 0 or not self.large else 0):
+            join = self.join(visible, depth)
+            query.joins.append(join)
+            visible = visible + join.source.nodes()
+        make = Expressions(rng, visible)
+        while rng.random() < 0.5 and len(query.where) < 3:
+            query.where.append(self.predicate(make, depth))
+        form = rng.random()
+        if form < 0.4:
+            self.aggregate(query, make)
+        else:
+            query.items = [self.value(make, depth) for _ in range(rng.randint(1, 5))]
+            query.distinct = rng.random() < 0.12 and all(item.exact for item in query.items)
+        if rng.random() < 0.07:
+            self.union(query, make)
+        self.order(query, top)
+        return query
+
+    def value(self, make, depth):
+        rng = self.rng
+        if depth > 0 and rng.random() < 0.04:
+            return self.scalar_subquery(make, depth)
+        return make.any(rng.choice([0, 0, 1, 2, 3]))
+
+    def join(self, visible, depth) -> Join:
+        rng = self.rng
+        word = rng.choice(["JOIN", "JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN", "CROSS JOIN", "LEFT JOIN"])
+        source = self.source(depth - 1, small=word == "CROSS JOIN")
+        if word == "CROSS JOIN":
+            return Join(word, source, [])
+        nodes = source.nodes()
+        on = self.keys(visible, nodes)
+        if rng.random() < 0.25:
+            on.append(Expressions(rng, visible + nodes).condition(2))
+        if not on:
+            on = [E("bool", "false" if self.large else "true")]
+        return Join(word, source, on)
+
+    def keys(self, left, right):
+        """Equalities between the two sides; sometimes none."""
+        rng = self.rng
+
+        def named(nodes, name):
+            return [node for node in nodes if node.text.endswith(f".{name}")]
+
+        names = rng.choice([["k"], ["k"], ["k"], ["s"], ["k", "s"]])
+        on = []
+        for name in names:
+            if (mine := named(left, name)) and (theirs := named(right, name)):
+                on.append(E("bool", "({} = {})", [rng.choice(mine), rng.choice(theirs)]))
+        if not on or rng.random() < 0.15:
+            pairs = [(a, b) for a in left for b in right if a.kind == b.kind and a.exact and b.exact]
+            if pairs and (on or not self.large):
+                a, b = rng.choice(pairs)
+                word = rng.choice(["=", "=", "=", "IS NOT DISTINCT FROM"])
+                on.append(E("bool", f"({{}} {word} {{}})", [a, b]))
+        return on
+
+    def predicate(self, make, depth):
+        rng = self.rng
+        if depth <= 0 or rng.random() < 0.82:
+            return make.condition(rng.choice([1, 2, 3]))
+        form = rng.random()
+        inner = self.source(0)
+        nodes = inner.nodes()
+        if form < 0.5:
+            on = self.keys(make.columns, nodes)
+            if rng.random() < 0.3:
+                on.append(Expressions(rng, nodes if rng.random() < 0.5 else nodes + make.columns).condition(1))
+            query = Select([E("i64", "1")], inner, where=on)
+            return Subquery("bool", rng.choice(["EXISTS ({})", "NOT EXISTS ({})"]), query)
+        pairs = [(a, b) for a in make.columns for b in nodes if a.kind == b.kind and a.exact and b.exact]
+        if not pairs:
+            return make.condition(2)
+        mine, theirs = rng.choice(pairs)
+        query = Select([theirs], inner)
+        if rng.random() < 0.5:
+            query.where.append(Expressions(rng, nodes).condition(1))
+        word = rng.choice(["IN", "IN", "NOT IN"])
+        return Subquery("bool", f"({{1}} {word} ({{0}}))", query, [mine])
+
+    def scalar_subquery(self, make, depth):
+        rng = self.rng
+        inner = self.source(0)
+        nodes = inner.nodes()
+        item = self.aggregate_call(Expressions(rng, nodes))
+        query = Select([item], inner)
+        if rng.random() < 0.5 and make.columns:
+            query.where += self.keys(make.columns, nodes)
+        if rng.random() < 0.3:
+            query.where.append(Expressions(rng, nodes).condition(1))
+        return Subquery(item.kind, "({})", query, tame=item.tame, exact=item.exact)
+
+    def aggregate(self, query, make):
+        rng = self.rng
+        keys = []
+        for _ in range(rng.choice([0, 1, 1, 1, 2, 3])):
+            key = make.any(rng.choice([0, 0, 0, 1, 2]))
+            if key.exact and not isinstance(key, Subquery) and "." in key.sql():
+                keys.append(key)
+        calls = [self.aggregate_call(make) for _ in range(rng.randint(0 if keys else 1, 4))]
+        query.group = keys
+        query.items = keys + calls
+        if keys and rng.random() < 0.2:
+            rng.shuffle(query.items)
+        if rng.random() < 0.15 and (keys or calls):
+            candidates = [item for item in query.items if item.exact]
+            if candidates:
+                query.having.append(Expressions(rng, candidates).comparison(0))
+        if rng.random() < 0.1 and calls:
+            query.items.append(self.over_aggregates(make, calls))
+
+    def over_aggregates(self, make, calls):
+        exact = [call for call in calls if call.exact]
+        return Expressions(self.rng, exact).any(2) if exact else self.rng.choice(calls)
+
+    def aggregate_call(self, make) -> E:
+        rng = self.rng
+        call = self.plain_call(make)
+        if rng.random() < 0.12 and call.text.endswith(")"):
+            return dataclasses.replace(call, text=call.text + " FILTER (WHERE {})", args=[*call.args, make.condition(1)])
+        return call
+
+    def plain_call(self, make) -> E:
+        rng = self.rng
+        word = rng.choice(["count*", "count", "countd", "sum", "sum", "avg", "min", "max", "min", "max", "bool", "stddev", "sumd"])
+        if word == "count*":
+            return E("i64", "count(*)")
+        argument = make.any(rng.choice([0, 0, 1, 2]))
+        if word in ("count", "countd"):
+            if not argument.exact:
+                return E("i64", "count({})", [argument])
+            return E("i64", "count({})" if word == "count" else "count(DISTINCT {})", [argument])
+        if word in ("min", "max"):
+            return E(argument.kind, f"{word}({{}})", [argument], tame=argument.tame, exact=argument.exact)
+        if word == "bool":
+            return E("bool", rng.choice(["bool_and({})", "bool_or({})"]), [make.condition(1)])
+        return self.number_call(make, word)
+
+    def number_call(self, make, word) -> E:
+        rng = self.rng
+        numbers = [c for c in make.columns if c.tame and c.exact and (is_integer(c.kind) or is_float(c.kind) or is_decimal(c.kind))]
+        if not numbers:
+            return E("i64", "count(*)")
+        argument = rng.choice(numbers)
+        if is_integer(argument.kind) and rng.random() < 0.3:
+            argument = make.tame_integer(argument.kind, 2)
+        if word in ("sum", "sumd"):
+            text = "sum({})" if word == "sum" else "sum(DISTINCT {})"
+            if is_integer(argument.kind):
+                return E("u64" if argument.kind.startswith("u") else "i64", text, [argument], tame=False)
+            if is_float(argument.kind):
+                return E("f64", text, [argument], tame=False)
+            return E("d:38:10", text, [argument], tame=False)
+        if word == "avg":
+            if is_decimal(argument.kind):
+                return E("d:38:10", "avg({})", [argument], duck=False, tame=False)
+            return E("f64", "avg({})", [argument], tame=False)
+        text = rng.choice(["stddev({})", "stddev_pop({})", "var_samp({})", "var_pop({})"])
+        inner = argument if argument.kind == "f64" else cast(argument, "f64", duck=not is_decimal(argument.kind))
+        return E("f64", text, [inner], tame=False, exact=False)
+
+    def union(self, query, make):
+        """The same query again with other constants would be dull: another arm of the same kinds."""
+        rng = self.rng
+        if query.group or any(isinstance(item, Subquery) for item in query.items) or query.having:
+            return
+        arm = copy.copy(query)
+        arm.unions, arm.ctes = [], []
+        if not any("(" in item.text and "{" in item.text and item.text.split("(")[0] in AGGREGATES for item in query.items):
+            arm.items = [make.make(item.kind, 1) for item in query.items]
+        arm.where = [make.condition(1)]
+        query.unions = [arm]
+        query.union_word = "UNION ALL"
+        if rng.random() < 0.3 and all(item.exact for item in query.items + arm.items):
+            query.union_word = rng.choice(["UNION", "INTERSECT", "EXCEPT"])
+
+    def order(self, query, top):
+        rng = self.rng
+        if rng.random() > (0.35 if top else 0.15):
+            return
+        positions = list(range(1, len(query.items) + 1))
+        rng.shuffle(positions)
+        words = ["", " DESC", " ASC NULLS FIRST", " DESC NULLS LAST", " NULLS FIRST"]
+        exact = all(item.exact for item in query.items) and all(i.exact for arm in query.unions for i in arm.items)
+        if not exact:
+            return
+        query.order = [(position, rng.choice(words)) for position in positions]
+        if rng.random() < 0.6 or not top:
+            query.limit = rng.choice([0, 1, 3, 10, 10, 100])
+            if rng.random() < 0.3:
+                query.offset = rng.choice([0, 1, 5, 30])
+
+
+AGGREGATES = ("count", "sum", "avg", "min", "max", "bool_and", "bool_or", "stddev", "stddev_pop", "var_samp", "var_pop")
