@@ -143,26 +143,31 @@ stop_server() {
 
 sql() { "$bin/trisql" "127.0.0.1:$flight_port" -X -q --format jsonl "$@"; }
 
-# What ran the queries, from the server's own list of devices. There is one engine today (DataFusion's operators on the
-# processor), so a single ready device ran everything; with more, only EXPLAIN could say it, and the column says so.
+# Where a query's parts run, from its plan: fragments on a device's variant, and whether DataFusion's operators do the rest.
 ran_on() {
-  local devices
-  devices=$("$bin/trisql" "127.0.0.1:$flight_port" -X -q -t --format csv -c "SELECT device FROM system.devices WHERE state = 'ready'")
-  case $devices in
-  '' | *$'\n'*) echo 'see EXPLAIN' ;;
-  *) echo "$devices, datafusion" ;;
-  esac
+  local plan where count
+  { printf 'EXPLAIN\n' && grep -v '^--' "$1"; } >"$2"
+  plan=$(sql -f "$2")
+  where=$(grep -o 'FragmentExec: [^,]*' <<<"$plan" | head -n 1 | cut -d' ' -f2 || true)
+  count=$(grep -o 'fragments=[0-9]*' <<<"$plan" | awk -F= '{ sum += $2 } END { print sum }' || true)
+  if [ -z "$where" ]; then
+    echo 'cpu0/datafusion'
+  elif [[ $plan == *UnfusedExec* ]]; then
+    echo "$where (${count:-?} fragments), cpu0/datafusion"
+  else
+    echo "$where (${count:-?} fragments)"
+  fi
 }
 
 run_queries() {
   local where file name rows ms total_ms=0 out
   out=$(mktemp -d)
   failures=0
-  where=$(ran_on)
   say "22 TPC-H queries through trisql, scale factor $scale"
   printf '%-6s %8s %9s   %s\n' query rows seconds 'ran on'
   for file in tests/tpch/q??.sql; do
     name=$(basename "$file" .sql)
+    where=$(ran_on "$file" "$out/explain.sql")
     if sql --timing -f "$file" >"$out/rows" 2>"$out/notes"; then
       rows=$(wc -l <"$out/rows")
       ms=$(awk '/^Time:/ { sum += $2 } END { printf "%.3f", sum }' "$out/notes")

@@ -15,6 +15,7 @@ use datafusion::logical_expr::{
     Between, BinaryExpr, Expr, LogicalPlan, Operator, TableProviderFilterPushDown, TableType,
 };
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
 use trireme_planner::ddl::TableName;
 
 use crate::catalog::Catalog;
@@ -98,6 +99,17 @@ impl CatalogTable {
         Some(nested)
     }
 
+    /// Rows without columns (`SELECT 7 FROM t LIMIT 2`), by way of the first column: Delta's own scan of no column forgets
+    /// the limit.
+    async fn scan_rows<'a>(&self, state: &dyn Session, args: ScanArgs<'a>) -> Result<ScanResult> {
+        let first = [0];
+        let scan = args.clone().with_projection(Some(&first));
+        let plan = self.inner.scan_with_args(state, scan).await?.into_inner();
+        let none: Vec<ProjectionExpr> = Vec::new();
+        let plan: Arc<dyn ExecutionPlan> = Arc::new(ProjectionExec::try_new(none, plan)?);
+        Ok(ScanResult::new(plan))
+    }
+
     /// An equality on a loosely spelled partition column must not become a folder name: the reader does that to equalities
     /// only, so they are passed on as ranges.
     fn loosened(&self, filters: &[Expr]) -> Result<Vec<Expr>> {
@@ -163,6 +175,10 @@ impl TableProvider for CatalogTable {
     async fn scan_with_args<'a>(&self, state: &dyn Session, args: ScanArgs<'a>) -> Result<ScanResult> {
         let nested = self.nested(state);
         let state = nested.as_ref().map_or(state, |nested| nested as &dyn Session);
+        let delta = self.folder.is_some();
+        if delta && args.projection().is_some_and(<[usize]>::is_empty) && !self.schema().fields().is_empty() {
+            return self.scan_rows(state, args).await;
+        }
         if self.loose.is_empty() {
             return self.inner.scan_with_args(state, args).await;
         }
