@@ -220,6 +220,7 @@ impl ExecutionPlan for FragmentExec {
             context,
             runtime: Arc::clone(&self.runtime),
             fallbacks: MetricBuilder::new(&self.metrics).global_counter("fallbacks"),
+            metrics: self.metrics.clone(),
             output_rows: MetricBuilder::new(&self.metrics).output_rows(partition),
         }))
     }
@@ -318,6 +319,7 @@ struct FragmentStream {
     context: Arc<TaskContext>,
     runtime: Arc<FragmentRuntime>,
     fallbacks: Count,
+    metrics: ExecutionPlanMetricsSet,
     output_rows: Count,
 }
 
@@ -336,6 +338,10 @@ impl FragmentStream {
             return Some(Err(query_error(&error)));
         }
         self.fallbacks.add(1);
+        // EXPLAIN ANALYZE says why.
+        MetricBuilder::new(&self.metrics)
+            .global_counter(format!("fallback ({error})"))
+            .add(1);
         self.runtime.fell_back(&error);
         // Streams of the graph may be nodes of the backup that have begun already.
         let backup = reset_plan_states(Arc::clone(&self.backup));

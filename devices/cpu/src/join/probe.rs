@@ -515,10 +515,3 @@ impl Buffers {
         }
     }
 }
-
-/// Of pairs with a residual: sets `hits[row]` for the rows of the pairs that are kept.
-pub(crate) fn note_hits(rows: &[u32], keep: &[u8], hits: &mut [u8]) {
-    for (row, keep) in rows.iter().zip(keep) {
-        hits[*row as usize] |= keep;
-    }
-}

@@ -8,8 +8,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use trireme_device_api::{
-    BinaryOperator, DeviceColumn, DeviceError, Expr, Field, Fragment, Node, Rows, ScanInput, Sink, Step, StreamInput,
-    StreamPoll, Value, Values, ZoneMap,
+    BinaryOperator, DeviceColumn, DeviceError, Expr, Field, Fragment, JoinKind, Node, Rows, ScanInput, Sink, Step,
+    StreamInput, StreamPoll, Value, Values, ZoneMap,
 };
 
 use crate::vector::Shape;
@@ -334,23 +334,16 @@ pub(super) fn used_columns(fragment: &Fragment, count: usize) -> Vec<usize> {
     let mut used = vec![false; count];
     // What each column of the current row is: a source column, or something else.
     let mut row: Vec<Option<usize>> = (0..count).map(Some).collect();
-    let mut mark = |row: &[Option<usize>], expr: &Expr| {
-        for index in expr.columns() {
-            if let Some(Some(source)) = row.get(index) {
-                used[*source] = true;
-            }
-        }
-    };
     for step in &fragment.steps {
         match step {
-            Step::Filter(predicate) => mark(&row, predicate),
+            Step::Filter(predicate) => mark(&row, predicate, &mut used),
             Step::Project(exprs) => {
                 let mut next = Vec::with_capacity(exprs.len());
                 for expr in exprs {
                     match expr.node {
                         Node::Column(index) => next.push(row.get(index).copied().flatten()),
                         _ => {
-                            mark(&row, expr);
+                            mark(&row, expr, &mut used);
                             next.push(None);
                         }
                     }
@@ -359,10 +352,9 @@ pub(super) fn used_columns(fragment: &Fragment, count: usize) -> Vec<usize> {
             }
             Step::Probe(probe) => {
                 for expr in probe.keys.iter().chain(&probe.residual) {
-                    mark(&row, expr);
+                    mark(&row, expr, &mut used);
                 }
-                use trireme_device_api::JoinKind::{BuildAnti, BuildSemi};
-                if matches!(probe.kind, BuildSemi | BuildAnti) {
+                if matches!(probe.kind, JoinKind::BuildSemi | JoinKind::BuildAnti) {
                     row.clear();
                 }
                 // Later columns come from the build side.
@@ -372,18 +364,18 @@ pub(super) fn used_columns(fragment: &Fragment, count: usize) -> Vec<usize> {
     match &fragment.sink {
         Sink::Aggregate { groups, aggregates } => {
             for expr in groups {
-                mark(&row, expr);
+                mark(&row, expr, &mut used);
             }
             for aggregate in aggregates {
                 let order = aggregate.order.iter().map(|key| &key.expr);
                 for expr in aggregate.argument.iter().chain(&aggregate.filter).chain(order) {
-                    mark(&row, expr);
+                    mark(&row, expr, &mut used);
                 }
             }
         }
         Sink::Build(build) => {
             for expr in build.keys.iter().chain(&build.payload) {
-                mark(&row, expr);
+                mark(&row, expr, &mut used);
             }
         }
         Sink::Sort { .. } | Sink::Emit { .. } => {
@@ -392,7 +384,7 @@ pub(super) fn used_columns(fragment: &Fragment, count: usize) -> Vec<usize> {
             }
             if let Sink::Sort { keys, .. } = &fragment.sink {
                 for key in keys {
-                    mark_sources(&row, &key.expr, &mut used);
+                    mark(&row, &key.expr, &mut used);
                 }
             }
         }
@@ -400,7 +392,8 @@ pub(super) fn used_columns(fragment: &Fragment, count: usize) -> Vec<usize> {
     (0..count).filter(|index| used[*index]).collect()
 }
 
-fn mark_sources(row: &[Option<usize>], expr: &Expr, used: &mut [bool]) {
+/// Notes the source columns that an expression over the current row reads.
+fn mark(row: &[Option<usize>], expr: &Expr, used: &mut [bool]) {
     for index in expr.columns() {
         if let Some(Some(source)) = row.get(index) {
             used[*source] = true;

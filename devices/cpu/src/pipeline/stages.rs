@@ -9,7 +9,7 @@ use trireme_device_api::{DeviceError, Expr, Fragment, Inputs, JoinKind, Node, Ou
 use crate::expr::Program;
 use crate::isa::Isa;
 use crate::join::BuildTable;
-use crate::join::probe::{ProbeKind, Prober, Scratch, note_hits};
+use crate::join::probe::{ProbeKind, Prober, Scratch};
 use crate::tile::{Origin, Selection, Slot, Tile};
 use crate::vector::{Data, Shape, TILE_ROWS, Vector};
 
@@ -250,7 +250,9 @@ impl Stages {
                 } else {
                     exists.resize(tile.rows, 0);
                     self.matches(probe, &tile, &mut scratch, &mut |_, rows, _| {
-                        note_hits(rows, &vec![1; rows.len()], &mut exists);
+                        for row in rows {
+                            exists[*row as usize] = 1;
+                        }
                         Ok(())
                     })?;
                 }
