@@ -1,0 +1,180 @@
+//! Runs saved graphs of fragments over their files, again and again, without planner and service: where a query's time goes.
+//!
+//! `fragments FOLDER [NAME…]` reads `FOLDER/NAME.json` (the graph, the files and columns of its scans, its parameters), runs
+//! each graph [`RUNS`] times on resident columns, and prints the least time of each fragment and of the whole.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Barrier};
+use std::time::{Duration, Instant};
+
+use object_store::local::LocalFileSystem;
+use serde::Deserialize;
+use trireme_columns::{ColumnCache, ColumnRequest, ColumnSource, Limits, TableFile, TableFiles};
+use trireme_device_api::{
+    DeviceError, DevicePool, Emit, Graph, Inputs, Kernel, Output, Progress, ScanInput, Type, Unlimited, Value, Variant,
+};
+use trireme_device_cpu::FusedVariant;
+
+const RUNS: usize = 15;
+
+#[derive(Deserialize)]
+struct Saved {
+    graph: Graph,
+    scans: Vec<SavedScan>,
+    parameters: Vec<Value>,
+}
+
+#[derive(Deserialize)]
+struct SavedScan {
+    name: String,
+    files: Vec<PathBuf>,
+    columns: Vec<(String, Type)>,
+}
+
+/// Drops what it gets.
+struct Sink;
+
+impl Emit for Sink {
+    fn ready(&self) -> bool {
+        true
+    }
+
+    fn push(&self, _batch: arrow::array::RecordBatch) {}
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut args = std::env::args().skip(1);
+    let folder = PathBuf::from(args.next().ok_or("usage: fragments FOLDER [NAME…]")?);
+    let wanted: Vec<String> = args.collect();
+    let workers = std::env::var("WORKERS").map_or(Ok(2), |text| text.parse())?;
+    let runs = std::env::var("RUNS").map_or(Ok(RUNS), |text| text.parse())?;
+    let cache = ColumnCache::new(Limits {
+        budget_bytes: 8 << 30,
+        ..Limits::default()
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    let variant: Arc<dyn Variant> = Arc::new(FusedVariant::new());
+    let mut names: Vec<_> = std::fs::read_dir(&folder)?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
+        .collect();
+    names.sort();
+    for path in names {
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        if !wanted.is_empty() && !wanted.contains(&name) {
+            continue;
+        }
+        let saved: Saved = serde_json::from_slice(&std::fs::read(&path)?)?;
+        let graph = Arc::new(saved.graph);
+        let mut least = BTreeMap::new();
+        let mut total = Duration::MAX;
+        for _ in 0..runs {
+            let began = Instant::now();
+            let mut scans = Vec::new();
+            for scan in &saved.scans {
+                scans.push(runtime.block_on(open(&cache, scan, workers))?);
+            }
+            least
+                .entry("open".to_owned())
+                .and_modify(|least: &mut Duration| *least = (*least).min(began.elapsed()))
+                .or_insert_with(|| began.elapsed());
+            let inputs = Inputs {
+                scans,
+                streams: Vec::new(),
+                parameters: saved.parameters.clone(),
+                workers,
+                pool: Arc::new(Unlimited),
+                cancelled: Arc::new(AtomicBool::new(false)),
+                batch_rows: 8192,
+                emit: Some(Arc::new(Sink)),
+            };
+            run(variant.as_ref(), &graph, &inputs, &mut |id, time| {
+                let least = least.entry(format!("{id}")).or_insert(time);
+                *least = (*least).min(time);
+            })?;
+            total = total.min(began.elapsed());
+        }
+        let parts: Vec<_> = least
+            .iter()
+            .map(|(id, time)| format!("{id}:{:.2}", time.as_secs_f64() * 1e3))
+            .collect();
+        println!("{name} {:.2} ms  [{}]", total.as_secs_f64() * 1e3, parts.join(" "));
+    }
+    Ok(())
+}
+
+async fn open(cache: &ColumnCache, scan: &SavedScan, workers: usize) -> Result<Arc<dyn ScanInput>, Box<dyn Error>> {
+    let file = |path: &PathBuf| -> Result<TableFile, Box<dyn Error>> {
+        Ok(TableFile {
+            location: object_store::path::Path::from_filesystem_path(Path::new(path))?,
+            size_bytes: std::fs::metadata(path)?.len(),
+            version: "1".to_owned(),
+            local: Some(path.clone()),
+            partition: Vec::new(),
+        })
+    };
+    let columns = scan.columns.iter().map(|(name, data_type)| ColumnRequest {
+        source: ColumnSource::File(name.clone()),
+        data_type: data_type.clone(),
+    });
+    let table = TableFiles {
+        name: scan.name.clone(),
+        store_url: "file:///".to_owned(),
+        store: Arc::new(LocalFileSystem::new()),
+        files: scan.files.iter().map(file).collect::<Result<_, _>>()?,
+        columns: columns.collect(),
+        workers,
+    };
+    let pool: Arc<dyn DevicePool> = Arc::new(Unlimited);
+    Ok(cache.open(table, pool).await?)
+}
+
+/// Runs the fragments in order; `took` hears of each one's time.
+fn run(
+    variant: &dyn Variant,
+    graph: &Arc<Graph>,
+    inputs: &Inputs,
+    took: &mut dyn FnMut(usize, Duration),
+) -> Result<(), DeviceError> {
+    let mut outputs: Vec<Option<Output>> = vec![None; graph.fragments.len()];
+    for id in 0..graph.fragments.len() {
+        let began = Instant::now();
+        let kernel = variant.prepare(graph, id, inputs, &outputs)?;
+        step(&kernel, inputs.workers)?;
+        outputs[id] = Some(kernel.finish()?);
+        took(id, began.elapsed());
+    }
+    Ok(())
+}
+
+/// Steps a kernel from so many threads until it is done.
+fn step(kernel: &Arc<dyn Kernel>, workers: usize) -> Result<(), DeviceError> {
+    let stop = AtomicBool::new(false);
+    let barrier = Barrier::new(workers);
+    let work = &|worker: usize| -> Result<(), DeviceError> {
+        barrier.wait();
+        while !stop.load(Ordering::Acquire) {
+            match kernel.step(worker) {
+                Ok(Progress::More) => {}
+                Ok(Progress::Waiting) => std::hint::spin_loop(),
+                Ok(Progress::Done) => stop.store(true, Ordering::Release),
+                Err(error) => {
+                    stop.store(true, Ordering::Release);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (1..workers).map(|worker| scope.spawn(move || work(worker))).collect();
+        let mut outcome = work(0);
+        for thread in threads {
+            outcome = outcome.and(thread.join().unwrap_or(Ok(())));
+        }
+        outcome
+    })
+}
