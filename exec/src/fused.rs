@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arrow::error::ArrowError;
 use datafusion::common::ScalarValue;
@@ -12,9 +12,12 @@ use datafusion::execution::TaskContext;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
 use parking_lot::Mutex;
 use trireme_columns::{ColumnCache, ColumnRequest, ColumnSource as Source, TableFile, TableFiles};
-use trireme_device_api::{DeviceError, DevicePool, Graph, Inputs, Output, Rows, ScanInput, Support, Value, Variant};
+use trireme_device_api::{
+    DeviceError, DevicePool, Graph, Inputs, Kernel, Output, Rows, ScanInput, Support, Value, Variant,
+};
 
 use crate::error::{ErrorClass, QueryError};
+use crate::graph::{GraphKernel, Hooks};
 use crate::operators::{ColumnSource, FileScan};
 use crate::pool::WorkerPool;
 
@@ -137,32 +140,23 @@ impl FragmentRuntime {
         self.columns.open(table, Arc::clone(memory)).await
     }
 
-    /// Runs all fragments in order; the last one's rows, unless they were emitted. `took` hears of each fragment's time.
+    /// Runs all fragments; the last one's rows, unless they were emitted. `took` hears of each fragment's time.
     pub(crate) async fn run_graph(
         &self,
         graph: &Arc<Graph>,
-        inputs: &Inputs,
-        took: &mut (dyn FnMut(usize, Duration) + Send),
-    ) -> Result<Option<Arc<Rows>>, DeviceError> {
+        inputs: Inputs,
+        took: Box<dyn Fn(usize, Duration) + Send + Sync>,
+    ) -> Result<Arc<Rows>, DeviceError> {
         self.counters.graphs.fetch_add(1, Ordering::Relaxed);
-        let last_use = last_uses(graph);
-        let mut outputs: Vec<Option<Output>> = vec![None; graph.fragments.len()];
-        for id in 0..graph.fragments.len() {
-            let began = Instant::now();
-            let kernel = self.variant.prepare(graph, id, inputs, &outputs)?;
-            self.pool.run(Arc::clone(&kernel), &inputs.cancelled).await?;
-            outputs[id] = Some(kernel.finish()?);
-            took(id, began.elapsed());
-            for input in graph.fragments[id].inputs() {
-                if last_use[input] == id {
-                    outputs[input] = None;
-                }
-            }
+        let cancelled = Arc::clone(&inputs.cancelled);
+        let waker = self.pool.waker();
+        let hooks = Hooks { wake: waker, took };
+        let kernel = Arc::new(GraphKernel::new(graph, inputs, Arc::clone(&self.variant), hooks));
+        self.pool.run(Arc::clone(&kernel) as _, &cancelled).await?;
+        match kernel.finish()? {
+            Output::Rows(rows) => Ok(rows),
+            Output::Build { .. } => Err(DeviceError::Internal("a graph left a build side".to_owned())),
         }
-        Ok(match outputs.pop().flatten() {
-            Some(Output::Rows(rows)) => Some(rows),
-            _ => None,
-        })
     }
 }
 
@@ -194,17 +188,6 @@ fn value(scalar: &ScalarValue) -> Option<Value> {
         ScalarValue::Dictionary(_, value) => self::value(value),
         _ => None,
     }
-}
-
-/// The last fragment that reads each fragment's output.
-fn last_uses(graph: &Graph) -> Vec<usize> {
-    let mut last = vec![usize::MAX; graph.fragments.len()];
-    for (id, fragment) in graph.fragments.iter().enumerate() {
-        for input in fragment.inputs() {
-            last[input] = id;
-        }
-    }
-    last
 }
 
 /// A query's memory, as devices see it.

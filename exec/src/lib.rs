@@ -9,6 +9,7 @@ pub mod io;
 pub mod driver;
 pub mod error;
 pub mod fused;
+mod graph;
 pub mod memory;
 pub mod operators;
 pub mod pool;

@@ -13,7 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
@@ -23,6 +23,9 @@ use trireme_device_api::{DeviceError, Kernel, Progress};
 const STACK_BYTES: usize = 16 << 20;
 /// How long a worker sleeps when every kernel waits, unless it is woken.
 const NAP: Duration = Duration::from_millis(1);
+/// How long a worker without work watches for a signal before it sleeps: waking it takes longer than most hand-overs
+/// between the fragments of a graph.
+const WATCH: Duration = Duration::from_micros(30);
 
 /// Threads that step kernels.
 pub struct WorkerPool {
@@ -86,6 +89,12 @@ impl WorkerPool {
     /// Something that a kernel may wait for has come.
     pub fn wake(&self) {
         self.shared.signal();
+    }
+
+    /// [`WorkerPool::wake`] for a kernel to keep, which must not keep the pool.
+    pub(crate) fn waker(&self) -> Box<dyn Fn() + Send + Sync> {
+        let shared = Arc::clone(&self.shared);
+        Box::new(move || shared.signal())
     }
 
     /// Steps `kernel` until it is done. Dropping the future sets `cancelled` and lets go of the kernel.
@@ -154,6 +163,15 @@ impl Shared {
         }
     }
 
+    /// A step may have begun a phase that others can share: one sleeper looks, and nudges the next if so.
+    fn nudge(&self) {
+        if self.sleeping.load(Ordering::SeqCst) > 0 {
+            self.signals.fetch_add(1, Ordering::SeqCst);
+            let _jobs = self.jobs.lock();
+            self.wake.notify_one();
+        }
+    }
+
     fn work(&self, worker: usize) {
         let mut turn = worker;
         while !self.closed.load(Ordering::SeqCst) {
@@ -167,13 +185,22 @@ impl Shared {
             turn = turn.wrapping_add(1);
             // A clone of a finished job would keep its memory until the next round.
             drop(jobs);
-            if !worked {
+            if worked {
+                self.nudge();
+            } else {
                 self.sleep(seen);
             }
         }
     }
 
     fn sleep(&self, seen: u64) {
+        let began = Instant::now();
+        while began.elapsed() < WATCH {
+            if self.signals.load(Ordering::SeqCst) != seen || self.closed.load(Ordering::SeqCst) {
+                return;
+            }
+            std::hint::spin_loop();
+        }
         let mut jobs = self.jobs.lock();
         self.sleeping.fetch_add(1, Ordering::SeqCst);
         if self.signals.load(Ordering::SeqCst) == seen && !self.closed.load(Ordering::SeqCst) {

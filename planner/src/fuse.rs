@@ -81,7 +81,8 @@ impl PhysicalOptimizerRule for FuseFragments {
             }
         };
         let make = |lowered: Lowered, backup: Arc<dyn ExecutionPlan>| Ok(self.node(lowered, backup, require));
-        let (plan, mut reasons) = fragments::rewrite(plan, &accept, &make)?;
+        let distinct = |table: &str, column: &str| self.runtime.columns().distinct(table, column);
+        let (plan, mut reasons) = fragments::rewrite(plan, &distinct, &accept, &make)?;
         // A plan over no files is no news.
         reasons.retain(|reason| reason.reason != NO_FILES);
         if reasons.is_empty() {

@@ -33,9 +33,10 @@ use futures::TryStreamExt;
 use trireme_exec::QueryError;
 use trireme_exec::operators::FragmentExec;
 
+use crate::fragments::ParameterFunction;
 use crate::options::TriremeOptions;
 use crate::physical;
-use shape::{ParameterFunction, Shape};
+use shape::Shape;
 
 /// What identifies a cached plan: whose session it is for, and the shape.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -192,7 +193,7 @@ async fn keep(state: &Arc<SessionState>, shape: &Shape, schema: &SchemaRef) -> R
     let text = |error: QueryError| error.message;
     let mut planning = state.as_ref().clone();
     planning
-        .register_udf(Arc::new(ParameterFunction::udf()))
+        .register_udf(Arc::new(ParameterFunction::udf(&shape.values)))
         .map_err(|error| error.strip_backtrace())?;
     let (names, _) = resolve_table_references(&shape.statement, true).map_err(|error| error.strip_backtrace())?;
     let mut tables = Vec::with_capacity(names.len());

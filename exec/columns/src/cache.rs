@@ -148,6 +148,21 @@ impl ColumnCache {
         before.saturating_sub(budget.used_bytes())
     }
 
+    /// Distinct values seen of a table's column of strings. A column whose values are too many for codes has as many as it
+    /// likes.
+    pub fn distinct(&self, table: &str, column: &str) -> Option<usize> {
+        let domain = {
+            let state = self.inner.state.lock();
+            let key = |is_text| (table.to_owned(), Arc::from(column), is_text);
+            let held = |is_text| state.domains.get(&key(is_text)).map(Arc::clone);
+            held(true).or_else(|| held(false))?
+        };
+        if domain.is_raw {
+            return Some(usize::MAX);
+        }
+        domain.known_len().filter(|count| *count > 0)
+    }
+
     /// Counters.
     pub fn metrics(&self) -> Metrics {
         let counters = &self.inner.counters;

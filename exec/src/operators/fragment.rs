@@ -269,9 +269,10 @@ impl Run {
             batch_rows: self.context.session_config().batch_size(),
             emit: Some(Arc::clone(&self.emit) as _),
         };
-        let times = &self.times;
-        let mut took = |id: usize, time: Duration| times[id].add_duration(time);
-        let last = self.runtime.run_graph(&self.plan.graph, &inputs, &mut took).await;
+        let batch_rows = inputs.batch_rows;
+        let times = self.times;
+        let took = move |id: usize, time: Duration| times[id].add_duration(time);
+        let last = self.runtime.run_graph(&self.plan.graph, inputs, Box::new(took)).await;
         let last = match last {
             // An operator below failed: its own error says more than the device's.
             Err(DeviceError::Input(text)) => {
@@ -280,11 +281,8 @@ impl Run {
             }
             other => other?,
         };
-        if let Some(rows) = last {
-            for batch in rows.to_batches(&self.plan.graph.output, inputs.batch_rows) {
-                let batch = batch?;
-                trireme_device_api::Emit::push(self.emit.as_ref(), batch);
-            }
+        for batch in last.to_batches(&self.plan.graph.output, batch_rows) {
+            trireme_device_api::Emit::push(self.emit.as_ref(), batch?);
         }
         timer.done();
         Ok(())

@@ -5,4 +5,4 @@ mod scan;
 mod stream;
 
 pub use fragment::{FragmentExec, FragmentPlan};
-pub use scan::{ColumnSource, FileColumn, FileScan};
+pub use scan::{ColumnSource, ColumnStatistics, FileColumn, FileScan, ScanStatistics};

@@ -18,6 +18,26 @@ pub struct FileScan {
     pub columns: Vec<FileColumn>,
     /// The table's schema, without partition columns.
     pub file_schema: SchemaRef,
+    /// What is expected of the rows; nothing is run by it.
+    pub statistics: ScanStatistics,
+}
+
+/// What is known of a table's rows before they are read.
+#[derive(Debug, Clone, Default)]
+pub struct ScanStatistics {
+    /// Rows.
+    pub rows: Option<f64>,
+    /// By column of the scan; may be shorter.
+    pub columns: Vec<ColumnStatistics>,
+}
+
+/// What is known of a column.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct ColumnStatistics {
+    /// Distinct values.
+    pub distinct: Option<f64>,
+    /// Smallest and largest value of an integral column, in units of its values (decimals unscaled, dates in days).
+    pub range: Option<(f64, f64)>,
 }
 
 /// One column of a scan.

@@ -15,7 +15,7 @@ use trireme_device_api::{
     Aggregate, BuildSide, Expr, Field, Fragment, FragmentId, GRAPH_VERSION, Graph, JoinKind, Node, Probe, ScanSource,
     Sink, SortKey, Source, Step, Type,
 };
-use trireme_exec::operators::FileScan;
+use trireme_exec::operators::{FileScan, ScanStatistics};
 
 use super::needs::{Needs, join_columns};
 use super::reduce::reduce;
@@ -251,6 +251,7 @@ impl Emission<'_> {
         let needed = self.needs.columns(id);
         let pruned = FileScan {
             columns: needed.iter().map(|index| scan.columns[*index].clone()).collect(),
+            statistics: ScanStatistics::default(),
             ..scan.clone()
         };
         let row = self.fields(id, &needed);

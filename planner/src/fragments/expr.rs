@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Schema};
 use datafusion::common::ScalarValue;
-use datafusion::logical_expr::Operator;
+use datafusion::logical_expr::{Operator, ScalarUDF};
 use datafusion::physical_expr::expressions::{
     BinaryExpr, CaseExpr, CastExpr, Column, InListExpr, IsNotNullExpr, IsNullExpr, LikeExpr, Literal, NegativeExpr,
     NotExpr, TryCastExpr,
@@ -17,10 +17,8 @@ use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr};
 use trireme_device_api::{BinaryOperator, DatePart, Expr, Interval, Node, Type, Value};
 
 use super::host;
+use super::parameter::{PARAMETER_FUNCTION, ParameterFunction, Parameters};
 use crate::semantics::plain;
-
-/// The function that stands for a parameter in a cached plan; its argument is the parameter's position.
-pub const PARAMETER_FUNCTION: &str = "trireme_parameter";
 
 /// What an expression may refer to.
 pub(super) struct Scope<'a> {
@@ -30,8 +28,8 @@ pub(super) struct Scope<'a> {
     pub(super) columns: &'a [Expr],
     /// Where the value of a scalar subquery stands.
     pub(super) subquery: &'a dyn Fn(&ScalarSubqueryExpr) -> Option<Expr>,
-    /// Types of parameters that were met, by position.
-    pub(super) parameters: &'a RefCell<Vec<Type>>,
+    /// Parameters that were met.
+    pub(super) parameters: &'a RefCell<Parameters>,
 }
 
 type Lowered = Result<Expr, String>;
@@ -222,7 +220,7 @@ impl Scope<'_> {
 
     fn call(&self, expr: &Arc<dyn PhysicalExpr>, call: &ScalarFunctionExpr, data_type: Type) -> Lowered {
         match (call.fun().name(), call.args()) {
-            (PARAMETER_FUNCTION, [position, ..]) => return self.parameter(position, data_type),
+            (PARAMETER_FUNCTION, [position, ..]) => return self.parameter(call.fun(), position, data_type),
             ("date_part", [part, operand]) => {
                 if let Some(extract) = self.extract(part, operand, &data_type)? {
                     return Ok(extract);
@@ -257,7 +255,7 @@ impl Scope<'_> {
         host::call(expr, args, data_type)
     }
 
-    fn parameter(&self, position: &Arc<dyn PhysicalExpr>, data_type: Type) -> Lowered {
+    fn parameter(&self, function: &ScalarUDF, position: &Arc<dyn PhysicalExpr>, data_type: Type) -> Lowered {
         let position = match position.downcast_ref::<Literal>().map(Literal::value) {
             Some(ScalarValue::Int64(Some(position))) => usize::try_from(*position).ok(),
             Some(ScalarValue::UInt64(Some(position))) => usize::try_from(*position).ok(),
@@ -265,10 +263,13 @@ impl Scope<'_> {
         };
         let position = position.ok_or("a parameter without position")?;
         let mut parameters = self.parameters.borrow_mut();
-        if parameters.len() <= position {
-            parameters.resize(position + 1, Type::Null);
+        if parameters.types.len() <= position {
+            parameters.types.resize(position + 1, Type::Null);
         }
-        parameters[position] = data_type.clone();
+        parameters.types[position] = data_type.clone();
+        if let Some(values) = ParameterFunction::values_of(function) {
+            parameters.values = values;
+        }
         Ok(Expr {
             node: Node::Parameter(position),
             data_type,

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::expr::PARAMETER_FUNCTION;
+use super::parameter::PARAMETER_FUNCTION;
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};

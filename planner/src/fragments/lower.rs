@@ -30,6 +30,7 @@ use trireme_device_api::{Expr, Field, JoinKind, Node, SortKey, Type};
 use super::aggregate::{aggregates, gives_states, reading, sort_keys};
 use super::expr::{Scope, fused_type, is_infallible, weight};
 use super::join::JoinSpec;
+use super::parameter::Parameters;
 use super::scan::{TableScan, table_scan};
 use super::tree::{Join, Op, RelationId, Tree};
 use super::{Reason, Scalars};
@@ -37,15 +38,19 @@ use super::{Reason, Scalars};
 /// A plan on its way to relations.
 pub(super) struct Lowering<'a> {
     pub(super) tree: Tree,
-    pub(super) parameters: RefCell<Vec<Type>>,
+    pub(super) parameters: RefCell<Parameters>,
     /// Why parts became streams.
     pub(super) reasons: Vec<Reason>,
     /// Scalar subqueries of enclosing plans, innermost last.
     scalars: Vec<Scalars>,
     enclosing: &'a [Scalars],
+    distinct: Distinct<'a>,
 }
 
 type Lowered = Result<RelationId, String>;
+
+/// Distinct values of a table's column of strings, if they were counted.
+pub(super) type Distinct<'a> = &'a dyn Fn(&str, &str) -> Option<usize>;
 
 /// What expressions are over: a relation, and where DataFusion's columns stand in it.
 struct From<'a> {
@@ -84,13 +89,14 @@ pub(super) fn fused_fields(schema: &Schema) -> Result<Vec<Field>, String> {
 }
 
 impl<'a> Lowering<'a> {
-    pub(super) fn new(enclosing: &'a [Scalars]) -> Self {
+    pub(super) fn new(enclosing: &'a [Scalars], distinct: Distinct<'a>) -> Self {
         Self {
             tree: Tree::default(),
             parameters: RefCell::default(),
             reasons: Vec::new(),
             scalars: Vec::new(),
             enclosing,
+            distinct,
         }
     }
 
@@ -206,7 +212,7 @@ impl<'a> Lowering<'a> {
 
     fn scan(&mut self, scan: TableScan, schema: &Schema) -> Lowered {
         let TableScan {
-            scan,
+            mut scan,
             nullable,
             table,
             positions,
@@ -214,6 +220,11 @@ impl<'a> Lowering<'a> {
             predicate,
             limit,
         } = scan;
+        for (column, known) in scan.columns.iter().zip(&mut scan.statistics.columns) {
+            if known.distinct.is_none() && column.data_type.is_bytes() {
+                known.distinct = (self.distinct)(&scan.name, &column.name).map(|count| count as f64);
+            }
+        }
         let mut relation = self.tree.scan(scan, &nullable);
         let all = self.tree.columns(relation);
         // Columns that nobody reads stand for nothing.

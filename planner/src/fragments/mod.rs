@@ -1,7 +1,7 @@
 //! From DataFusion's physical plan to graphs of fragments.
 //!
 //! ```text
-//!  ExecutionPlan ──lower──▶ Tree of relations ──needs──▶ columns that travel ──emit──▶ Graph, scans, streams
+//!  ExecutionPlan ──lower──▶ Tree of relations ──order──▶ joins anew ──needs, emit──▶ Graph, scans, streams
 //!                             what can't: a stream, with its reason
 //! ```
 //!
@@ -10,12 +10,15 @@
 
 mod aggregate;
 mod emit;
+mod estimate;
 pub mod explain;
 mod expr;
 mod host;
 mod join;
 mod lower;
 mod needs;
+mod order;
+mod parameter;
 mod reduce;
 mod rewrite;
 mod scan;
@@ -33,7 +36,7 @@ use datafusion::physical_plan::scalar_subquery::ScalarSubqueryLink;
 use trireme_device_api::Graph;
 use trireme_exec::operators::FileScan;
 
-pub use expr::PARAMETER_FUNCTION;
+pub use parameter::{PARAMETER_FUNCTION, ParameterFunction};
 pub use rewrite::{lower, rewrite};
 
 /// A part of a plan as a graph.

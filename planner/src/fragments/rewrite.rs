@@ -20,7 +20,8 @@ use datafusion::physical_plan::{
 use trireme_device_api::{Expr, Field, SortKey};
 
 use super::emit::{StreamColumns, emit};
-use super::lower::{Lowering, fused_fields, is_quiet};
+use super::lower::{Distinct, Lowering, fused_fields, is_quiet};
+use super::order::order;
 use super::tree::{Op, RelationId, Tree, only_columns};
 use super::{Lowered, Outcome, Reason, Scalars};
 
@@ -32,23 +33,25 @@ pub(super) type Make<'a> = &'a dyn Fn(Lowered, Arc<dyn ExecutionPlan>) -> Result
 
 /// The largest part that is rooted at `plan`, with its streams as they are in the plan.
 pub fn lower(plan: &Arc<dyn ExecutionPlan>) -> Outcome {
-    match part(plan, &[], true) {
+    match part(plan, &[], true, &|_, _| None) {
         Ok(part) => Outcome::Fused(Box::new(part.lowered)),
         Err(reason) => Outcome::Refused { reason },
     }
 }
 
 /// Replaces each largest part that can be lowered and that `accept` takes by what `make` makes of it. The list says why the
-/// other operators stayed.
+/// other operators stayed. `distinct` counts the values of a table's column of strings, where they are known.
 ///
 /// # Errors
 /// What `make` fails with.
 pub fn rewrite(
     plan: Arc<dyn ExecutionPlan>,
+    distinct: Distinct<'_>,
     accept: Accept<'_>,
     make: Make<'_>,
 ) -> Result<(Arc<dyn ExecutionPlan>, Vec<Reason>)> {
     let mut walk = Walk {
+        distinct,
         accept,
         make,
         reasons: Vec::new(),
@@ -75,8 +78,13 @@ struct Part {
     reasons: Vec<Reason>,
 }
 
-fn part(plan: &Arc<dyn ExecutionPlan>, enclosing: &[Scalars], needs_order: bool) -> Result<Part, String> {
-    let mut lowering = Lowering::new(enclosing);
+fn part(
+    plan: &Arc<dyn ExecutionPlan>,
+    enclosing: &[Scalars],
+    needs_order: bool,
+    distinct: Distinct<'_>,
+) -> Result<Part, String> {
+    let mut lowering = Lowering::new(enclosing, distinct);
     let root = lowering.node(plan)?;
     let output = fused_fields(&plan.schema())?;
     let root = sort_on_top(&mut lowering.tree, root);
@@ -88,7 +96,9 @@ fn part(plan: &Arc<dyn ExecutionPlan>, enclosing: &[Scalars], needs_order: bool)
         root = lowering.tree.sort(root, keys, None);
         ordered = true;
     }
-    let emitted = emit(&lowering.tree, root, output, lowering.parameters.take())?;
+    let parameters = lowering.parameters.take();
+    let root = order(&mut lowering.tree, root, &parameters.values);
+    let emitted = emit(&lowering.tree, root, output, parameters.types)?;
     let streams = emitted
         .streams
         .iter()
@@ -172,6 +182,7 @@ fn with_columns(plan: Arc<dyn ExecutionPlan>, columns: &[usize]) -> Result<Arc<d
 }
 
 struct Walk<'a> {
+    distinct: Distinct<'a>,
     accept: Accept<'a>,
     make: Make<'a>,
     reasons: Vec<Reason>,
@@ -182,7 +193,7 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     fn node(&mut self, plan: &Arc<dyn ExecutionPlan>, needs_order: bool) -> Result<Arc<dyn ExecutionPlan>> {
-        let reason = match part(plan, &self.scalars, needs_order) {
+        let reason = match part(plan, &self.scalars, needs_order, self.distinct) {
             Err(reason) => reason,
             Ok(part) => match (self.accept)(&part.lowered) {
                 Ok(()) => return self.replace(plan, part),

@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Schema};
 use datafusion::common::config::ConfigOptions;
+use datafusion::common::stats::Precision;
+use datafusion::common::{ScalarValue, Statistics};
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::memory::DataSourceExec;
 use datafusion::datasource::physical_plan::{FileScanConfig, ParquetSource};
@@ -18,7 +20,7 @@ use datafusion::physical_expr::utils::collect_columns;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::execution_plan::CardinalityEffect;
 use datafusion::physical_plan::filter_pushdown::{FilterPushdownPhase, PushedDown};
-use trireme_exec::operators::{ColumnSource, FileColumn, FileScan};
+use trireme_exec::operators::{ColumnSource, ColumnStatistics, FileColumn, FileScan, ScanStatistics};
 
 use super::expr::fused_type;
 use super::lower::seen_through;
@@ -149,10 +151,21 @@ fn source_scan(source: &DataSourceExec, wanted: Option<Vec<(usize, DataType)>>) 
     }
     let file_columns = schema.file_schema().fields().len();
     let (mut columns, mut nullable) = (Vec::new(), Vec::new());
+    let files = whole_files(config)?;
+    let known: Option<Vec<_>> = files.iter().map(|file| file.statistics.as_deref()).collect();
+    let known = known.unwrap_or_default();
+    let rows = known
+        .iter()
+        .map(|file| file.num_rows.get_value().map(|rows| *rows as f64));
+    let mut statistics = ScanStatistics {
+        rows: rows.sum::<Option<f64>>().filter(|_| !known.is_empty()),
+        columns: Vec::new(),
+    };
     let mut positions = vec![None; needed.len()];
     for (index, field) in table.fields().iter().enumerate().filter(|(index, _)| needed[*index]) {
         positions[index] = Some(columns.len());
         nullable.push(field.is_nullable());
+        statistics.columns.push(column_statistics(&known, index));
         columns.push(FileColumn {
             name: field.name().clone(),
             data_type: fused_type(types.get(&index).unwrap_or_else(|| field.data_type()))?,
@@ -162,7 +175,6 @@ fn source_scan(source: &DataSourceExec, wanted: Option<Vec<(usize, DataType)>>) 
             },
         });
     }
-    let files = whole_files(config)?;
     Ok(TableScan {
         scan: FileScan {
             store: config.object_store_url.clone(),
@@ -170,6 +182,7 @@ fn source_scan(source: &DataSourceExec, wanted: Option<Vec<(usize, DataType)>>) 
             files,
             columns,
             file_schema: Arc::clone(schema.file_schema()),
+            statistics,
         },
         nullable,
         table,
@@ -178,6 +191,40 @@ fn source_scan(source: &DataSourceExec, wanted: Option<Vec<(usize, DataType)>>) 
         predicate,
         limit: config.limit,
     })
+}
+
+/// What files' footers say of a column.
+fn column_statistics(files: &[&Statistics], index: usize) -> ColumnStatistics {
+    let ranges = files.iter().map(|file| {
+        let column = file.column_statistics.get(index)?;
+        number(&column.min_value).zip(number(&column.max_value))
+    });
+    let both = |a: (f64, f64), b: (f64, f64)| (a.0.min(b.0), a.1.max(b.1));
+    let range = ranges.reduce(|a, b| a.zip(b).map(|(a, b)| both(a, b)));
+    let distinct = match files {
+        [file] => file.column_statistics.get(index),
+        _ => None,
+    };
+    ColumnStatistics {
+        distinct: distinct.and_then(|column| column.distinct_count.get_value().map(|count| *count as f64)),
+        range: range.flatten(),
+    }
+}
+
+fn number(value: &Precision<ScalarValue>) -> Option<f64> {
+    match value.get_value()? {
+        ScalarValue::Decimal128(value, ..) => value.map(|value| value as f64),
+        ScalarValue::Date32(value) => value.map(f64::from),
+        ScalarValue::TimestampSecond(value, _)
+        | ScalarValue::TimestampMillisecond(value, _)
+        | ScalarValue::TimestampMicrosecond(value, _)
+        | ScalarValue::TimestampNanosecond(value, _) => value.map(|value| value as f64),
+        value if value.data_type().is_integer() => match value.cast_to(&DataType::Int64).ok()? {
+            ScalarValue::Int64(value) => value.map(|value| value as f64),
+            _ => None,
+        },
+        _ => None,
+    }
 }
 
 /// Each file once, whole.

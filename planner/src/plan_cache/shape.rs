@@ -8,10 +8,7 @@
 
 use std::ops::ControlFlow;
 
-use arrow::datatypes::DataType;
 use chrono::{Days, Months, NaiveDate};
-use datafusion::error::{DataFusionError, Result};
-use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, DataType as SqlType, DateTimeField, Expr, Function, FunctionArg, FunctionArgExpr,
@@ -291,41 +288,6 @@ fn call(index: usize, example: Expr) -> Expr {
         over: None,
         within_group: Vec::new(),
     })
-}
-
-/// `trireme_parameter(i, c)`: a value of `c`'s type that is known only when the plan runs.
-#[derive(Debug, PartialEq, Eq, Hash)]
-pub struct ParameterFunction {
-    signature: Signature,
-}
-
-impl ParameterFunction {
-    /// The function, for a session that plans shapes.
-    pub fn udf() -> ScalarUDF {
-        ScalarUDF::new_from_impl(Self {
-            signature: Signature::any(2, Volatility::Immutable),
-        })
-    }
-}
-
-impl ScalarUDFImpl for ParameterFunction {
-    fn name(&self) -> &str {
-        PARAMETER
-    }
-
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
-        Ok(types.get(1).cloned().unwrap_or(DataType::Null))
-    }
-
-    fn invoke_with_args(&self, _args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        Err(DataFusionError::Execution(
-            "a parameter has no value while it is planned".to_owned(),
-        ))
-    }
 }
 
 #[cfg(test)]

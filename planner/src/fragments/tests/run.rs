@@ -207,7 +207,7 @@ fn rewritten(plan: &Arc<dyn ExecutionPlan>) -> (Arc<dyn ExecutionPlan>, Vec<Lowe
         graphs.borrow_mut().push(lowered.clone());
         Ok(Arc::new(InterpretedExec::new(lowered, backup)) as Arc<dyn ExecutionPlan>)
     };
-    let (new, reasons) = rewrite(Arc::clone(plan), &|_| Ok(()), &make).unwrap();
+    let (new, reasons) = rewrite(Arc::clone(plan), &|_, _| None, &|_| Ok(()), &make).unwrap();
     (new, graphs.into_inner(), reasons)
 }
 
