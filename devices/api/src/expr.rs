@@ -10,6 +10,7 @@ use std::sync::Arc;
 use arrow::array::ArrayRef;
 use serde::{Deserialize, Serialize};
 
+use crate::function::Function;
 use crate::types::{Type, Value};
 
 /// An expression and its type.
@@ -87,6 +88,13 @@ pub enum Node {
         part: DatePart,
         /// A Date32 or a Timestamp without zone.
         expr: Box<Expr>,
+    },
+    /// A scalar function of the contract.
+    Function {
+        /// Which one.
+        function: Function,
+        /// Its arguments, in order.
+        args: Vec<Expr>,
     },
     /// A scalar function that is evaluated by the host over Arrow arrays: once per dictionary entry where its only column is
     /// a dictionary column, else tile by tile. Never a function of time, randomness or session.
@@ -174,6 +182,14 @@ impl PartialEq for HostFunctionRef {
 }
 
 impl Expr {
+    /// A call of a function.
+    pub fn call(function: Function, args: Vec<Expr>, data_type: Type) -> Self {
+        Self {
+            node: Node::Function { function, args },
+            data_type,
+        }
+    }
+
     /// A column.
     pub fn column(index: usize, data_type: Type) -> Self {
         Self {
@@ -220,7 +236,7 @@ impl Expr {
                 .collect(),
             Node::InList { expr, list, .. } => std::iter::once(expr.as_ref()).chain(list).collect(),
             Node::Like { expr, pattern, .. } => vec![expr, pattern],
-            Node::Host { args, .. } => args.iter().collect(),
+            Node::Function { args, .. } | Node::Host { args, .. } => args.iter().collect(),
         }
     }
 
@@ -242,7 +258,7 @@ impl Expr {
                 .collect(),
             Node::InList { expr, list, .. } => std::iter::once(expr.as_mut()).chain(list).collect(),
             Node::Like { expr, pattern, .. } => vec![expr, pattern],
-            Node::Host { args, .. } => args.iter_mut().collect(),
+            Node::Function { args, .. } | Node::Host { args, .. } => args.iter_mut().collect(),
         }
     }
 

@@ -17,6 +17,7 @@ mod device;
 mod error;
 mod expr;
 mod fragment;
+mod function;
 mod memory;
 mod types;
 mod variant;
@@ -32,6 +33,7 @@ pub use fragment::{
     Aggregate, AggregateFunction, BuildSide, Field, Fragment, FragmentId, GRAPH_VERSION, Graph, JoinKind, Probe,
     ScanSource, Sink, SortKey, Source, Step,
 };
+pub use function::{Answer, Answered, Argument, Descriptor, FUNCTIONS, Function, substring_range};
 pub use memory::{DevicePool, Reservation, Unlimited};
 pub use types::{Interval, IntervalKind, TimeUnit, Type, Value};
 pub use variant::{Emit, Inputs, Kernel, Output, Progress, Rows, StreamInput, StreamPoll, Support, Variant};

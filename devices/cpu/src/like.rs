@@ -46,6 +46,28 @@ impl Matcher {
         Self { form, fold }
     }
 
+    /// For what begins with a text.
+    pub(crate) fn starting_with(text: &[u8]) -> Self {
+        Self::plain(Form::Prefix(text.to_vec()))
+    }
+
+    /// For what ends with a text.
+    pub(crate) fn ending_with(text: &[u8]) -> Self {
+        Self::plain(Form::Suffix(text.to_vec()))
+    }
+
+    /// For what holds a text.
+    pub(crate) fn containing(text: &[u8]) -> Self {
+        if text.is_empty() {
+            return Self::starting_with(text);
+        }
+        Self::plain(Form::Contains(Box::new(Finder::new(text).into_owned())))
+    }
+
+    fn plain(form: Form) -> Self {
+        Self { form, fold: false }
+    }
+
     /// Whether a value matches as a whole.
     pub(crate) fn matches(&self, value: &[u8]) -> bool {
         if self.fold {

@@ -6,6 +6,7 @@
 
 mod data;
 mod expr;
+mod function;
 mod graph;
 mod host;
 
@@ -15,6 +16,7 @@ use trireme_device_api::{Field, Graph, Type};
 
 pub use data::{Flavor, Nulls, all_types, column, literal_of, value};
 pub use expr::{aggregate_type, arithmetic_type};
+pub use function::argument_types;
 pub use graph::graph;
 
 use crate::inputs::Segmentation;

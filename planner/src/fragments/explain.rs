@@ -278,6 +278,7 @@ fn show(expr: &Expr, row: &[String]) -> String {
         Node::Extract { part, expr } => {
             format!("{}({})", format!("{part:?}").to_lowercase(), show(expr, row))
         }
+        Node::Function { function, args } => format!("{}({})", function.name(), show_all(args, row)),
         Node::Host { function, args } => show_host(&function.name, args, row),
     }
 }

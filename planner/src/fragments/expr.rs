@@ -14,7 +14,7 @@ use datafusion::physical_expr::expressions::{
 };
 use datafusion::physical_expr::scalar_subquery::ScalarSubqueryExpr;
 use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr};
-use trireme_device_api::{BinaryOperator, DatePart, Expr, Interval, Node, Type, Value};
+use trireme_device_api::{BinaryOperator, DatePart, Expr, Function, Interval, Node, Type, Value};
 
 use super::host;
 use super::parameter::{PARAMETER_FUNCTION, ParameterFunction, Parameters};
@@ -132,6 +132,9 @@ impl Scope<'_> {
     }
 
     fn binary(&self, binary: &BinaryExpr, data_type: Type) -> Lowered {
+        if *binary.op() == Operator::StringConcat {
+            return self.function("||", &[binary.left(), binary.right()], data_type);
+        }
         let op = binary_operator(*binary.op()).ok_or_else(|| format!("operator {} is not fused", binary.op()))?;
         let (left, right) = (self.part(binary.left())?, self.part(binary.right())?);
         if op == BinaryOperator::Or
@@ -241,6 +244,13 @@ impl Scope<'_> {
             }
             _ => {}
         }
+        if let Ok(lowered) = self.function(
+            call.fun().name(),
+            &call.args().iter().collect::<Vec<_>>(),
+            data_type.clone(),
+        ) {
+            return Ok(lowered);
+        }
         host::pure_function(call)?;
         let args = call
             .args()
@@ -253,6 +263,14 @@ impl Scope<'_> {
             })
             .collect::<Result<Vec<_>, String>>()?;
         host::call(expr, args, data_type)
+    }
+
+    /// A call of one of the contract's functions.
+    fn function(&self, name: &str, args: &[&Arc<dyn PhysicalExpr>], data_type: Type) -> Lowered {
+        let args = args.iter().map(|arg| self.part(arg)).collect::<Result<Vec<_>, _>>()?;
+        let types: Vec<Type> = args.iter().map(|arg| arg.data_type.clone()).collect();
+        let function = Function::named(name, &types, &data_type).ok_or_else(|| format!("{name} is not fused"))?;
+        Ok(Expr::call(function, args, data_type))
     }
 
     fn parameter(&self, function: &ScalarUDF, position: &Arc<dyn PhysicalExpr>, data_type: Type) -> Lowered {
@@ -482,6 +500,7 @@ pub(super) fn is_infallible(expr: &Expr) -> bool {
         ),
         Node::Negate(_) | Node::Host { .. } => false,
         Node::Cast { safe, .. } => *safe,
+        Node::Function { function, args } => !function.may_fail(args),
         _ => true,
     };
     itself && expr.children().into_iter().all(is_infallible)
@@ -495,6 +514,7 @@ pub(super) fn weight(expr: &Expr) -> usize {
         Node::Literal(_) | Node::Parameter(_) => 0,
         Node::InList { list, .. } => 1 + list.len() / 4,
         Node::Like { .. } => 20,
+        Node::Function { .. } => 8,
         Node::Host { .. } => 50,
         Node::Binary {
             op: BinaryOperator::Equal | BinaryOperator::NotDistinct,

@@ -9,7 +9,7 @@ use trireme_device_api::{BinaryOperator, DeviceError, Type, Value};
 
 use super::arithmetic::{scale, shifted};
 use super::constant::constant;
-use super::{Compiled, Input, Mask, Node, not_integral, range, text};
+use super::{Compiled, Input, Mask, Node, in_list, not_integral, range, text};
 use crate::isa::{Isa, primitive};
 use crate::number::{Number, between, between_and, by_lane, map, zip, zip_values};
 use crate::vector::{Data, Lane, Shape, Vector, both_valid};
@@ -37,6 +37,11 @@ pub(super) fn build(operator: BinaryOperator, left: Compiled, right: Compiled) -
         }
         Shifts::Wide(l, r) => (left, right, Kind::Scaled(l, r)),
     };
+    if let (Kind::Bytes, BinaryOperator::Equal | BinaryOperator::NotEqual, Some(Value::Bytes(_))) =
+        (kind, operator, &right.constant)
+    {
+        return in_list::build(left, &[right], operator == BinaryOperator::NotEqual);
+    }
     let nullable = !null_safe && (left.shape.nullable || right.shape.nullable);
     let shape = Shape::of_type(Type::Boolean, nullable);
     if let (Kind::Integral(_), false) = (kind, null_safe)

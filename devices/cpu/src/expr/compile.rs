@@ -4,7 +4,8 @@ use trireme_device_api::{BinaryOperator, DeviceError, Expr, Node as ExprNode};
 
 use super::constant::{column, constant, fail};
 use super::{
-    Compiled, Compiler, Input, Slots, arithmetic, case, cast, compare, dictionary, extract, host, in_list, like, logic,
+    Compiled, Compiler, Input, Slots, arithmetic, case, cast, compare, dictionary, extract, function, host, in_list,
+    like, logic,
 };
 use crate::isa::Isa;
 use crate::vector::{Shape, Vector};
@@ -83,6 +84,10 @@ impl Compiler<'_> {
             ),
             ExprNode::Cast { expr: operand, safe } => cast::build(self.compile(operand)?, &expr.data_type, *safe),
             ExprNode::Extract { part, expr: operand } => extract::build(*part, self.compile(operand)?, &expr.data_type),
+            ExprNode::Function { function, args } => {
+                let args = args.iter().map(|arg| self.compile(arg)).collect::<Result<_, _>>()?;
+                function::build(*function, args, &expr.data_type)
+            }
             ExprNode::Host { function, args } => {
                 let args = args.iter().map(|arg| self.compile(arg)).collect::<Result<_, _>>()?;
                 host::function(function, args, &expr.data_type)

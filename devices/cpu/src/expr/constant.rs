@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use trireme_device_api::{DeviceError, Dictionary, Strings, Type, Value};
 
+use super::words::{self, Words};
 use super::{Compiled, Input, Mask, Node};
 use crate::number::by_lane;
 use crate::vector::{Data, Shape, Vector};
@@ -27,6 +28,10 @@ pub(super) fn column(index: usize, shape: &Shape) -> Compiled {
 impl Node for Column {
     fn eval<'x>(&self, input: &Input<'_, 'x>) -> Result<Vector<'x>, DeviceError> {
         input.column(self.index, &self.shape)
+    }
+
+    fn words<'x>(&self, input: &Input<'_, 'x>) -> Result<Option<Words<'x>>, DeviceError> {
+        Ok(input.raw_strings(self.index).map(|raw| (words::raw(&raw), raw.valid)))
     }
 }
 

@@ -1,13 +1,17 @@
 //! IN over constants.
 
 use std::collections::HashSet;
+use std::hash::{BuildHasherDefault, Hasher};
 
 use trireme_device_api::{BinaryOperator, DeviceError, Type, Value};
 
 use super::arithmetic::scale;
 use super::constant::constant;
+use super::text::views;
+use super::words::{self, WORD_BYTES};
 use super::{Compiled, Input, Node, compare, not_boolean, not_integral};
 use crate::isa::primitive;
+use crate::join::hash::{hash_bytes, hash_u64};
 use crate::number::{Number, by_lane, map, map_values};
 use crate::vector::{Data, Lane, Shape, Vector};
 
@@ -71,7 +75,21 @@ enum Set {
     Integers(HashSet<i128>),
     Floats(Vec<f64>),
     Booleans([u8; 2]),
-    Bytes(HashSet<Box<[u8]>>),
+    /// Strings of up to seven bytes, each as a word.
+    Words(Words),
+    Bytes(Strings),
+}
+
+/// Words, compared one after another or looked up.
+enum Words {
+    Few(Vec<i64>),
+    Table(HashSet<i64, BuildHasherDefault<WordHasher>>),
+}
+
+/// Strings of which some are longer than words.
+enum Strings {
+    Few(Vec<Box<[u8]>>),
+    Table(HashSet<Box<[u8]>, BuildHasherDefault<WordHasher>>),
 }
 
 impl Set {
@@ -96,11 +114,14 @@ impl Set {
                 values.iter().map(float).collect::<Result<_, _>>().map(Set::Floats)
             }
             data_type if data_type.is_bytes() => {
-                let bytes = |value: &Value| match value {
-                    Value::Bytes(value) => Ok(value.as_ref().into()),
-                    _ => Err(mismatch()),
-                };
-                values.iter().map(bytes).collect::<Result<_, _>>().map(Set::Bytes)
+                let mut strings = Vec::new();
+                for value in values {
+                    match value {
+                        Value::Bytes(value) => strings.push(value.as_ref()),
+                        _ => return Err(mismatch()),
+                    }
+                }
+                Ok(Self::of_strings(&strings))
             }
             _ => {
                 let (low, high) = operand.range()?;
@@ -113,6 +134,28 @@ impl Set {
                     }
                 }
                 Ok(Self::of_integers(integers, Lane::of_range(low, high)))
+            }
+        }
+    }
+
+    fn of_strings(values: &[&[u8]]) -> Self {
+        let short = values.iter().all(|value| value.len() <= WORD_BYTES);
+        match (short, values.len() <= COMPARED_MAX) {
+            (true, few) => {
+                let words = values.iter().map(|value| words::word(value));
+                Set::Words(if few {
+                    Words::Few(words.collect())
+                } else {
+                    Words::Table(words.collect())
+                })
+            }
+            (false, few) => {
+                let values = values.iter().map(|value| Box::from(*value));
+                Set::Bytes(if few {
+                    Strings::Few(values.collect())
+                } else {
+                    Strings::Table(values.collect())
+                })
             }
         }
     }
@@ -144,9 +187,21 @@ struct InList {
 
 impl Node for InList {
     fn eval<'x>(&self, input: &Input<'_, 'x>) -> Result<Vector<'x>, DeviceError> {
-        let vector = self.operand.eval(input)?;
-        let found = self.found(&vector, input)?;
-        let valid = match (self.has_null, vector.valid) {
+        let (found, valid) = match &self.set {
+            Set::Words(set) => {
+                let (words, valid) = words::of(&self.operand, input)?;
+                let found = match set {
+                    Words::Few(few) => any_of(input.isa, &words, few),
+                    Words::Table(table) => map_values(&words, |word| u8::from(table.contains(&word))),
+                };
+                (found, valid)
+            }
+            _ => {
+                let vector = self.operand.eval(input)?;
+                (self.found(&vector, input)?, vector.valid)
+            }
+        };
+        let valid = match (self.has_null, valid) {
             (false, valid) => valid,
             (true, None) => Some(found.clone().into()),
             (true, Some(valid)) => Some(crate::number::zip(input.isa, &found, &valid, |a: u8, b: u8| a & b).into()),
@@ -202,9 +257,15 @@ impl InList {
                     _ => return Err(not_integral()),
                 }
             }
-            Set::Bytes(set) => (0..input.rows)
-                .map(|row| u8::from(set.contains(vector.bytes_at(row))))
+            Set::Words(_) => return Err(DeviceError::Internal("words of a vector".to_owned())),
+            Set::Bytes(Strings::Few(few)) => views(vector)
+                .iter()
+                .map(|value| u8::from(few.iter().any(|one| one.as_ref() == *value)))
                 .collect(),
+            Set::Bytes(Strings::Table(set)) => {
+                let values = views(vector);
+                values.iter().map(|value| u8::from(set.contains(*value))).collect()
+            }
         })
     }
 }
@@ -212,6 +273,28 @@ impl InList {
 fn integers(vector: &Vector<'_>, input: &Input<'_, '_>, test: impl Fn(i128) -> bool) -> Result<Vec<u8>, DeviceError> {
     let values = vector.to_i128(input.isa).ok_or_else(not_integral)?;
     Ok(values.iter().map(|value| u8::from(test(*value))).collect())
+}
+
+/// Few instructions for keys that nobody chooses to collide: they stand in the query.
+#[derive(Default)]
+struct WordHasher(u64);
+
+impl Hasher for WordHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        self.write_u64(hash_bytes(bytes));
+    }
+
+    fn write_i64(&mut self, word: i64) {
+        self.write_u64(word.cast_unsigned());
+    }
+
+    fn write_u64(&mut self, word: u64) {
+        self.0 = hash_u64(self.0 ^ word);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 primitive! {

@@ -21,6 +21,11 @@ pub(super) fn build(operand: Compiled, pattern: &Compiled, negated: bool, fold: 
     if operand.shape.data_type == Type::Null {
         return Ok(constant(Value::Null, &Type::Boolean));
     }
+    Ok(search(operand, matcher, negated))
+}
+
+/// Builds whether a string matches, or, `negated`, doesn't.
+pub(super) fn search(operand: Compiled, matcher: Matcher, negated: bool) -> Compiled {
     let shape = Shape::of_type(Type::Boolean, operand.shape.nullable);
     let fails = operand.fails;
     let node = Like {
@@ -28,7 +33,7 @@ pub(super) fn build(operand: Compiled, pattern: &Compiled, negated: bool, fold: 
         matcher,
         negated,
     };
-    Ok(Compiled::new(node, shape, fails, true))
+    Compiled::new(node, shape, fails, true)
 }
 
 struct Like {

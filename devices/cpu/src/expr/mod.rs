@@ -23,6 +23,7 @@ mod constant;
 mod dictionary;
 mod extract;
 mod float;
+mod function;
 mod host;
 mod in_list;
 mod integral;
@@ -30,9 +31,11 @@ mod interval;
 mod like;
 mod logic;
 mod range;
+mod slice;
 mod support;
 mod text;
 mod wide;
+mod words;
 
 #[cfg(test)]
 mod tests;
@@ -47,6 +50,7 @@ use crate::tile::{RawStrings, Tile};
 use crate::vector::{Data, Shape, Vector};
 
 pub(crate) use support::support;
+use words::Words;
 
 /// A compiled expression.
 pub(crate) struct Program {
@@ -252,6 +256,11 @@ impl Mask {
 trait Node: Send + Sync {
     /// A vector of the node's shape, a value per row of the input.
     fn eval<'x>(&self, input: &Input<'_, 'x>) -> Result<Vector<'x>, DeviceError>;
+
+    /// The values of strings as words, where that is faster than by way of vectors.
+    fn words<'x>(&self, _input: &Input<'_, 'x>) -> Result<Option<Words<'x>>, DeviceError> {
+        Ok(None)
+    }
 
     /// Takes the rows out of the mask for which it isn't TRUE.
     fn truth(&self, input: &Input<'_, '_>, mask: &mut Mask) -> Result<(), DeviceError> {

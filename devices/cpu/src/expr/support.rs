@@ -38,6 +38,14 @@ fn one(expr: &Expr) -> Result<(), String> {
             Type::Date32 | Type::Timestamp { zone: None, .. } | Type::Null => Ok(()),
             other => Err(format!("a part of a {other:?} is not fused")),
         },
+        Node::Function { function, args } => {
+            let types: Vec<Type> = args.iter().map(|arg| arg.data_type.clone()).collect();
+            if (function.descriptor().result)(&types).as_ref() == Some(&expr.data_type) {
+                return Ok(());
+            }
+            let name = function.name();
+            Err(format!("{name} of {types:?} to {:?} is not fused", expr.data_type))
+        }
         Node::Host { function, .. } if function.implementation.is_none() => {
             Err(format!("the function {} is not known here", function.name))
         }

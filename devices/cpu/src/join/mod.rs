@@ -14,7 +14,7 @@ mod dictionary;
 mod emit;
 mod encode;
 mod finish;
-mod hash;
+pub(crate) mod hash;
 mod keys;
 pub(crate) mod probe;
 mod table;

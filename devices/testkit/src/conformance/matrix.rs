@@ -4,6 +4,7 @@
 //! Random cases meet combinations that nobody thought of; these meet the ones that must not be left to luck.
 
 mod expressions;
+mod functions;
 mod joins;
 mod pipelines;
 
@@ -48,6 +49,7 @@ pub(super) fn for_each(extent: Extent, take: &mut Take<'_>) -> Result<(), Box<Mi
     expressions::operators(extent, take)?;
     expressions::casts(extent, take)?;
     expressions::functions(take)?;
+    functions::functions(take)?;
     pipelines::aggregates(extent, take)?;
     joins::joins(extent, take)?;
     pipelines::sorts(extent, take)?;

@@ -127,6 +127,7 @@ pub fn expr_text(expr: &Expr) -> String {
             )
         }
         Node::Extract { part, expr: operand } => format!("EXTRACT({part:?} FROM {})", expr_text(operand)),
+        Node::Function { function, args } => format!("{}({})", function.name(), list(args, expr_text)),
         Node::Host { function, args } => format!("{}({})", function.name, list(args, expr_text)),
     }
 }

@@ -219,10 +219,15 @@ impl Expressions<'_> {
             Type::Decimal { .. } => self.decimal(wanted, depth),
             Type::Date32 | Type::Timestamp { zone: None, .. } => self.plus_interval(wanted, depth),
             Type::Interval(_) | Type::Null | Type::Time(_) | Type::Timestamp { .. } => self.leaf(wanted),
-            _ if wanted.is_text() => {
-                let argument = self.expr(wanted, depth - 1);
-                host::upper(argument)
-            }
+            _ if wanted.is_text() => match self.rng.random_bool(0.8) {
+                true => self
+                    .function(wanted, wanted, depth)
+                    .unwrap_or_else(|| self.leaf(wanted)),
+                false => {
+                    let argument = self.expr(wanted, depth - 1);
+                    host::upper(argument)
+                }
+            },
             _ if wanted.is_bytes() => self.leaf(wanted),
             _ => self.number(wanted, depth),
         }
@@ -302,10 +307,13 @@ impl Expressions<'_> {
                 },
                 data_type: Type::Int32,
             },
-            text if text.is_text() => {
-                let argument = self.expr(&wanted, depth - 1);
-                host::length(argument)
-            }
+            text if text.is_text() => match self.function(text, &Type::Int32, depth) {
+                Some(call) if self.rng.random_bool(0.8) => call,
+                _ => {
+                    let argument = self.expr(&wanted, depth - 1);
+                    host::length(argument)
+                }
+            },
             _ => self.number(&Type::Int32, depth),
         }
     }
@@ -351,6 +359,7 @@ impl Expressions<'_> {
                 }
             }
             8 if self.rng.random_bool(0.5) => return self.in_list(depth),
+            9 if self.rng.random_bool(0.5) => return self.text_test(depth),
             _ => return self.like(depth),
         };
         Expr {
@@ -380,11 +389,7 @@ impl Expressions<'_> {
     }
 
     fn like(&mut self, depth: usize) -> Expr {
-        let texts = [Type::Utf8, Type::LargeUtf8, Type::Utf8View];
-        let wanted = match self.some_type() {
-            found if found.is_text() => found,
-            _ => texts[self.rng.random_range(0..3)].clone(),
-        };
+        let wanted = self.some_text();
         let pattern = self.pattern();
         Expr {
             node: Node::Like {
@@ -394,6 +399,20 @@ impl Expressions<'_> {
                 case_insensitive: self.rng.random_bool(0.3),
             },
             data_type: Type::Boolean,
+        }
+    }
+
+    fn text_test(&mut self, depth: usize) -> Expr {
+        let wanted = self.some_text();
+        let call = self.function(&wanted, &Type::Boolean, depth);
+        call.unwrap_or_else(|| self.leaf(&Type::Boolean))
+    }
+
+    fn some_text(&mut self) -> Type {
+        let texts = [Type::Utf8, Type::LargeUtf8, Type::Utf8View];
+        match self.some_type() {
+            found if found.is_text() => found,
+            _ => texts[self.rng.random_range(0..3)].clone(),
         }
     }
 

@@ -67,6 +67,7 @@ pub fn evaluate(expr: &Expr, row: &[Value], parameters: &[Value]) -> Result<Valu
             Value::Int(value) => Ok(Value::Int(extract(*part, value, &operand.data_type)?)),
             other => Err(DeviceError::Internal(format!("EXTRACT from {other:?}"))),
         },
+        Node::Function { function, args } => function.evaluate(&args.iter().map(child).collect::<Result<Vec<_>, _>>()?),
         Node::Host { function, args } => {
             let values = args.iter().map(child).collect::<Result<Vec<_>, _>>()?;
             host(function, args, &values, &expr.data_type)

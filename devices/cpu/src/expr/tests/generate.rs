@@ -380,6 +380,7 @@ pub(super) fn show(expr: &Expr) -> String {
         Node::InList { negated, .. } => format!("In(negated={negated})"),
         Node::Like { negated, .. } => format!("Like(negated={negated})"),
         Node::Extract { part, .. } => format!("{part:?}"),
+        Node::Function { function, .. } => function.name().to_owned(),
         Node::Host { function, .. } => function.name.clone(),
     };
     match expr.children()[..] {

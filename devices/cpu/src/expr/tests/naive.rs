@@ -67,6 +67,10 @@ pub(super) fn eval(expr: &Expr, row: &[Value], parameters: &[Value]) -> Result {
             Value::Int(value) => Value::Int(extract(*part, value, &expr.data_type)),
             _ => Value::Null,
         },
+        Node::Function { function, args } => {
+            let args = args.iter().map(of).collect::<std::result::Result<Vec<_>, _>>()?;
+            return function.evaluate(&args).map_err(|error| error.to_string());
+        }
         Node::Host { function, args } => {
             let arrays = args
                 .iter()

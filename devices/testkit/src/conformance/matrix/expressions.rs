@@ -35,7 +35,13 @@ fn sound_rows(expr: &Expr, rows: Vec<Row>) -> (Vec<Row>, Vec<Row>) {
 }
 
 /// The expression over rows where it succeeds, and over a table in which one row fails.
-fn both_ways(name: &str, table: Table, expr: &Expr, seed: u64, take: &mut Take<'_>) -> Result<(), Box<Mismatch>> {
+pub(super) fn both_ways(
+    name: &str,
+    table: Table,
+    expr: &Expr,
+    seed: u64,
+    take: &mut Take<'_>,
+) -> Result<(), Box<Mismatch>> {
     let Table { fields, rows } = table;
     let (sound, failing) = sound_rows(expr, rows);
     let with = |rows: Vec<Row>| Table {
