@@ -94,8 +94,8 @@ pub struct Descriptor {
 /// All functions.
 pub static FUNCTIONS: [Descriptor; 16] = [
     entry(Function::Substring, &["substr", "substring"], part_of_text, substring).failing(negative_length),
-    entry(Function::Left, &["left"], part_of_text, left),
-    entry(Function::Right, &["right"], part_of_text, right),
+    entry(Function::Left, &["left"], end_of_text, left),
+    entry(Function::Right, &["right"], end_of_text, right),
     entry(
         Function::CharacterLength,
         &["character_length", "length", "char_length"],
@@ -238,6 +238,10 @@ fn part_of_text(arguments: &[Type]) -> Option<Type> {
         [text, Type::Int64] | [text, Type::Int64, Type::Int64] => same_text(std::slice::from_ref(text)),
         _ => None,
     }
+}
+
+fn end_of_text(arguments: &[Type]) -> Option<Type> {
+    part_of_text(arguments).filter(|_| arguments.len() == 2)
 }
 
 fn same_text(arguments: &[Type]) -> Option<Type> {
@@ -540,6 +544,9 @@ mod tests {
             found("concat", &[Type::Utf8, Type::Utf8View], Type::Utf8View),
             Some(Function::Concat)
         );
+        let three = [Type::Utf8, Type::Int64, Type::Int64];
+        assert_eq!(found("substr", &three, Type::Utf8), Some(Function::Substring));
+        assert_eq!(found("left", &three, Type::Utf8), None);
         assert_eq!(found("nothing", &[Type::Utf8], Type::Utf8), None);
     }
 }

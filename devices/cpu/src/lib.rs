@@ -11,6 +11,7 @@
 
 mod aggregate;
 mod builder;
+mod bytes;
 mod compact;
 mod emit;
 mod expr;

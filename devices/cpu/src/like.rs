@@ -4,6 +4,8 @@
 
 use memchr::memmem::Finder;
 
+use crate::bytes::{eight, low_bytes};
+
 /// A pattern, ready to match.
 #[derive(Debug)]
 pub(crate) struct Matcher {
@@ -23,7 +25,11 @@ enum Form {
         parts: Vec<Finder<'static>>,
         suffix: Vec<u8>,
     },
-    General(Vec<Item>),
+    General {
+        items: Vec<Item>,
+        /// A text that every match holds.
+        anchor: Option<Box<Finder<'static>>>,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +45,8 @@ impl Matcher {
         let pattern = if fold { lower(pattern) } else { pattern.to_vec() };
         let items = items(&pattern);
         let form = if items.contains(&Item::One) {
-            Form::General(items)
+            let anchor = longest_text(&items).map(|text| Box::new(Finder::new(&text).into_owned()));
+            Form::General { items, anchor }
         } else {
             literal_form(&items)
         };
@@ -78,39 +85,52 @@ impl Matcher {
 
     /// 1 for each of the values `bytes[offsets[i]..offsets[i + 1]]` that matches; `negated`, for each that doesn't.
     ///
-    /// A pattern with a part in its middle is searched for through all values at once.
+    /// A pattern with a text in its middle is searched for through all values at once.
     pub(crate) fn matches_all(&self, offsets: &[u32], bytes: &[u8], negated: bool) -> Vec<u8> {
-        let rows = offsets.len().saturating_sub(1);
-        let value = |row: usize| &bytes[offsets[row] as usize..offsets[row + 1] as usize];
-        let part = match &self.form {
-            Form::Contains(part) => Some(part.as_ref()),
-            Form::Parts { parts, .. } => parts.first(),
-            _ => None,
+        let (Some(first), Some(last)) = (offsets.first(), offsets.last()) else {
+            return Vec::new();
         };
-        let Some(part) = part.filter(|_| !self.fold && rows > 0) else {
-            return (0..rows)
-                .map(|row| u8::from(self.matches(value(row)) != negated))
-                .collect();
+        let values = Values {
+            offsets,
+            bytes: &bytes[..*last as usize],
         };
-        let only = matches!(self.form, Form::Contains(_));
-        let mut out = vec![u8::from(negated); rows];
-        let (mut row, mut at) = (0, offsets[0] as usize);
-        let end = offsets[rows] as usize;
-        while let Some(found) = part.find(&bytes[at..end]) {
-            let found = at + found;
-            while offsets[row + 1] as usize <= found {
-                row += 1;
-            }
-            let next = offsets[row + 1] as usize;
-            if found + part.needle().len() > next {
-                // It begins in one value and ends in another.
-                at = found + 1;
-                continue;
-            }
-            out[row] = u8::from((only || self.matches(value(row))) != negated);
-            at = next;
+        let mut out = vec![0; offsets.len() - 1];
+        if !self.fold {
+            self.mark(&values, &mut out);
+        } else if values.bytes[*first as usize..].is_ascii() {
+            let lowered = Values {
+                offsets: &offsets.iter().map(|offset| offset - first).collect::<Vec<_>>(),
+                bytes: &values.bytes[*first as usize..].to_ascii_lowercase(),
+            };
+            self.mark(&lowered, &mut out);
+        } else {
+            values.each(&mut out, |value| self.matches(value));
+        }
+        if negated {
+            out.iter_mut().for_each(|byte| *byte ^= 1);
         }
         out
+    }
+
+    /// Marks the values that match, which are in lower case if that is asked for.
+    fn mark(&self, values: &Values<'_>, out: &mut [u8]) {
+        match &self.form {
+            Form::Exact(_) => values.each(out, |value| self.matches_folded(value)),
+            Form::Prefix(prefix) => values.mark_beginning(prefix, out),
+            Form::Suffix(suffix) => values.mark_ending(suffix, out),
+            Form::Contains(part) => values.search(part, out, |_, _| true),
+            Form::Parts { prefix, parts, suffix } => match parts.split_first() {
+                Some((first, rest)) if prefix.is_empty() => {
+                    values.search(first, out, |value, after| in_order(&value[after..], rest, suffix));
+                }
+                Some((first, _)) => values.search(first, out, |value, _| self.matches_folded(value)),
+                None => values.each(out, |value| self.matches_folded(value)),
+            },
+            Form::General { anchor: Some(part), .. } => {
+                values.search(part, out, |value, _| self.matches_folded(value));
+            }
+            Form::General { anchor: None, .. } => values.each(out, |value| self.matches_folded(value)),
+        }
     }
 
     fn matches_folded(&self, value: &[u8]) -> bool {
@@ -120,23 +140,109 @@ impl Matcher {
             Form::Suffix(suffix) => value.ends_with(suffix),
             Form::Contains(part) => part.find(value).is_some(),
             Form::Parts { prefix, parts, suffix } => {
-                let Some(mut rest) = value
-                    .strip_prefix(prefix.as_slice())
-                    .and_then(|v| v.strip_suffix(suffix.as_slice()))
-                else {
-                    return false;
-                };
-                for part in parts {
-                    match part.find(rest) {
-                        Some(at) => rest = &rest[at + part.needle().len()..],
-                        None => return false,
-                    }
-                }
-                true
+                let rest = value.strip_prefix(prefix.as_slice());
+                rest.is_some_and(|rest| in_order(rest, parts, suffix))
             }
-            Form::General(items) => general(items, value),
+            Form::General { items, anchor } => {
+                anchor.as_ref().is_none_or(|anchor| anchor.find(value).is_some()) && general(items, value)
+            }
         }
     }
+}
+
+/// Values that lie one after another.
+struct Values<'v> {
+    /// Where values begin, and where the last ends.
+    offsets: &'v [u32],
+    bytes: &'v [u8],
+}
+
+impl<'v> Values<'v> {
+    fn bounds(&self) -> impl Iterator<Item = (usize, usize)> + use<'v> {
+        let pairs = self.offsets.iter().zip(self.offsets.iter().skip(1));
+        pairs.map(|(start, end)| (*start as usize, *end as usize))
+    }
+
+    fn each(&self, out: &mut [u8], matches: impl Fn(&[u8]) -> bool) {
+        for (out, (start, end)) in out.iter_mut().zip(self.bounds()) {
+            *out = u8::from(matches(&self.bytes[start..end]));
+        }
+    }
+
+    fn mark_beginning(&self, prefix: &[u8], out: &mut [u8]) {
+        let first = prefix.len().min(8);
+        let (wanted, mask) = (eight(prefix, 0) & low_bytes(first), low_bytes(first));
+        for (out, (start, end)) in out.iter_mut().zip(self.bounds()) {
+            let found = (eight(self.bytes, start) & mask == wanted) & (end - start >= prefix.len());
+            *out = u8::from(found);
+        }
+        if prefix.len() > 8 {
+            for (out, (start, _)) in out.iter_mut().zip(self.bounds()).filter(|(out, _)| **out == 1) {
+                *out = u8::from(self.bytes[start..].starts_with(prefix));
+            }
+        }
+    }
+
+    fn mark_ending(&self, suffix: &[u8], out: &mut [u8]) {
+        let last = suffix.len().min(8);
+        let (wanted, mask) = (eight(suffix, suffix.len() - last), low_bytes(last));
+        for (out, (start, end)) in out.iter_mut().zip(self.bounds()) {
+            let found = eight(self.bytes, end.saturating_sub(last)) & mask == wanted;
+            *out = u8::from(found & (end - start >= suffix.len()));
+        }
+        if suffix.len() > 8 {
+            for (out, (_, end)) in out.iter_mut().zip(self.bounds()).filter(|(out, _)| **out == 1) {
+                *out = u8::from(self.bytes[..end].ends_with(suffix));
+            }
+        }
+    }
+
+    /// Marks values that hold `part` and for which `matches` says so, given the value and where its first `part` ends.
+    fn search(&self, part: &Finder<'_>, out: &mut [u8], matches: impl Fn(&[u8], usize) -> bool) {
+        let length = part.needle().len();
+        let (mut row, mut at) = (0, self.offsets[0] as usize);
+        while let Some(found) = part.find(&self.bytes[at..]) {
+            let found = at + found;
+            while self.offsets[row + 1] as usize <= found {
+                row += 1;
+            }
+            let next = self.offsets[row + 1] as usize;
+            if found + length > next {
+                // It begins in one value and ends in another.
+                at = found + 1;
+                continue;
+            }
+            let start = self.offsets[row] as usize;
+            out[row] = u8::from(matches(&self.bytes[start..next], found + length - start));
+            at = next;
+        }
+    }
+}
+
+/// Whether a value holds the parts one after another and then ends with the suffix.
+fn in_order(value: &[u8], parts: &[Finder<'_>], suffix: &[u8]) -> bool {
+    let Some(mut rest) = value.strip_suffix(suffix) else {
+        return false;
+    };
+    for part in parts {
+        match part.find(rest) {
+            Some(at) => rest = &rest[at + part.needle().len()..],
+            None => return false,
+        }
+    }
+    true
+}
+
+/// The longest run of bytes between wildcards, if there is one.
+fn longest_text(items: &[Item]) -> Option<Vec<u8>> {
+    let byte = |item: &Item| match item {
+        Item::Byte(byte) => Some(*byte),
+        _ => None,
+    };
+    let texts = items.split(|item| byte(item).is_none());
+    let longest = texts.max_by_key(|text| text.len())?;
+    let longest: Vec<u8> = longest.iter().filter_map(byte).collect();
+    (!longest.is_empty()).then_some(longest)
 }
 
 fn items(pattern: &[u8]) -> Vec<Item> {
@@ -309,6 +415,15 @@ mod tests {
             "",
             "x%b%x",
             "%ca%",
+            "special r%",
+            "spe%",
+            "%requests",
+            "%l requests",
+            "%ial%qu%ts",
+            "%_bc%",
+            "ab",
+            "%s_ecial%",
+            "%%_",
         ] {
             let matcher = Matcher::new(pattern.as_bytes(), false);
             for first in 0..values.len() {
@@ -327,6 +442,8 @@ mod tests {
             }
         }
         assert!(Matcher::new(b"%", false).matches_all(&[], &[], false).is_empty());
+        let folded = Matcher::new(b"%SPECIAL%", true);
+        assert_eq!(folded.matches_all(&offsets[7..], &bytes, false), [1, 1, 0, 0]);
     }
 
     #[test]

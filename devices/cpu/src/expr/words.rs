@@ -11,6 +11,7 @@ use trireme_device_api::DeviceError;
 
 use super::text::views;
 use super::{Compiled, Input};
+use crate::bytes::{eight, low_bytes};
 use crate::tile::RawStrings;
 use crate::vector::Data;
 
@@ -98,24 +99,6 @@ pub(super) fn raw_parts(strings: &RawStrings<'_>, first: usize, after: usize, sl
 fn bounds<'s>(strings: &'s RawStrings<'_>) -> impl Iterator<Item = (usize, usize)> + 's {
     let pairs = strings.offsets.iter().zip(strings.offsets.iter().skip(1));
     pairs.map(|(start, end)| (*start as usize, *end as usize))
-}
-
-/// The eight bytes from `at` on, zeros after the last.
-fn eight(bytes: &[u8], at: usize) -> u64 {
-    let mut word = [0; 8];
-    match bytes.get(at..at + 8) {
-        Some(whole) => word.copy_from_slice(whole),
-        None => {
-            let rest = bytes.get(at..).unwrap_or_default();
-            word[..rest.len()].copy_from_slice(rest);
-        }
-    }
-    u64::from_le_bytes(word)
-}
-
-/// Ones in the lowest `count` of eight bytes.
-fn low_bytes(count: usize) -> u64 {
-    u64::MAX.checked_shr(64 - 8 * count as u32).unwrap_or(0)
 }
 
 #[cfg(test)]
