@@ -5,6 +5,7 @@
 //! of [`MAX_ROWS`] rows or more is refused. Memory is the caller's to reserve: [`ColumnBuilder::growth_bytes`] says how much
 //! a push will take.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::buffer::{BooleanBuffer, ScalarBuffer};
@@ -335,32 +336,57 @@ impl ColumnBuilder {
     }
 }
 
-/// The rows of builders of one shape, one after another, as one column. Builders are emptied.
+/// Some rows of one of several builders.
+#[derive(Debug, Clone)]
+pub(crate) struct Part {
+    /// Which of the builders.
+    pub(crate) builder: usize,
+    /// Its rows.
+    pub(crate) rows: Range<usize>,
+}
+
+/// The rows of builders of one shape as one column: one builder after another, or in this order.
 ///
 /// # Errors
 /// Unsupported when the column becomes too long.
-pub(crate) fn concat(shape: &Shape, mut parts: Vec<ColumnBuilder>) -> Result<DeviceColumn, DeviceError> {
-    parts.retain(|part| part.rows > 0);
-    if parts.len() < 2 {
-        return Ok(parts.pop().unwrap_or_else(|| ColumnBuilder::new(shape)).finish());
-    }
-    let rows = parts.iter().map(ColumnBuilder::rows).sum();
+pub(crate) fn concat(
+    shape: &Shape,
+    mut builders: Vec<ColumnBuilder>,
+    order: Option<&[Part]>,
+) -> Result<DeviceColumn, DeviceError> {
+    let natural: Vec<_>;
+    let order = match order {
+        Some(order) => order,
+        None => {
+            builders.retain(|builder| builder.rows > 0);
+            if builders.len() < 2 {
+                return Ok(builders.pop().unwrap_or_else(|| ColumnBuilder::new(shape)).finish());
+            }
+            let whole = |(at, builder): (usize, &ColumnBuilder)| Part {
+                builder: at,
+                rows: 0..builder.rows,
+            };
+            natural = builders.iter().enumerate().map(whole).collect();
+            &natural
+        }
+    };
+    let rows = order.iter().map(|part| part.rows.len()).sum();
     let mut all = ColumnBuilder::new(shape);
     all.check_rows(rows)?;
-    if parts.iter().any(|part| part.valid.is_some()) {
+    if builders.iter().any(|builder| builder.valid.is_some()) {
         let mut valid = Vec::with_capacity(rows);
-        for part in &parts {
-            match &part.valid {
-                Some(bytes) => valid.extend_from_slice(bytes),
-                None => valid.resize(valid.len() + part.rows, 1),
+        for part in order {
+            match &builders[part.builder].valid {
+                Some(bytes) => valid.extend_from_slice(&bytes[part.rows.clone()]),
+                None => valid.resize(valid.len() + part.rows.len(), 1),
             }
         }
         all.valid = Some(valid);
     }
-    let length = parts.iter().map(|part| part.store.byte_length()).sum();
+    let length = builders.iter().map(|builder| builder.store.byte_length()).sum();
     all.store.make_room(rows, length);
-    for part in parts {
-        all.store.append(part.store)?;
+    for part in order {
+        all.store.append(&builders[part.builder].store, part.rows.clone())?;
     }
     all.rows = rows;
     Ok(all.finish())
@@ -384,24 +410,27 @@ impl Store {
         }
     }
 
-    fn append(&mut self, other: Store) -> Result<(), DeviceError> {
+    fn append(&mut self, other: &Store, rows: Range<usize>) -> Result<(), DeviceError> {
         match (self, other) {
-            (Store::Bool(to), Store::Bool(from)) | (Store::Codes8(to), Store::Codes8(from)) => append(to, &from),
-            (Store::I8(to), Store::I8(from)) => append(to, &from),
-            (Store::I16(to), Store::I16(from)) => append(to, &from),
-            (Store::I32(to), Store::I32(from)) => append(to, &from),
-            (Store::I64(to), Store::I64(from)) => append(to, &from),
-            (Store::I128(to), Store::I128(from)) => append(to, &from),
-            (Store::F32(to), Store::F32(from)) => append(to, &from),
-            (Store::F64(to), Store::F64(from)) => append(to, &from),
-            (Store::Codes16(to), Store::Codes16(from)) => append(to, &from),
-            (Store::Codes32(to), Store::Codes32(from)) => append(to, &from),
-            (Store::Interval(to), Store::Interval(from)) => append(to, &from),
+            (Store::Bool(to), Store::Bool(from)) | (Store::Codes8(to), Store::Codes8(from)) => append(to, &from[rows]),
+            (Store::I8(to), Store::I8(from)) => append(to, &from[rows]),
+            (Store::I16(to), Store::I16(from)) => append(to, &from[rows]),
+            (Store::I32(to), Store::I32(from)) => append(to, &from[rows]),
+            (Store::I64(to), Store::I64(from)) => append(to, &from[rows]),
+            (Store::I128(to), Store::I128(from)) => append(to, &from[rows]),
+            (Store::F32(to), Store::F32(from)) => append(to, &from[rows]),
+            (Store::F64(to), Store::F64(from)) => append(to, &from[rows]),
+            (Store::Codes16(to), Store::Codes16(from)) => append(to, &from[rows]),
+            (Store::Codes32(to), Store::Codes32(from)) => append(to, &from[rows]),
+            (Store::Interval(to), Store::Interval(from)) => append(to, &from[rows]),
             (Store::Null, Store::Null) => {}
-            (Store::Bytes(ends, bytes), Store::Bytes(more_ends, more_bytes)) => {
-                let base = check_length(bytes.len() + more_bytes.len()).map(|_| bytes.len() as u32)?;
-                ends.extend(more_ends.iter().map(|end| base + end));
-                bytes.extend_from_slice(&more_bytes);
+            (Store::Bytes(ends, bytes), Store::Bytes(from_ends, from)) => {
+                let start = rows.start.checked_sub(1).map_or(0, |before| from_ends[before]);
+                let from_ends = &from_ends[rows];
+                let end = from_ends.last().copied().unwrap_or(start);
+                let base = check_length(bytes.len() + (end - start) as usize).map(|_| bytes.len() as u32)?;
+                ends.extend(from_ends.iter().map(|end| base + (end - start)));
+                bytes.extend_from_slice(&from[start as usize..end as usize]);
             }
             _ => {
                 return Err(DeviceError::Internal(

@@ -155,7 +155,7 @@ fn columns_hold_what_was_pushed() {
                 }
                 builders.push(builder);
             }
-            let column = concat(&shape, builders).unwrap();
+            let column = concat(&shape, builders, None).unwrap();
             assert_eq!(column.rows, values.len());
             let nulls = values.iter().filter(|value| value.is_none()).count();
             assert_eq!(column.zone.null_count, nulls);

@@ -6,6 +6,7 @@ use trireme_device_api::{DeviceError, DevicePool, FragmentId, Graph, JoinKind, R
 
 use super::encode::{ByteColumn, EncodedKeys};
 use super::keys::{KeyColumn, KeyKind, Numbers};
+use super::order::Order;
 use super::table::hash::BLOOM_FROM_BYTES;
 use crate::builder::{ColumnBuilder, MAX_ROWS};
 use crate::isa::Isa;
@@ -105,6 +106,7 @@ impl BuildPlan {
 pub(crate) struct BuildLocal {
     plan: Arc<BuildPlan>,
     pub(super) keys: LocalKeys,
+    pub(super) order: Order,
     /// Bounds of each key so far.
     pub(super) bounds: Vec<Option<(i128, i128)>>,
     /// Keys that held a NULL.
@@ -133,6 +135,7 @@ impl BuildLocal {
         Self {
             plan: Arc::clone(plan),
             keys,
+            order: Order::new(matches!(plan.kinds.as_slice(), [KeyKind::Integer(_)]) && plan.ladder == Ladder::Auto),
             bounds: vec![None; plan.keys.len()],
             nulls: vec![false; plan.keys.len()],
             payload: plan
@@ -162,6 +165,15 @@ impl BuildLocal {
         }
         match &mut self.keys {
             LocalKeys::Numbers(builders) => {
+                if let ([builder], [vector], [shape]) = (builders.as_mut_slice(), keys, self.plan.keys.as_slice())
+                    && let Some((least, most)) =
+                        self.order
+                            .take((self.plan.isa, shape), vector, builder, &mut self.reservation)?
+                {
+                    self.bounds[0] = joined(self.bounds[0], Some((least.into(), most.into())));
+                    self.rows += rows;
+                    return Ok(());
+                }
                 for ((builder, vector), bounds) in builders.iter_mut().zip(keys).zip(&mut self.bounds) {
                     self.reservation.grow(builder.growth_bytes(Some(vector), rows))?;
                     builder.push(vector)?;
@@ -180,6 +192,20 @@ impl BuildLocal {
             }
         }
         self.rows += rows;
+        Ok(())
+    }
+
+    /// Keeps keys that so far were only known by their order.
+    ///
+    /// # Errors
+    /// When memory is short.
+    pub(super) fn keep_keys(&mut self) -> Result<(), DeviceError> {
+        if let (LocalKeys::Numbers(builders), [shape]) = (&mut self.keys, self.plan.keys.as_slice())
+            && let [builder] = builders.as_mut_slice()
+        {
+            self.order
+                .keep((self.plan.isa, shape), builder, &mut self.reservation)?;
+        }
         Ok(())
     }
 }

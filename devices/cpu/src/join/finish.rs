@@ -7,33 +7,34 @@
 //! | table | when |
 //! | --- | --- |
 //! | bitmap | only existence is asked, packed keys below 128 × rows |
+//! | the keys themselves | rows in the order of their keys, none missing, none twice |
 //! | dense | packed keys below 8 × rows |
+//! | a bit per key | rows in the order of their keys, none twice, too far apart for the cache |
 //! | hash, key in the slot | packed keys below 2³² |
 //! | hash, key compared | packed keys of 64 or 128 bits, encoded keys |
 //!
 //! Tables larger than the second-level cache get a Bloom filter. Inserting is split into tasks that workers run at once.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use trireme_device_api::{DeviceColumn, DeviceError, Reservation};
 
 use super::build::{BuildLocal, BuildPlan, Ladder, LocalKeys, byte_column, joined, key_column, too_many_rows};
 use super::encode::EncodedKeys;
-use super::hash::{hash_bytes, hash_u64, hash_u128};
+use super::insert::{Insert, inserts};
 use super::keys::{KeyKind, Packing};
+use super::order;
 use super::table::bitmap::Bitmap;
 use super::table::bloom::Bloom;
 use super::table::dense::Dense;
-use super::table::hash::{HashTable, Hashed, RowKeys};
+use super::table::hash::{HashTable, RowKeys};
 use super::table::ranks::Ranks;
-use super::table::{Chain, Index, zeroed_u32, zeroed_u64};
-use crate::builder::{ColumnBuilder, MAX_ROWS, concat};
+use super::table::zeroed::Zeroed;
+use super::table::{Chain, Index};
+use crate::builder::{ColumnBuilder, MAX_ROWS, Part, concat};
 use crate::vector::TILE_ROWS;
-
-/// Rows that one task inserts.
-const TASK_ROWS: usize = 1 << 16;
 
 /// Keys below this are always dense.
 const DENSE_ALWAYS: u128 = 1 << 18;
@@ -43,21 +44,30 @@ const RANKED_ALWAYS: u128 = 1 << 23;
 const RANKED_PER_ROW: u128 = 1024;
 const RANKED_MAX: u128 = 1 << 27;
 
+/// Tables by position of up to so many keys stay in the first cache, in which they are faster than counting bits.
+const DENSE_BEFORE_SORTED: u128 = 1 << 14;
+
 /// The rows of all workers while they are put into a table: [`Building::run_task`] once for each of the
 /// [`Building::tasks`], by any workers at once, then [`Building::finish`].
 pub(crate) struct Building {
-    plan: Arc<BuildPlan>,
-    locals: Vec<LocalRows>,
+    pub(super) plan: Arc<BuildPlan>,
+    pub(super) locals: Vec<LocalRows>,
     payload: Vec<Payload>,
     /// Rows to insert, by task.
-    inserts: Vec<Vec<Insert>>,
-    table: BuildTable,
-    repeated: AtomicBool,
+    pub(super) inserts: Vec<Vec<Insert>>,
+    pub(super) table: BuildTable,
+    pub(super) repeated: AtomicBool,
+    /// Rows that were the first of their key, where that is counted.
+    pub(super) first: AtomicUsize,
+    /// The rows in the order of the payload, when that isn't the order of the workers.
+    order: Option<Vec<Part>>,
+    /// One worker inserts all rows.
+    pub(super) alone: bool,
 }
 
-struct LocalRows {
-    keys: LocalKeys,
-    first_row: usize,
+pub(super) struct LocalRows {
+    pub(super) keys: LocalKeys,
+    pub(super) first_row: usize,
     reservation: Reservation,
 }
 
@@ -67,17 +77,9 @@ struct Payload {
     column: Mutex<Option<(Arc<DeviceColumn>, Vec<Reservation>)>>,
 }
 
-/// Rows of one worker to insert.
-#[derive(Debug, Clone, Copy)]
-struct Insert {
-    local: usize,
-    start: usize,
-    end: usize,
-}
-
 /// A finished build side.
 pub(crate) struct BuildTable {
-    rows: usize,
+    pub(super) rows: usize,
     payload: Vec<Arc<DeviceColumn>>,
     pub(super) kinds: Vec<KeyKind>,
     pub(super) packing: Option<Packing>,
@@ -107,7 +109,6 @@ impl BuildTable {
     }
 
     /// No two rows have equal keys: a row of a tile has at most one match.
-    #[cfg(test)]
     pub(crate) fn is_unique(&self) -> bool {
         self.unique
     }
@@ -120,6 +121,8 @@ impl BuildTable {
             Index::All => "all",
             Index::Dense(_) => "dense",
             Index::Ranked(..) => "ranked",
+            Index::Sorted(_) => "sorted",
+            Index::Same => "same",
             Index::Bitmap(_) => "bitmap",
             Index::Hash(table) if table.bloom.is_some() => "bloom hash",
             Index::Hash(_) => "hash",
@@ -132,7 +135,9 @@ impl Building {
     ///
     /// # Errors
     /// When memory is short, or rows are too many.
-    pub(crate) fn new(plan: &Arc<BuildPlan>, locals: Vec<BuildLocal>) -> Result<Self, DeviceError> {
+    pub(crate) fn new(plan: &Arc<BuildPlan>, mut locals: Vec<BuildLocal>) -> Result<Self, DeviceError> {
+        let alone = locals.len() == 1;
+        locals.retain(|local| local.rows > 0);
         let rows: usize = locals.iter().map(|local| local.rows).sum();
         if rows >= MAX_ROWS {
             return Err(too_many_rows());
@@ -144,10 +149,20 @@ impl Building {
             }
         }
         let null_keys = bounds.iter().any(|(_, null)| *null);
+        let order = order::ascending(locals.iter().map(|local| &local.order)).filter(|order| !order.is_empty());
+        // Without gaps the keys themselves are the rows.
+        let same = order.is_some()
+            && rows > 0
+            && bounds
+                .iter()
+                .all(|(bounds, _)| bounds.is_some_and(|(least, most)| (most - least) as u128 == rows as u128 - 1));
+        if !same {
+            locals.iter_mut().try_for_each(BuildLocal::keep_keys)?;
+        }
         let mut payload: Vec<Vec<_>> = plan.payload.iter().map(|_| Vec::new()).collect();
         let mut parts = Vec::new();
         let mut first_row = 0;
-        for local in locals.into_iter().filter(|local| local.rows > 0) {
+        for local in locals {
             for (column, builder) in payload.iter_mut().zip(local.payload) {
                 column.push(builder);
             }
@@ -179,19 +194,27 @@ impl Building {
                 kinds: plan.kinds.clone(),
                 packing: None,
                 index: Index::Empty,
-                chain: zeroed_u32(0),
+                chain: Zeroed::new(0),
                 unique: true,
                 nulls_equal,
                 null_keys,
                 reservations: Vec::new(),
             },
             repeated: AtomicBool::new(false),
+            first: AtomicUsize::new(0),
+            order: None,
+            alone,
         };
-        building.choose(&bounds)?;
+        building.choose(&bounds, order, same)?;
         Ok(building)
     }
 
-    fn choose(&mut self, bounds: &[(Option<(i128, i128)>, bool)]) -> Result<(), DeviceError> {
+    fn choose(
+        &mut self,
+        bounds: &[(Option<(i128, i128)>, bool)],
+        order: Option<Vec<Part>>,
+        same: bool,
+    ) -> Result<(), DeviceError> {
         let rows = self.table.rows;
         if bounds.is_empty() {
             self.table.index = Index::All;
@@ -208,9 +231,23 @@ impl Building {
             Packing::new(bounds)
         };
         let mut reservation = Reservation::new(&self.plan.pool);
+        if let (Some(packing), Some(order)) = (&packing, order)
+            && let Some(index) = self.sorted(packing, same, &mut reservation)?
+        {
+            let natural = order
+                .iter()
+                .zip(order.iter().skip(1))
+                .all(|(a, b)| (a.builder, a.rows.start) < (b.builder, b.rows.start));
+            self.order = (!natural).then_some(order);
+            self.table.index = index;
+            self.table.packing = Some(packing.clone());
+            self.table.reservations.push(reservation);
+            self.inserts.clear();
+            return Ok(());
+        }
         if self.plan.uses.rows {
             reservation.grow(rows * 4)?;
-            self.table.chain = zeroed_u32(rows);
+            self.table.chain = Zeroed::new(rows);
         }
         self.table.index = match &packing {
             Some(packing) => match self.positional(packing, &mut reservation)? {
@@ -222,6 +259,26 @@ impl Building {
         self.table.packing = packing;
         self.table.reservations.push(reservation);
         Ok(())
+    }
+
+    /// For rows in the order of their keys; `same`: none is missing.
+    fn sorted(
+        &self,
+        packing: &Packing,
+        same: bool,
+        reservation: &mut Reservation,
+    ) -> Result<Option<Index>, DeviceError> {
+        let size = packing.size();
+        if same && size < u128::from(u32::MAX) {
+            return Ok(Some(Index::Same));
+        }
+        let ranked = (RANKED_PER_ROW * self.table.rows as u128).clamp(RANKED_ALWAYS, RANKED_MAX);
+        if !self.plan.uses.rows || size <= DENSE_BEFORE_SORTED || size > ranked {
+            return Ok(None);
+        }
+        reservation.grow(Ranks::bytes(size as usize))?;
+        let ranks = Ranks::new(size as usize, |see| self.each_position(packing, see));
+        Ok(Some(Index::Sorted(ranks)))
     }
 
     /// A table by position, where the range of packed keys allows.
@@ -293,8 +350,8 @@ impl Building {
         reservation.grow(slots + if bloom { Bloom::bytes(rows) } else { 0 } + words.unwrap_or(0) * 8 * rows)?;
         let keys = match words {
             Some(0) => RowKeys::InTag,
-            Some(1) => RowKeys::Words(zeroed_u64(rows)),
-            Some(_) => RowKeys::DoubleWords(zeroed_u64(rows * 2)),
+            Some(1) => RowKeys::Words(Zeroed::new(rows)),
+            Some(_) => RowKeys::DoubleWords(Zeroed::new(rows * 2)),
             None => self.encoded(reservation)?,
         };
         Ok(Index::Hash(HashTable::new(rows, keys, bloom)))
@@ -346,17 +403,17 @@ impl Building {
     /// When memory is short, or a column becomes too long.
     pub(crate) fn run_task(&self, task: usize) -> Result<(), DeviceError> {
         if let Some(inserts) = self.inserts.get(task) {
-            self.insert(inserts);
+            self.insert(inserts, self.care());
         } else if let Some(payload) = self.payload.get(task - self.inserts.len()) {
             let shape = &self.plan.payload[task - self.inserts.len()];
             let parts = std::mem::take(&mut *payload.parts.lock());
             let (parts, mut held): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
-            if parts.len() > 1 {
+            if parts.len() > 1 || self.order.is_some() {
                 let mut whole = Reservation::new(&self.plan.pool);
                 whole.grow(parts.iter().map(ColumnBuilder::used_bytes).sum())?;
                 held.push(whole);
             }
-            let column = Arc::new(concat(shape, parts)?);
+            let column = Arc::new(concat(shape, parts, self.order.as_deref())?);
             // What the parts held is given back; a single part became the column.
             let held = held.into_iter().next_back().into_iter().collect();
             *payload.column.lock() = Some((column, held));
@@ -369,6 +426,7 @@ impl Building {
     /// # Errors
     /// Internal, when a task didn't run.
     pub(crate) fn finish(self) -> Result<BuildTable, DeviceError> {
+        self.mend();
         let mut table = self.table;
         for payload in self.payload {
             let (column, held) = payload
@@ -382,137 +440,6 @@ impl Building {
             table.unique = false;
         }
         Ok(table)
-    }
-
-    fn insert(&self, inserts: &[Insert]) {
-        let mut buffers = Buffers::default();
-        let mut repeated = false;
-        for insert in inserts {
-            for start in (insert.start..insert.end).step_by(TILE_ROWS) {
-                let end = insert.end.min(start + TILE_ROWS);
-                repeated |= self.insert_tile(insert.local, start, end, &mut buffers);
-            }
-        }
-        if repeated {
-            self.repeated.store(true, Ordering::Relaxed);
-        }
-    }
-
-    fn insert_tile(&self, local: usize, start: usize, end: usize, buffers: &mut Buffers) -> bool {
-        let rows = end - start;
-        let isa = self.plan.isa;
-        let first_row = (self.locals[local].first_row + start) as u32;
-        let vectors: Vec<_> = match &self.locals[local].keys {
-            LocalKeys::Numbers(builders) => builders.iter().map(|builder| builder.view(start, end)).collect(),
-            LocalKeys::Encoded(_) => Vec::new(),
-        };
-        let keys: Vec<_> = vectors.iter().filter_map(key_column).collect();
-        let nulls = self.table.nulls_equal;
-        let alone = self.inserts.len() == 1;
-        match (&self.table.index, &self.table.packing) {
-            (Index::Dense(dense), Some(packing)) => {
-                packing.pack_positions(isa, &keys, rows, nulls, &mut buffers.positions);
-                dense.insert(&buffers.positions, first_row, &self.table.chain, alone)
-            }
-            (Index::Ranked(ranks, dense), Some(packing)) => {
-                packing.pack_positions(isa, &keys, rows, nulls, &mut buffers.positions);
-                ranks.number(isa, &mut buffers.positions);
-                dense.insert(&buffers.positions, first_row, &self.table.chain, alone)
-            }
-            (Index::Bitmap(bitmap), Some(packing)) => {
-                packing.pack_positions(isa, &keys, rows, nulls, &mut buffers.positions);
-                bitmap.insert(&buffers.positions);
-                false
-            }
-            (Index::Hash(table), Some(packing))
-                if !matches!(table.keys, RowKeys::DoubleWords(_) | RowKeys::Bytes(..)) =>
-            {
-                packing.pack(isa, &keys, rows, nulls, (&mut buffers.keys, &mut buffers.found));
-                self.insert_words(table, first_row, buffers)
-            }
-            (Index::Hash(table), Some(packing)) if matches!(table.keys, RowKeys::DoubleWords(_)) => {
-                packing.pack(isa, &keys, rows, nulls, (&mut buffers.wide_keys, &mut buffers.found));
-                self.insert_double_words(table, first_row, buffers)
-            }
-            (Index::Hash(table), _) => self.insert_bytes(table, local, (start, end), buffers),
-            _ => false,
-        }
-    }
-
-    /// Where rows with equal keys are linked, if they are; and that no other task inserts.
-    fn chaining(&self) -> (Option<&Chain>, bool) {
-        (
-            self.plan.uses.rows.then_some(&self.table.chain),
-            self.inserts.len() == 1,
-        )
-    }
-
-    fn insert_words(&self, table: &HashTable, first_row: u32, buffers: &mut Buffers) -> bool {
-        buffers.hashes.clear();
-        buffers.hashes.extend(buffers.keys.iter().map(|key| hash_u64(*key)));
-        let mut rows = Hashed {
-            hashes: &buffers.hashes,
-            tags: None,
-        };
-        match &table.keys {
-            RowKeys::Words(words) => {
-                let first = first_row as usize;
-                for (word, key) in words[first..].iter().zip(&buffers.keys) {
-                    word.store(*key, Ordering::Relaxed);
-                }
-                let same = |at: usize, row: u32| words[row as usize].load(Ordering::Relaxed) == buffers.keys[at];
-                table.insert(rows, &buffers.found, first_row, self.chaining(), same)
-            }
-            _ => {
-                rows.tags = Some(&buffers.keys);
-                table.insert(rows, &buffers.found, first_row, self.chaining(), |_, _| true)
-            }
-        }
-    }
-
-    fn insert_double_words(&self, table: &HashTable, first_row: u32, buffers: &mut Buffers) -> bool {
-        let RowKeys::DoubleWords(words) = &table.keys else {
-            return false;
-        };
-        buffers.hashes.clear();
-        buffers
-            .hashes
-            .extend(buffers.wide_keys.iter().map(|key| hash_u128(*key)));
-        let first = first_row as usize;
-        for (pair, key) in words[first * 2..].chunks_exact(2).zip(&buffers.wide_keys) {
-            pair[0].store(*key as u64, Ordering::Relaxed);
-            pair[1].store((*key >> 64) as u64, Ordering::Relaxed);
-        }
-        let rows = Hashed {
-            hashes: &buffers.hashes,
-            tags: None,
-        };
-        let same = |at: usize, row: u32| double_word(words, row) == buffers.wide_keys[at];
-        table.insert(rows, &buffers.found, first_row, self.chaining(), same)
-    }
-
-    fn insert_bytes(
-        &self,
-        table: &HashTable,
-        local: usize,
-        (start, end): (usize, usize),
-        buffers: &mut Buffers,
-    ) -> bool {
-        let RowKeys::Bytes(parts, _) = &table.keys else {
-            return false;
-        };
-        let encoded = &parts[local];
-        buffers.hashes.clear();
-        buffers
-            .hashes
-            .extend((start..end).map(|row| hash_bytes(encoded.get(row))));
-        let rows = Hashed {
-            hashes: &buffers.hashes,
-            tags: None,
-        };
-        let same = |at: usize, row: u32| table.keys.bytes(row) == encoded.get(start + at);
-        let first_row = (self.locals[local].first_row + start) as u32;
-        table.insert(rows, &encoded.found()[start..end], first_row, self.chaining(), same)
     }
 }
 
@@ -534,31 +461,4 @@ fn packing_words(size: u128, ladder: Ladder) -> Option<usize> {
         _ if fits64 => 1,
         _ => 2,
     })
-}
-
-/// What one task works with.
-#[derive(Default)]
-struct Buffers {
-    positions: Vec<u32>,
-    keys: Vec<u64>,
-    wide_keys: Vec<u128>,
-    found: Vec<u8>,
-    hashes: Vec<u64>,
-}
-
-/// Tasks that insert all rows: one if there are few, which then needs no locks.
-fn inserts(locals: &[LocalRows], rows: usize) -> Vec<Vec<Insert>> {
-    let mut tasks: Vec<Vec<Insert>> = Vec::new();
-    for (local, part) in locals.iter().enumerate() {
-        let end = locals.get(local + 1).map_or(rows, |next| next.first_row) - part.first_row;
-        for start in (0..end).step_by(TASK_ROWS) {
-            let end = end.min(start + TASK_ROWS);
-            let insert = Insert { local, start, end };
-            match tasks.last_mut() {
-                Some(task) if rows <= TASK_ROWS => task.push(insert),
-                _ => tasks.push(vec![insert]),
-            }
-        }
-    }
-    tasks
 }

@@ -15,7 +15,9 @@ mod emit;
 mod encode;
 mod finish;
 pub(crate) mod hash;
+mod insert;
 mod keys;
+mod order;
 pub(crate) mod probe;
 mod table;
 

@@ -19,8 +19,9 @@ use super::finish::{BuildTable, double_word};
 use super::hash::{hash_bytes, hash_u64, hash_u128};
 use super::keys::{KeyColumn, KeyKind, Numbers, Packing};
 use super::table::hash::{HashTable, Hashed, RowKeys};
-use super::table::{Index, prefetch, zeroed_u8};
-use crate::isa::Isa;
+use super::table::zeroed::Zeroed;
+use super::table::{Index, prefetch};
+use crate::isa::{Isa, primitive};
 use crate::vector::{Data, Shape, TILE_ROWS, Vector};
 
 /// Pairs that one call gives at most.
@@ -51,7 +52,7 @@ pub(crate) struct Prober {
     how: ProbeKind,
     isa: Isa,
     /// 1 for build rows with a match, for kinds that give build rows at the end.
-    matched: Option<Box<[AtomicU8]>>,
+    matched: Option<Zeroed<AtomicU8>>,
     bloom_tested: AtomicUsize,
     bloom_passed: AtomicUsize,
     /// Buffers that no tile uses at the moment.
@@ -161,7 +162,7 @@ impl Prober {
                 ..how
             },
             isa,
-            matched: tracks.then(|| zeroed_u8(table.rows())),
+            matched: tracks.then(|| Zeroed::new(table.rows())),
             bloom_tested: AtomicUsize::new(0),
             bloom_passed: AtomicUsize::new(0),
             spare: Arc::default(),
@@ -267,7 +268,8 @@ impl Prober {
             // Chains are marked from their first row on, by whoever found it unmarked: the rest is marked too, or will be.
             while next != 0 && matched[next as usize - 1].load(Ordering::Relaxed) == 0 {
                 matched[next as usize - 1].store(1, Ordering::Relaxed);
-                next = self.table.chain[next as usize - 1].load(Ordering::Relaxed);
+                let link = self.table.chain.get(next as usize - 1);
+                next = link.map_or(0, |link| link.load(Ordering::Relaxed));
             }
         }
     }
@@ -312,6 +314,15 @@ impl Prober {
                 self.positions(packing, keys, rows, buffers);
                 ranks.number(self.isa, &mut buffers.positions);
                 dense.find(&buffers.positions, &mut heads);
+            }
+            (Index::Sorted(ranks), Some(packing)) => {
+                self.positions(packing, keys, rows, buffers);
+                ranks.number(self.isa, &mut buffers.positions);
+                rows_of(self.isa, &buffers.positions, ranks.count() as u32, &mut heads);
+            }
+            (Index::Same, Some(packing)) => {
+                self.positions(packing, keys, rows, buffers);
+                rows_of(self.isa, &buffers.positions, packing.size() as u32, &mut heads);
             }
             (Index::Bitmap(bitmap), Some(packing)) => {
                 self.positions(packing, keys, rows, buffers);
@@ -470,6 +481,13 @@ impl Prober {
             _ => None,
         };
         self.adapters.iter().zip(keys).map(translated).collect()
+    }
+}
+
+primitive! {
+    /// Positions that are rows, as heads; those from `end` on are no rows.
+    fn rows_of[](positions: &[u32], end: u32, heads: &mut Vec<u32>) {
+        heads.extend(positions.iter().map(|position| if *position < end { position + 1 } else { 0 }));
     }
 }
 

@@ -2,12 +2,12 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::zeroed_u64;
+use super::zeroed::Zeroed;
 
 /// Bit `key` is set when the key is there; one more, never set, stands for all keys outside.
 #[derive(Debug)]
 pub(crate) struct Bitmap {
-    words: Box<[AtomicU64]>,
+    words: Zeroed<AtomicU64>,
     size: u32,
 }
 
@@ -20,7 +20,7 @@ impl Bitmap {
     /// For keys below `size`.
     pub(crate) fn new(size: u32) -> Self {
         Self {
-            words: zeroed_u64(size as usize / 64 + 1),
+            words: Zeroed::new(size as usize / 64 + 1),
             size,
         }
     }

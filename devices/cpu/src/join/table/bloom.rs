@@ -4,7 +4,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{prefetch, zeroed_u64};
+use super::prefetch;
+use super::zeroed::Zeroed;
 
 /// How many rows ahead memory is asked for.
 const AHEAD: usize = 24;
@@ -12,7 +13,7 @@ const AHEAD: usize = 24;
 /// Says of most keys that aren't there that they aren't, and never of one that is.
 #[derive(Debug)]
 pub(crate) struct Bloom {
-    words: Box<[AtomicU64]>,
+    words: Zeroed<AtomicU64>,
     shift: u32,
 }
 
@@ -30,7 +31,7 @@ impl Bloom {
     pub(crate) fn new(rows: usize) -> Self {
         let words = Self::words_for(rows);
         Self {
-            words: zeroed_u64(words),
+            words: Zeroed::new(words),
             shift: 64 - words.trailing_zeros(),
         }
     }

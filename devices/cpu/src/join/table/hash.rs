@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::super::encode::EncodedKeys;
 use super::bloom::Bloom;
-use super::{Chain, prefetch, zeroed_u64};
+use super::zeroed::Zeroed;
+use super::{Chain, prefetch};
 
 /// How many rows ahead memory is asked for.
 const AHEAD: usize = 48;
@@ -23,7 +24,7 @@ pub(crate) const BLOOM_FROM_BYTES: usize = 1 << 20;
 /// A hash table.
 #[derive(Debug)]
 pub(crate) struct HashTable {
-    slots: Box<[AtomicU64]>,
+    slots: Zeroed<AtomicU64>,
     shift: u32,
     pub(crate) keys: RowKeys,
     pub(crate) bloom: Option<Bloom>,
@@ -35,9 +36,9 @@ pub(crate) enum RowKeys {
     /// The tag is the key.
     InTag,
     /// Packed, by row.
-    Words(Box<[AtomicU64]>),
+    Words(Zeroed<AtomicU64>),
     /// Packed, two words by row.
-    DoubleWords(Box<[AtomicU64]>),
+    DoubleWords(Zeroed<AtomicU64>),
     /// Encoded, by worker; the first rows of the workers, ascending.
     Bytes(Vec<EncodedKeys>, Vec<u32>),
 }
@@ -86,7 +87,7 @@ impl HashTable {
     pub(crate) fn new(rows: usize, keys: RowKeys, bloom: bool) -> Self {
         let slots = Self::slots_for(rows);
         Self {
-            slots: zeroed_u64(slots),
+            slots: Zeroed::new(slots),
             shift: 64 - slots.trailing_zeros(),
             keys,
             bloom: bloom.then(|| Bloom::new(rows)),

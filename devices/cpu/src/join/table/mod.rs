@@ -3,6 +3,8 @@
 //! ```text
 //!  Dense   heads[key]               ─▶ row + 1, 0 for none
 //!  Ranked  heads[number of the key]  ─▶ row + 1, 0 for none           a bit per possible key gives the number
+//!  Sorted  number of the key         ─▶ row: the rows are in the order of their keys
+//!  Same    key                       ─▶ row: and no key is missing
 //!  Bitmap  bit[key]                 ─▶ there or not
 //!  Hash    slots[hash … ] tag│row+1 ─▶ row + 1, 0 for none           a Bloom filter stands before a large one
 //!
@@ -16,13 +18,15 @@ pub(crate) mod bloom;
 pub(crate) mod dense;
 pub(crate) mod hash;
 pub(crate) mod ranks;
+pub(crate) mod zeroed;
 
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
+use std::sync::atomic::AtomicU32;
 
 use self::bitmap::Bitmap;
 use self::dense::Dense;
 use self::hash::HashTable;
 use self::ranks::Ranks;
+use self::zeroed::Zeroed;
 
 /// A table; which one, the build side's data decide.
 #[derive(Debug)]
@@ -35,6 +39,10 @@ pub(crate) enum Index {
     Dense(Dense),
     /// Packed keys of a wider range: by their numbers.
     Ranked(Ranks, Dense),
+    /// Rows in the order of their keys, which don't repeat: the number is the row.
+    Sorted(Ranks),
+    /// As sorted, and no key is missing: the packed key is the row.
+    Same,
     /// As dense, where only existence is asked.
     Bitmap(Bitmap),
     /// Any keys.
@@ -42,25 +50,7 @@ pub(crate) enum Index {
 }
 
 /// Rows with equal keys, linked: the first stands in the table.
-pub(crate) type Chain = Box<[AtomicU32]>;
-
-/// Zeros.
-pub(crate) fn zeroed_u8(length: usize) -> Box<[AtomicU8]> {
-    // SAFETY: all bits zero are a valid `AtomicU8`.
-    unsafe { Box::new_zeroed_slice(length).assume_init() }
-}
-
-/// Zeros; pages that are never touched cost nothing.
-pub(crate) fn zeroed_u32(length: usize) -> Box<[AtomicU32]> {
-    // SAFETY: all bits zero are a valid `AtomicU32`.
-    unsafe { Box::<[AtomicU32]>::new_zeroed_slice(length).assume_init() }
-}
-
-/// Zeros; pages that are never touched cost nothing.
-pub(crate) fn zeroed_u64(length: usize) -> Box<[AtomicU64]> {
-    // SAFETY: all bits zero are a valid `AtomicU64`.
-    unsafe { Box::<[AtomicU64]>::new_zeroed_slice(length).assume_init() }
-}
+pub(crate) type Chain = Zeroed<AtomicU32>;
 
 /// Asks for the cache line of a word that will be read soon; `at` may lie outside.
 #[inline]
