@@ -50,6 +50,12 @@ pub(crate) enum Slot<'a> {
     Computed(Vector<'a>),
 }
 
+/// A column that nobody reads any more.
+const FORGOTTEN: Slot<'static> = Slot::Origin {
+    origin: usize::MAX,
+    column: 0,
+};
+
 /// Up to [`crate::vector::TILE_ROWS`] rows (more after a probe with many matches: probes split their output).
 #[derive(Debug, Clone)]
 pub(crate) struct Tile<'a> {
@@ -191,6 +197,49 @@ impl<'a> Tile<'a> {
             }
         }
         self.rows = rows.len();
+    }
+
+    /// A tile of the rows at these positions, which may repeat: as a clone and [`Tile::take`], at the cost of one.
+    pub(crate) fn picked_rows(&self, rows: &[u32]) -> Tile<'a> {
+        if rows.len() == self.rows && rows.iter().zip(0..).all(|(row, at)| *row == at) {
+            return self.clone();
+        }
+        let selection = |selection: &Selection| match selection {
+            Selection::Range(start) => {
+                let start = *start as u32;
+                Selection::Positions(map_values(rows, |row| row + start))
+            }
+            Selection::Positions(positions) => Selection::Positions(compose(positions, rows)),
+            Selection::NoRows => Selection::NoRows,
+        };
+        let origin = |origin: &Origin<'a>| Origin {
+            columns: origin.columns,
+            selection: selection(&origin.selection),
+        };
+        let slot = |slot: &Slot<'a>| match slot {
+            Slot::Computed(vector) => Slot::Computed(vector.take(rows)),
+            other => other.clone(),
+        };
+        Tile {
+            rows: rows.len(),
+            origins: self.origins.iter().map(origin).collect(),
+            slots: self.slots.iter().map(slot).collect(),
+        }
+    }
+
+    /// Lets go of columns that nobody reads any more, so that taking rows costs nothing for them. Reading one is an error.
+    pub(crate) fn forget(&mut self, live: &[bool]) {
+        for (slot, live) in self.slots.iter_mut().zip(live) {
+            if !live {
+                *slot = FORGOTTEN;
+            }
+        }
+        for (index, held) in self.origins.iter_mut().enumerate() {
+            let read = |slot: &Slot<'_>| matches!(slot, Slot::Origin { origin, .. } if *origin == index);
+            if !matches!(held.selection, Selection::NoRows) && !self.slots.iter().any(read) {
+                held.selection = Selection::NoRows;
+            }
+        }
     }
 
     fn find(&self, index: usize) -> Result<&Slot<'a>, DeviceError> {

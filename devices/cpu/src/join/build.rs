@@ -165,19 +165,22 @@ impl BuildLocal {
         }
         match &mut self.keys {
             LocalKeys::Numbers(builders) => {
-                if let ([builder], [vector], [shape]) = (builders.as_mut_slice(), keys, self.plan.keys.as_slice())
-                    && let Some((least, most)) =
-                        self.order
-                            .take((self.plan.isa, shape), vector, builder, &mut self.reservation)?
-                {
-                    self.bounds[0] = joined(self.bounds[0], Some((least.into(), most.into())));
-                    self.rows += rows;
-                    return Ok(());
-                }
-                for ((builder, vector), bounds) in builders.iter_mut().zip(keys).zip(&mut self.bounds) {
-                    self.reservation.grow(builder.growth_bytes(Some(vector), rows))?;
-                    builder.push(vector)?;
-                    *bounds = joined(*bounds, key_column(vector).and_then(|column| column.bounds()));
+                if let ([builder], [vector], [shape]) = (builders.as_mut_slice(), keys, self.plan.keys.as_slice()) {
+                    let how = (self.plan.isa, shape);
+                    let known = self.order.note(how, vector, builder, &mut self.reservation)?;
+                    if !self.order.is_unkept() {
+                        self.reservation.grow(builder.growth_bytes(Some(vector), rows))?;
+                        builder.push(vector)?;
+                    }
+                    let known = known.map(|(least, most)| (least.into(), most.into()));
+                    let bounds = known.or_else(|| key_column(vector)?.bounds());
+                    self.bounds[0] = joined(self.bounds[0], bounds);
+                } else {
+                    for ((builder, vector), bounds) in builders.iter_mut().zip(keys).zip(&mut self.bounds) {
+                        self.reservation.grow(builder.growth_bytes(Some(vector), rows))?;
+                        builder.push(vector)?;
+                        *bounds = joined(*bounds, key_column(vector).and_then(|column| column.bounds()));
+                    }
                 }
             }
             LocalKeys::Encoded(encoded) => {

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::probe::{PAIRS, Scratch};
+use super::probe::{Buffers, PAIRS, Scratch};
 use super::table::Chain;
 use crate::isa::Isa;
 use crate::tile::NO_ROW;
@@ -41,8 +41,29 @@ impl Scratch {
         self.row = end;
     }
 
+    /// The rows whose chains are followed: those with a match, of an outer join all.
+    fn list(&mut self, outer: bool, isa: Isa) {
+        let Buffers {
+            heads, hits, firsts, ..
+        } = &mut *self.buffers;
+        hits.clear();
+        firsts.clear();
+        if outer {
+            hits.extend(0..heads.len() as u32);
+            firsts.extend_from_slice(heads);
+        } else {
+            emit_unique(isa, heads, 0, hits, firsts);
+            firsts.iter_mut().for_each(|first| *first += 1);
+        }
+        self.tile_rows = hits.len();
+        self.listed = true;
+    }
+
     /// The chain of each row.
-    pub(super) fn chained(&mut self, chain: &Chain, outer: bool) {
+    pub(super) fn chained(&mut self, chain: &Chain, outer: bool, isa: Isa) {
+        if !self.listed {
+            self.list(outer, isa);
+        }
         let mut links = Links::default();
         while self.row < self.tile_rows && self.rows.len() + LEVELS <= PAIRS {
             if self.following != 0 {
@@ -50,21 +71,28 @@ impl Scratch {
                 continue;
             }
             let end = self.tile_rows.min(self.row + BLOCK);
-            let levels = links.load(&self.buffers.heads[self.row..end], chain);
+            let levels = links.load(&self.buffers.firsts[self.row..end], chain);
             for at in 0..end - self.row {
                 if self.rows.len() + LEVELS > PAIRS || self.following != 0 {
                     break;
                 }
                 let before = self.build.len();
-                let found = levels.iter().map(|level| level[at]).take_while(|next| *next != 0);
-                self.build.extend(found.map(|next| next - 1));
+                for level in levels {
+                    if level[at] == 0 {
+                        break;
+                    }
+                    self.build.push(level[at] - 1);
+                }
                 if self.build.len() == before + LEVELS {
                     let last = self.build[before + LEVELS - 1] as usize;
                     self.following = chain[last].load(Ordering::Relaxed);
                 } else if self.build.len() == before && outer {
                     self.build.push(NO_ROW);
                 }
-                self.rows.resize(self.build.len(), self.row as u32);
+                let row = self.buffers.hits[self.row];
+                for _ in before..self.build.len() {
+                    self.rows.push(row);
+                }
                 self.row += usize::from(self.following == 0);
             }
         }
@@ -76,7 +104,8 @@ impl Scratch {
             self.build.push(self.following - 1);
             self.following = chain[self.following as usize - 1].load(Ordering::Relaxed);
         }
-        self.rows.resize(self.build.len(), self.row as u32);
+        let row = self.buffers.hits.get(self.row).copied().unwrap_or_default();
+        self.rows.resize(self.build.len(), row);
         self.row += usize::from(self.following == 0);
     }
 }

@@ -13,7 +13,7 @@
 //! | hash, key in the slot | packed keys below 2³² |
 //! | hash, key compared | packed keys of 64 or 128 bits, encoded keys |
 //!
-//! Tables larger than the second-level cache get a Bloom filter. Inserting is split into tasks that workers run at once.
+//! Tables larger than the second-level cache get a Bloom filter, unless it too would be larger. Inserting is split into tasks that workers run at once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -29,7 +29,7 @@ use super::order;
 use super::table::bitmap::Bitmap;
 use super::table::bloom::Bloom;
 use super::table::dense::Dense;
-use super::table::hash::{HashTable, RowKeys};
+use super::table::hash::{BLOOM_TO_BYTES, HashTable, RowKeys};
 use super::table::ranks::Ranks;
 use super::table::zeroed::Zeroed;
 use super::table::{Chain, Index};
@@ -346,7 +346,7 @@ impl Building {
     fn hashed(&mut self, words: Option<usize>, reservation: &mut Reservation) -> Result<Index, DeviceError> {
         let rows = self.table.rows;
         let slots = HashTable::slot_bytes(rows);
-        let bloom = slots > self.plan.bloom_from_bytes;
+        let bloom = slots > self.plan.bloom_from_bytes && Bloom::bytes(rows) <= BLOOM_TO_BYTES;
         reservation.grow(slots + if bloom { Bloom::bytes(rows) } else { 0 } + words.unwrap_or(0) * 8 * rows)?;
         let keys = match words {
             Some(0) => RowKeys::InTag,

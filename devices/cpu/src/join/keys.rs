@@ -318,7 +318,7 @@ impl Packing {
         nulls: bool,
         positions: &mut Vec<u32>,
     ) {
-        positions.clear();
+        // Each is set below.
         positions.resize(rows, 0);
         let miss = self.size as u32;
         if let ([digit], [key]) = (self.digits.as_slice(), keys)

@@ -86,11 +86,12 @@ impl Order {
         }
     }
 
-    /// Takes the next keys in place of their builder, and gives their bounds; none when the builder must take them.
+    /// Takes note of the next keys, and gives their bounds if it knows them; unless [`Order::is_unkept`], their builder must take
+    /// them.
     ///
     /// # Errors
     /// When memory is short.
-    pub(super) fn take(
+    pub(super) fn note(
         &mut self,
         (isa, shape): (Isa, &Shape),
         keys: &Vector<'_>,
@@ -125,7 +126,12 @@ impl Order {
                 self.pieces.push(piece);
             }
         }
-        Ok(self.unkept.then_some((piece.first, piece.last)))
+        Ok(Some((piece.first, piece.last)))
+    }
+
+    /// No key so far is in its builder.
+    pub(super) fn is_unkept(&self) -> bool {
+        self.unkept
     }
 
     /// Puts keys into their builder that were not.

@@ -87,6 +87,8 @@ pub(crate) struct Scratch {
     /// The row to go on with, and its build row + 1; 0 when the row wasn't begun.
     pub(super) row: usize,
     pub(super) following: u32,
+    /// Along chains: the rows with a match stand in `hits`, and `row` counts these.
+    pub(super) listed: bool,
     pub(super) buffers: Box<Buffers>,
     /// Where the buffers go back to.
     home: Option<Arc<Spare>>,
@@ -113,6 +115,9 @@ pub(super) struct Buffers {
     hashes: Vec<u64>,
     wanted: Vec<u32>,
     pending: Vec<u32>,
+    /// Rows with a match, and their first build rows + 1.
+    pub(super) hits: Vec<u32>,
+    pub(super) firsts: Vec<u32>,
 }
 
 impl Prober {
@@ -181,12 +186,8 @@ impl Prober {
         scratch.tile_rows = rows;
         scratch.row = 0;
         scratch.following = 0;
-        if scratch.home.is_none() {
-            if let Some(buffers) = self.spare.lock().pop() {
-                scratch.buffers = buffers;
-            }
-            scratch.home = Some(Arc::clone(&self.spare));
-        }
+        scratch.listed = false;
+        self.borrow(scratch);
         self.find(&mut scratch.buffers, keys, rows);
     }
 
@@ -200,10 +201,47 @@ impl Prober {
                 Index::All => scratch.cross(self.table.rows() as u32, outer),
                 Index::Bitmap(_) => return false,
                 _ if self.table.unique => scratch.unique(outer, self.isa),
-                _ => scratch.chained(&self.table.chain, outer),
+                _ => scratch.chained(&self.table.chain, outer, self.isa),
             }
         }
         !scratch.rows.is_empty()
+    }
+
+    /// As [`Prober::start`] and [`Prober::exists`], for tiles of which no pairs are asked: bits are enough where the table has
+    /// them.
+    pub(crate) fn only_exists(&self, scratch: &mut Scratch, keys: &[Vector<'_>], rows: usize, keep: &mut Vec<u8>) {
+        keep.clear();
+        let Some(packing) = &self.table.packing else {
+            self.start(scratch, keys, rows);
+            self.exists(scratch, keep);
+            return;
+        };
+        match &self.table.index {
+            Index::Sorted(ranks) | Index::Ranked(ranks, _) => {
+                self.borrow(scratch);
+                self.positions(packing, keys, rows, &mut scratch.buffers);
+                ranks.held(self.isa, &scratch.buffers.positions, keep);
+            }
+            Index::Same => {
+                self.borrow(scratch);
+                self.positions(packing, keys, rows, &mut scratch.buffers);
+                below(self.isa, &scratch.buffers.positions, packing.size() as u32, keep);
+            }
+            _ => {
+                self.start(scratch, keys, rows);
+                self.exists(scratch, keep);
+            }
+        }
+    }
+
+    /// Gives a scratch buffers of earlier tiles.
+    fn borrow(&self, scratch: &mut Scratch) {
+        if scratch.home.is_none() {
+            if let Some(buffers) = self.spare.lock().pop() {
+                scratch.buffers = buffers;
+            }
+            scratch.home = Some(Arc::clone(&self.spare));
+        }
     }
 
     /// 1 for each row of the tile that has a match, without regard to a residual.
@@ -375,7 +413,14 @@ impl Prober {
             self.choose(table, buffers);
             let wide_keys = &buffers.wide_keys;
             let same = |row: usize, build: u32| double_word(words, build) == wide_keys[row];
-            table.find(buffers.hashed(false), &buffers.wanted, heads, pending, Some(same));
+            let ahead = |build: u32| prefetch(words, build as usize * 2);
+            table.find(
+                buffers.hashed(false),
+                &buffers.wanted,
+                heads,
+                pending,
+                Some((same, ahead)),
+            );
             return;
         }
         packing.pack(self.isa, &columns, rows, nulls, (&mut buffers.keys, &mut buffers.found));
@@ -385,14 +430,21 @@ impl Prober {
             RowKeys::Words(words) => {
                 let keys = &buffers.keys;
                 let same = |row: usize, build: u32| words[build as usize].load(Ordering::Relaxed) == keys[row];
-                table.find(buffers.hashed(false), &buffers.wanted, heads, pending, Some(same));
+                let ahead = |build: u32| prefetch(words, build as usize);
+                table.find(
+                    buffers.hashed(false),
+                    &buffers.wanted,
+                    heads,
+                    pending,
+                    Some((same, ahead)),
+                );
             }
             _ => table.find(
                 buffers.hashed(true),
                 &buffers.wanted,
                 heads,
                 pending,
-                None::<fn(usize, u32) -> bool>,
+                None::<(fn(usize, u32) -> bool, fn(u32))>,
             ),
         }
     }
@@ -436,7 +488,13 @@ impl Prober {
         self.choose(table, buffers);
         let encoded = &buffers.encoded;
         let same = |row: usize, build: u32| table.keys.bytes(build) == encoded.get(row);
-        table.find(buffers.hashed(false), &buffers.wanted, heads, pending, Some(same));
+        table.find(
+            buffers.hashed(false),
+            &buffers.wanted,
+            heads,
+            pending,
+            Some((same, |_| ())),
+        );
     }
 
     /// The rows to look up: those with a key, and of these only those that the Bloom filter lets through.
@@ -481,6 +539,13 @@ impl Prober {
             _ => None,
         };
         self.adapters.iter().zip(keys).map(translated).collect()
+    }
+}
+
+primitive! {
+    /// 1 for positions before `end`.
+    fn below[](positions: &[u32], end: u32, keep: &mut Vec<u8>) {
+        keep.extend(positions.iter().map(|position| u8::from(*position < end)));
     }
 }
 

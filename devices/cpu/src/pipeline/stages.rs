@@ -9,10 +9,11 @@ use trireme_device_api::{DeviceError, Expr, Fragment, Inputs, JoinKind, Node, Ou
 use crate::expr::Program;
 use crate::isa::Isa;
 use crate::join::BuildTable;
-use crate::join::probe::{ProbeKind, Prober, Scratch};
+use crate::join::probe::{PAIRS, ProbeKind, Prober, Scratch};
 use crate::tile::{Origin, Selection, Slot, Tile};
 use crate::vector::{Data, Shape, TILE_ROWS, Vector};
 
+use super::live;
 use super::source::column_shape;
 
 /// A filter that keeps less than one row in so many has its survivors compacted; otherwise the mask travels to the sink.
@@ -32,24 +33,41 @@ pub(super) struct Stages {
     cancelled: Arc<AtomicBool>,
 }
 
-enum Stage {
+pub(super) enum Stage {
     /// Conjuncts that are cheap and can't fail, or one of any kind.
     Filter(Vec<Program>),
     Project(Vec<Projection>),
     Probe(Box<ProbeStage>),
 }
 
-enum Projection {
+impl Stage {
+    /// It only leaves out rows, and says which by a mask.
+    fn masks(&self) -> bool {
+        match self {
+            Stage::Filter(_) => true,
+            Stage::Probe(probe) => probe.masks,
+            Stage::Project(_) => false,
+        }
+    }
+}
+
+pub(super) enum Projection {
     Keep(usize),
     Compute(Box<Program>),
 }
 
-struct ProbeStage {
+pub(super) struct ProbeStage {
     prober: Prober,
-    table: Arc<BuildTable>,
-    keys: Vec<Program>,
-    residual: Option<Program>,
-    kind: JoinKind,
+    pub(super) table: Arc<BuildTable>,
+    pub(super) keys: Vec<Program>,
+    pub(super) residual: Option<Program>,
+    pub(super) kind: JoinKind,
+    /// Columns of the row before.
+    pub(super) columns: usize,
+    /// Rows pass or don't, and no build column is read: no pairs are made.
+    pub(super) masks: bool,
+    /// Columns of the row before that a later stage, the residual or the sink reads.
+    pub(super) live: Vec<bool>,
 }
 
 /// Takes tiles at the end of the stages, with a mask of rows that count.
@@ -120,11 +138,9 @@ impl Stages {
                 }
             }
         }
-        let filters = stages
-            .iter()
-            .rev()
-            .take_while(|stage| matches!(stage, Stage::Filter(_)))
-            .count();
+        let row = rows.last().map_or(0, Vec::len);
+        live::mark(&mut stages, live::in_sink(&fragment.sink, row));
+        let filters = stages.iter().rev().take_while(|stage| stage.masks()).count();
         Ok(Self {
             masked_from: if sink_takes_masks(fragment) {
                 stages.len() - filters
@@ -158,20 +174,36 @@ impl Stages {
     }
 
     /// Sends a tile through the stages from `from` on.
-    pub(super) fn push(&self, mut tile: Tile<'_>, from: usize, consume: &mut Consume<'_>) -> Result<(), DeviceError> {
+    pub(super) fn push<'t>(
+        &'t self,
+        mut tile: Tile<'t>,
+        from: usize,
+        consume: &mut Consume<'_>,
+    ) -> Result<(), DeviceError> {
         let mut mask: Option<Vec<u8>> = None;
         for (index, stage) in self.stages.iter().enumerate().skip(from) {
             if tile.rows == 0 {
                 return Ok(());
             }
             match stage {
-                Stage::Filter(programs) => {
+                Stage::Probe(probe) if !probe.masks => return self.probe(probe, index, tile, consume),
+                Stage::Project(projections) => self.project(projections, &mut tile)?,
+                Stage::Filter(_) | Stage::Probe(_) => {
+                    let programs = match stage {
+                        Stage::Filter(programs) => programs.as_slice(),
+                        Stage::Probe(probe) => probe.keys.as_slice(),
+                        Stage::Project(_) => &[],
+                    };
                     if programs.iter().any(Program::can_fail)
                         && let Some(mask) = mask.take()
                     {
                         tile.retain(&mask, self.isa);
                     }
-                    let Some(found) = self.filter(programs, &tile)? else {
+                    let found = match stage {
+                        Stage::Probe(probe) => Some(exists(probe, &mut tile)?),
+                        _ => self.filter(programs, &tile)?,
+                    };
+                    let Some(found) = found else {
                         continue;
                     };
                     mask = Some(match mask.take() {
@@ -188,8 +220,6 @@ impl Stages {
                         tile.retain(&mask.take().unwrap_or_default(), self.isa);
                     }
                 }
-                Stage::Project(projections) => self.project(projections, &mut tile)?,
-                Stage::Probe(probe) => return self.probe(probe, index, tile, consume),
             }
         }
         if tile.rows == 0 {
@@ -227,21 +257,18 @@ impl Stages {
         Ok(())
     }
 
-    fn probe(
-        &self,
-        probe: &ProbeStage,
+    fn probe<'t>(
+        &'t self,
+        probe: &'t ProbeStage,
         index: usize,
-        tile: Tile<'_>,
+        mut tile: Tile<'t>,
         consume: &mut Consume<'_>,
     ) -> Result<(), DeviceError> {
-        let keys = probe
-            .keys
-            .iter()
-            .map(|program| program.eval(&tile))
-            .collect::<Result<Vec<_>, _>>()?;
         let prober = &probe.prober;
         let mut scratch = Scratch::default();
+        let keys = eval_keys(probe, &tile)?;
         prober.start(&mut scratch, &keys, tile.rows);
+        tile.forget(&probe.live);
         match probe.kind {
             JoinKind::Semi | JoinKind::Anti | JoinKind::Mark => {
                 let mut exists = Vec::new();
@@ -268,6 +295,19 @@ impl Stages {
                     prober.mark(build);
                     Ok(())
                 })
+            }
+            JoinKind::Inner if probe.residual.is_none() && probe.table.is_unique() && tile.rows <= PAIRS => {
+                if !prober.next(&mut scratch) {
+                    return Ok(());
+                }
+                tile.take(&scratch.rows);
+                add_build(
+                    &mut tile,
+                    probe,
+                    Selection::Positions(std::mem::take(&mut scratch.build)),
+                );
+                drop(scratch);
+                self.push(tile, index + 1, consume)
             }
             JoinKind::Inner => self.matches(probe, &tile, &mut scratch, &mut |pairs, _, _| {
                 self.push(pairs, index + 1, consume)
@@ -304,7 +344,7 @@ impl Stages {
             let mut rest = tile.clone();
             rest.retain(&unmatched, self.isa);
             if rest.rows > 0 {
-                add_build(&mut rest, &probe.table, Selection::NoRows);
+                add_build(&mut rest, probe, Selection::NoRows);
                 self.push(rest, index + 1, consume)?;
             }
         }
@@ -340,9 +380,8 @@ impl Stages {
             if self.cancelled.load(Ordering::Relaxed) {
                 return Err(DeviceError::Cancelled);
             }
-            let mut pairs = tile.clone();
-            pairs.take(&scratch.rows);
-            add_build(&mut pairs, &probe.table, Selection::Positions(scratch.build.clone()));
+            let mut pairs = tile.picked_rows(&scratch.rows);
+            add_build(&mut pairs, probe, Selection::Positions(scratch.build.clone()));
             let Some(residual) = &probe.residual else {
                 each(pairs, &scratch.rows, &scratch.build)?;
                 continue;
@@ -391,7 +430,7 @@ impl Stages {
                     .map(|shape| Slot::Computed(Vector::nulls(shape, positions.len())))
                     .collect(),
             };
-            add_build(&mut tile, &probe.table, Selection::Positions(positions));
+            add_build(&mut tile, probe, Selection::Positions(positions));
             push(tile)?;
         }
         Ok(())
@@ -399,12 +438,30 @@ impl Stages {
 }
 
 /// Appends the build side's columns to a tile's row.
-fn add_build<'a>(tile: &mut Tile<'a>, table: &'a BuildTable, selection: Selection) {
+fn add_build<'a>(tile: &mut Tile<'a>, probe: &'a ProbeStage, selection: Selection) {
     let origin = tile.origins.len();
-    let columns = table.payload();
+    let columns = probe.table.payload();
     tile.origins.push(Origin { columns, selection });
     tile.slots
         .extend((0..columns.len()).map(|column| Slot::Origin { origin, column }));
+}
+
+fn eval_keys<'a>(probe: &ProbeStage, tile: &Tile<'a>) -> Result<Vec<Vector<'a>>, DeviceError> {
+    probe.keys.iter().map(|program| program.eval(tile)).collect()
+}
+
+/// Which rows pass a probe that makes no pairs. Build columns that nobody reads are added to the row.
+fn exists<'a>(probe: &'a ProbeStage, tile: &mut Tile<'a>) -> Result<Vec<u8>, DeviceError> {
+    let keys = eval_keys(probe, tile)?;
+    let mut exists = Vec::with_capacity(tile.rows);
+    let mut scratch = Scratch::default();
+    probe.prober.only_exists(&mut scratch, &keys, tile.rows, &mut exists);
+    probe.prober.decide(&keys, &mut exists);
+    tile.forget(&probe.live);
+    if probe.kind == JoinKind::Inner {
+        add_build(tile, probe, Selection::NoRows);
+    }
+    Ok(exists)
 }
 
 fn compile_probe(
@@ -469,6 +526,9 @@ fn compile_probe(
         keys,
         residual,
         kind: probe.kind,
+        columns: row.len(),
+        masks: false,
+        live: Vec::new(),
     };
     Ok((stage, next))
 }

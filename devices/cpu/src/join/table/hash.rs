@@ -1,4 +1,4 @@
-//! Open addressing with linear probing: slots of a tag and a row, at most half of them taken.
+//! Open addressing with linear probing: slots of a tag and a row, at most half of them taken: more make misses costly.
 //!
 //! ```text
 //!  slot   63 … 32  tag                              31 … 0  row + 1, 0 in an empty slot
@@ -20,6 +20,9 @@ const AHEAD: usize = 48;
 
 /// Tables larger than this, the second-level cache of most processors, get a Bloom filter.
 pub(crate) const BLOOM_FROM_BYTES: usize = 1 << 20;
+
+/// A Bloom filter larger than this lies as far away as the table.
+pub(crate) const BLOOM_TO_BYTES: usize = 2 << 20;
 
 /// A hash table.
 #[derive(Debug)]
@@ -149,18 +152,22 @@ impl HashTable {
     }
 
     /// The first row's number + 1, or 0, of each of the `wanted` rows; `heads` of other rows stay as they are. `same` compares
-    /// a looked-up row's key with that of a build row; `None` when the tags are the keys.
+    /// a looked-up row's key with that of a build row, which is asked of memory by `ahead` some rows before; `None` when the tags
+    /// are the keys.
     pub(crate) fn find(
         &self,
         rows: Hashed<'_>,
         wanted: &[u32],
         heads: &mut [u32],
         pending: &mut Vec<u32>,
-        same: Option<impl Fn(usize, u32) -> bool>,
+        same: Option<(impl Fn(usize, u32) -> bool, impl Fn(u32))>,
     ) {
         self.find_tags(rows, wanted, heads, pending);
-        let Some(same) = same else { return };
-        for row in wanted {
+        let Some((same, ahead)) = same else { return };
+        for (place, row) in wanted.iter().enumerate() {
+            if let Some(row) = wanted.get(place + AHEAD) {
+                ahead(heads[*row as usize].wrapping_sub(1));
+            }
             let row = *row as usize;
             if heads[row] != 0 && !same(row, heads[row] - 1) {
                 heads[row] = self.first(rows.hashes[row], rows.tag(row), |build_row| same(row, build_row));

@@ -28,9 +28,17 @@ impl Ranks {
     pub(crate) fn new(size: usize, mut positions: impl FnMut(&mut dyn FnMut(&[u32]))) -> Self {
         let mut words = vec![0_u64; size / 64 + 1];
         positions(&mut |keys| {
+            // Keys in order set many bits of one word: it is stored when they leave it.
+            let (mut at, mut word) = (0, words[0]);
             for key in keys {
-                words[*key as usize / 64] |= 1 << (key % 64);
+                let next = *key as usize / 64;
+                if next != at {
+                    words[at] = word;
+                    (at, word) = (next, words[next]);
+                }
+                word |= 1 << (key % 64);
             }
+            words[at] = word;
         });
         // Rows that match nothing have the position `size`.
         words[size / 64] &= !(1 << (size % 64));
@@ -54,6 +62,19 @@ impl Ranks {
     /// Packed keys to numbers; `count` where the key isn't there.
     pub(crate) fn number(&self, isa: crate::isa::Isa, positions: &mut [u32]) {
         number(isa, positions, &self.words, &self.before, self.count);
+    }
+}
+
+impl Ranks {
+    /// 1 for each packed key that is there.
+    pub(crate) fn held(&self, isa: crate::isa::Isa, positions: &[u32], keep: &mut Vec<u8>) {
+        held(isa, positions, &self.words, keep);
+    }
+}
+
+primitive! {
+    fn held[](positions: &[u32], words: &[u64], keep: &mut Vec<u8>) {
+        keep.extend(positions.iter().map(|position| (words[*position as usize / 64] >> (position % 64)) as u8 & 1));
     }
 }
 
