@@ -46,7 +46,7 @@ bench-tpch: ## TPC-H: fused pipelines, DataFusion's operators, DuckDB (SF=1; ARG
 bench-sweeps: ## Group-by cardinalities and join build sizes, with a plot; ARGS=…
 	@$(RELEASE) benchmarks/bench.sh bench_sweeps $(ARGS)
 
-coverage: ## What of TPC-H, SSB and ClickBench is fused, and whether results are DuckDB's
+coverage: ## What of TPC-H, SSB, ClickBench and TPC-DS is fused, and whether results are DuckDB's
 	@$(RELEASE) benchmarks/bench.sh coverage --write $(ARGS)
 
 fuzz-sql: ## Generated tables and queries: fused, DataFusion's operators, DuckDB (SECONDS=60 SEED=…)

@@ -1,7 +1,7 @@
 """The workloads that fused pipelines are judged by: their data, made once per folder, and their queries.
 
-TPC-H comes from `trireme generate tpch`; SSB's star schema from TPC-H's tables by SQL; ClickBench's `hits` from a seeded
-generator in SQL. Both run in DuckDB, which writes Parquet.
+TPC-H and TPC-DS come from `trireme generate`; SSB's star schema from TPC-H's tables by SQL; ClickBench's `hits` from a seeded
+generator in SQL. The last two run in DuckDB, which writes Parquet.
 """
 
 import os
@@ -13,7 +13,7 @@ import duckdb
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "tests" / "e2e"))
 
-from trireme import generate_tpch  # noqa: E402
+from trireme import generate  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 TESTS = ROOT / "tests"
@@ -52,8 +52,9 @@ def make_clickbench(out, rows, seed=42):
 
 
 def duckdb_over(data):
-    """DuckDB with a view per Parquet file of a folder."""
+    """DuckDB with a view per Parquet file of a folder; NULL is larger than everything, as here."""
     connection = duckdb.connect()
+    connection.execute("SET default_null_order = 'nulls_last_on_asc_first_on_desc'")
     for file in sorted(data.glob("*.parquet")):
         connection.execute(f"CREATE VIEW {file.stem} AS SELECT * FROM read_parquet('{file}')")
     return connection
@@ -64,9 +65,8 @@ def data(name, folder, scale, rows):
     out = folder / (f"clickbench-{rows}" if name == "clickbench" else f"{name}-sf{scale:g}")
     whole = out / ".whole"
     if not whole.exists():
-        if name == "tpch":
-            out.mkdir(parents=True, exist_ok=True)
-            generate_tpch(scale, out)
+        if name in ("tpch", "tpcds"):
+            generate(name, scale, out)
         elif name == "ssb":
             make_ssb(data("tpch", folder, scale, rows), out)
         elif name == "clickbench":

@@ -1,7 +1,7 @@
 //! The command line of `trireme`. Options of `serve` that are settings have no defaults here: an option that was not
 //! given must not hide the file or the environment.
 
-use crate::generate::{Compression, Format, TpchOptions};
+use crate::generate::{Compression, Dataset, Format, GenerateOptions};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -88,20 +88,32 @@ fn key_value(text: &str) -> Result<(String, String), String> {
 /// Kinds of data.
 #[derive(Debug, Subcommand)]
 pub enum GenerateCommand {
-    /// The eight tables of the TPC-H benchmark.
-    Tpch(TpchArgs),
+    /// The eight tables of the TPC-H benchmark; at scale 1 the largest has 6 million rows.
+    Tpch(GenerateArgs),
+    /// The 24 tables of the TPC-DS benchmark; at scale 1 the largest has 12 million rows.
+    Tpcds(GenerateArgs),
 }
 
-/// Options of `trireme generate tpch`.
+impl GenerateCommand {
+    /// Which data, and how.
+    pub fn into_parts(self) -> (Dataset, GenerateOptions) {
+        match self {
+            Self::Tpch(args) => (Dataset::Tpch, args.into()),
+            Self::Tpcds(args) => (Dataset::Tpcds, args.into()),
+        }
+    }
+}
+
+/// Options of `trireme generate`.
 #[derive(Debug, Args)]
-pub struct TpchArgs {
-    /// Scale factor; 1 is about 1 GB of text, 6 million rows in the largest table.
+pub struct GenerateArgs {
+    /// Scale factor; 1 is about 1 GB of text.
     #[arg(long, value_name = "S", default_value_t = 1.0)]
     pub scale: f64,
     /// Folder for the files; it is created.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    /// Files of each table; with more than one, each table is a folder.
+    /// Files of each table that is not small; with more than one, each table is a folder.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub parts: usize,
     /// What the files are.
@@ -115,9 +127,9 @@ pub struct TpchArgs {
     pub overwrite: bool,
 }
 
-impl From<TpchArgs> for TpchOptions {
-    fn from(args: TpchArgs) -> Self {
-        let TpchArgs {
+impl From<GenerateArgs> for GenerateOptions {
+    fn from(args: GenerateArgs) -> Self {
+        let GenerateArgs {
             scale,
             out,
             parts,

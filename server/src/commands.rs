@@ -3,7 +3,7 @@
 
 use crate::args::{GenerateCommand, SettingsArgs, UserArgs, UserCommand};
 use crate::auth::{UsersError, add_user, remove_user};
-use crate::generate::{self, GenerateError, TpchOptions};
+use crate::generate::{self, GenerateError};
 use indicatif::{HumanBytes, HumanCount};
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::time::Instant;
@@ -33,12 +33,11 @@ pub enum CommandError {
 /// `trireme generate`.
 ///
 /// # Errors
-/// As [`generate::tpch`].
+/// As [`generate::generate`].
 pub fn generate(command: GenerateCommand) -> Result<(), CommandError> {
-    let GenerateCommand::Tpch(args) = command;
-    let options = TpchOptions::from(args);
+    let (dataset, options) = command.into_parts();
     let started = Instant::now();
-    let made = generate::tpch(&options)?;
+    let made = generate::generate(dataset, &options)?;
     writeln!(
         io::stdout(),
         "made {} files with {} rows, {} in {:.1} s, in {}",

@@ -1,4 +1,4 @@
-//! `trireme generate tpch`: the TPC-H tables as Parquet or CSV files, made on all cores.
+//! `trireme generate`: the tables of a benchmark as Parquet or CSV files, made on all cores.
 //!
 //! ```text
 //!  files × row groups ─▶ queue ─▶ worker: make rows, encode a row group ─┐   (any order)
@@ -6,7 +6,7 @@
 //!                                 worker: …                             ─┘
 //! ```
 //!
-//! The generator can start at any row, so the row groups of one file are made beside one another: the one large table
+//! The generators can start at any row, so the row groups of one file are made beside one another: the one large table
 //! does not keep the other cores waiting. A file appears under its name only when it is whole.
 
 mod output;
@@ -19,6 +19,7 @@ use progress::Progress;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
+pub use tables::Dataset;
 use tables::Table;
 
 /// A row group of about so many rows is large enough to be read fast and small enough to be read beside others.
@@ -58,8 +59,8 @@ pub enum Compression {
 
 /// What to make.
 #[derive(Debug, Clone)]
-pub struct TpchOptions {
-    /// The scale factor; 1 is about 6 million rows in the largest table.
+pub struct GenerateOptions {
+    /// The scale factor; 1 is about 1 GB of text.
     pub scale: f64,
     /// Where the files go; it is created.
     pub out: PathBuf,
@@ -151,7 +152,7 @@ impl GenerateError {
 
 /// One file: its rows are the parts `first_part..first_part + groups` of `part_count` of the table.
 struct FilePlan {
-    table: Table,
+    table: &'static dyn Table,
     path: PathBuf,
     groups: usize,
     first_part: usize,
@@ -162,14 +163,14 @@ struct FilePlan {
 ///
 /// # Errors
 /// Options out of range, files that exist, and what can go wrong with writing; unfinished files are removed.
-pub fn tpch(options: &TpchOptions) -> Result<Summary, GenerateError> {
+pub fn generate(dataset: Dataset, options: &GenerateOptions) -> Result<Summary, GenerateError> {
     check(options)?;
-    let plans = plan(options);
-    let earlier = earlier_files(options)?;
+    let plans = plan(dataset, options);
+    let earlier = earlier_files(dataset, options)?;
     create_folders(&plans)?;
     let outputs: Vec<_> = plans
         .iter()
-        .map(|plan| Mutex::new(Output::new(plan, options)))
+        .map(|plan| Mutex::new(Output::new(plan, dataset, options)))
         .collect();
     let queue: Vec<(usize, usize)> = plans
         .iter()
@@ -220,7 +221,7 @@ fn make_group(
     plan: &FilePlan,
     output: &Mutex<Output>,
     group: usize,
-    options: &TpchOptions,
+    options: &GenerateOptions,
     progress: &Progress,
     started: Instant,
 ) -> Result<(), GenerateError> {
@@ -237,7 +238,7 @@ fn make_group(
     Ok(())
 }
 
-fn check(options: &TpchOptions) -> Result<(), GenerateError> {
+fn check(options: &GenerateOptions) -> Result<(), GenerateError> {
     if !(SCALE_MIN..=SCALE_MAX).contains(&options.scale) {
         return Err(GenerateError::Range {
             option: "scale",
@@ -258,12 +259,12 @@ fn check(options: &TpchOptions) -> Result<(), GenerateError> {
 }
 
 /// Largest tables first, so that the small ones fill the gaps at the end.
-fn plan(options: &TpchOptions) -> Vec<FilePlan> {
+fn plan(dataset: Dataset, options: &GenerateOptions) -> Vec<FilePlan> {
     let mut plans = Vec::new();
-    for table in Table::LARGEST_FIRST {
-        let files = if table.is_fixed() { 1 } else { options.parts };
+    for &table in dataset.tables() {
+        let files = if table.is_whole() { 1 } else { options.parts };
         let groups_wanted = usize::try_from(table.rows_about(options.scale).div_ceil(ROWS_PER_GROUP)).unwrap_or(1);
-        let groups = if table.is_fixed() {
+        let groups = if table.is_whole() {
             1
         } else {
             groups_wanted.div_ceil(files).max(1)
@@ -288,9 +289,9 @@ fn plan(options: &TpchOptions) -> Vec<FilePlan> {
 }
 
 /// What an earlier run left under the names of the tables, which is replaced only where the user said so.
-fn earlier_files(options: &TpchOptions) -> Result<Vec<PathBuf>, GenerateError> {
+fn earlier_files(dataset: Dataset, options: &GenerateOptions) -> Result<Vec<PathBuf>, GenerateError> {
     let mut earlier = Vec::new();
-    for table in Table::LARGEST_FIRST {
+    for &table in dataset.tables() {
         for format in [Format::Parquet, Format::Csv] {
             let file = options.out.join(format!("{}.{}", table.name(), format.extension()));
             if file.exists() {
@@ -342,8 +343,8 @@ mod tests {
     use super::*;
     use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-    fn options(out: &Path) -> TpchOptions {
-        TpchOptions {
+    fn options(out: &Path) -> GenerateOptions {
+        GenerateOptions {
             scale: 0.01,
             out: out.to_path_buf(),
             parts: 1,
@@ -367,21 +368,26 @@ mod tests {
     fn parquet_csv_parts_and_refusals() {
         let folder = tempfile::tempdir().unwrap();
         let one = options(folder.path());
-        let summary = tpch(&one).unwrap();
+        let summary = generate(Dataset::Tpch, &one).unwrap();
         assert_eq!((summary.rows, summary.files), (86_805, 8));
         assert_eq!(rows_of(&folder.path().join("lineitem.parquet")), 60_175);
         assert_eq!(rows_of(&folder.path().join("region.parquet")), 5);
         let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().flatten().collect();
         assert_eq!(left.len(), 8, "temporary files are gone");
 
-        assert!(tpch(&one).unwrap_err().to_string().contains("--overwrite"));
-        let many = TpchOptions {
+        assert!(
+            generate(Dataset::Tpch, &one)
+                .unwrap_err()
+                .to_string()
+                .contains("--overwrite")
+        );
+        let many = GenerateOptions {
             parts: 3,
             format: Format::Csv,
             overwrite: true,
             ..one.clone()
         };
-        assert_eq!(tpch(&many).unwrap().rows, summary.rows);
+        assert_eq!(generate(Dataset::Tpch, &many).unwrap().rows, summary.rows);
         assert!(!folder.path().join("lineitem.parquet").exists());
         let text = std::fs::read_to_string(folder.path().join("nation/part-00000.csv")).unwrap();
         assert!(
@@ -389,47 +395,61 @@ mod tests {
             "{text}"
         );
 
-        let again = TpchOptions {
+        let again = GenerateOptions {
             parts: 3,
             overwrite: true,
             compression: Compression::Zstd,
             ..one.clone()
         };
-        assert_eq!(tpch(&again).unwrap().rows, summary.rows);
+        assert_eq!(generate(Dataset::Tpch, &again).unwrap().rows, summary.rows);
         let parts = (0..3).map(|part| rows_of(&folder.path().join(format!("lineitem/part-{part:05}.parquet"))));
         assert_eq!(parts.sum::<usize>(), 60_175);
 
         std::fs::write(folder.path().join("orders/mine.parquet"), "x").unwrap();
-        assert!(tpch(&again).unwrap_err().to_string().contains("mine.parquet"));
+        assert!(
+            generate(Dataset::Tpch, &again)
+                .unwrap_err()
+                .to_string()
+                .contains("mine.parquet")
+        );
     }
 
     #[test]
     fn options_out_of_range() {
         for scale in [0.0, -1.0, f64::NAN, 1e9] {
             assert!(
-                tpch(&TpchOptions {
-                    scale,
-                    ..options(Path::new("/absent"))
-                })
+                generate(
+                    Dataset::Tpch,
+                    &GenerateOptions {
+                        scale,
+                        ..options(Path::new("/absent"))
+                    }
+                )
                 .is_err()
             );
         }
         assert!(
-            tpch(&TpchOptions {
-                parts: 0,
-                ..options(Path::new("/absent"))
-            })
+            generate(
+                Dataset::Tpch,
+                &GenerateOptions {
+                    parts: 0,
+                    ..options(Path::new("/absent"))
+                }
+            )
             .is_err()
         );
     }
 
     #[test]
     fn large_tables_have_many_groups() {
-        let plans = plan(&TpchOptions {
-            scale: 10.0,
-            parts: 4,
-            ..options(Path::new("/absent"))
-        });
+        let plans = plan(
+            Dataset::Tpch,
+            &GenerateOptions {
+                scale: 10.0,
+                parts: 4,
+                ..options(Path::new("/absent"))
+            },
+        );
         let lineitem: Vec<_> = plans.iter().filter(|plan| plan.table.name() == "lineitem").collect();
         assert_eq!(lineitem.len(), 4);
         assert_eq!(

@@ -130,17 +130,21 @@ def _accepts(port: int) -> bool:
         return False
 
 
-def generate_tpch(scale: float, out) -> pathlib.Path:
-    """TPC-H tables as Parquet in `out`, made once: a stamp names the scale they were made for."""
+def generate(dataset: str, scale: float, out) -> pathlib.Path:
+    """The tables of `tpch` or `tpcds` as Parquet in `out`, made once: a stamp names the scale they were made for."""
     out = pathlib.Path(out)
     stamp = out / ".scale.json"
     if stamp.exists() and json.loads(stamp.read_text()) == scale:
         return out
     out.mkdir(parents=True, exist_ok=True)
-    command = [server_binary(), "generate", "tpch", "--scale", str(scale), "--out", str(out), "--overwrite"]
+    command = [server_binary(), "generate", dataset, "--scale", str(scale), "--out", str(out), "--overwrite"]
     subprocess.run(command, check=True, env=clean_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     stamp.write_text(json.dumps(scale))
     return out
+
+
+def generate_tpch(scale: float, out) -> pathlib.Path:
+    return generate("tpch", scale, out)
 
 
 def make_certificate(folder) -> tuple[pathlib.Path, pathlib.Path]:

@@ -2,7 +2,7 @@
 //! is whole.
 
 use super::tables::Batches;
-use super::{Compression, FilePlan, Format, GenerateError, TpchOptions};
+use super::{Compression, Dataset, FilePlan, Format, GenerateError, GenerateOptions};
 use arrow::csv::WriterBuilder;
 use arrow::datatypes::SchemaRef;
 use parquet::arrow::ArrowWriter;
@@ -92,6 +92,7 @@ enum Writer {
 pub(super) struct Output {
     // Settings.
     path: PathBuf,
+    dataset: Dataset,
     groups: usize,
     format: Format,
     compression: Compression,
@@ -106,9 +107,10 @@ pub(super) struct Output {
 }
 
 impl Output {
-    pub(super) fn new(plan: &FilePlan, options: &TpchOptions) -> Self {
+    pub(super) fn new(plan: &FilePlan, dataset: Dataset, options: &GenerateOptions) -> Self {
         Self {
             path: plan.path.clone(),
+            dataset,
             groups: plan.groups,
             format: options.format,
             compression: options.compression,
@@ -180,7 +182,7 @@ impl Output {
         };
         let properties = WriterProperties::builder()
             .set_compression(codec)
-            .set_created_by("trireme generate tpch".into())
+            .set_created_by(format!("trireme generate {}", self.dataset.name()))
             .build();
         // Without the embedded Arrow schema, readers choose their own type for text instead of the generator's views.
         let options = ArrowWriterOptions::new()

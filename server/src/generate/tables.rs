@@ -1,120 +1,52 @@
-//! The eight tables of TPC-H (TPC Benchmark H, revision 3.0.1, clause 1.4) over the generator crate.
+//! What the files of a data set are made from: tables whose rows can be made from any row on.
+
+mod tpcds;
+mod tpch;
 
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
-use tpchgen::generators::{
-    CustomerGenerator, LineItemGenerator, NationGenerator, OrderGenerator, PartGenerator, PartSuppGenerator,
-    RegionGenerator, SupplierGenerator,
-};
-use tpchgen_arrow::{
-    CustomerArrow, LineItemArrow, NationArrow, OrderArrow, PartArrow, PartSuppArrow, RegionArrow, SupplierArrow,
-};
-
-/// One table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Table {
-    Region,
-    Nation,
-    Supplier,
-    Customer,
-    Part,
-    Partsupp,
-    Orders,
-    Lineitem,
-}
 
 pub(super) type Batches = Box<dyn Iterator<Item = Result<RecordBatch, ArrowError>>>;
 
-impl Table {
-    pub(super) const LARGEST_FIRST: [Self; 8] = [
-        Self::Lineitem,
-        Self::Orders,
-        Self::Partsupp,
-        Self::Part,
-        Self::Customer,
-        Self::Supplier,
-        Self::Nation,
-        Self::Region,
-    ];
+/// A data set of a benchmark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dataset {
+    /// The eight tables of TPC-H.
+    Tpch,
+    /// The 24 tables of TPC-DS.
+    Tpcds,
+}
 
+impl Dataset {
     pub(super) fn name(self) -> &'static str {
         match self {
-            Self::Region => "region",
-            Self::Nation => "nation",
-            Self::Supplier => "supplier",
-            Self::Customer => "customer",
-            Self::Part => "part",
-            Self::Partsupp => "partsupp",
-            Self::Orders => "orders",
-            Self::Lineitem => "lineitem",
+            Self::Tpch => "tpch",
+            Self::Tpcds => "tpcds",
         }
     }
 
-    /// Whether the table has the same rows at every scale.
-    pub(super) fn is_fixed(self) -> bool {
-        matches!(self, Self::Region | Self::Nation)
-    }
-
-    /// Rows at `scale`; the number of lines of an order is random, so that of lineitem is an estimate.
-    pub(super) fn rows_about(self, scale: f64) -> u64 {
-        let at_one: f64 = match self {
-            Self::Region => return 5,
-            Self::Nation => return 25,
-            Self::Supplier => 10_000.0,
-            Self::Customer => 150_000.0,
-            Self::Part => 200_000.0,
-            Self::Partsupp => 800_000.0,
-            Self::Orders => 1_500_000.0,
-            Self::Lineitem => 6_000_000.0,
-        };
-        // A saturating cast: scales are checked to be positive and far below 2^53 rows.
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-        let rows = (at_one * scale) as u64;
-        rows
-    }
-
-    /// The rows of part `part` (from 1) of `part_count`.
-    pub(super) fn batches(self, scale: f64, part: usize, part_count: usize) -> Batches {
-        let part = i32::try_from(part).unwrap_or(i32::MAX);
-        let of = i32::try_from(part_count).unwrap_or(i32::MAX);
+    /// The longest to make first.
+    pub(super) fn tables(self) -> &'static [&'static dyn Table] {
         match self {
-            Self::Region => Box::new(RegionArrow::new(RegionGenerator::new(scale, part, of))),
-            Self::Nation => Box::new(NationArrow::new(NationGenerator::new(scale, part, of))),
-            Self::Supplier => Box::new(SupplierArrow::new(SupplierGenerator::new(scale, part, of))),
-            Self::Customer => Box::new(CustomerArrow::new(CustomerGenerator::new(scale, part, of))),
-            Self::Part => Box::new(PartArrow::new(PartGenerator::new(scale, part, of))),
-            Self::Partsupp => Box::new(PartSuppArrow::new(PartSuppGenerator::new(scale, part, of))),
-            Self::Orders => Box::new(OrderArrow::new(OrderGenerator::new(scale, part, of))),
-            Self::Lineitem => Box::new(LineItemArrow::new(LineItemGenerator::new(scale, part, of))),
-        }
-    }
-
-    pub(super) fn schema(self) -> SchemaRef {
-        match self {
-            Self::Region => RegionArrow::schema_ref(),
-            Self::Nation => NationArrow::schema_ref(),
-            Self::Supplier => SupplierArrow::schema_ref(),
-            Self::Customer => CustomerArrow::schema_ref(),
-            Self::Part => PartArrow::schema_ref(),
-            Self::Partsupp => PartSuppArrow::schema_ref(),
-            Self::Orders => OrderArrow::schema_ref(),
-            Self::Lineitem => LineItemArrow::schema_ref(),
+            Self::Tpch => &tpch::TABLES,
+            Self::Tpcds => &tpcds::TABLES,
         }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// One table of a data set.
+pub(super) trait Table: Sync {
+    fn name(&self) -> &'static str;
 
-    #[test]
-    fn names_and_sizes() {
-        assert_eq!(Table::Lineitem.rows_about(0.5), 3_000_000);
-        assert_eq!(Table::Region.rows_about(100.0), 5);
-        for table in Table::LARGEST_FIRST {
-            let batch = table.batches(0.001, 1, 1).next().unwrap().unwrap();
-            assert_eq!(batch.schema(), table.schema(), "{}", table.name());
-        }
-    }
+    /// Whether the table is small at every scale: it is one file with one row group.
+    fn is_whole(&self) -> bool;
+
+    /// Rows at `scale`, roughly: groups are planned by it.
+    fn rows_about(&self, scale: f64) -> u64;
+
+    /// The rows of part `part` (from 1) of `part_count`.
+    fn batches(&self, scale: f64, part: usize, part_count: usize) -> Batches;
+
+    fn schema(&self) -> SchemaRef;
 }
