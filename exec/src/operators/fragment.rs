@@ -36,6 +36,17 @@ use super::FileScan;
 use super::stream::{EmitBuffer, StreamBuffer};
 use crate::fused::{FragmentRuntime, Memory, query_error};
 
+/// What holds of the values of a plan's rows when its partitions are one: a sort above may count on it.
+fn same_values(plan: &Arc<dyn ExecutionPlan>) -> EquivalenceProperties {
+    let mut known = plan.properties().equivalence_properties().clone();
+    known.clear_per_partition_constants();
+    let mut equivalences = EquivalenceProperties::new(plan.schema());
+    match equivalences.add_equivalence_group(known.eq_group().clone()) {
+        Ok(()) => equivalences,
+        Err(_) => EquivalenceProperties::new(plan.schema()),
+    }
+}
+
 /// What planner decided: the graph and what it runs on.
 #[derive(Debug, Clone)]
 pub struct FragmentPlan {
@@ -72,7 +83,7 @@ impl FragmentExec {
         runtime: Arc<FragmentRuntime>,
         require: bool,
     ) -> Self {
-        let mut equivalences = EquivalenceProperties::new(backup.schema());
+        let mut equivalences = same_values(&backup);
         if let Some(ordering) = backup.properties().output_ordering().filter(|_| plan.ordered) {
             equivalences.add_ordering(ordering.clone());
         }

@@ -29,8 +29,10 @@ use trireme_device_api::{Expr, Field, JoinKind, Node, SortKey, Type};
 
 use super::aggregate::{aggregates, gives_states, reading, sort_keys};
 use super::expr::{Scope, fused_type, is_infallible, weight};
+use super::grouping::{self, Grouping, KnownSets};
 use super::join::JoinSpec;
 use super::parameter::Parameters;
+use super::scalar;
 use super::scan::{TableScan, table_scan};
 use super::tree::{Join, Op, RelationId, Tree};
 use super::{Reason, Scalars};
@@ -45,6 +47,8 @@ pub(super) struct Lowering<'a> {
     scalars: Vec<Scalars>,
     enclosing: &'a [Scalars],
     distinct: Distinct<'a>,
+    /// Grouping sets that stand in the tree.
+    sets: KnownSets,
 }
 
 type Lowered = Result<RelationId, String>;
@@ -97,6 +101,7 @@ impl<'a> Lowering<'a> {
             scalars: Vec::new(),
             enclosing,
             distinct,
+            sets: KnownSets::new(),
         }
     }
 
@@ -291,26 +296,30 @@ impl<'a> Lowering<'a> {
             return Err("it gives partial states".to_owned());
         }
         let reading = reading(aggregate)?;
-        let groups = reading.group_expr();
-        if groups.has_grouping_set() {
-            return Err("grouping sets are not fused".to_owned());
-        }
-        let groups: Vec<_> = groups.expr().iter().map(|(expr, _)| Arc::clone(expr)).collect();
-        let (input, groups) = self.widened(reading.input(), &groups)?;
+        let by = reading.group_expr();
+        let keys: Vec<_> = by.expr().iter().map(|(expr, _)| Arc::clone(expr)).collect();
+        let (input, keys) = self.widened(reading.input(), &keys)?;
         let input = self.tree.unordered(input);
         let input_schema = self.schema(input);
         let columns = self.tree.columns(input);
         let scope = self.scope(&input_schema, &columns);
         let aggregates = aggregates(aggregate, reading, &scope)?;
         let fields = fused_fields(schema)?;
-        Ok(self.tree.add(
-            Op::Aggregate {
-                input,
-                groups,
+        if by.has_grouping_set() {
+            let grouping = Grouping {
+                keys,
+                sets: by.groups(),
                 aggregates,
-            },
-            fields,
-        ))
+                fields,
+            };
+            return grouping::aggregated(&mut self.tree, &mut self.sets, input, grouping);
+        }
+        let op = Op::Aggregate {
+            input,
+            groups: keys,
+            aggregates,
+        };
+        Ok(self.tree.add(op, fields))
     }
 
     fn sort<'k>(
@@ -437,12 +446,12 @@ impl<'a> Lowering<'a> {
         {
             return Ok((input, exprs[0].clone()));
         }
-        let kind = match bounds {
-            (1, Some(1)) => JoinKind::Inner,
-            (_, Some(0 | 1)) => JoinKind::Left,
-            _ => return Err("a scalar subquery that may give several rows is not fused".to_owned()),
-        };
         let build = self.tree.pick(build, &[0]);
+        let (build, kind) = match bounds {
+            (1, Some(1)) => (build, JoinKind::Inner),
+            (_, Some(0 | 1)) => (build, JoinKind::Left),
+            _ => (scalar::at_most_one_row(&mut self.tree, build), JoinKind::Inner),
+        };
         let joined = self.tree.join(
             Join {
                 probe: input,

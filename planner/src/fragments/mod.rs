@@ -13,6 +13,7 @@ mod emit;
 mod estimate;
 pub mod explain;
 mod expr;
+mod grouping;
 mod host;
 mod join;
 mod lower;
@@ -21,6 +22,7 @@ mod order;
 mod parameter;
 mod reduce;
 mod rewrite;
+mod scalar;
 mod scan;
 mod tree;
 

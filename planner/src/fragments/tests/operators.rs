@@ -180,6 +180,8 @@ const WHOLE: &[&str] = &[
     "SELECT a, sum(b) + (SELECT count(*) FROM u) FROM t GROUP BY a",
     "SELECT id, (SELECT id FROM u ORDER BY id LIMIT 1) AS least FROM t WHERE id < 4",
     "SELECT id, (SELECT sum(b) FROM u HAVING sum(b) < 0) FROM t WHERE id < 4",
+    "SELECT id, (SELECT s FROM u WHERE id = 7), (SELECT d FROM u WHERE id > 100), (SELECT flag FROM u WHERE id = 5) FROM t",
+    "SELECT id FROM t WHERE b > (SELECT DISTINCT b FROM u WHERE id = 5)",
     // Order and limits.
     "SELECT id, s FROM t ORDER BY s DESC NULLS LAST, id /* ordered */",
     "SELECT s FROM t ORDER BY id /* ordered */",
@@ -198,6 +200,24 @@ const WHOLE: &[&str] = &[
      SELECT a FROM q WHERE x > (SELECT avg(x) FROM q) AND y > (SELECT min(y) FROM q)",
 ];
 
+/// Fused whole, their sets being a stream.
+const GROUPING_SETS: &[&str] = &[
+    "SELECT a, b, count(*), sum(d), min(s), max(day), count(s) FROM t GROUP BY ROLLUP (a, b)",
+    "SELECT a, s, avg(b), avg(d), sum(b) FILTER (WHERE flag), avg(d) FILTER (WHERE id < 30) FROM t GROUP BY CUBE (a, s)",
+    "SELECT a, flag, grouping(a), grouping(flag), grouping(a, flag), count(*) FROM t GROUP BY GROUPING SETS ((a), (flag), (), (a))",
+    "SELECT a, s, count(DISTINCT b), sum(DISTINCT b) FROM t GROUP BY ROLLUP (a, s)",
+    "SELECT a, f, sum(f), avg(f), stddev(b) FROM t WHERE f < 100 GROUP BY GROUPING SETS ((a, f), (f))",
+    "SELECT upper(s) AS u, a + 1, count(*) FROM t GROUP BY ROLLUP (upper(s), a + 1) ORDER BY u, 2, 3 LIMIT 20 /* ordered */",
+    "SELECT t.s, u.a, sum(t.d) FROM t JOIN u ON t.a = u.a GROUP BY CUBE (t.s, u.a) HAVING sum(t.d) > 0",
+    "WITH q AS (SELECT a, b, sum(d) AS x FROM t GROUP BY ROLLUP (a, b)) SELECT l.a, r.x FROM q l JOIN q r ON l.a = r.b",
+    "SELECT a, count(*), count(b), sum(b), avg(d), min(s) FROM empty GROUP BY ROLLUP (a)",
+    "SELECT a, b, count(*) FROM empty GROUP BY GROUPING SETS ((), (a), (), (b))",
+    "SELECT a, count(*), count(DISTINCT b), count(*) FILTER (WHERE b IS NULL), stddev(b) FROM empty GROUP BY ROLLUP (a)",
+    "SELECT a, count(*), count(DISTINCT b), count(*) FILTER (WHERE b IS NULL), stddev(b) FROM t GROUP BY ROLLUP (a)",
+    "SELECT a, count(*) FROM empty GROUP BY GROUPING SETS ((a), (a))",
+    "SELECT a, avg(b) FROM t WHERE b IS NULL GROUP BY GROUPING SETS ((a), ())",
+];
+
 /// Parts of these stay DataFusion's.
 const PARTLY: &[&str] = &[
     "SELECT a, sum(b) FROM (SELECT * FROM t UNION ALL SELECT * FROM u) q GROUP BY a",
@@ -207,7 +227,6 @@ const PARTLY: &[&str] = &[
     "SELECT t.id, m.s FROM t JOIN m ON t.id = m.id WHERE m.b > 0",
     "SELECT a, count(*) FROM m GROUP BY a",
     "SELECT a, median(b), approx_distinct(s) FROM t WHERE id > 3 GROUP BY a",
-    "SELECT a, b, count(*) FROM t GROUP BY ROLLUP (a, b)",
     "SELECT x.a FROM (SELECT a, median(b) AS b FROM t GROUP BY a) x JOIN u ON x.b = u.b",
     "SELECT id FROM t WHERE b > (SELECT median(b) FROM u)",
     "SELECT id FROM t WHERE b > (SELECT median(b) FROM t WHERE b > (SELECT min(b) FROM u))",
@@ -231,6 +250,31 @@ async fn graphs_give_what_datafusion_gives() {
             assert!(ran.graphs[0].streams.is_empty(), "{sql}: {:?}", ran.reasons);
             assert_eq!(ran.reasons, [], "{sql}");
         }
+    }
+}
+
+#[tokio::test]
+async fn grouping_sets() {
+    for partitions in [1, 3] {
+        let (_folder, context) = session(SessionConfig::new().with_target_partitions(partitions)).await;
+        for sql in GROUPING_SETS {
+            let ran = same(&context, sql).await;
+            assert_eq!(ran.graphs.len(), 1, "{sql}: {}", ran.plan);
+            assert_eq!(ran.reasons, [], "{sql}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_scalar_subquery_of_several_rows_is_an_error() {
+    let (_folder, context) = session(SessionConfig::new()).await;
+    // Both fail, or `same` would.
+    for sql in [
+        "SELECT id, (SELECT a FROM u) FROM t",
+        "SELECT id FROM t WHERE b > (SELECT b FROM u WHERE id < 9)",
+    ] {
+        let ran = same(&context, sql).await;
+        assert_eq!((ran.graphs.len(), ran.rows), (1, 0), "{sql}");
     }
 }
 

@@ -14,7 +14,6 @@ async fn reasons_name_what_is_missing() {
     let (_folder, context) = session(SessionConfig::new().with_target_partitions(3)).await;
     for (sql, wanted) in [
         ("SELECT a, median(b) FROM t GROUP BY a", "aggregate function median"),
-        ("SELECT a, b, count(*) FROM t GROUP BY ROLLUP (a, b)", "grouping sets"),
         (
             "SELECT id FROM t UNION ALL SELECT id FROM u",
             "not among the fused operators",
