@@ -1,5 +1,5 @@
-//! Rewrites of the parsed statement that DataFusion's planner needs: `?` becomes `$n`, and a table version becomes part of
-//! the name that the catalog is asked for.
+//! Rewrites of the parsed statement that DataFusion's planner needs: `?` becomes `$n`, a table version becomes part of the
+//! name that the catalog is asked for, and a function's name in a schema one word.
 
 use std::ops::ControlFlow;
 
@@ -11,7 +11,7 @@ use datafusion::sql::sqlparser::ast::{
 use trireme_exec::QueryError;
 
 use crate::ddl::{TableVersionRef, VERSION_MARK, versioned_name};
-use crate::names::fold;
+use crate::names::{fold, table_name};
 
 /// Numbers `?` placeholders in order of appearance and binds table versions.
 ///
@@ -66,7 +66,14 @@ impl VisitorMut for Binder {
         ControlFlow::Continue(())
     }
 
-    fn pre_visit_expr(&mut self, _expr: &mut Expr) -> ControlFlow<QueryError> {
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<QueryError> {
+        if let Expr::Function(call) = expr
+            && call.name.0.len() > 1
+            && let Ok(name) = table_name(&call.name, "")
+        {
+            // Functions are registered under their full names too.
+            call.name = ObjectName::from(vec![Ident::with_quote('"', name.to_string())]);
+        }
         self.depth += 1;
         if self.depth <= DEPTH_MAX {
             return ControlFlow::Continue(());

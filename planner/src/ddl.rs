@@ -94,6 +94,52 @@ pub enum ManagedSource {
     Query(Box<LogicalPlan>),
 }
 
+/// An argument of a function.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct FunctionParameter {
+    /// Its name; the body may also call it `$1`, `$2`, ….
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Its type, as SQL.
+    pub data_type: String,
+}
+
+/// A function whose body is an expression.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct FunctionDefinition {
+    /// Arguments in order.
+    pub parameters: Vec<FunctionParameter>,
+    /// Type of the result, as SQL.
+    pub returns: String,
+    /// The expression, as SQL.
+    pub body: String,
+    /// `STRICT`: NULL where an argument is NULL.
+    #[serde(default)]
+    pub strict: bool,
+    /// The schema that unqualified functions in the body are looked up in.
+    pub search_schema: String,
+}
+
+impl FunctionDefinition {
+    /// The arguments as written: `a INT, b VARCHAR`.
+    pub fn arguments(&self) -> String {
+        let argument = |parameter: &FunctionParameter| match &parameter.name {
+            Some(name) => format!("{name} {}", parameter.data_type),
+            None => parameter.data_type.clone(),
+        };
+        self.parameters.iter().map(argument).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// Every defined function, by schema and name.
+#[derive(Debug, Clone, Default)]
+pub struct Functions {
+    /// Another number for every other state.
+    pub version: u64,
+    /// By schema, then by name.
+    pub definitions: BTreeMap<String, BTreeMap<String, FunctionDefinition>>,
+}
+
 /// What to do when the name is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IfExists {
@@ -131,6 +177,14 @@ pub enum Ddl {
     DropTable { name: TableName, missing_ok: bool },
     /// `DROP VIEW`.
     DropView { name: TableName, missing_ok: bool },
+    /// `CREATE FUNCTION`; the definition was checked by planning it.
+    CreateFunction {
+        name: TableName,
+        definition: FunctionDefinition,
+        if_exists: IfExists,
+    },
+    /// `DROP FUNCTION`.
+    DropFunction { name: TableName, missing_ok: bool },
     /// `DROP SCHEMA`.
     DropSchema {
         name: String,

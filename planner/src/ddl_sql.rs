@@ -17,6 +17,7 @@ use datafusion::sql::sqlparser::ast::{
 use trireme_exec::{ErrorClass, QueryError};
 
 use crate::ddl::{Ddl, ExternalTable, FileFormat, IfExists, Key, ManagedSource};
+use crate::functions;
 use crate::names::{fold, schema_name, table_name};
 use crate::output::stored_schema;
 
@@ -41,6 +42,8 @@ async fn sql_ddl(state: &SessionState, statement: &SqlStatement, schema: &str) -
     let ddl = match statement {
         SqlStatement::CreateTable(create) => create_table(state, create, schema).await?,
         SqlStatement::CreateView(create) => create_view(state, create, schema).await?,
+        SqlStatement::CreateFunction(create) => functions::create_function(state, create, schema)?,
+        SqlStatement::DropFunction(drop) => functions::drop_function(state, drop, schema)?,
         SqlStatement::CreateSchema {
             schema_name: SchemaName::Simple(name),
             if_not_exists,
@@ -68,7 +71,7 @@ async fn sql_ddl(state: &SessionState, statement: &SqlStatement, schema: &str) -
     Ok(Some(ddl))
 }
 
-fn if_exists(or_replace: bool, if_not_exists: bool) -> Result<IfExists, QueryError> {
+pub(crate) fn if_exists(or_replace: bool, if_not_exists: bool) -> Result<IfExists, QueryError> {
     match (or_replace, if_not_exists) {
         (true, true) => Err(QueryError::invalid("OR REPLACE and IF NOT EXISTS exclude each other")),
         (true, false) => Ok(IfExists::Replace),
@@ -86,7 +89,7 @@ async fn create_table(state: &SessionState, create: &CreateTable, schema: &str) 
     let (keys, bare) = take_keys(create, schema)?;
     let partition_columns = partition_columns(create.partition_by.as_deref())?;
     let statement = Statement::Statement(Box::new(SqlStatement::CreateTable(bare)));
-    let source = match state.statement_to_plan(statement).await? {
+    let source = match functions::statement_to_plan(state, statement).await? {
         LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(create)) => match create.input.as_ref() {
             LogicalPlan::EmptyRelation(empty) => ManagedSource::Columns(stored_schema(empty.schema.as_arrow())),
             _ => ManagedSource::Query(Box::new(create.input.as_ref().clone())),
@@ -215,7 +218,7 @@ async fn create_view(state: &SessionState, create: &CreateView, schema: &str) ->
     }
     let mut statement = crate::parse::parse(&query_sql)?;
     crate::bind::bind(&mut statement)?;
-    let plan = state.statement_to_plan(statement).await?;
+    let plan = functions::statement_to_plan(state, statement).await?;
     if !plan.get_parameter_names()?.is_empty() {
         return Err(QueryError::invalid("a view takes no parameters"));
     }

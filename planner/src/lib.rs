@@ -8,6 +8,7 @@ pub mod ddl;
 pub mod ddl_sql;
 pub mod dialect;
 pub mod fragments;
+pub mod functions;
 pub mod fuse;
 pub mod joins;
 pub mod names;

@@ -116,6 +116,8 @@ fn sql_command(statement: &SqlStatement) -> String {
         SqlStatement::CreateTable(_) => "CREATE TABLE".into(),
         SqlStatement::CreateView(_) => "CREATE VIEW".into(),
         SqlStatement::CreateSchema { .. } => "CREATE SCHEMA".into(),
+        SqlStatement::CreateFunction(_) => "CREATE FUNCTION".into(),
+        SqlStatement::DropFunction(_) => "DROP FUNCTION".into(),
         SqlStatement::AlterTable(_) => "ALTER TABLE".into(),
         SqlStatement::Drop { object_type, .. } => match object_type {
             ObjectType::View => "DROP VIEW".into(),

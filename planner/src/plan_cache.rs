@@ -35,13 +35,13 @@ use trireme_exec::operators::FragmentExec;
 
 use crate::fragments::ParameterFunction;
 use crate::options::TriremeOptions;
-use crate::physical;
+use crate::{functions, physical};
 use shape::Shape;
 
 /// What identifies a cached plan: whose session it is for, and the shape.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct PlanKey {
-    /// Schema, settings and user, as text.
+    /// Schema, settings, user and the state of user-defined functions, as text.
     pub session: String,
     /// The shape's text.
     pub shape: String,
@@ -206,8 +206,7 @@ async fn keep(state: &Arc<SessionState>, shape: &Shape, schema: &SchemaRef) -> R
         }
         tables.push((name, provider));
     }
-    let plan = planning
-        .statement_to_plan(shape.statement.clone())
+    let plan = functions::statement_to_plan(&planning, shape.statement.clone())
         .await
         .map_err(|error| format!("its constants decide its plan: {}", error.strip_backtrace()))?;
     let analyzed = physical::analyze(&planning, &plan).map_err(text)?;
@@ -319,7 +318,7 @@ impl ExecutionPlan for ReplannedExec {
             if let Some(options) = state.config_mut().options_mut().extensions.get_mut::<TriremeOptions>() {
                 "datafusion".clone_into(&mut options.cpu_variant);
             }
-            let plan = state.statement_to_plan(statement).await?;
+            let plan = functions::statement_to_plan(&state, statement).await?;
             let plan = state.create_physical_plan(&plan).await?;
             execute_stream(plan, context)
         };

@@ -18,7 +18,7 @@ use crate::bind::bind;
 use crate::ddl::{Ddl, TableName};
 use crate::names::{fold, locate, nearest, parts, schema_name};
 use crate::output::stored_schema;
-use crate::{ddl_sql, parse};
+use crate::{ddl_sql, functions, parse};
 
 /// A change of the session's own settings.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -102,8 +102,8 @@ pub struct PlannedStatement {
 pub async fn plan(state: &SessionState, sql: &str) -> Result<PlannedStatement, QueryError> {
     let mut statement = parse::parse(sql)?;
     let command = parse::command(&statement);
-    // A view keeps its text as written; it is bound anew at each use.
-    if command != "CREATE VIEW" {
+    // Views and functions keep their text as written; it is bound anew at each use.
+    if !matches!(command.as_str(), "CREATE VIEW" | "CREATE FUNCTION") {
         bind(&mut statement)?;
     }
     let planned = match plan_statement(state, statement, sql).await {
@@ -123,7 +123,7 @@ async fn plan_statement(state: &SessionState, statement: Statement, sql: &str) -
     }
     refuse_unsupported(&statement)?;
     let statement = show_settings(state, statement)?;
-    let plan = state.statement_to_plan(statement).await?;
+    let plan = functions::statement_to_plan(state, statement).await?;
     classify(plan)
 }
 

@@ -2,6 +2,7 @@
 //! the column cache and the plan cache with their switches, and what happens to a query that runs out of memory or is cancelled.
 
 mod columns;
+mod functions;
 mod plans;
 mod tpcds;
 

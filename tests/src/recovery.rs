@@ -44,6 +44,11 @@ async fn definitions_survive_a_crash() {
             "CREATE EXTERNAL TABLE e STORED AS CSV LOCATION 'plain.csv' OPTIONS ('format.has_header' 'true')",
             "CREATE TABLE gone AS SELECT 1 AS a",
             "DROP TABLE gone",
+            "CREATE FUNCTION double(a BIGINT) RETURNS BIGINT RETURN a + a",
+            "CREATE FUNCTION sales.quadruple(a BIGINT) RETURNS BIGINT STRICT AS 'SELECT double(double($1))' LANGUAGE SQL",
+            "CREATE VIEW fv AS SELECT sales.quadruple(a) AS q FROM t",
+            "CREATE FUNCTION lost(a INT) RETURNS INT RETURN a",
+            "DROP FUNCTION lost",
         ],
     )
     .await;
@@ -61,6 +66,16 @@ async fn definitions_survive_a_crash() {
     assert_eq!(rows(&mut client, "SELECT * FROM e").await, [["1", "x"]]);
     assert_eq!(rows(&mut client, "SELECT * FROM plain").await, [["1", "x"]]);
     assert!(client.query("SELECT * FROM gone").await.is_err());
+    assert_eq!(rows(&mut client, "SELECT max(q) FROM fv").await, [["196"]]);
+    assert_eq!(
+        rows(
+            &mut client,
+            "SELECT schema, name, strict FROM system.functions ORDER BY name"
+        )
+        .await,
+        [["public", "double", "false"], ["sales", "quadruple", "true"]]
+    );
+    assert!(client.query("SELECT lost(1)").await.is_err());
     let keys = arrow_flight::sql::CommandGetPrimaryKeys {
         table: "region".into(),
         ..Default::default()

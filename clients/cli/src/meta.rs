@@ -185,6 +185,10 @@ const STATEMENTS: &[(&str, &str)] = &[
         "CREATE EXTERNAL TABLE",
         "CREATE EXTERNAL TABLE name [(columns)] STORED AS format [PARTITIONED BY (...)] LOCATION 'location'",
     ),
+    (
+        "CREATE FUNCTION",
+        "CREATE [OR REPLACE] FUNCTION name(argument type, ...) RETURNS type [STRICT] RETURN expression",
+    ),
     ("CREATE SCHEMA", "CREATE SCHEMA [IF NOT EXISTS] name"),
     (
         "CREATE TABLE",
@@ -193,7 +197,7 @@ const STATEMENTS: &[(&str, &str)] = &[
     ("CREATE VIEW", "CREATE [OR REPLACE] VIEW name AS query"),
     ("DELETE", "DELETE FROM table [WHERE condition]"),
     ("DESCRIBE", "DESCRIBE table"),
-    ("DROP", "DROP { TABLE | VIEW | SCHEMA } [IF EXISTS] name"),
+    ("DROP", "DROP { TABLE | VIEW | FUNCTION | SCHEMA } [IF EXISTS] name"),
     ("EXPLAIN", "EXPLAIN [ANALYZE] [VERBOSE] query"),
     ("INSERT", "INSERT INTO table [(columns)] { VALUES (...), ... | query }"),
     (
@@ -201,7 +205,7 @@ const STATEMENTS: &[(&str, &str)] = &[
         "[WITH name AS (query), ...] SELECT [DISTINCT] expressions FROM tables\n    [WHERE condition] [GROUP BY ...] [HAVING ...] [QUALIFY ...]\n    [UNION ...] [ORDER BY ...] [LIMIT n] [OFFSET n]",
     ),
     ("SET", "SET name = value"),
-    ("SHOW", "SHOW { TABLES | COLUMNS FROM table | ALL | name }"),
+    ("SHOW", "SHOW { TABLES | COLUMNS FROM table | FUNCTIONS | ALL | name }"),
     ("UPDATE", "UPDATE table SET column = value, ... [WHERE condition]"),
     ("VALUES", "VALUES (...), ..."),
 ];

@@ -11,7 +11,7 @@ use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::prelude::SessionConfig;
 use parking_lot::{Mutex, RwLock};
 use trireme_exec::io::{Locations, StoreRegistry};
-use trireme_planner::ddl::{Key, TableName};
+use trireme_planner::ddl::{Functions, Key, TableName};
 
 use crate::definitions::{Definitions, Snapshot};
 use crate::delta;
@@ -64,6 +64,7 @@ pub struct Catalog {
     pub(crate) session: Arc<SessionState>,
     pub(crate) folder: Folder,
     pub(crate) definitions: RwLock<Snapshot>,
+    pub(crate) functions: RwLock<Arc<Functions>>,
     /// Held while definitions change on disk and in memory.
     pub(crate) changing: tokio::sync::Mutex<()>,
     pub(crate) tables: Mutex<HashMap<TableName, Cached>>,
@@ -109,6 +110,10 @@ impl Catalog {
             refresh_interval: options.refresh_interval,
             session: Arc::new(session),
             folder,
+            functions: RwLock::new(Arc::new(Functions {
+                version: 0,
+                definitions: definitions.functions.clone(),
+            })),
             definitions: RwLock::new(Arc::new(definitions)),
             changing: tokio::sync::Mutex::new(()),
             tables: Mutex::new(HashMap::new()),
@@ -176,6 +181,11 @@ impl Catalog {
         all
     }
 
+    /// The functions that users defined.
+    pub fn functions(&self) -> Arc<Functions> {
+        Arc::clone(&self.functions.read())
+    }
+
     pub(crate) fn data_dir(&self) -> &Path {
         self.locations.data_folder()
     }
@@ -187,6 +197,14 @@ impl Catalog {
     /// Makes changed definitions the catalog's: on disk first, then for everybody. The caller holds `changing`.
     pub(crate) fn commit(&self, definitions: Definitions, touched: &TableName) -> Result<(), CatalogError> {
         self.folder.commit(&definitions)?;
+        let mut functions = self.functions.write();
+        if functions.definitions != definitions.functions {
+            *functions = Arc::new(Functions {
+                version: functions.version + 1,
+                definitions: definitions.functions.clone(),
+            });
+        }
+        drop(functions);
         *self.definitions.write() = Arc::new(definitions);
         self.tables.lock().remove(touched);
         Ok(())

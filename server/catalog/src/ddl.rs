@@ -13,11 +13,12 @@ use crate::catalog::{Applied, Catalog, DEFAULT_SCHEMA, INFORMATION_SCHEMA, SYSTE
 use crate::definitions::{Definition, External, View};
 use crate::discover;
 use crate::error::CatalogError;
+use crate::functions;
 use crate::ingest;
 use crate::names::nearest;
 use crate::resolve::{Source, canonical};
 
-const DONE: Applied = Applied { rows: None };
+pub(crate) const DONE: Applied = Applied { rows: None };
 
 impl Catalog {
     /// Carries out one change.
@@ -62,6 +63,12 @@ impl Catalog {
                 missing_ok,
                 cascade,
             } => self.drop_schema(name, missing_ok, cascade).await,
+            Ddl::CreateFunction {
+                name,
+                definition,
+                if_exists,
+            } => self.create_function(&name, definition, if_exists).await,
+            Ddl::DropFunction { name, missing_ok } => self.drop_function(&name, missing_ok).await,
             Ddl::AddKey { name, key } => self.add_key(name, key).await,
             Ddl::Analyze { name } => self.analyze(&session, &name).await,
         }
@@ -212,12 +219,15 @@ impl Catalog {
             };
         }
         let tables = definitions.tables.remove(&name).unwrap_or_default();
-        if !cascade && let Some(first) = tables.keys().next() {
+        let functions = definitions.functions.remove(&name).unwrap_or_default();
+        if !cascade && let Some(first) = tables.keys().chain(functions.keys()).next() {
+            let content = if tables.is_empty() {
+                functions::count(functions.len())
+            } else {
+                count(tables.len())
+            };
             return Err(CatalogError::invalid_hint(
-                format!(
-                    "schema {name} is not empty: it has {} ({first}, for example)",
-                    count(tables.len())
-                ),
+                format!("schema {name} is not empty: it has {content} ({first}, for example)"),
                 format!("drop what is in it first, or use DROP SCHEMA {name} CASCADE"),
             ));
         }
@@ -347,7 +357,7 @@ impl Catalog {
         }
     }
 
-    fn no_schema(&self, name: &str) -> CatalogError {
+    pub(crate) fn no_schema(&self, name: &str) -> CatalogError {
         CatalogError::NotFound {
             what: "schema",
             name: name.to_owned(),

@@ -8,7 +8,7 @@ use arrow::datatypes::SchemaRef;
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
 use serde::{Deserialize, Serialize};
-use trireme_planner::ddl::{ExternalTable, FileFormat, Key, TableName};
+use trireme_planner::ddl::{ExternalTable, FileFormat, FunctionDefinition, Key, TableName};
 
 use crate::error::CatalogError;
 
@@ -24,6 +24,9 @@ pub(crate) struct Definitions {
     /// Informational keys, also of discovered tables.
     #[serde(default)]
     pub(crate) keys: BTreeMap<String, BTreeMap<String, Vec<Key>>>,
+    /// Functions, by schema, then by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) functions: BTreeMap<String, BTreeMap<String, FunctionDefinition>>,
 }
 
 /// One table or view.
@@ -154,6 +157,10 @@ impl Definitions {
                 self.keys.remove(&name.schema);
             }
         }
+    }
+
+    pub(crate) fn function(&self, name: &TableName) -> Option<&FunctionDefinition> {
+        self.functions.get(&name.schema)?.get(&name.table)
     }
 
     /// Folders of managed tables.

@@ -11,10 +11,10 @@ use trireme_exec::{ErrorClass, QueryError};
 /// See the module.
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogError {
-    /// No such table, view or schema.
+    /// No such table, view, function or schema.
     #[error("{what} {name} does not exist")]
     NotFound {
-        /// `table`, `view` or `schema`.
+        /// `table`, `view`, `function` or `schema`.
         what: &'static str,
         /// As asked for.
         name: String,
@@ -24,7 +24,7 @@ pub enum CatalogError {
     /// The name is taken.
     #[error("{what} {name} already exists")]
     AlreadyExists {
-        /// What has the name: `table`, `view` or `schema`.
+        /// What has the name: `table`, `view`, `function` or `schema`.
         what: &'static str,
         /// The name.
         name: String,
@@ -148,6 +148,7 @@ impl CatalogError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::NotFound { what, candidates, .. } => match candidates.as_slice() {
+                [] if *what == "function" => Some("there is no function with a similar name; see system.functions".to_owned()),
                 [] => Some(format!("there is no {what} with a similar name; see system.tables")),
                 [only] => Some(format!("did you mean {only}?")),
                 [first, rest @ ..] => Some(format!("did you mean {first}? other candidates: {}", rest.join(", "))),

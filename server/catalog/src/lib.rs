@@ -21,6 +21,7 @@ mod error;
 mod files;
 mod folder;
 mod formats;
+mod functions;
 mod information_schema;
 mod ingest;
 mod insert;

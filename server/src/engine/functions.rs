@@ -1,8 +1,12 @@
-//! Function names by the kinds that Flight SQL's SqlInfo lists.
+//! What there are for functions: by the kinds that Flight SQL's SqlInfo lists, and for `information_schema`.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use datafusion::execution::SessionState;
+use datafusion::execution::{SessionState, TaskContext};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::streaming::StreamingTableExec;
+use trireme_planner::functions;
 
 use super::FunctionNames;
 
@@ -34,4 +38,32 @@ pub fn function_names(state: &SessionState) -> FunctionNames {
         datetime,
         system,
     }
+}
+
+/// True for plans that read `information_schema.routines` or `.parameters` (`SHOW FUNCTIONS`): they ask the context of the
+/// task for the functions.
+pub(super) fn lists_functions(plan: &Arc<dyn ExecutionPlan>) -> bool {
+    let is_listing = plan
+        .downcast_ref::<StreamingTableExec>()
+        .is_some_and(|table| table.partition_schema().field_with_name("specific_name").is_ok());
+    is_listing || plan.children().into_iter().any(lists_functions)
+}
+
+/// A context that knows the state's functions, with those that users defined as a listing shows them.
+pub(super) fn with_functions(context: &TaskContext, state: &SessionState) -> Arc<TaskContext> {
+    let mut scalar = state.scalar_functions().clone();
+    if let Some(defined) = functions::of_state(state) {
+        scalar.retain(|_, function| !functions::is_user_function(function));
+        scalar.extend(defined.listed(&state.config_options().catalog.default_schema));
+    }
+    Arc::new(TaskContext::new(
+        context.task_id(),
+        context.session_id(),
+        context.session_config().clone(),
+        scalar,
+        state.higher_order_functions().clone(),
+        state.aggregate_functions().clone(),
+        state.window_functions().clone(),
+        context.runtime_env(),
+    ))
 }

@@ -25,8 +25,9 @@ use trireme_planner::parse::touches_files;
 use trireme_planner::plan_cache::shape::{self, Shape};
 use trireme_planner::plan_cache::{Cached, PlanCache, PlanKey};
 use trireme_planner::statement::{PlannedStatement, delete_parts, update_parts};
-use trireme_planner::{Planned, SessionChange, output, parameters, physical, session};
+use trireme_planner::{Planned, SessionChange, functions, output, parameters, physical};
 
+use super::states::States;
 use super::views::Views;
 use super::{
     BatchStream, Description, Engine, EngineCounts, FunctionNames, Outcome, QueryId, SessionSpec, StatementKind,
@@ -51,8 +52,9 @@ pub struct LocalEngine {
     workers: Handle,
     catalog: Arc<Catalog>,
     stores: Arc<StoreRegistry>,
-    base: SessionState,
-    states: moka::sync::Cache<SessionSpec, Arc<SessionState>>,
+    states: Arc<States>,
+    /// By session and by the state of the functions.
+    ready_states: moka::sync::Cache<(SessionSpec, u64), Arc<SessionState>>,
     plans: Arc<PlanCache>,
     fragments: Arc<FragmentRuntime>,
     ready: Mutex<HashMap<QueryId, Ready>>,
@@ -69,36 +71,39 @@ impl LocalEngine {
         plans: Arc<PlanCache>,
         fragments: Arc<FragmentRuntime>,
     ) -> Arc<Self> {
+        let states = Arc::new(States::new(base, &catalog));
         let engine = Arc::new(Self {
             runtime,
             workers,
             catalog: Arc::clone(&catalog),
             stores,
-            base,
-            states: moka::sync::Cache::new(STATES_MAX),
+            states: Arc::clone(&states),
+            ready_states: moka::sync::Cache::new(STATES_MAX),
             plans,
             fragments,
             ready: Mutex::new(HashMap::new()),
         });
-        let planner: Arc<dyn ViewPlanner> = Arc::new(Views::new(engine.base.clone()));
+        let planner: Arc<dyn ViewPlanner> = Arc::new(Views::new(states));
         catalog.set_planner(planner);
         engine
     }
 
     /// The session's state. Its clock is not set: see [`physical::with_clock`].
     fn state(&self, spec: &SessionSpec) -> Result<Arc<SessionState>, QueryError> {
-        let key = SessionSpec {
+        let anyone = SessionSpec {
             session_id: String::new(),
             user: String::new(),
             ..spec.clone()
         };
-        if let Some(state) = self.states.get(&key) {
+        let functions = self.states.functions();
+        let key = (anyone, functions.version());
+        if let Some(state) = self.ready_states.get(&key) {
             return Ok(state);
         }
-        let mut state = session::session_state(&self.base, &spec.schema, &spec.settings)?;
-        state.config_mut().set_extension(Arc::new(key.clone()));
+        let mut state = self.states.session(&spec.schema, &spec.settings, &functions)?;
+        state.config_mut().set_extension(Arc::new(key.0.clone()));
         let state = Arc::new(state);
-        self.states.insert(key, Arc::clone(&state));
+        self.ready_states.insert(key, Arc::clone(&state));
         Ok(state)
     }
 
@@ -125,7 +130,7 @@ impl LocalEngine {
 
     async fn submit(&self, request: &Submit) -> Result<Submitted, QueryError> {
         let state = self.state(&request.session)?;
-        let Some((key, shape, statement)) = self.shape(request)? else {
+        let Some((key, shape, statement)) = self.shape(&state, request)? else {
             return self.submit_planned(&state, request).await;
         };
         match self.plans.lookup(&key, &state, &shape, &statement).await {
@@ -149,7 +154,7 @@ impl LocalEngine {
     }
 
     /// The statement's shape, if its plan may come from the cache.
-    fn shape(&self, request: &Submit) -> Result<Option<(PlanKey, Shape, Statement)>, QueryError> {
+    fn shape(&self, state: &SessionState, request: &Submit) -> Result<Option<(PlanKey, Shape, Statement)>, QueryError> {
         let session = &request.session;
         let off = session
             .settings
@@ -163,9 +168,11 @@ impl LocalEngine {
         let Some(shape) = shape::shape(&statement) else {
             return Ok(None);
         };
+        // A plan holds the bodies of the functions that it calls.
+        let functions = functions::of_state(state).map_or(0, |functions| functions.version());
         let key = PlanKey {
             session: format!(
-                "{} {} {} {:?}",
+                "{} {} {} {:?} {functions}",
                 session.user, session.schema, session.string_views, session.settings
             ),
             shape: shape.text.clone(),
@@ -225,9 +232,14 @@ impl LocalEngine {
         plans: Vec<Arc<dyn ExecutionPlan>>,
         schema: SchemaRef,
     ) {
+        let lists_functions = plans.iter().any(super::functions::lists_functions);
         let ready = Ready {
+            context: if lists_functions {
+                super::functions::with_functions(&self.task_context(state, &request.query_id), state)
+            } else {
+                self.task_context(state, &request.query_id)
+            },
             plans,
-            context: self.task_context(state, &request.query_id),
             schema,
             timeout: timeout(&request.session),
         };
@@ -563,7 +575,7 @@ impl Engine for LocalHandle {
     }
 
     fn functions(&self) -> FunctionNames {
-        super::functions::function_names(&self.0.base)
+        super::functions::function_names(self.0.states.base())
     }
 
     fn reserved_bytes(&self) -> usize {

@@ -1,5 +1,6 @@
 //! The `system` schema: what the server knows of itself, as tables. Rows are made at each scan.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -18,6 +19,7 @@ use trireme_catalog::{Catalog, ColumnStatisticsEntry, DescribeFilter, TableStati
 use trireme_config::{Config, SessionSettings, SettingRow};
 use trireme_device_api::DeviceInfo;
 use trireme_exec::fused::FragmentRuntime;
+use trireme_planner::ddl::{FunctionDefinition, Functions};
 use trireme_planner::plan_cache::PlanCache;
 
 use super::SessionSpec;
@@ -60,6 +62,7 @@ pub fn system_schema(sources: SystemSources) -> Result<Arc<dyn SchemaProvider>> 
         Kind::Statistics,
         Kind::Columns,
         Kind::Plans,
+        Kind::Functions,
     ] {
         let empty = kind.empty()?;
         let table = SystemTable {
@@ -82,6 +85,7 @@ enum Kind {
     Statistics,
     Columns,
     Plans,
+    Functions,
 }
 
 struct SystemTable {
@@ -166,6 +170,7 @@ impl Kind {
             Kind::Statistics => "statistics",
             Kind::Columns => "columns",
             Kind::Plans => "plans",
+            Kind::Functions => "functions",
         }
     }
 
@@ -179,6 +184,7 @@ impl Kind {
             Kind::Statistics => statistics(&[]),
             Kind::Columns => columns(&[]),
             Kind::Plans => plans(&[]),
+            Kind::Functions => functions(&[]),
         }
     }
 
@@ -190,6 +196,10 @@ impl Kind {
             Kind::Devices => devices(&sources.devices),
             Kind::Columns => columns(&sources.fragments.columns().snapshot()),
             Kind::Plans => plans(&sources.plans.rows()),
+            Kind::Functions => match sources.catalog.upgrade() {
+                Some(catalog) => functions(&defined_functions(&catalog.functions())),
+                None => self.empty(),
+            },
             Kind::Tables => match sources.catalog.upgrade() {
                 Some(catalog) => tables(
                     &catalog
@@ -421,6 +431,32 @@ fn columns(rows: &[trireme_columns::ColumnRow]) -> Result<RecordBatch> {
             "pinned",
             Arc::new(rows.iter().map(|row| Some(row.pinned)).collect::<BooleanArray>()),
         ),
+    ])
+}
+
+/// One row of `system.functions`: schema, name, definition.
+type FunctionRow = (String, String, FunctionDefinition);
+
+fn defined_functions(defined: &Functions) -> Vec<FunctionRow> {
+    let in_schema = |(schema, functions): (&String, &BTreeMap<String, FunctionDefinition>)| {
+        let row =
+            |(name, definition): (&String, &FunctionDefinition)| (schema.clone(), name.clone(), definition.clone());
+        functions.iter().map(row).collect::<Vec<_>>()
+    };
+    defined.definitions.iter().flat_map(in_schema).collect()
+}
+
+fn functions(rows: &[FunctionRow]) -> Result<RecordBatch> {
+    batch(vec![
+        ("schema", text(rows, |row| &row.0)),
+        ("name", text(rows, |row| &row.1)),
+        ("arguments", text_opt(rows, |row| Some(row.2.arguments()))),
+        ("returns", text(rows, |row| &row.2.returns)),
+        (
+            "strict",
+            Arc::new(rows.iter().map(|row| Some(row.2.strict)).collect::<BooleanArray>()),
+        ),
+        ("body", text(rows, |row| &row.2.body)),
     ])
 }
 

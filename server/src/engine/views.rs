@@ -1,23 +1,27 @@
 //! Views: their text is planned anew at each use.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use async_trait::async_trait;
-use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use trireme_catalog::ViewPlanner;
 use trireme_exec::QueryError;
+use trireme_planner::Planned;
 use trireme_planner::statement::PlannedStatement;
-use trireme_planner::{Planned, session};
+
+use super::states::States;
 
 /// Plans a view's text in the base state, whatever session asks for it.
 #[derive(Debug)]
 pub(super) struct Views {
-    base: SessionState,
+    states: Arc<States>,
 }
 
 impl Views {
-    /// Over the state that every session starts from.
-    pub(super) fn new(base: SessionState) -> Self {
-        Self { base }
+    /// Over the states that sessions are made from.
+    pub(super) fn new(states: Arc<States>) -> Self {
+        Self { states }
     }
 }
 
@@ -25,7 +29,8 @@ impl Views {
 impl ViewPlanner for Views {
     async fn plan(&self, schema: &str, sql: &str) -> Result<LogicalPlan, QueryError> {
         let planned = async {
-            let state = session::session_state(&self.base, schema, &std::collections::BTreeMap::new())?;
+            let functions = self.states.functions();
+            let state = self.states.session(schema, &BTreeMap::new(), &functions)?;
             trireme_planner::plan(&state, sql).await
         };
         match planned.await? {

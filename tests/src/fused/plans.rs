@@ -19,7 +19,7 @@ async fn plans(client: &mut Client, text: &str) -> Vec<(String, i64)> {
 }
 
 /// Runs `sql` until its plan is kept: the first run notes the shape, the second has it learnt beside it.
-async fn learn(client: &mut Client, sql: &str, text: &str) {
+pub(super) async fn learn(client: &mut Client, sql: &str, text: &str) {
     let deadline = Instant::now() + PATIENCE;
     loop {
         run(client, &[sql]).await;
@@ -33,7 +33,7 @@ async fn learn(client: &mut Client, sql: &str, text: &str) {
 }
 
 /// Statements that were given a kept plan so far, once the metric has caught up.
-async fn hits(server: &Server) -> f64 {
+pub(super) async fn hits(server: &Server) -> f64 {
     tokio::time::sleep(Duration::from_millis(1300)).await;
     metric(server, "trireme_plan_cache_hits_total")
 }
