@@ -1,15 +1,17 @@
 //! Rewrites of the parsed statement that DataFusion's planner needs: `?` becomes `$n`, a table version becomes part of the
-//! name that the catalog is asked for, and a function's name in a schema one word.
+//! name that the catalog is asked for, a function's name in a schema one word; and where the parser is wrong, what was meant.
 
 use std::ops::ControlFlow;
 
 use datafusion::sql::parser::{CopyToSource, Statement};
 use datafusion::sql::sqlparser::ast::{
-    Expr, Ident, ObjectName, ObjectNamePart, Statement as SqlStatement, TableAlias, TableFactor, TableVersion, Value,
-    ValueWithSpan, VisitMut, VisitorMut,
+    CastKind, DataType, Expr, GroupByExpr, Ident, ObjectName, ObjectNamePart, Select, SelectItem,
+    Statement as SqlStatement, TableAlias, TableFactor, TableVersion, UnaryOperator, Value, ValueWithSpan, VisitMut,
+    VisitorMut,
 };
 use trireme_exec::QueryError;
 
+use crate::chains;
 use crate::ddl::{TableVersionRef, VERSION_MARK, versioned_name};
 use crate::names::{fold, table_name};
 
@@ -48,7 +50,8 @@ const DEPTH_MAX: usize = 2000;
 struct Binder {
     question_marks: usize,
     numbered: bool,
-    depth: usize,
+    /// The expressions around, outermost first: whether each is an AND or OR.
+    links: Vec<bool>,
 }
 
 impl VisitorMut for Binder {
@@ -67,6 +70,10 @@ impl VisitorMut for Binder {
     }
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<QueryError> {
+        if !self.links.last().is_some_and(|&link| link) {
+            chains::mend(expr);
+        }
+        self.links.push(chains::is_link(expr));
         if let Expr::Function(call) = expr
             && call.name.0.len() > 1
             && let Ok(name) = table_name(&call.name, "")
@@ -74,8 +81,7 @@ impl VisitorMut for Binder {
             // Functions are registered under their full names too.
             call.name = ObjectName::from(vec![Ident::with_quote('"', name.to_string())]);
         }
-        self.depth += 1;
-        if self.depth <= DEPTH_MAX {
+        if self.links.len() <= DEPTH_MAX {
             return ControlFlow::Continue(());
         }
         ControlFlow::Break(
@@ -85,7 +91,7 @@ impl VisitorMut for Binder {
     }
 
     fn post_visit_expr(&mut self, _expr: &mut Expr) -> ControlFlow<QueryError> {
-        self.depth -= 1;
+        self.links.pop();
         ControlFlow::Continue(())
     }
 
@@ -120,6 +126,11 @@ impl VisitorMut for Binder {
         }
     }
 
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<QueryError> {
+        unlike_positions(select);
+        ControlFlow::Continue(())
+    }
+
     fn pre_visit_statement(&mut self, statement: &mut SqlStatement) -> ControlFlow<QueryError> {
         match statement {
             SqlStatement::CreateTable(table) if table.version.is_some() => ControlFlow::Break(
@@ -127,6 +138,43 @@ impl VisitorMut for Binder {
                     .with_hint("use CREATE TABLE … AS SELECT … VERSION AS OF …"),
             ),
             _ => ControlFlow::Continue(()),
+        }
+    }
+}
+
+/// `SELECT 39 AS a … GROUP BY a` groups by a constant; DataFusion would put 39 in the place of `a`, and read a position.
+fn unlike_positions(select: &mut Select) {
+    let GroupByExpr::Expressions(groups, _) = &select.group_by else {
+        return;
+    };
+    let names: Vec<String> = groups
+        .iter()
+        .filter_map(|group| match group {
+            Expr::Identifier(name) => Some(fold(name)),
+            _ => None,
+        })
+        .collect();
+    for item in &mut select.projection {
+        let SelectItem::ExprWithAlias { expr, alias } = item else {
+            continue;
+        };
+        let number = match &*expr {
+            Expr::UnaryOp {
+                op: UnaryOperator::Minus,
+                expr,
+            } => expr.as_ref(),
+            expr => expr,
+        };
+        let is_integer = matches!(number, Expr::Value(value)
+            if matches!(&value.value, Value::Number(digits, _) if digits.parse::<i64>().is_ok()));
+        if is_integer && names.contains(&fold(alias)) {
+            *expr = Expr::Cast {
+                kind: CastKind::Cast,
+                expr: Box::new(expr.clone()),
+                data_type: DataType::BigInt(None),
+                array: false,
+                format: None,
+            };
         }
     }
 }

@@ -20,6 +20,7 @@ use trireme_exec::fused::FragmentRuntime;
 use trireme_exec::operators::{FragmentExec, FragmentPlan};
 
 use crate::fragments::{self, Lowered, Reason};
+use crate::joins::distinct_sides;
 use crate::options::TriremeOptions;
 
 /// Why `auto` leaves a part alone.
@@ -67,7 +68,7 @@ impl PhysicalOptimizerRule for FuseFragments {
         let defaults = TriremeOptions::default();
         let options = config.extensions.get::<TriremeOptions>().unwrap_or(&defaults);
         if options.device_mode == "off" || options.cpu_variant == "datafusion" {
-            return Ok(plan);
+            return distinct_sides(plan);
         }
         let everything = options.cpu_variant == "fused";
         let require = options.device_mode == "require";
@@ -80,9 +81,11 @@ impl PhysicalOptimizerRule for FuseFragments {
                 Support::Unsupported { reason } => Err(reason),
             }
         };
-        let make = |lowered: Lowered, backup: Arc<dyn ExecutionPlan>| Ok(self.node(lowered, backup, require));
+        let make =
+            |lowered: Lowered, backup: Arc<dyn ExecutionPlan>| Ok(self.node(lowered, distinct_sides(backup)?, require));
         let distinct = |table: &str, column: &str| self.runtime.columns().distinct(table, column);
         let (plan, mut reasons) = fragments::rewrite(plan, &distinct, &accept, &make)?;
+        let plan = distinct_sides(plan)?;
         // A plan over no files is no news.
         reasons.retain(|reason| reason.reason != NO_FILES);
         if reasons.is_empty() {

@@ -1,16 +1,23 @@
-//! Joins that multiply rows must give way to others.
+//! Joins that multiply rows must give way to others, and those that only ask whether there is a row must not multiply.
 //!
 //! DataFusion makes the leaves of a plan yield, but a cross or nested-loop join gives any number of batches from one batch
 //! of a leaf: it would hold its thread for minutes, deaf to cancellation and time-outs.
 
 use std::sync::Arc;
 
+use arrow::datatypes::DataType;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::common::{ColumnStatistics, JoinType};
 use datafusion::error::Result;
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
-use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode, PhysicalGroupBy};
 use datafusion::physical_plan::coop::CooperativeExec;
+use datafusion::physical_plan::joins::HashJoinExec;
+use datafusion::physical_plan::statistics::{StatisticsArgs, StatisticsContext};
+use datafusion::physical_plan::{ChildrenPropertiesMode, ExecutionPlan, ReplaceChildrenOptions};
 
 /// Makes every such join yield as the leaves do.
 #[derive(Debug)]
@@ -36,4 +43,78 @@ impl PhysicalOptimizerRule for YieldingJoins {
     fn schema_check(&self) -> bool {
         true
     }
+}
+
+/// Makes the side of semi and anti joins that gives no columns distinct. DataFusion's hash join goes through all pairs of equal
+/// keys: quadratic where keys are few, without giving way.
+///
+/// # Errors
+/// When a node can't be made.
+pub fn distinct_sides(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+    plan.transform_up(|node| {
+        let Some(join) = node.downcast_ref::<HashJoinExec>() else {
+            return Ok(Transformed::no(node));
+        };
+        let (left, right) = (Arc::clone(join.left()), Arc::clone(join.right()));
+        let children = match join.join_type() {
+            JoinType::LeftSemi | JoinType::LeftAnti | JoinType::LeftMark if may_repeat(&right)? => {
+                vec![left, distinct(right)?]
+            }
+            JoinType::RightSemi | JoinType::RightAnti | JoinType::RightMark if may_repeat(&left)? => {
+                vec![distinct(left)?, right]
+            }
+            _ => return Ok(Transformed::no(node)),
+        };
+        let options = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
+        node.replace_children(children, options).map(Transformed::yes)
+    })
+    .data()
+}
+
+/// Different rows that are few enough to be worth finding.
+const FEW_ROWS: u64 = 4096;
+
+/// True where types or statistics say that there are few different rows.
+fn may_repeat(side: &Arc<dyn ExecutionPlan>) -> Result<bool> {
+    if side.is::<AggregateExec>() || side.schema().fields().is_empty() {
+        return Ok(false);
+    }
+    let statistics = StatisticsContext::new().compute(side.as_ref(), &StatisticsArgs::new())?;
+    let mut rows = 1_u64;
+    for (index, field) in side.schema().fields().iter().enumerate() {
+        let known = statistics.column_statistics.get(index);
+        let Some(values) = values_max(field.data_type(), known) else {
+            return Ok(false);
+        };
+        rows = rows.saturating_mul(values);
+    }
+    Ok(rows <= FEW_ROWS)
+}
+
+/// How many different values a column has at most, or by what ANALYZE found.
+fn values_max(data_type: &DataType, known: Option<&ColumnStatistics>) -> Option<u64> {
+    let by_type = match data_type {
+        DataType::Boolean => Some(3),
+        DataType::Int8 | DataType::UInt8 => Some(257),
+        _ => None,
+    };
+    let counted = known.and_then(|known| known.distinct_count.get_value().map(|count| *count as u64 + 1));
+    let by_range = known.filter(|_| data_type.is_integer()).and_then(|known| {
+        let (least, most) = (known.min_value.get_value()?, known.max_value.get_value()?);
+        most.distance(least).map(|distance| distance as u64 + 2)
+    });
+    [by_type, counted, by_range].into_iter().flatten().min()
+}
+
+/// The rows of each partition without repeats.
+fn distinct(side: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+    let schema = side.schema();
+    let column = |(index, name): (usize, &String)| {
+        let column: Arc<dyn PhysicalExpr> = Arc::new(Column::new(name, index));
+        (column, name.clone())
+    };
+    let names = schema.fields().iter().map(|field| field.name());
+    let group = PhysicalGroupBy::new_single(names.enumerate().map(column).collect());
+    let rows = AggregateExec::try_new(AggregateMode::Partial, group, Vec::new(), Vec::new(), side, schema)?;
+    Ok(Arc::new(rows))
 }

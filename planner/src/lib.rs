@@ -4,12 +4,14 @@
 //! DataFusion) → the result schema that clients are promised ([`output`]).
 
 pub mod bind;
+mod chains;
 pub mod ddl;
 pub mod ddl_sql;
 pub mod dialect;
 pub mod fragments;
 pub mod functions;
 pub mod fuse;
+pub mod guards;
 pub mod joins;
 pub mod names;
 pub mod options;

@@ -8,8 +8,6 @@ use datafusion::common::config::{ConfigOptions, Dialect};
 use datafusion::execution::SessionState;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::SessionStateBuilder;
-use datafusion::physical_optimizer::PhysicalOptimizerRule;
-use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::prelude::SessionConfig;
 use trireme_exec::QueryError;
 use trireme_exec::fused::FragmentRuntime;
@@ -18,7 +16,7 @@ use crate::fuse::FuseFragments;
 use crate::joins::YieldingJoins;
 use crate::names::{CATALOG, DEFAULT_SCHEMA};
 use crate::options::TriremeOptions;
-use crate::semantics;
+use crate::{guards, semantics};
 
 /// What the server decides for all sessions.
 #[derive(Debug, Clone)]
@@ -61,7 +59,8 @@ pub fn base_state(
         .with_runtime_env(runtime)
         .with_catalog_list(catalogs)
         .with_default_features()
-        .with_physical_optimizer_rules(physical_rules())
+        .with_optimizer_rules(guards::logical_rules())
+        .with_physical_optimizer_rules(semantics::before(guards::physical_rules()))
         .with_physical_optimizer_rule(Arc::new(YieldingJoins));
     builder = semantics::install(builder);
     if let Some(runtime) = fragments {
@@ -69,16 +68,6 @@ pub fn base_state(
         builder = builder.with_physical_optimizer_rule(Arc::new(FuseFragments::new(runtime)));
     }
     builder.build()
-}
-
-/// DataFusion's physical rules but its first push-down of filters: at joins it takes columns of the other side for its own
-/// by their names, and wrong rows come out. The logical plan's push-down has done that work already.
-fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
-    let mut rules = PhysicalOptimizer::default().rules;
-    if let Some(first) = rules.iter().position(|rule| rule.name() == "FilterPushdown") {
-        rules.remove(first);
-    }
-    rules
 }
 
 /// A session's state: the base with its schema and settings. Setting names and values were checked when they were SET.

@@ -400,8 +400,8 @@ class Expressions:
 
 
 def time_literal(text) -> E:
-    """A TIME of the server's is in nanoseconds, which it doesn't compare with the files' microseconds."""
-    return E("time", f"arrow_cast({text}, 'Time64(Microsecond)')", duck_text=f"CAST({text} AS TIME)")
+    """A time of day; the server reads the files' microseconds as nanoseconds too."""
+    return E("time", f"CAST({text} AS TIME)")
 
 
 def joined(kind, text, args) -> E:

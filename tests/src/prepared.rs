@@ -342,3 +342,26 @@ async fn a_plan_does_not_outlive_its_table() {
     client.query("DROP TABLE t").await.unwrap();
     assert!(client.execute(&prepared).await.is_err(), "the table is gone");
 }
+
+/// A parameter that is a function's argument has the argument's type; a prepared statement follows the function.
+#[tokio::test]
+async fn parameters_of_functions_have_their_types() {
+    let (_data, _server, mut client) = fixture().await;
+    client
+        .query("CREATE FUNCTION times(a INT, b BIGINT) RETURNS BIGINT RETURN a * b * a")
+        .await
+        .unwrap();
+    let mut prepared = client.prepare("SELECT times($1, a) FROM t WHERE a = 2").await.unwrap();
+    assert_eq!(
+        prepared.parameter_schema.field(0).data_type(),
+        &arrow::datatypes::DataType::Int32
+    );
+    client.bind(&mut prepared, &row(vec![int64(vec![3])])).await.unwrap();
+    assert_eq!(client.execute(&prepared).await.unwrap().rows(), [["18"]]);
+    client
+        .query("CREATE OR REPLACE FUNCTION times(a INT, b BIGINT) RETURNS BIGINT RETURN a * b")
+        .await
+        .unwrap();
+    client.bind(&mut prepared, &row(vec![int64(vec![4])])).await.unwrap();
+    assert_eq!(client.execute(&prepared).await.unwrap().rows(), [["8"]]);
+}

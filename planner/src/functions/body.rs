@@ -246,7 +246,7 @@ pub(super) fn expression(text: &str) -> Result<SqlExpr, QueryError> {
 }
 
 /// The expression of `SELECT expression`, without anything else around it.
-pub(super) fn selected(statement: Statement) -> Option<SqlExpr> {
+pub(crate) fn selected(statement: Statement) -> Option<SqlExpr> {
     let Statement::Statement(statement) = statement else {
         return None;
     };

@@ -247,7 +247,9 @@ fn body_text(name: &TableName, body: Option<&CreateFunctionBody>) -> Result<Stri
             );
         }
         None => {
-            return Err(QueryError::invalid(format!("function {name} has no body")).with_hint("write RETURN expression"));
+            return Err(
+                QueryError::invalid(format!("function {name} has no body")).with_hint("write RETURN expression")
+            );
         }
     };
     let length = text.chars().count();

@@ -16,6 +16,8 @@ mod definition;
 mod inline;
 
 use body::check;
+#[cfg(test)]
+pub(crate) use body::selected as selected_expression;
 pub use definition::{create_function, drop_function};
 pub use inline::statement_to_plan;
 

@@ -7,6 +7,7 @@
 
 mod analyzer;
 mod arithmetic;
+mod bounds;
 mod extremes;
 mod fallible;
 mod floats;
@@ -25,6 +26,15 @@ pub use plain::{plain, plain_aggregate};
 use std::sync::Arc;
 
 use datafusion::execution::session_state::SessionStateBuilder;
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
+
+/// The physical rules, with ours that comes before all.
+pub fn before(
+    mut rules: Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>>,
+) -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
+    rules.insert(0, Arc::new(bounds::FloatBounds));
+    rules
+}
 
 /// Adds the rules to a state that has DataFusion's defaults.
 pub fn install(builder: SessionStateBuilder) -> SessionStateBuilder {

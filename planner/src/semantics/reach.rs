@@ -140,7 +140,10 @@ fn aggregated(node: &AggregateExec) -> Result<Option<Arc<dyn ExecutionPlan>>> {
             .map(|arg| {
                 let arg = guarded(arg, &schema)?.data;
                 let Some(filter) = filter else { return Ok(arg) };
-                let kept = CaseExpr::try_new(None, vec![(Arc::clone(filter), arg)], None)?;
+                // The second branch, never taken, has CASE look at each condition before its value: with one branch it
+                // evaluates a constant for no rows too.
+                let never = (lit(false), lit(ScalarValue::try_from(arg.data_type(&schema)?)?));
+                let kept = CaseExpr::try_new(None, vec![(Arc::clone(filter), arg), never], None)?;
                 Ok(Arc::new(kept) as Arc<dyn PhysicalExpr>)
             })
             .collect::<Result<Vec<_>>>()?;

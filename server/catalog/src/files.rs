@@ -5,7 +5,7 @@ use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Schema, SchemaRef};
+use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef, TimeUnit};
 use datafusion::catalog::TableProvider;
 use datafusion::datasource::listing::{ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl};
 use futures::{FutureExt, TryStreamExt};
@@ -282,7 +282,7 @@ impl Catalog {
     ) -> Result<SchemaRef, CatalogError> {
         let inference = options.format.infer_schema(self.session.as_ref(), store, files);
         match AssertUnwindSafe(inference).catch_unwind().await {
-            Ok(Ok(schema)) => Ok(schema),
+            Ok(Ok(schema)) => Ok(one_time_of_day(schema)),
             Ok(Err(error)) => Err(error.into()),
             Err(_) => Err(CatalogError::invalid("the reader can't make sense of it")),
         }
@@ -295,6 +295,24 @@ impl Catalog {
             .strip_prefix(self.data_dir())
             .map_or_else(|_| object.to_string(), |inside| inside.display().to_string())
     }
+}
+
+/// The columns with times of day in nanoseconds, as TIME is everywhere else: DataFusion compares no two units.
+fn one_time_of_day(schema: SchemaRef) -> SchemaRef {
+    let other =
+        |data_type: &DataType| matches!(data_type, DataType::Time32(_) | DataType::Time64(TimeUnit::Microsecond));
+    if !schema.fields().iter().any(|field| other(field.data_type())) {
+        return schema;
+    }
+    let field = |field: &FieldRef| {
+        if other(field.data_type()) {
+            let time = DataType::Time64(TimeUnit::Nanosecond);
+            return Arc::new(field.as_ref().clone().with_data_type(time));
+        }
+        Arc::clone(field)
+    };
+    let fields: Vec<FieldRef> = schema.fields().iter().map(field).collect();
+    Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))
 }
 
 /// The files that a pattern found, each by its own URL.
