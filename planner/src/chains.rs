@@ -17,7 +17,13 @@ pub(crate) fn mend(expr: &mut Expr) {
 
 /// True for AND and OR.
 pub(crate) fn is_link(expr: &Expr) -> bool {
-    matches!(expr, Expr::BinaryOp { op, .. } if matches!(op, BinaryOperator::And | BinaryOperator::Or))
+    matches!(
+        expr,
+        Expr::BinaryOp {
+            op: BinaryOperator::And | BinaryOperator::Or,
+            ..
+        }
+    )
 }
 
 fn is_broken(expr: &Expr) -> bool {
@@ -49,7 +55,11 @@ impl Chain {
         let mut open = vec![(None, expr)];
         while let Some((before, expr)) = open.pop() {
             match expr {
-                Expr::BinaryOp { left, op, right } if matches!(op, BinaryOperator::And | BinaryOperator::Or) => {
+                Expr::BinaryOp {
+                    left,
+                    op: op @ (BinaryOperator::And | BinaryOperator::Or),
+                    right,
+                } => {
                     open.push((Some(op), *right));
                     open.push((before, *left));
                 }

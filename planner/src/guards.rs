@@ -10,7 +10,7 @@ use datafusion::common::{JoinType, NullEquality, Result};
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::optimizer::optimizer::{ApplyOrder, Optimizer};
 use datafusion::optimizer::{OptimizerConfig, OptimizerRule};
-use datafusion::physical_expr::LexOrdering;
+use datafusion::physical_expr::{LexOrdering, LexRequirement};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::physical_plan::aggregates::AggregateExec;
@@ -54,7 +54,7 @@ pub fn physical_rules() -> Vec<PhysicalRule> {
         .filter_map(guarded)
         .collect();
     let check = rules.iter().position(|rule| rule.name() == "SanityCheckPlan");
-    rules.insert(check.unwrap_or(rules.len()), Arc::new(MissingSorts));
+    rules.insert(check.unwrap_or(rules.len()), Arc::new(WholeSorts));
     rules
 }
 
@@ -105,7 +105,12 @@ fn filters_one_row(plan: &LogicalPlan) -> Result<bool> {
     let LogicalPlan::Filter(filter) = plan else {
         return Ok(false);
     };
-    let LogicalPlan::Aggregate(aggregate) = filter.input.as_ref() else {
+    let mut input = filter.input.as_ref();
+    // The rule makes one of two filters and goes on.
+    while let LogicalPlan::Filter(filter) = input {
+        input = filter.input.as_ref();
+    }
+    let LogicalPlan::Aggregate(aggregate) = input else {
         return Ok(false);
     };
     let groups = &aggregate.group_expr;
@@ -136,10 +141,7 @@ fn search(found: bool) -> TreeNodeRecursion {
 }
 
 /// True if a node of the plan is such.
-fn any_node(
-    plan: &Arc<dyn ExecutionPlan>,
-    such: &mut dyn FnMut(&Arc<dyn ExecutionPlan>) -> Result<bool>,
-) -> Result<bool> {
+fn any_node(plan: &Arc<dyn ExecutionPlan>, such: &dyn Fn(&Arc<dyn ExecutionPlan>) -> Result<bool>) -> Result<bool> {
     let mut found = false;
     plan.apply(|node| {
         found = found || such(node)?;
@@ -156,8 +158,8 @@ fn filters_by_ambiguous_names(plan: &Arc<dyn ExecutionPlan>) -> Result<bool> {
         let names: HashSet<_> = schema.fields().iter().map(|field| field.name()).collect();
         Ok(names.len() < schema.fields().len())
     };
-    any_node(plan, &mut |node| match node.downcast_ref::<HashJoinExec>() {
-        Some(join) => any_node(join.right(), &mut |below| ambiguous(below)),
+    any_node(plan, &|node| match node.downcast_ref::<HashJoinExec>() {
+        Some(join) => any_node(join.right(), &ambiguous),
         None => Ok(false),
     })
 }
@@ -165,46 +167,39 @@ fn filters_by_ambiguous_names(plan: &Arc<dyn ExecutionPlan>) -> Result<bool> {
 /// An aggregate with a FILTER above another: the rule would look through the first for statistics that answer the second.
 fn filters_above_aggregates(plan: &Arc<dyn ExecutionPlan>) -> Result<bool> {
     let is_aggregate = |node: &Arc<dyn ExecutionPlan>| Ok(node.is::<AggregateExec>());
-    any_node(plan, &mut |node| match node.downcast_ref::<AggregateExec>() {
+    any_node(plan, &|node| match node.downcast_ref::<AggregateExec>() {
         Some(aggregate) if aggregate.filter_expr().iter().any(Option::is_some) => {
-            any_node(aggregate.input(), &mut |below| is_aggregate(below))
+            any_node(aggregate.input(), &is_aggregate)
         }
         _ => Ok(false),
     })
 }
 
-/// Sorts what does not come in the order that is asked for. DataFusion's rules push sorts below a UNION ALL and then don't
-/// find the order again where a branch has one column twice.
+/// Sorts by the whole key, and what does not come in the order that is asked for.
+///
+/// The partitions of a top-k share what bounds it, also where a constant of each partition of a UNION ALL was left out of the
+/// key: rows would be measured by another partition's bound. And sorts that DataFusion's rules push below a UNION ALL are not
+/// found again there where a branch has one column twice.
 #[derive(Debug)]
-struct MissingSorts;
+struct WholeSorts;
 
-impl PhysicalOptimizerRule for MissingSorts {
+impl PhysicalOptimizerRule for WholeSorts {
     fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _config: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
         plan.transform_up(|node| {
-            let mut sorted = false;
+            let mut changed = false;
             let mut children = Vec::new();
             for (child, order) in node.children().into_iter().zip(node.required_input_ordering()) {
-                let child = Arc::clone(child);
-                let Some(order) = order.map(|order| order.into_single()) else {
-                    children.push(child);
-                    continue;
+                let order = order.map(|order| order.into_single());
+                let sorted = match order {
+                    Some(order) => sorted(child, order)?,
+                    None => None,
                 };
-                if child
-                    .equivalence_properties()
-                    .ordering_satisfy_requirement(order.clone())?
-                {
-                    children.push(child);
-                    continue;
-                }
-                let partitions = child.output_partitioning().partition_count();
-                let sort = SortExec::new(LexOrdering::from(order), child).with_preserve_partitioning(partitions > 1);
-                children.push(Arc::new(sort) as Arc<dyn ExecutionPlan>);
-                sorted = true;
+                changed |= sorted.is_some();
+                children.push(sorted.unwrap_or_else(|| Arc::clone(child)));
             }
-            Ok(if sorted {
-                Transformed::yes(
-                    node.replace_children(children, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))?,
-                )
+            let options = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
+            Ok(if changed {
+                Transformed::yes(node.replace_children(children, options)?)
             } else {
                 Transformed::no(node)
             })
@@ -213,10 +208,32 @@ impl PhysicalOptimizerRule for MissingSorts {
     }
 
     fn name(&self) -> &str {
-        "trireme_missing_sorts"
+        "trireme_whole_sorts"
     }
 
     fn schema_check(&self) -> bool {
         true
     }
+}
+
+/// The rows in the order that is asked for; none if they come so, whole.
+fn sorted(child: &Arc<dyn ExecutionPlan>, order: LexRequirement) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+    let whole = LexOrdering::from(order.clone());
+    let top = child
+        .downcast_ref::<SortExec>()
+        .filter(|sort| sort.fetch().is_some() && sort.preserve_partitioning());
+    if let Some(top) = top
+        && top.expr().len() < whole.len()
+    {
+        let sort = SortExec::new(whole, Arc::clone(top.input()))
+            .with_fetch(top.fetch())
+            .with_preserve_partitioning(true);
+        return Ok(Some(Arc::new(sort)));
+    }
+    if child.equivalence_properties().ordering_satisfy_requirement(order)? {
+        return Ok(None);
+    }
+    let partitions = child.output_partitioning().partition_count();
+    let sort = SortExec::new(whole, Arc::clone(child)).with_preserve_partitioning(partitions > 1);
+    Ok(Some(Arc::new(sort)))
 }

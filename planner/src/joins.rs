@@ -98,10 +98,15 @@ fn values_max(data_type: &DataType, known: Option<&ColumnStatistics>) -> Option<
         DataType::Int8 | DataType::UInt8 => Some(257),
         _ => None,
     };
-    let counted = known.and_then(|known| known.distinct_count.get_value().map(|count| *count as u64 + 1));
+    let counted = known.and_then(|known| {
+        known
+            .distinct_count
+            .get_value()
+            .map(|count| (*count as u64).saturating_add(1))
+    });
     let by_range = known.filter(|_| data_type.is_integer()).and_then(|known| {
         let (least, most) = (known.min_value.get_value()?, known.max_value.get_value()?);
-        most.distance(least).map(|distance| distance as u64 + 2)
+        most.distance(least).map(|distance| (distance as u64).saturating_add(2))
     });
     [by_type, counted, by_range].into_iter().flatten().min()
 }
