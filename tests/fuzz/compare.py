@@ -1,4 +1,7 @@
-"""Whether two results are the same: multisets of rows, or lists where the query orders them totally."""
+"""Whether two results are the same: multisets of rows, and lists of what the query orders by.
+
+Most results are equal as Arrow tables, as they came or sorted; only others are looked at row by row.
+"""
 
 import collections
 import decimal
@@ -8,6 +11,38 @@ import pyarrow
 
 RELATIVE = 1e-9
 ABSOLUTE = 1e-9  # for what is the difference of large sums
+SORTED_FROM_ROWS = 300  # below, rows are compared faster than sorted
+
+
+def difference(wanted: pyarrow.Table, found: pyarrow.Table, order, loosely=False) -> str | None:
+    """Why `found` is not `wanted`; None when it is. `order` is none, or (columns, whether all rows are there)."""
+    if wanted.num_rows != found.num_rows:
+        return f"{found.num_rows} rows, not {wanted.num_rows}"
+    if wanted.num_columns != found.num_columns:
+        return f"{found.num_columns} columns, not {wanted.num_columns}"
+    if wanted.schema.types == found.schema.types:
+        found = found.rename_columns(wanted.column_names)
+        if wanted.equals(found) or (order is None and _equal_sorted(wanted, found)):
+            return None
+    wants, finds = rows_of(wanted, loosely), rows_of(found, loosely)
+    if order is None:
+        return _difference_of_sets(wants, finds)
+    columns, whole = order
+    for number, (want, find) in enumerate(zip(wants, finds)):
+        keys = [(want[column], find[column]) for column in columns]
+        if not all(_same(*pair) for pair in keys):
+            return f"row {number}: {find}, not {want}"
+    return _difference_of_sets(wants, finds) if whole and len(columns) < wanted.num_columns else None
+
+
+def _equal_sorted(wanted, found):
+    if wanted.num_rows < SORTED_FROM_ROWS:
+        return False
+    keys = [(name, "ascending") for name in wanted.column_names]
+    try:
+        return wanted.sort_by(keys).equals(found.sort_by(keys))
+    except pyarrow.ArrowException:
+        return False  # a type that isn't sorted
 
 
 def rows_of(table: pyarrow.Table, loosely=False) -> list[tuple]:
@@ -31,15 +66,7 @@ def _column(column, loosely):
     return column.to_pylist()
 
 
-def difference(wanted: list[tuple], found: list[tuple], ordered: bool) -> str | None:
-    """Why `found` is not `wanted`; None when it is."""
-    if len(wanted) != len(found):
-        return f"{len(found)} rows, not {len(wanted)}"
-    if ordered:
-        for number, (want, find) in enumerate(zip(wanted, found)):
-            if not _same_row(want, find):
-                return f"row {number}: {find}, not {want}"
-        return None
+def _difference_of_sets(wanted: list[tuple], found: list[tuple]) -> str | None:
     if wanted == found:
         return None
     missing = collections.Counter(wanted)

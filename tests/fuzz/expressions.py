@@ -34,6 +34,7 @@ class E:
     duck_text: str | None = None
     tame: bool = True
     exact: bool = True  # False: a float whose last bits are free
+    literal: str = ""  # of what `Expressions.renew` makes another one
 
     def sql(self, duck=False):
         text = self.duck_text if duck and self.duck_text else self.text
@@ -115,7 +116,21 @@ class Expressions:
                 return cast(rng.choice(others), kind)
         return self.literal(kind)
 
+    def renew(self, node: E):
+        """Another constant in the place of one."""
+        other = self.pattern(node.literal) if node.literal.startswith("pattern") else self.literal(node.kind)
+        node.text, node.duck_text, node.args = other.text, other.duck_text, other.args
+
+    def pattern(self, form="pattern") -> E:
+        patterns = PATTERNS_ESCAPED if form == "pattern escaped" else PATTERNS
+        return E("str", quote(self.rng.choice(patterns)), literal=form)
+
     def literal(self, kind) -> E:
+        made = self.constant(kind)
+        made.literal = "value"
+        return made
+
+    def constant(self, kind) -> E:
         rng = self.rng
         if rng.random() < 0.05:
             return time_literal("NULL") if kind == "time" else cast(E(kind, "NULL"), kind)
@@ -382,11 +397,11 @@ class Expressions:
     def like(self, depth) -> E:
         rng = self.rng
         escaped = rng.random() < 0.08
-        pattern = rng.choice(PATTERNS_ESCAPED if escaped else PATTERNS)
+        pattern = self.pattern("pattern escaped" if escaped else "pattern")
         word = rng.choice(["LIKE", "LIKE", "NOT LIKE", "ILIKE", "NOT ILIKE"])
         if rng.random() < 0.15:
             return E("bool", "starts_with({}, {})", [self.make("str", depth - 1), self.make("str", 0)])
-        return E("bool", f"({{}} {word} {quote(pattern)})", [self.make("str", depth - 1)], duck=not escaped)
+        return E("bool", f"({{}} {word} {{}})", [self.make("str", depth - 1), pattern], duck=not escaped)
 
     def in_list(self, depth) -> E:
         rng = self.rng

@@ -7,6 +7,9 @@ import random
 from expressions import E, Expressions, cast, is_decimal, is_float, is_integer
 
 
+CROSS_ROWS_MAX = 50_000  # joins without keys make no more
+
+
 @dataclasses.dataclass
 class Source:
     """A table, a CTE, or a subquery, under an alias. `columns` are (name, kind, tame, exact)."""
@@ -15,6 +18,7 @@ class Source:
     columns: list
     table: str | None = None
     query: object = None
+    rows: int = 1  # about
 
     def sql(self, duck=False):
         inner = self.table if self.query is None else f"({self.query.sql(duck)})"
@@ -65,6 +69,7 @@ class Select:
     limit: int | None = None
     offset: int | None = None
     ctes: list = dataclasses.field(default_factory=list)  # Source
+    rows: int = 1  # about
 
     def sql(self, duck=False):
         text = ""
@@ -107,8 +112,39 @@ class Select:
     def same_in_duck(self):
         return all(part.same_in_duck() for part in self.parts()) and all(q.same_in_duck() for q in self.inner_queries())
 
+    def order_given(self):
+        """What `compare.difference` must find ordered: the columns, and whether no LIMIT cuts through equal keys."""
+        if not self.order:
+            return None
+        return [position - 1 for position, _ in self.order], self.limit is None and self.offset is None
+
+    def literals(self):
+        """Its constants, each once, in a fixed order."""
+        found = {}
+        for part in self.parts():
+            _literals_of(part, found)
+        return list(found.values()) + [literal for inner in self.inner_queries() for literal in inner.literals()]
+
     def columns(self):
         return [(f"o{number}", item.kind, item.tame, item.exact) for number, item in enumerate(self.items, 1)]
+
+
+def _literals_of(node, found):
+    if isinstance(node, Subquery):
+        for literal in node.query.literals():
+            found[id(literal)] = literal
+    elif node.literal:
+        found[id(node)] = node
+        return
+    for arg in node.args:
+        _literals_of(arg, found)
+
+
+def with_other_literals(query: Select, rng: random.Random):
+    """The same query with other constants: another statement of the same shape."""
+    make = Expressions(rng, [])
+    for literal in query.literals():
+        make.renew(literal)
 
 
 class Queries:
@@ -124,12 +160,32 @@ class Queries:
 
     def make(self) -> Select:
         rng = self.rng
+        if rng.random() < 0.4:
+            return self.simple()
         if rng.random() < 0.12:
             name = "w1"
             inner = self.select(1)
-            self.ctes.append(Source("", inner.columns(), table=name, query=inner))
+            self.ctes.append(Source("", inner.columns(), table=name, query=inner, rows=inner.rows))
         query = self.select(2, top=True)
         query.ctes = self.ctes
+        return query
+
+    def simple(self) -> Select:
+        """One table, few expressions: cheap to plan, so that many of them reach the kernels."""
+        rng = self.rng
+        query = Select([], self.source(0))
+        make = Expressions(rng, query.source.nodes())
+        if rng.random() < 0.5:
+            query.where.append(make.condition(rng.choice([1, 1, 2])))
+        form = rng.random()
+        if form < 0.25:
+            query.items = [self.aggregate_call(make) for _ in range(rng.randint(1, 2))]
+        elif form < 0.4:
+            self.aggregate(query, make)
+        else:
+            query.items = [make.any(rng.choice([1, 2, 2, 3])) for _ in range(rng.randint(1, 2))]
+        if rng.random() < 0.1:
+            self.order(query, True)
         return query
 
     def alias(self):
@@ -138,16 +194,16 @@ class Queries:
 
     def source(self, depth, small=False) -> Source:
         rng = self.rng
-        if self.ctes and rng.random() < 0.6:
+        if self.ctes and not small and rng.random() < 0.6:
             cte = self.ctes[0]
-            return Source(self.alias(), cte.columns, table=cte.table)
-        if depth > 0 and rng.random() < 0.15:
+            return Source(self.alias(), cte.columns, table=cte.table, rows=cte.rows)
+        if depth > 0 and not small and rng.random() < 0.15:
             inner = self.select(depth - 1)
-            return Source(self.alias(), inner.columns(), query=inner)
+            return Source(self.alias(), inner.columns(), query=inner, rows=inner.rows)
         tables = [table for table in self.tables if table.data.num_rows <= 33] if small else self.tables
         table = rng.choice(tables or self.tables)
         columns = [(column.name, column.kind, column.tame, True) for column in table.columns]
-        return Source(self.alias(), columns, table=table.name)
+        return Source(self.alias(), columns, table=table.name, rows=table.data.num_rows)
 
     def select(self, depth, top=False) -> Select:
         rng = self.rng
@@ -155,12 +211,14 @@ class Queries:
             empty = Expressions(rng, [])
             return Select([empty.any() for _ in range(rng.randint(1, 3))], None)
         source = self.source(depth)
-        query = Select([], source)
+        query = Select([], source, rows=source.rows)
         visible = source.nodes()
         joins = [0, 0, 0, 1, 1, 2] if top and not self.large else [0, 0, 0, 1]
         for _ in range(rng.choice(joins) if depth > 0 or not self.large else 0):
-            join = self.join(visible, depth)
+            join = self.join(visible, depth, query.rows)
             query.joins.append(join)
+            product = query.rows * join.source.rows
+            query.rows = min(product, max(query.rows, join.source.rows) * 8) if join.on else product
             visible = visible + join.source.nodes()
         make = Expressions(rng, visible)
         while rng.random() < 0.5 and len(query.where) < 3:
@@ -182,18 +240,23 @@ class Queries:
             return self.scalar_subquery(make, depth)
         return make.any(rng.choice([0, 0, 1, 2, 3]))
 
-    def join(self, visible, depth) -> Join:
+    def join(self, visible, depth, rows) -> Join:
         rng = self.rng
         word = rng.choice(["JOIN", "JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN", "CROSS JOIN", "LEFT JOIN"])
         source = self.source(depth - 1, small=word == "CROSS JOIN")
+        large = rows * source.rows > CROSS_ROWS_MAX
         if word == "CROSS JOIN":
-            return Join(word, source, [])
+            if not large:
+                return Join(word, source, [])
+            word = "JOIN"
         nodes = source.nodes()
         on = self.keys(visible, nodes)
         if rng.random() < 0.25:
             on.append(Expressions(rng, visible + nodes).condition(2))
+        if large and not any(" = " in condition.text for condition in on):
+            on = [E("bool", "false")]
         if not on:
-            on = [E("bool", "false" if self.large else "true")]
+            on = [E("bool", "false" if large else "true")]
         return Join(word, source, on)
 
     def keys(self, left, right):
