@@ -27,6 +27,7 @@ class Batch:
         self.settings = [f"{name} = {rng.choice(values) if small else values[-2]}" for name, values in SETTINGS.items()]
         self.folders = {table.name: f"files/{table.name}" for table in self.tables}
         self.attempts = 0
+        self.seen = set()  # shapes of which a failure has been made smaller
 
     @classmethod
     def of(cls, seed, number, settings):
@@ -73,7 +74,9 @@ class Batch:
         text = f"\n=== FAILURE ({failure.kind}) --seed {self.seed} --only {number}\n{query.sql()}\n{failure}\n"
         settings = ", ".join(self.settings)
         lost = failure.kind in ("dead", "timeout")
-        if not lost:
+        shape = (failure.kind, number // QUERIES_PER_SHAPE)
+        if not lost and shape not in self.seen:
+            self.seen.add(shape)
             engines.counting = False
             try:
                 text += self.smaller(engines, query, failure.kind)

@@ -72,6 +72,7 @@ class Engines:
         self.server, self.data, self._count = server, data, count
         self.counting = True  # not while a query is made smaller
         self.sessions = {variant: Session(server.port) for variant in VARIANTS}
+        self.nan_tables = set()  # in which DataFusion may read NaN as another value
         self.duck = duckdb.connect(config={"threads": 1})
         self.duck.execute("SET integer_division = true")
         self.duck.execute("SET default_null_order = 'NULLS_LAST_ON_ASC_FIRST_ON_DESC'")
@@ -106,6 +107,9 @@ class Engines:
     def create(self, table, folder):
         one = self.sessions["fused"]
         table.write(self.data / folder)
+        self.nan_tables.discard(table.name)
+        if table.nan_beside_one_value():
+            self.nan_tables.add(table.name)
         if table.native:
             one.ask(f"CREATE EXTERNAL TABLE {table.name}_e STORED AS PARQUET LOCATION '{folder}/*.parquet'")
             one.ask(f"CREATE TABLE {table.name} AS SELECT * FROM {table.name}_e")
@@ -150,6 +154,8 @@ class Engines:
         if fused.schema != plain.schema:
             raise Failure("schema", f"fused has the schema {fused.schema}, DataFusion {plain.schema}")
         if problem := difference(plain, fused, query.order_given()):
+            if any(name == "B18" for _, name in KNOWN) and any(f" {name} " in sql for name in self.nan_tables):
+                raise Known("B18")
             raise Failure("rows", f"fused against DataFusion: {problem}{self.opinion(query, fused, plain)}")
         self.count("both_answer")
         self.check_duck(query, plain)

@@ -12,7 +12,7 @@ from tables import DECIMALS, INTEGERS, decimal_of
 SQL_TYPES = {
     "i8": "TINYINT", "i16": "SMALLINT", "i32": "INT", "i64": "BIGINT", "u8": "TINYINT UNSIGNED", "u16": "SMALLINT UNSIGNED",
     "u32": "INT UNSIGNED", "u64": "BIGINT UNSIGNED", "f32": "REAL", "f64": "DOUBLE", "bool": "BOOLEAN", "date": "DATE",
-    "ts": "TIMESTAMP", "time": "TIME", "str": "VARCHAR", "bin": "BYTEA",
+    "ts": "TIMESTAMP", "tz": "TIMESTAMP WITH TIME ZONE", "time": "TIME", "str": "VARCHAR", "bin": "BYTEA",
 }  # fmt: skip
 DUCK_TYPES = SQL_TYPES | {"u8": "UTINYINT", "u16": "USMALLINT", "u32": "UINTEGER", "u64": "UBIGINT", "bin": "BLOB"}
 COMPARISONS = ["=", "<>", "<", "<=", ">", ">=", "=", "<", "IS DISTINCT FROM", "IS NOT DISTINCT FROM"]
@@ -103,6 +103,8 @@ class Expressions:
             return self.float(kind, depth - 1)
         if is_decimal(kind):
             return self.decimal(kind, depth - 1)
+        if kind == "tz":
+            return self.zoned(depth - 1)
         makers = {"bool": self.condition, "str": self.string, "date": self.date, "ts": self.timestamp}
         return makers.get(kind, lambda depth: self.leaf(kind))(depth - 1)
 
@@ -152,6 +154,9 @@ class Expressions:
             return E(kind, f"DATE '{rng.randint(1950, 2050)}-{rng.randint(1, 12):02}-{rng.randint(1, 28):02}'")
         if kind == "ts":
             return E(kind, f"TIMESTAMP '{rng.randint(1960, 2040)}-0{rng.randint(1, 9)}-11 {rng.randint(10, 23)}:30:00'")
+        if kind == "tz":
+            text = f"{rng.randint(1960, 2040)}-0{rng.randint(1, 9)}-11T{rng.randint(10, 23)}:30:00{rng.choice(['Z', '+02:00', '-05:30'])}"
+            return E(kind, f"TIMESTAMPTZ '{text}'")
         if kind == "time":
             return time_literal(f"'{rng.randint(10, 23)}:15:00'")
         if kind == "str":
@@ -180,6 +185,10 @@ class Expressions:
         if form < 0.85:
             args = [self.make(kind, depth - 1) for _ in range(rng.randint(2, 3))]
             return joined(kind, "coalesce(" + ", ".join(["{}"] * len(args)) + ")", args)
+        if form < 0.9 and kind not in ("bin", "time"):
+            args = [self.make(kind, depth - 1) for _ in range(rng.randint(2, 3))]
+            # Of equal zeros which one shows is free; DuckDB's NaN is the greatest too.
+            return joined(kind, rng.choice(["greatest", "least"]) + "(" + ", ".join(["{}"] * len(args)) + ")", args)
         one, other = self.make(kind, depth - 1), self.make(kind, depth - 1)
         # DuckDB 2.0 takes nullif(x, x) of a NOT NULL column for never NULL.
         return dataclasses.replace(joined(kind, "nullif({}, {})", [one, other]), duck=one.sql() != other.sql())
@@ -190,7 +199,7 @@ class Expressions:
         if kind in ("i32", "i64"):
             if form < 0.12:
                 part = rng.choice(DATE_PARTS)
-                operand = self.make(rng.choice(["date", "ts"]), depth)
+                operand = self.make(rng.choice(["date", "ts", "tz"]), depth)
                 return cast(E("i32", f"extract({part} FROM {{}})", [operand]), kind)
             if form < 0.18:
                 part = rng.choice(TIME_PARTS)
@@ -300,7 +309,7 @@ class Expressions:
     def string(self, depth) -> E:
         rng = self.rng
         one = self.make("str", depth)
-        form = rng.choice(["case", "sub", "trim", "concat", "pipe", "left", "replace", "reverse", "pad", "cast", "repeat", "split"])
+        form = rng.choice(["case", "sub", "trim", "concat", "pipe", "left", "replace", "reverse", "pad", "cast", "repeat", "split", "more"])
         if form == "case":
             return E("str", rng.choice(["upper({})", "lower({})"]), [one])
         if form == "sub":
@@ -322,6 +331,11 @@ class Expressions:
             return E("str", f"{rng.choice(['lpad', 'rpad'])}({{}}, {rng.randint(0, 9)}, '*')", [one])
         if form == "repeat":
             return E("str", f"repeat({{}}, {rng.randint(0, 2)})", [one])
+        if form == "more":
+            text = rng.choice(["btrim({})", "concat_ws('-', {}, {})", "translate({}, 'ab', 'x')", "initcap({})", "substring({} FROM 2 FOR 3)"])
+            args = [one, self.make("str", depth)] if text.count("{}") == 2 else [one]
+            theirs = {"btrim({})": "trim({})", "substring({} FROM 2 FOR 3)": "substring({}, 2, 3)"}.get(text)
+            return E("str", text, args, not text.startswith("initcap"), theirs)
         if form == "split":
             return E("str", f"split_part({{}}, 'a', {rng.randint(1, 2)})", [one], duck=False)
         kind = rng.choice(["i64", "date", "i32", "bool", "ts", "d:15:2", "f64"])
@@ -337,7 +351,7 @@ class Expressions:
         if form < 0.5:
             return E("date", f"({{}} {rng.choice('+-')} {rng.randint(0, 400)})", [one])
         if form < 0.65:
-            return cast(self.make("ts", depth), "date")
+            return cast(self.make(rng.choice(["ts", "ts", "tz"]), depth), "date")
         return self.leaf("date")
 
     def timestamp(self, depth) -> E:
@@ -349,9 +363,24 @@ class Expressions:
         if form < 0.5:
             part = rng.choice(["year", "month", "day", "hour", "week", "quarter", "minute"])
             return E("ts", f"date_trunc('{part}', {{}})", [self.make("ts", depth)])
-        if form < 0.65:
+        if form < 0.6:
             return cast(self.make("date", depth), "ts")
+        if form < 0.65:
+            return cast(self.make("tz", depth), "ts")
         return self.leaf("ts")
+
+    def zoned(self, depth) -> E:
+        """An instant; the session's zone is UTC, so that a local time is one too."""
+        rng = self.rng
+        form = rng.random()
+        if form < 0.3:
+            span = rng.choice([*INTERVALS, "5 hours", "90 minutes"])
+            return E("tz", f"({{}} {rng.choice('+-')} INTERVAL '{span}')", [self.make("tz", depth)])
+        if form < 0.5:
+            return E("tz", f"date_trunc('{rng.choice(['year', 'month', 'day', 'hour', 'week'])}', {{}})", [self.make("tz", depth)])
+        if form < 0.65:
+            return cast(self.make("ts", depth), "tz")
+        return self.leaf("tz")
 
     def condition(self, depth=3) -> E:
         rng = self.rng
@@ -406,7 +435,7 @@ class Expressions:
     def in_list(self, depth) -> E:
         rng = self.rng
         kind = self.ordered_kind()
-        size = rng.choice([1, 2, 3, 5, 20])
+        size = rng.choice([1, 2, 2, 3, 3, 5, 5, 20])
         args = [self.make(kind, depth - 1)] + [self.literal(kind) for _ in range(size)]
         if kind == "bool":
             args = args[:3]

@@ -60,12 +60,15 @@ def _edits(query: Select, root: Select):
             yield lambda place=place: query.order.__setitem__(place, (query.order[place][0], ""))
     if query.unions:
         yield query.unions.clear
+    if query.sets != "{}":
+        yield lambda: setattr(query, "sets", "{}")
     if query.distinct:
         yield lambda: setattr(query, "distinct", False)
     yield query.ctes.clear
     for place in reversed(range(len(query.joins))):
         yield lambda place=place: query.joins.pop(place)
-        yield lambda place=place: setattr(query.joins[place], "word", "JOIN")
+        if not query.joins[place].hides:
+            yield lambda place=place: setattr(query.joins[place], "word", "JOIN")
         for part in range(len(query.joins[place].on)):
             yield lambda place=place, part=part: query.joins[place].on.pop(part)
     for parts in (query.having, query.where):

@@ -34,6 +34,17 @@ class Join:
     source: Source
     on: list
 
+    @property
+    def hides(self):
+        return self.word.endswith(("SEMI JOIN", "ANTI JOIN"))
+
+    def sql(self, duck=False):
+        word = self.word.removeprefix("LEFT ") if duck and self.hides else self.word
+        text = f" {word} {self.source.sql(duck)}"
+        if word != "CROSS JOIN":
+            text += f" ON {' AND '.join(condition.sql(duck) for condition in self.on) or 'true'}"
+        return text
+
 
 @dataclasses.dataclass
 class Subquery:
@@ -61,6 +72,7 @@ class Select:
     joins: list = dataclasses.field(default_factory=list)
     where: list = dataclasses.field(default_factory=list)
     group: list = dataclasses.field(default_factory=list)
+    sets: str = "{}"  # or ROLLUP({}) …
     having: list = dataclasses.field(default_factory=list)
     distinct: bool = False
     unions: list = dataclasses.field(default_factory=list)
@@ -70,6 +82,7 @@ class Select:
     offset: int | None = None
     ctes: list = dataclasses.field(default_factory=list)  # Source
     rows: int = 1  # about
+    prefix: str = "o"  # of its columns' names
 
     def sql(self, duck=False):
         text = ""
@@ -88,17 +101,15 @@ class Select:
 
     def _body(self, duck):
         words = "SELECT DISTINCT " if self.distinct else "SELECT "
-        text = words + ", ".join(f"{item.sql(duck)} AS o{number}" for number, item in enumerate(self.items, 1))
+        text = words + ", ".join(f"{item.sql(duck)} AS {self.prefix}{number}" for number, item in enumerate(self.items, 1))
         if self.source is not None:
             text += f" FROM {self.source.sql(duck)}"
         for join in self.joins:
-            on = " AND ".join(condition.sql(duck) for condition in join.on)
-            text += f" {join.word} {join.source.sql(duck)}"
-            if join.word != "CROSS JOIN":
-                text += f" ON {on or 'true'}"
+            text += join.sql(duck)
         for word, parts, glue in (("WHERE", self.where, " AND "), ("GROUP BY", self.group, ", "), ("HAVING", self.having, " AND ")):
             if parts:
-                text += f" {word} " + glue.join(part.sql(duck) for part in parts)
+                listed = glue.join(part.sql(duck) for part in parts)
+                text += f" {word} " + (self.sets.format(listed) if word == "GROUP BY" else listed)
         return text
 
     def parts(self):
@@ -160,7 +171,7 @@ class Queries:
 
     def make(self) -> Select:
         rng = self.rng
-        if rng.random() < 0.4:
+        if rng.random() < 0.5:
             return self.simple()
         if rng.random() < 0.12:
             name = "w1"
@@ -217,6 +228,8 @@ class Queries:
         for _ in range(rng.choice(joins) if depth > 0 or not self.large else 0):
             join = self.join(visible, depth, query.rows)
             query.joins.append(join)
+            if join.hides:
+                continue
             product = query.rows * join.source.rows
             query.rows = min(product, max(query.rows, join.source.rows) * 8) if join.on else product
             visible = visible + join.source.nodes()
@@ -238,10 +251,14 @@ class Queries:
         rng = self.rng
         if depth > 0 and rng.random() < 0.04:
             return self.scalar_subquery(make, depth)
+        if depth > 0 and rng.random() < 0.004:
+            return self.marked(make, depth)
         return make.any(rng.choice([0, 0, 1, 2, 3]))
 
     def join(self, visible, depth, rows) -> Join:
         rng = self.rng
+        if rng.random() < 0.06:
+            return self.half_join(visible, depth)
         word = rng.choice(["JOIN", "JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN", "CROSS JOIN", "LEFT JOIN"])
         source = self.source(depth - 1, small=word == "CROSS JOIN")
         large = rows * source.rows > CROSS_ROWS_MAX
@@ -258,6 +275,15 @@ class Queries:
         if not on:
             on = [E("bool", "false" if large else "true")]
         return Join(word, source, on)
+
+    def half_join(self, visible, depth):
+        """LEFT SEMI or LEFT ANTI JOIN, whose right side's columns are not seen by what follows."""
+        rng = self.rng
+        source = self.source(depth - 1, small=True)
+        on = self.keys(visible, source.nodes()) or [E("bool", "true")]
+        if rng.random() < 0.5:
+            on.append(Expressions(rng, visible + source.nodes()).condition(1))
+        return Join(rng.choice(["LEFT SEMI JOIN", "LEFT ANTI JOIN"]), source, on)
 
     def keys(self, left, right):
         """Equalities between the two sides; sometimes none."""
@@ -279,9 +305,11 @@ class Queries:
                 on.append(E("bool", f"({{}} {word} {{}})", [a, b]))
         return on
 
-    def predicate(self, make, depth):
+    def predicate(self, make, depth, sure=False):
         rng = self.rng
-        if depth <= 0 or rng.random() < 0.82:
+        if not sure and depth > 0 and rng.random() < 0.04:
+            return self.marked(make, depth)
+        if not sure and (depth <= 0 or rng.random() < 0.82):
             return make.condition(rng.choice([1, 2, 3]))
         form = rng.random()
         inner = self.source(0)
@@ -290,7 +318,7 @@ class Queries:
             on = self.keys(make.columns, nodes)
             if rng.random() < 0.3:
                 on.append(Expressions(rng, nodes if rng.random() < 0.5 else nodes + make.columns).condition(1))
-            query = Select([E("i64", "1")], inner, where=on)
+            query = Select([E("i64", "1")], inner, where=on, prefix="e")
             return Subquery("bool", rng.choice(["EXISTS ({})", "NOT EXISTS ({})"]), query)
         pairs = [(a, b) for a in make.columns for b in nodes if a.kind == b.kind and a.exact and b.exact]
         if not pairs:
@@ -301,6 +329,15 @@ class Queries:
             query.where.append(Expressions(rng, nodes).condition(1))
         word = rng.choice(["IN", "IN", "NOT IN"])
         return Subquery("bool", f"({{1}} {word} ({{0}}))", query, [mine])
+
+    def marked(self, make, depth):
+        """A subquery's truth as a value, or beside OR: a mark join."""
+        found = self.predicate(make, depth, sure=True)
+        if not isinstance(found, Subquery):
+            return found
+        other = make.condition(1)
+        form = self.rng.choice(["({} OR {})", "({} OR {})", "(NOT ({} AND {}))"])
+        return E("bool", form, [found, other])
 
     def scalar_subquery(self, make, depth):
         rng = self.rng
@@ -323,6 +360,8 @@ class Queries:
                 keys.append(key)
         calls = [self.aggregate_call(make) for _ in range(rng.randint(0 if keys else 1, 4))]
         query.group = keys
+        if keys and rng.random() < 0.08:
+            query.sets = rng.choice(["ROLLUP({})", "CUBE({})", "GROUPING SETS (({}), ())"])
         query.items = keys + calls
         if keys and rng.random() < 0.2:
             rng.shuffle(query.items)
@@ -341,7 +380,7 @@ class Queries:
         rng = self.rng
         call = self.plain_call(make)
         if rng.random() < 0.12 and call.text.endswith(")"):
-            return dataclasses.replace(call, text=call.text + " FILTER (WHERE {})", args=[*call.args, make.condition(1)])
+            return dataclasses.replace(call, text=call.text + " FILTER (WHERE {})", duck_text=call.duck_text and call.duck_text + " FILTER (WHERE {})", args=[*call.args, make.condition(1)])
         return call
 
     def plain_call(self, make) -> E:
@@ -354,6 +393,10 @@ class Queries:
             if not argument.exact:
                 return E("i64", "count({})", [argument])
             return E("i64", "count({})" if word == "count" else "count(DISTINCT {})", [argument])
+        if word in ("min", "max") and rng.random() < 0.1 and not isinstance(argument, Subquery) and argument.kind not in ("f32", "f64"):
+            side, way = rng.choice(["first", "last"]), rng.choice(["", " DESC", " NULLS FIRST"])
+            ours, theirs = (f"{side}{tail}({{}} ORDER BY {{}}{way})" for tail in ("_value", ""))
+            return E(argument.kind, ours, [argument, argument], True, theirs, tame=argument.tame, exact=argument.exact)
         if word in ("min", "max"):
             return E(argument.kind, f"{word}({{}})", [argument], tame=argument.tame, exact=argument.exact)
         if word == "bool":
@@ -409,6 +452,8 @@ class Queries:
         if not exact:
             return
         query.order = [(position, rng.choice(words)) for position in positions]
+        if top and len(positions) > 1 and rng.random() < 0.25:
+            query.order = query.order[: rng.randint(1, len(positions) - 1)]  # what ties is free
         if rng.random() < 0.6 or not top:
             query.limit = rng.choice([0, 1, 3, 10, 10, 100])
             if rng.random() < 0.3:

@@ -26,7 +26,7 @@ INTEGERS = {
     "u32": (pyarrow.uint32(), 0, 2**32 - 1),
     "u64": (pyarrow.uint64(), 0, 2**64 - 1),
 }
-NOT_NATIVE = ("time", "u8", "u16", "u32", "u64")  # a table of the server's has no such type, or another one
+NOT_NATIVE = ("tz", "time", "u8", "u16", "u32", "u64")  # a table of the server's has no such type, or another one
 ALPHABETS = ["ab", "aAbBzZ", "abcdefghijklmnopqrstuvwxyz 0123456789", "aé漢😀Éü", "a%_\\ b"]
 WORDS = ["", " ", "a", "A", "aa", "ab", "abc", "é", "É", "漢字", "😀", "a%b", "a_b", "x y", "trailing ", "12", "-7", "3.5"]
 FLOATS = [0.0, -0.0, 1.0, -1.0, 0.5, float("nan"), float("inf"), float("-inf"), 1e-300, 1e300, -1e300, 5e-324, 3.4e38, 0.1]
@@ -50,6 +50,18 @@ class Table:
     rows_per_group: int
     native: bool  # copied into a table of the server's own
     dictionary: bool
+
+    def nan_beside_one_value(self):
+        """Whether a file has a column of floats that are NaN or all the same (B18)."""
+        step = max(1, -(-self.data.num_rows // self.files))
+        for number in range(self.files):
+            for column in self.data.slice(number * step, step).columns:
+                if pyarrow.types.is_floating(column.type):
+                    values = set(column.drop_null().to_pylist())
+                    numbers = {value for value in values if value == value}
+                    if len(numbers) == 1 and len(values) > 1:
+                        return True
+        return False
 
     def write(self, folder: pathlib.Path):
         """Parquet files in `folder`; their rows together are the table's."""
@@ -76,6 +88,7 @@ def arrow_type(kind: str) -> pyarrow.DataType:
         "bool": pyarrow.bool_(),
         "date": pyarrow.date32(),
         "ts": pyarrow.timestamp("us"),
+        "tz": pyarrow.timestamp("us", "UTC"),
         "time": pyarrow.time64("us"),
         "str": pyarrow.string(),
         "bin": pyarrow.binary(),
@@ -90,7 +103,7 @@ def decimal_of(kind: str) -> tuple[int, int]:
 def make_tables(rng: random.Random, prefix: str, count: int = 4) -> list[Table]:
     """Tables that can be joined: all have the keys k (an integer) and s (a string) over one small domain."""
     domain = rng.choice([3, 10, 50, 400])
-    large = rng.random() < 0.12
+    large = rng.random() < 0.06
     domain = max(domain, 400) if large else domain  # joins stay small
     return [_table(rng, f"{prefix}t{number}", domain, large and number == 0) for number in range(count)]
 
@@ -99,8 +112,8 @@ def _table(rng, name, domain, large) -> Table:
     rows = rng.choice(ROW_COUNTS_LARGE) if large else rng.choice([count for count in ROW_COUNTS if count <= domain * 20])
     columns = [Column("k", rng.choice(["i64", "i64", "i32", "i16", "u32", "u64"]), True), Column("s", "str", False)]
     kinds = ["i8", "i16", "i32", "i64", "i64", "u8", "u16", "u32", "u64", "f32", "f64", "f64", "bool", "bool", "date", "date"]
-    kinds += ["ts", "time", "str", "str", "str", "bin", "decimal", "decimal"]
-    for number in range(rng.randint(4, 9)):
+    kinds += ["ts", "ts", "tz", "time", "str", "str", "str", "bin", "decimal", "decimal"]
+    for number in range(rng.choice([2, 3, 4, 5, 6, 9])):
         kind = rng.choice(kinds)
         if kind == "decimal":
             kind = "d:{}:{}".format(*rng.choice(DECIMALS))
@@ -108,6 +121,9 @@ def _table(rng, name, domain, large) -> Table:
     arrays = [_key(rng, columns[0].kind, rows, domain, rng.random() < 0.25), _string_key(rng, rows, domain)]
     arrays += [_column(rng, column, rows) for column in columns[2:]]
     arrays = [pyarrow.array(values, arrow_type(column.kind)) for values, column in zip(arrays, columns)]
+    native = rng.random() < 0.25 and not any(column.kind in NOT_NATIVE for column in columns)
+    if not native:
+        arrays = [array.cast(_other_type(rng, array.type)) for array in arrays]
     fields = [pyarrow.field(c.name, a.type, nullable=a.null_count > 0 or rng.random() < 0.5) for c, a in zip(columns, arrays)]
     return Table(
         name,
@@ -115,9 +131,18 @@ def _table(rng, name, domain, large) -> Table:
         pyarrow.table(arrays, schema=pyarrow.schema(fields)),
         files=rng.choice([1, 1, 2, 3]),
         rows_per_group=rng.choice([10, 64, 1000, 100_000]) if rows <= 500 else rng.choice([1000, 5000, 100_000]),
-        native=rng.random() < 0.25 and not any(column.kind in NOT_NATIVE for column in columns),
+        native=native,
         dictionary=rng.random() < 0.7,
     )
+
+
+def _other_type(rng, kind):
+    """Sometimes another Arrow type that holds the same values."""
+    if kind == pyarrow.string() and rng.random() < 0.25:
+        return rng.choice([pyarrow.large_string(), pyarrow.dictionary(pyarrow.int32(), pyarrow.string())])
+    if kind == pyarrow.timestamp("us") and rng.random() < 0.25:
+        return pyarrow.timestamp("ns")
+    return kind
 
 
 def _nulls(rng, values):
@@ -193,7 +218,7 @@ def _drawer(rng, column):
         first = datetime.date(1970, 1, 1)
         low, high = rng.choice([(-20000, 40000), (8000, 9000), (-3, 3)])
         return lambda: first + datetime.timedelta(days=rng.randint(low, high))
-    if kind == "ts":
+    if kind in ("ts", "tz"):
         step = rng.choice([1, 1_000_000, 3_600_000_000])
         top = rng.choice([10**15, 10**12, 2 * 10**15]) // step
         return lambda: rng.randint(-top, top) * step
