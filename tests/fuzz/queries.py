@@ -5,6 +5,7 @@ import dataclasses
 import random
 
 from expressions import E, Expressions, cast, is_decimal, is_float, is_integer
+from tables import decimal_of
 
 
 CROSS_ROWS_MAX = 50_000  # joins without keys make no more
@@ -327,6 +328,8 @@ class Queries:
         query = Select([theirs], inner)
         if rng.random() < 0.5:
             query.where.append(Expressions(rng, nodes).condition(1))
+        if rng.random() < 0.2:
+            query.where += self.keys(make.columns, nodes)
         word = rng.choice(["IN", "IN", "NOT IN"])
         return Subquery("bool", f"({{1}} {word} ({{0}}))", query, [mine])
 
@@ -417,10 +420,12 @@ class Queries:
                 return E("u64" if argument.kind.startswith("u") else "i64", text, [argument], tame=False)
             if is_float(argument.kind):
                 return E("f64", text, [argument], tame=False)
-            return E("d:38:10", text, [argument], tame=False)
+            precision, scale = decimal_of(argument.kind)
+            return E(f"d:{min(38, precision + 10)}:{scale}", text, [argument], tame=False)
         if word == "avg":
             if is_decimal(argument.kind):
-                return E("d:38:10", "avg({})", [argument], duck=False, tame=False)
+                precision, scale = decimal_of(argument.kind)
+                return E(f"d:{min(38, precision + 4)}:{min(38, scale + 4)}", "avg({})", [argument], duck=False, tame=False)
             return E("f64", "avg({})", [argument], tame=False)
         text = rng.choice(["stddev({})", "stddev_pop({})", "var_samp({})", "var_pop({})"])
         inner = argument if argument.kind == "f64" else cast(argument, "f64", duck=not is_decimal(argument.kind))
