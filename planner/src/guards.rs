@@ -20,6 +20,8 @@ use datafusion::physical_plan::{
     ChildrenPropertiesMode, ExecutionPlan, ExecutionPlanProperties, ReplaceChildrenOptions,
 };
 
+use crate::outer_joins::ForgetConstants;
+
 type LogicalRule = Arc<dyn OptimizerRule + Send + Sync>;
 type PhysicalRule = Arc<dyn PhysicalOptimizerRule + Send + Sync>;
 
@@ -55,6 +57,8 @@ pub fn physical_rules() -> Vec<PhysicalRule> {
         .collect();
     let check = rules.iter().position(|rule| rule.name() == "SanityCheckPlan");
     rules.insert(check.unwrap_or(rules.len()), Arc::new(WholeSorts));
+    // First, since the others look at what is constant.
+    rules.insert(0, Arc::new(ForgetConstants));
     rules
 }
 

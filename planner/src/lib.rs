@@ -15,6 +15,7 @@ pub mod guards;
 pub mod joins;
 pub mod names;
 pub mod options;
+pub mod outer_joins;
 pub mod output;
 pub mod parameters;
 pub mod parse;

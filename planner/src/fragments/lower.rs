@@ -36,6 +36,7 @@ use super::scalar;
 use super::scan::{TableScan, table_scan};
 use super::tree::{Join, Op, RelationId, Tree};
 use super::{Reason, Scalars};
+use crate::outer_joins::NullFilledExec;
 
 /// A plan on its way to relations.
 pub(super) struct Lowering<'a> {
@@ -71,6 +72,7 @@ pub(super) fn seen_through(plan: &Arc<dyn ExecutionPlan>) -> Option<&Arc<dyn Exe
     let moves = plan.is::<RepartitionExec>()
         || plan.is::<CoalescePartitionsExec>()
         || plan.is::<CooperativeExec>()
+        || plan.is::<NullFilledExec>()
         || plan.is::<BufferExec>()
         || plan.is::<SortPreservingMergeExec>()
         || matches!(plan.name(), "CoalesceBatchesExec" | "OutputRequirementExec");
