@@ -16,6 +16,7 @@ mod keys;
 mod plain;
 mod ranges;
 mod reach;
+mod subqueries;
 mod sum;
 #[cfg(test)]
 mod tests;
@@ -40,5 +41,6 @@ pub fn before(
 pub fn install(builder: SessionStateBuilder) -> SessionStateBuilder {
     builder
         .with_analyzer_rule(Arc::new(analyzer::Semantics))
+        .with_analyzer_rule(Arc::new(subqueries::NullsOfSubqueries))
         .with_physical_optimizer_rule(Arc::new(reach::Reach))
 }
