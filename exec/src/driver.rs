@@ -8,6 +8,8 @@
 //!                    ▲ abort on drop ◀──────────────────── BatchReceiver
 //! ```
 
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -16,7 +18,7 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 use datafusion::execution::TaskContext;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
-use futures::{Stream, StreamExt};
+use futures::{FutureExt, Stream, StreamExt};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
@@ -61,7 +63,9 @@ pub fn run(
 ) -> BatchReceiver {
     let (sender, batches) = mpsc::channel(CHANNEL_BATCHES);
     let task = runtime.spawn(async move {
-        let pump = pump(Arc::clone(&plan), Arc::clone(&context), &sender, &finish);
+        // A panic would close the channel, and what was sent so far would look like the whole result.
+        let pump = AssertUnwindSafe(pump(Arc::clone(&plan), Arc::clone(&context), &sender, &finish)).catch_unwind();
+        let pump = pump.map(|ended| ended.unwrap_or_else(|panic| Err(panicked(panic.as_ref()))));
         let outcome = match timeout {
             Some(limit) => tokio::time::timeout(limit, pump)
                 .await
@@ -86,6 +90,16 @@ fn timed_out(limit: Duration) -> QueryError {
         format!("the statement ran longer than {} ms", limit.as_millis()),
     )
     .with_hint("raise it with SET trireme.statement_timeout_ms = …, or 0 for none")
+}
+
+/// The error of a panic, which the log shows in full.
+pub(crate) fn panicked(panic: &(dyn Any + Send)) -> QueryError {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    QueryError::new(
+        ErrorClass::Internal,
+        format!("an operator panicked: {}", text.unwrap_or("no message")),
+    )
 }
 
 async fn pump(
@@ -115,5 +129,44 @@ async fn name_damaged_file(error: QueryError, plan: &Arc<dyn ExecutionPlan>, con
             ..error
         },
         None => error,
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use arrow::datatypes::{DataType, Schema};
+    use datafusion::config::ConfigOptions;
+    use datafusion::logical_expr::{Volatility, create_udf};
+    use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr};
+    use datafusion::physical_plan::placeholder_row::PlaceholderRowExec;
+    use datafusion::physical_plan::projection::ProjectionExec;
+
+    use super::*;
+
+    /// A plan that panics when it runs.
+    pub(crate) fn panicking_plan() -> Arc<dyn ExecutionPlan> {
+        let boom = create_udf(
+            "boom",
+            vec![],
+            DataType::Int64,
+            Volatility::Volatile,
+            Arc::new(|_| panic!("boom")),
+        );
+        let config = Arc::new(ConfigOptions::default());
+        let call = ScalarFunctionExpr::try_new(Arc::new(boom), vec![], &Schema::empty(), config).expect("a call");
+        let row = Arc::new(PlaceholderRowExec::new(Arc::new(Schema::empty())));
+        let columns = vec![(Arc::new(call) as Arc<dyn PhysicalExpr>, "x".to_owned())];
+        Arc::new(ProjectionExec::try_new(columns, row).expect("a projection"))
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_an_error_and_not_the_end_of_the_result() {
+        let finish: Finish = Arc::new(Ok);
+        let context = Arc::new(TaskContext::default());
+        let mut batches = run(&Handle::current(), panicking_plan(), context, None, finish);
+        let error = batches.next().await.expect("an error").expect_err("it panicked");
+        assert_eq!(error.class, ErrorClass::Internal);
+        assert!(error.message.contains("boom"), "{error}");
+        assert!(batches.next().await.is_none());
     }
 }

@@ -5,6 +5,7 @@
 //! ```
 
 use std::collections::VecDeque;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
@@ -13,11 +14,12 @@ use datafusion::common::runtime::JoinSet;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use trireme_device_api::{DeviceError, Emit, StreamInput, StreamPoll};
 
+use crate::driver::panicked;
 use crate::pool::WorkerPool;
 
 /// Batches of one stream that may wait for kernels.
@@ -64,15 +66,24 @@ impl StreamBuffer {
             let state = Arc::clone(&state);
             let pool = Arc::clone(pool);
             tasks.spawn(async move {
-                while let Some(batch) = stream.next().await {
-                    let failed = batch.is_err();
-                    state.put(batch).await;
-                    pool.wake();
-                    if failed {
-                        break;
+                let read = async {
+                    while let Some(batch) = stream.next().await {
+                        let failed = batch.is_err();
+                        state.put(batch).await;
+                        pool.wake();
+                        if failed {
+                            break;
+                        }
                     }
+                };
+                let ended = AssertUnwindSafe(read).catch_unwind().await;
+                let mut inner = state.inner.lock();
+                if let Err(panic) = ended {
+                    // Kernels would wait for a batch for ever.
+                    inner.failed = Some(DataFusionError::External(Box::new(panicked(panic.as_ref()))));
                 }
-                state.inner.lock().open -= 1;
+                inner.open -= 1;
+                drop(inner);
                 pool.wake();
             });
         }
@@ -181,5 +192,31 @@ impl Emit for EmitBuffer {
         if let Some(waker) = inner.waker.take() {
             waker.wake();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::driver::tests::panicking_plan;
+
+    #[tokio::test]
+    async fn a_panic_of_an_operator_ends_its_stream() {
+        let pool = WorkerPool::new(1).expect("threads");
+        let buffer =
+            StreamBuffer::start(&panicking_plan(), &Arc::new(TaskContext::default()), &pool).expect("a stream");
+        for _ in 0..500 {
+            match buffer.poll() {
+                Ok(StreamPoll::Waiting) => tokio::time::sleep(Duration::from_millis(10)).await,
+                Ok(_) => panic!("there is nothing to give"),
+                Err(error) => {
+                    assert!(error.to_string().contains("boom"), "{error}");
+                    return;
+                }
+            }
+        }
+        panic!("it waits for ever");
     }
 }
