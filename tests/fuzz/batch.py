@@ -10,8 +10,8 @@ from queries import Queries, with_other_literals
 from tables import make_tables
 
 QUERIES_PER_BATCH = 400
-# Of every four queries half of the time all are of one shape: seen, learnt, and twice from the plan cache.
-QUERIES_PER_SHAPE = 4
+# Of every sixteen queries eight are of one shape: seen, learnt, and then from the plan cache.
+QUERIES_PER_SHAPE = 8
 SETTINGS = {
     "trireme.target_partitions": [1, 1, 1, 2, 2, 3],
     "trireme.batch_rows": [8192, 8192, 8192, 64, 7],

@@ -8,10 +8,13 @@ import decimal
 import math
 
 import pyarrow
+from pyarrow import compute
 
 RELATIVE = 1e-9
 ABSOLUTE = 1e-9  # for what is the difference of large sums
-SORTED_FROM_ROWS = 300  # below, rows are compared faster than sorted
+SORTED_FROM_CELLS = 300  # below, rows are compared faster than columns
+NOT_A_NUMBER = 1.2345678901234567e300  # stands for NaN, which no comparison of Arrow's takes for itself
+NANOSECONDS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1000, "ns": 1}
 
 
 def difference(wanted: pyarrow.Table, found: pyarrow.Table, order, loosely=False) -> str | None:
@@ -20,10 +23,8 @@ def difference(wanted: pyarrow.Table, found: pyarrow.Table, order, loosely=False
         return f"{found.num_rows} rows, not {wanted.num_rows}"
     if wanted.num_columns != found.num_columns:
         return f"{found.num_columns} columns, not {wanted.num_columns}"
-    if wanted.schema.types == found.schema.types:
-        found = found.rename_columns(wanted.column_names)
-        if wanted.equals(found) or (order is None and _equal_sorted(wanted, found)):
-            return None
+    if wanted.num_rows * wanted.num_columns >= SORTED_FROM_CELLS and _equal_as_columns(wanted, found, order, loosely):
+        return None
     wants, finds = rows_of(wanted, loosely), rows_of(found, loosely)
     if order is None:
         return _difference_of_sets(wants, finds)
@@ -35,14 +36,43 @@ def difference(wanted: pyarrow.Table, found: pyarrow.Table, order, loosely=False
     return _difference_of_sets(wants, finds) if whole and len(columns) < wanted.num_columns else None
 
 
-def _equal_sorted(wanted, found):
-    if wanted.num_rows < SORTED_FROM_ROWS:
-        return False
-    keys = [(name, "ascending") for name in wanted.column_names]
+def _equal_as_columns(wanted, found, order, loosely):
+    """Whether they are the same for sure, as they came or sorted."""
     try:
-        return wanted.sort_by(keys).equals(found.sort_by(keys))
+        wanted, found = (_canonical(table, loosely) for table in (wanted, found))
+        if wanted.schema.types != found.schema.types:
+            return False
+        if wanted.equals(found):
+            return True
+        keys = [(name, "ascending") for name in wanted.column_names]
+        return order is None and wanted.sort_by(keys).equals(found.sort_by(keys))
     except pyarrow.ArrowException:
-        return False  # a type that isn't sorted
+        return False  # what has no such form is compared row by row
+
+
+def _canonical(table, loosely):
+    columns = [_canonical_column(column, loosely) for column in table.columns]
+    return pyarrow.table(columns, names=[str(number) for number in range(len(columns))])
+
+
+def _canonical_column(column, loosely):
+    kind, types = column.type, pyarrow.types
+    if types.is_dictionary(kind):
+        column, kind = column.cast(kind.value_type), kind.value_type
+    if types.is_timestamp(kind) or types.is_time64(kind) or types.is_duration(kind):
+        return compute.multiply_checked(column.cast(pyarrow.int64()), NANOSECONDS[kind.unit])
+    if types.is_date32(kind):
+        return compute.multiply_checked(column.cast(pyarrow.int32()).cast(pyarrow.int64()), 86_400_000_000_000 if loosely else 1)
+    if types.is_integer(kind) and loosely:
+        return column.cast(pyarrow.decimal128(38, 0))
+    if types.is_decimal(kind):
+        return column.cast(pyarrow.decimal128(38, kind.scale))
+    if types.is_floating(kind):
+        column = column.cast(pyarrow.float64())
+        return compute.if_else(compute.is_nan(column), NOT_A_NUMBER, column)
+    if types.is_large_string(kind) or types.is_string_view(kind):
+        return column.cast(pyarrow.string())
+    return column
 
 
 def rows_of(table: pyarrow.Table, loosely=False) -> list[tuple]:
@@ -55,7 +85,7 @@ def _column(column, loosely):
     if pyarrow.types.is_dictionary(kind):
         column, kind = column.cast(kind.value_type), kind.value_type
     if pyarrow.types.is_timestamp(kind) or pyarrow.types.is_time64(kind) or pyarrow.types.is_duration(kind):
-        scale = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1000, "ns": 1}[kind.unit]
+        scale = NANOSECONDS[kind.unit]
         values = column.cast(pyarrow.int64()).to_pylist()
         return [None if value is None else value * scale for value in values]
     if pyarrow.types.is_date32(kind):

@@ -137,8 +137,9 @@ class Expressions:
         if rng.random() < 0.05:
             return time_literal("NULL") if kind == "time" else cast(E(kind, "NULL"), kind)
         if is_integer(kind):
-            top = min(INTEGERS[kind][2], rng.choice([1, 3, 10, 100, 1000]))
-            text = str(rng.randint(0 if kind.startswith("u") else -top, top))
+            _, lowest, highest = INTEGERS[kind]
+            top = min(highest, rng.choice([1, 3, 10, 100, 1000]))
+            text = str(rng.choice([lowest + 1, highest])) if rng.random() < 0.02 else str(rng.randint(0 if kind.startswith("u") else -top, top))
             return E(kind, text if not text.startswith("-") else f"({text})") if kind == "i64" else cast(E(kind, text), kind)
         if is_float(kind):
             return cast(E(kind, str(rng.randint(-400, 400) / 4)), kind)

@@ -172,7 +172,7 @@ class Queries:
 
     def make(self) -> Select:
         rng = self.rng
-        if rng.random() < 0.5:
+        if rng.random() < 0.55:
             return self.simple()
         if rng.random() < 0.12:
             name = "w1"
