@@ -69,6 +69,8 @@ def _edits(query: Select, root: Select):
         yield lambda place=place: query.joins.pop(place)
         if not query.joins[place].hides:
             yield lambda place=place: setattr(query.joins[place], "word", "JOIN")
+        if query.joins[place].using:
+            yield lambda place=place: setattr(query.joins[place], "using", None)
         for part in range(len(query.joins[place].on)):
             yield lambda place=place, part=part: query.joins[place].on.pop(part)
     for parts in (query.having, query.where):

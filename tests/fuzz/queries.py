@@ -20,8 +20,12 @@ class Source:
     table: str | None = None
     query: object = None
     rows: int = 1  # about
+    values: list = None  # rows of nodes, instead of a table
 
     def sql(self, duck=False):
+        if self.values:
+            rows = ", ".join("(" + ", ".join(value.sql(duck) for value in row) + ")" for row in self.values)
+            return f"(VALUES {rows}) AS {self.alias}({', '.join(name for name, *_ in self.columns)})"
         inner = self.table if self.query is None else f"({self.query.sql(duck)})"
         return f"{inner} AS {self.alias}"
 
@@ -34,6 +38,7 @@ class Join:
     word: str  # JOIN, LEFT JOIN, …
     source: Source
     on: list
+    using: str | None = None
 
     @property
     def hides(self):
@@ -42,6 +47,8 @@ class Join:
     def sql(self, duck=False):
         word = self.word.removeprefix("LEFT ") if duck and self.hides else self.word
         text = f" {word} {self.source.sql(duck)}"
+        if self.using:
+            return text + f" USING ({self.using})"
         if word != "CROSS JOIN":
             text += f" ON {' AND '.join(condition.sql(duck) for condition in self.on) or 'true'}"
         return text
@@ -159,6 +166,10 @@ def with_other_literals(query: Select, rng: random.Random):
         make.renew(literal)
 
 
+def visible_named(nodes, name):
+    return [node for node in nodes if node.text.endswith(f".{name}")]
+
+
 class Queries:
     """One query, over `tables`, from `rng`."""
 
@@ -212,10 +223,20 @@ class Queries:
         if depth > 0 and not small and rng.random() < 0.15:
             inner = self.select(depth - 1)
             return Source(self.alias(), inner.columns(), query=inner, rows=inner.rows)
+        if rng.random() < 0.03:
+            return self.values()
         tables = [table for table in self.tables if table.data.num_rows <= 33] if small else self.tables
         table = rng.choice(tables or self.tables)
         columns = [(column.name, column.kind, column.tame, True) for column in table.columns]
         return Source(self.alias(), columns, table=table.name, rows=table.data.num_rows)
+
+    def values(self) -> Source:
+        rng = self.rng
+        make = Expressions(rng, [])
+        kinds = ["i64", "str", rng.choice(["date", "ts", "f64", "d:15:2", "bool", "i32"])]
+        rows = [[cast(make.literal(kind), kind) for kind in kinds] for _ in range(rng.randint(1, 5))]
+        columns = [(name, kind, kind != "i64", True) for name, kind in zip(["k", "s", "c0"], kinds)]
+        return Source(self.alias(), columns, rows=len(rows), values=rows)
 
     def select(self, depth, top=False) -> Select:
         rng = self.rng
@@ -254,6 +275,8 @@ class Queries:
             return self.scalar_subquery(make, depth)
         if depth > 0 and rng.random() < 0.004:
             return self.marked(make, depth)
+        if rng.random() < 0.012 and make.columns:
+            return self.window(make)
         return make.any(rng.choice([0, 0, 1, 2, 3]))
 
     def join(self, visible, depth, rows) -> Join:
@@ -271,6 +294,11 @@ class Queries:
         on = self.keys(visible, nodes)
         if rng.random() < 0.25:
             on.append(Expressions(rng, visible + nodes).condition(2))
+        plain = len(on) == 1 and on[0].text == "({} = {})" and len(on[0].args) == 2
+        name = on[0].args[0].text.split(".")[-1] if plain else ""
+        single = name in ("k", "s") and all(len(visible_named(side, name)) == 1 for side in (visible, nodes))
+        if single and on[0].args[1].text.endswith(f".{name}") and word != "FULL JOIN" and rng.random() < 0.15:
+            return Join(word, source, on, using=name)
         if large and not any(" = " in condition.text for condition in on):
             on = [E("bool", "false")]
         if not on:
@@ -332,6 +360,24 @@ class Queries:
             query.where += self.keys(make.columns, nodes)
         word = rng.choice(["IN", "IN", "NOT IN"])
         return Subquery("bool", f"({{1}} {word} ({{0}}))", query, [mine])
+
+    def window(self, make) -> E:
+        """A window function whose value does not depend on the order of equal rows."""
+        rng = self.rng
+        columns = [column for column in make.columns if column.exact and column.kind not in ("bin", "time")]
+        if not columns:
+            return make.any(1)
+        part = rng.choice(columns)
+        over = "PARTITION BY {}"
+        key = rng.choice(columns)
+        if rng.random() < 0.5:
+            words = rng.choice(["", " DESC", " NULLS FIRST"])
+            text = rng.choice(["rank()", "dense_rank()", "count(*)"])
+            return E("i64", f"{text} OVER ({over} ORDER BY {{}}{words})", [part, key], tame=True)
+        text = rng.choice(["count(*)", "count({})", "min({})", "max({})"])
+        inner = [key] if "{}" in text else []
+        kind = key.kind if text.startswith("m") else "i64"
+        return E(kind, f"{text} OVER ({over})", [*inner, part], tame=key.tame)
 
     def marked(self, make, depth):
         """A subquery's truth as a value, or beside OR: a mark join."""
