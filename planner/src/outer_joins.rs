@@ -1,8 +1,8 @@
-//! Constants below outer joins are none above them.
+//! Constants below outer joins and grouping sets are none above them.
 //!
-//! DataFusion takes a column that is constant in a join's input for constant in its output too, although an outer join puts
-//! NULLs beside it: it then leaves out sorts by that column and groups by it batch by batch. Here such inputs are wrapped
-//! in an operator that moves batches and hides the constants.
+//! DataFusion takes a column that is constant in an input for constant in the output too, although an outer join or ROLLUP
+//! puts NULLs beside it: it then leaves out sorts by that column and groups by it batch by batch. Here the inputs of such
+//! joins, and the results of such aggregates, are wrapped in an operator that moves batches and hides the constants.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::JoinType;
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_plan::aggregates::AggregateExec;
 use datafusion::physical_plan::execution_plan::{CardinalityEffect, replace_children_if_necessary};
 use datafusion::physical_plan::joins::{HashJoinExec, NestedLoopJoinExec, SortMergeJoinExec};
 use datafusion::physical_plan::projection::ProjectionExec;
@@ -22,13 +23,18 @@ use datafusion::physical_plan::{
     PlanProperties, ReplaceChildrenOptions, Statistics, StatisticsArgs,
 };
 
-/// Wraps what outer joins fill with NULLs, where it has constants.
+/// Wraps what outer joins and grouping sets fill with NULLs, where it has constants.
 #[derive(Debug)]
 pub struct ForgetConstants;
 
 impl PhysicalOptimizerRule for ForgetConstants {
     fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _config: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
         plan.transform_up(|node| {
+            if has_sets(&node) && node.equivalence_properties().eq_group().iter().next().is_some() {
+                return Ok(Transformed::yes(
+                    Arc::new(NullFilledExec::new(node)) as Arc<dyn ExecutionPlan>
+                ));
+            }
             let Some(filled) = filled_sides(&node) else {
                 return Ok(Transformed::no(node));
             };
@@ -57,6 +63,12 @@ impl PhysicalOptimizerRule for ForgetConstants {
     fn schema_check(&self) -> bool {
         true
     }
+}
+
+/// Whether it is an aggregate of several grouping sets.
+fn has_sets(plan: &Arc<dyn ExecutionPlan>) -> bool {
+    plan.downcast_ref::<AggregateExec>()
+        .is_some_and(|aggregate| !aggregate.group_expr().is_single())
 }
 
 /// Whether an outer join puts NULLs beside rows of the other side: left, right.
