@@ -12,6 +12,7 @@ from tables import make_tables
 QUERIES_PER_BATCH = 400
 # Of every sixteen queries eight are of one shape: seen, learnt, and then from the plan cache.
 QUERIES_PER_SHAPE = 8
+MINIMISED_MAX = 30  # by one server; further failures are only printed
 SETTINGS = {
     "trireme.target_partitions": [1, 1, 1, 2, 2, 3],
     "trireme.batch_rows": [8192, 8192, 8192, 64, 7],
@@ -75,8 +76,9 @@ class Batch:
         settings = ", ".join(self.settings)
         lost = failure.kind in ("dead", "timeout")
         shape = (failure.kind, number // QUERIES_PER_SHAPE)
-        if not lost and shape not in self.seen:
+        if not lost and shape not in self.seen and engines.minimised < MINIMISED_MAX:
             self.seen.add(shape)
+            engines.minimised += 1
             engines.counting = False
             try:
                 text += self.smaller(engines, query, failure.kind)

@@ -71,6 +71,7 @@ class Engines:
     def __init__(self, server, data, count):
         self.server, self.data, self._count = server, data, count
         self.counting = True  # not while a query is made smaller
+        self.minimised = 0
         self.sessions = {variant: Session(server.port) for variant in VARIANTS}
         self.nan_tables = set()  # in which DataFusion may read NaN as another value
         self.duck = duckdb.connect(config={"threads": 1})
