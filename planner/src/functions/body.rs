@@ -36,6 +36,8 @@ pub(super) struct Body {
     /// Nodes of the template.
     pub(super) nodes: usize,
     pub(super) volatility: Volatility,
+    /// Functions in functions, this one counted.
+    depth: usize,
     /// The arguments as columns.
     pub(super) schema: DFSchemaRef,
     /// The template with its types coerced and its arithmetic checked.
@@ -140,10 +142,7 @@ impl<'a> Compiler<'a> {
                 );
             }
             if self.stack.len() >= DEPTH_MAX {
-                return Err(QueryError::invalid(format!(
-                    "function {} is called more than {DEPTH_MAX} functions deep",
-                    function.name
-                )));
+                return Err(too_deep(&function.name));
             }
             self.compile(function);
         }
@@ -158,12 +157,16 @@ impl<'a> Compiler<'a> {
         let planned = state.create_logical_expr_from_sql_expr(ExprWithAlias { expr: sql, alias: None }, &schema)?;
         refuse_unfit(&planned)?;
         let planned = planned.unalias_nested().data;
+        let mut depth = 1;
         let inlined = inline::inlined_calls(planned, &schema, &mut |called| {
             let known = self.set.get(&called.name).unwrap_or(called);
             let known = Arc::clone(known);
-            self.called(&known)?;
+            depth = depth.max(1 + self.called(&known)?.depth);
             Ok(known)
         })?;
+        if depth > DEPTH_MAX {
+            return Err(too_deep(&function.name));
+        }
         let found = analyzed(self.base, inlined.clone(), &schema)?.get_type(&schema)?;
         let template = converted(inlined, &found, &function.returns).ok_or_else(|| {
             QueryError::invalid(format!(
@@ -181,6 +184,7 @@ impl<'a> Compiler<'a> {
         Ok(Body {
             analyzed: analyzed(self.base, template.clone(), &schema)?,
             volatility: volatility(&template)?,
+            depth,
             template,
             uses,
             nodes,
@@ -198,6 +202,10 @@ impl<'a> Compiler<'a> {
             .get(schema)
             .ok_or_else(|| QueryError::internal("no state for a function's schema"))
     }
+}
+
+fn too_deep(name: &TableName) -> QueryError {
+    QueryError::invalid(format!("function {name} calls functions more than {DEPTH_MAX} deep"))
 }
 
 /// Positions would be those of the body's own text: they say nothing to who calls the function.
