@@ -19,6 +19,7 @@ use super::constant::{constant, fail};
 use super::{Compiled, Compiler, Input, Mask, Node, Slots, not_integral};
 use crate::isa::{Isa, primitive};
 use crate::number::{Number, by_lane, map_values, zip};
+use crate::tile::RawStrings;
 use crate::vector::{Data, Lane, Shape, Vector};
 
 /// Dictionaries with more entries aren't worth a table; they are evaluated row by row.
@@ -60,7 +61,13 @@ pub(super) fn build(compiler: &Compiler<'_>, expr: &Expr) -> Result<Option<Compi
     if compiled.constant.is_some() {
         return Ok(Some(compiled));
     }
-    let (values, errors) = evaluate(&compiled, &entries, compiler.isa)?;
+    let (offsets, valid) = entries.raw();
+    let all = AllEntries {
+        entries: &entries,
+        offsets: &offsets,
+        valid: &valid,
+    };
+    let (values, errors) = evaluate(&compiled, &all, compiler.isa)?;
     let low = entries.low();
     Ok(Some(table(
         values,
@@ -105,6 +112,24 @@ impl<'d> Entries<'d> {
         }
     }
 
+    /// The offsets of a dictionary's strings, with an empty one for NULL, and which entries are values.
+    fn raw(&self) -> (Vec<u32>, Vec<u8>) {
+        match self {
+            Entries::Dictionary(dictionary) => {
+                let offsets = &dictionary.values().offsets;
+                let last = offsets.last().copied().unwrap_or_default();
+                let mut valid = vec![1; dictionary.len()];
+                valid.push(0);
+                let first = offsets.is_empty().then_some(0);
+                (
+                    first.into_iter().chain(offsets.iter().copied()).chain([last]).collect(),
+                    valid,
+                )
+            }
+            Entries::Integers(..) => Default::default(),
+        }
+    }
+
     fn low(&self) -> Option<i128> {
         match self {
             Entries::Dictionary(_) => None,
@@ -113,9 +138,28 @@ impl<'d> Entries<'d> {
     }
 }
 
-impl<'d> Slots<'d> for Entries<'d> {
-    fn slot(&self, _: usize, shape: &Shape, selected: Option<&[u32]>, _: Isa) -> Result<Vector<'d>, DeviceError> {
-        let null = self.len() as u32;
+/// The entries as rows of a tile.
+struct AllEntries<'e> {
+    entries: &'e Entries<'e>,
+    /// Of a dictionary's strings, and of an empty one for NULL.
+    offsets: &'e [u32],
+    valid: &'e [u8],
+}
+
+impl<'e> Slots<'e> for AllEntries<'e> {
+    fn raw_strings(&self, _: usize) -> Option<RawStrings<'e>> {
+        match self.entries {
+            Entries::Dictionary(dictionary) => Some(RawStrings {
+                offsets: self.offsets,
+                bytes: &dictionary.values().bytes,
+                valid: Some(self.valid.into()),
+            }),
+            Entries::Integers(..) => None,
+        }
+    }
+
+    fn slot(&self, _: usize, shape: &Shape, selected: Option<&[u32]>, _: Isa) -> Result<Vector<'e>, DeviceError> {
+        let null = self.entries.len() as u32;
         let every: Vec<u32>;
         let rows = match selected {
             Some(rows) => rows,
@@ -124,7 +168,7 @@ impl<'d> Slots<'d> for Entries<'d> {
                 &every
             }
         };
-        let data = match self {
+        let data = match self.entries {
             Entries::Dictionary(dictionary) => {
                 let value = |row: &u32| if *row < null { dictionary.get(*row) } else { &[][..] };
                 Data::Bytes(rows.iter().map(value).collect())
@@ -142,9 +186,13 @@ impl<'d> Slots<'d> for Entries<'d> {
 type Errors = BTreeMap<u32, DeviceError>;
 
 /// The values of all entries and NULL, and the errors of those that have one.
-fn evaluate<'d>(compiled: &Compiled, entries: &Entries<'d>, isa: Isa) -> Result<(Vector<'d>, Errors), DeviceError> {
-    let rows = entries.len() + 1;
-    let input = Input::new(entries, rows, isa);
+fn evaluate<'e>(compiled: &Compiled, all: &AllEntries<'e>, isa: Isa) -> Result<(Vector<'e>, Errors), DeviceError> {
+    let rows = all.entries.len() + 1;
+    let input = Input::new(all, rows, isa);
+    match compiled.eval(&input) {
+        Err(DeviceError::Arithmetic(_) | DeviceError::Input(_)) => {}
+        other => return other.map(|vector| (vector, Errors::new())),
+    }
     let mut errors = Errors::new();
     let mut pieces = Vec::new();
     let mut open = vec![(0..rows as u32).collect::<Vec<u32>>()];

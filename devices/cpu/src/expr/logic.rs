@@ -9,7 +9,7 @@ use trireme_device_api::{BinaryOperator, DeviceError, Expr, Node as ExprNode, Ty
 
 use super::compare::{as_interval, interval, mirrored};
 use super::constant::constant;
-use super::{Compiled, Compiler, Input, Mask, Node, not_boolean};
+use super::{Compiled, Compiler, Input, Mask, Node, in_list, not_boolean};
 use crate::compact::kept;
 use crate::isa::Isa;
 use crate::number::{map, zip};
@@ -25,7 +25,12 @@ pub(super) fn junction(
     let mut exprs = Vec::new();
     flatten(expr, operator, &mut exprs);
     let mut parts = Vec::new();
-    for part in merged(compiler, &exprs, and)? {
+    let merged = if and {
+        bounded(compiler, &exprs)?
+    } else {
+        listed(compiler, &exprs)?
+    };
+    for part in merged {
         match part.constant {
             Some(Value::Boolean(value)) if value == and => {}
             // What comes after a constant that decides is never reached.
@@ -65,7 +70,7 @@ fn flatten<'e>(expr: &'e Expr, operator: BinaryOperator, into: &mut Vec<&'e Expr
 }
 
 /// Conjuncts with those that bound one operand from both sides made into one.
-fn merged(compiler: &Compiler<'_>, exprs: &[&Expr], and: bool) -> Result<Vec<Compiled>, DeviceError> {
+fn bounded(compiler: &Compiler<'_>, exprs: &[&Expr]) -> Result<Vec<Compiled>, DeviceError> {
     let bounds: Vec<Option<Bound<'_>>> = exprs
         .iter()
         .map(|expr| bound(compiler, expr))
@@ -76,7 +81,7 @@ fn merged(compiler: &Compiler<'_>, exprs: &[&Expr], and: bool) -> Result<Vec<Com
         if used[at] {
             continue;
         }
-        let Some(first) = bounds[at].as_ref().filter(|_| and) else {
+        let Some(first) = bounds[at].as_ref() else {
             parts.push(compiler.compile(expr)?);
             continue;
         };
@@ -97,6 +102,53 @@ fn merged(compiler: &Compiler<'_>, exprs: &[&Expr], and: bool) -> Result<Vec<Com
         });
     }
     Ok(parts)
+}
+
+/// Alternatives, with neighbours that ask whether one operand equals a constant made into one IN.
+fn listed(compiler: &Compiler<'_>, exprs: &[&Expr]) -> Result<Vec<Compiled>, DeviceError> {
+    let mut parts = Vec::new();
+    let mut rest = exprs;
+    while let Some((first, others)) = rest.split_first() {
+        rest = others;
+        let Some((operand, constants)) = membership(first) else {
+            parts.push(compiler.compile(first)?);
+            continue;
+        };
+        let same = others
+            .iter()
+            .map_while(|other| membership(other).filter(|(other, _)| *other == operand));
+        let more: Vec<_> = same.collect();
+        let list = constants.iter().chain(more.iter().flat_map(|(_, constants)| constants));
+        let list = list
+            .map(|constant| compiler.compile(constant))
+            .collect::<Result<Vec<_>, _>>()?;
+        if more.is_empty() || list.iter().any(|constant| constant.constant.is_none()) {
+            parts.push(compiler.compile(first)?);
+            continue;
+        }
+        rest = &others[more.len()..];
+        parts.push(in_list::build(compiler.compile(operand)?, &list, false)?);
+    }
+    Ok(parts)
+}
+
+/// An operand, and the constants of its type of which it must equal one.
+fn membership(expr: &Expr) -> Option<(&Expr, Vec<&Expr>)> {
+    let (operand, constants): (&Expr, Vec<&Expr>) = match &expr.node {
+        ExprNode::Binary {
+            op: BinaryOperator::Equal,
+            left,
+            right,
+        } => (left, vec![right]),
+        ExprNode::InList {
+            expr,
+            list,
+            negated: false,
+        } => (expr, list.iter().collect()),
+        _ => return None,
+    };
+    let fits = |constant: &&Expr| constant.data_type == operand.data_type && constant.columns().is_empty();
+    (operand.data_type != Type::Null && constants.iter().all(fits)).then_some((operand, constants))
 }
 
 /// `low <= operand <= high`.
