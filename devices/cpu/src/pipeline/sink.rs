@@ -211,6 +211,20 @@ impl Sink {
                 local.push(&keys, &payload, tile.rows).map(|()| false)
             }
             (Sink::Sort(sink), SinkLocal::Sort(local)) => {
+                if let [first, rest @ ..] = &sink.keys[..]
+                    && local.is_bounded()
+                    && !rest.iter().any(Program::can_fail)
+                {
+                    let first = first.view(tile)?;
+                    if let Some(rows) = local.within(&first)? {
+                        let rows = rows.to_vec();
+                        if rows.is_empty() {
+                            return Ok(false);
+                        }
+                        drop(first);
+                        tile.take(&rows);
+                    }
+                }
                 let keys = eval_all(&sink.keys, tile)?;
                 let columns = match local.admit(&keys, tile.rows)? {
                     Admitted::None => return Ok(false),

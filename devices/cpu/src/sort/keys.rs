@@ -11,13 +11,13 @@
 //!  bytes:   │ NULL? │ b y t e s 00 FF … 00 00 │ code of key 2 │ …      3 × u64 ++ tail
 //! ```
 
-use std::cmp::Ordering;
 use std::sync::Arc;
 
 use trireme_device_api::{DeviceError, Type};
 
+use crate::compact::kept;
 use crate::isa::{Isa, primitive};
-use crate::number::Number;
+use crate::number::{Number, and_bytes, between};
 use crate::vector::{Data, Shape, Vector};
 
 use super::packed::{PREFIX_BYTES, Packed, SortKey};
@@ -131,22 +131,28 @@ pub(super) enum Bound {
 }
 
 impl Plan {
-    pub(super) fn new(orders: &[KeyOrder]) -> Self {
+    pub(crate) fn new(orders: &[KeyOrder]) -> Self {
         let keys: Vec<_> = orders.iter().map(Key::new).collect();
-        let bits = keys.iter().map(Key::bits).sum::<Option<u32>>();
-        Self {
+        let mut plan = Self {
             keys,
             isa: Isa::detect(),
-            width: match bits {
-                Some(0..=64) => Width::One,
-                Some(65..=128) => Width::Two,
-                _ => Width::Bytes,
-            },
-        }
+            width: Width::Bytes,
+        };
+        plan.width = match plan.bits() {
+            Some(0..=64) => Width::One,
+            Some(65..=128) => Width::Two,
+            _ => Width::Bytes,
+        };
+        plan
     }
 
-    /// Packed keys of all rows, appended to `out`. Only for packed widths.
-    pub(super) fn pack<K: Packed>(
+    /// Bits of a packed key; none when a key has no code.
+    pub(crate) fn bits(&self) -> Option<u32> {
+        self.keys.iter().map(Key::bits).sum()
+    }
+
+    /// Packed keys of all rows in place of what is in `out`. Only when they fit.
+    pub(crate) fn pack<K: Packed>(
         &self,
         vectors: &[Vector<'_>],
         rows: usize,
@@ -170,9 +176,26 @@ impl Plan {
         tails: &mut Tails,
     ) -> Result<(), DeviceError> {
         prefixes.clear();
+        self.encode_each(vectors, rows.iter().copied(), |_, key| {
+            let mut prefix = [0; PREFIX_BYTES];
+            let first = key.len().min(PREFIX_BYTES);
+            prefix[..first].copy_from_slice(&key[..first]);
+            prefixes.push(K::of_bytes(prefix));
+            tails.push(&key[first..]);
+        })
+    }
+
+    /// Calls `take` with each of these rows and its key as a byte string.
+    pub(crate) fn encode_each(
+        &self,
+        vectors: &[Vector<'_>],
+        rows: impl Iterator<Item = u32>,
+        mut take: impl FnMut(u32, &[u8]),
+    ) -> Result<(), DeviceError> {
         let codes = self.codes(vectors)?;
         let mut key = Vec::new();
-        for row in rows.iter().map(|row| *row as usize) {
+        for at in rows {
+            let row = at as usize;
             key.clear();
             for ((field, vector), codes) in self.keys.iter().zip(vectors).zip(&codes) {
                 match field.code_bytes() {
@@ -180,11 +203,7 @@ impl Plan {
                     None => field.encode_into(vector, row, &mut key),
                 }
             }
-            let mut prefix = [0; PREFIX_BYTES];
-            let first = key.len().min(PREFIX_BYTES);
-            prefix[..first].copy_from_slice(&key[..first]);
-            prefixes.push(K::of_bytes(prefix));
-            tails.push(&key[first..]);
+            take(at, &key);
         }
         Ok(())
     }
@@ -234,47 +253,47 @@ impl Plan {
         }
     }
 
-    /// The rows whose first key is within the bound, into `found`; none means all.
-    pub(super) fn within(
-        &self,
-        bound: &Bound,
-        vector: &Vector<'_>,
-        found: &mut Vec<u32>,
-    ) -> Result<Option<()>, DeviceError> {
+    /// The rows whose first key is within the bound, into `found`; false when all may be.
+    pub(super) fn within(&self, bound: &Bound, vector: &Vector<'_>, found: &mut Vec<u32>) -> Result<bool, DeviceError> {
         found.clear();
         let rows = vector.len();
         let Some(first) = self.keys.first() else {
-            return Ok(None);
-        };
-        let mut select = |admits: &dyn Fn(usize) -> bool| {
-            found.extend((0..rows).filter(|row| admits(*row)).map(|row| row as u32));
+            return Ok(false);
         };
         match bound {
-            Bound::Open => return Ok(None),
+            Bound::Open => return Ok(false),
             Bound::Integers { least, most, nulls } => {
-                if *nulls && vector.has_nulls() || first.any_integer(self.isa, vector, *least, *most) {
-                    return Ok(None);
+                let Some(mut inside) = first.inside(self.isa, vector, *least, *most) else {
+                    return Ok(false);
+                };
+                match &vector.valid {
+                    Some(valid) if *nulls => inside.iter_mut().zip(valid.iter()).for_each(|(i, v)| *i |= v ^ 1),
+                    Some(valid) => and_bytes(self.isa, &mut inside, valid),
+                    None => {}
                 }
+                *found = kept(self.isa, &inside, 0);
             }
             Bound::Code(code) => {
                 let mut codes = vec![0_u128; rows];
                 first.pack_into(self.isa, vector, &mut codes)?;
-                select(&|row| codes[row] <= *code);
+                found.extend((0..rows as u32).filter(|row| codes[*row as usize] <= *code));
             }
-            Bound::OnlyNulls => select(&|row| vector.is_null(row)),
-            Bound::Bytes(value) => {
-                let worse = if first.descending {
-                    Ordering::Less
-                } else {
-                    Ordering::Greater
-                };
-                select(&|row| match vector.is_null(row) {
-                    true => first.nulls_first,
-                    false => vector.bytes_at(row).cmp(value) != worse,
-                });
-            }
+            Bound::OnlyNulls => found.extend((0..rows as u32).filter(|row| vector.is_null(*row as usize))),
+            Bound::Bytes(value) => first.within_bytes(vector, value, found),
         }
-        Ok(Some(()))
+        Ok(true)
+    }
+}
+
+/// The first eight bytes as a number of the same order, zeros after the last.
+fn prefix(value: &[u8]) -> u64 {
+    match value.first_chunk::<8>() {
+        Some(chunk) => u64::from_be_bytes(*chunk),
+        None => {
+            let mut bytes = [0; 8];
+            bytes[..value.len()].copy_from_slice(value);
+            u64::from_be_bytes(bytes)
+        }
     }
 }
 
@@ -475,22 +494,46 @@ impl Key {
         Bound::Bytes(value)
     }
 
-    /// Whether any value, NULL rows' included, is from `least` to `most`.
-    fn any_integer(&self, isa: Isa, vector: &Vector<'_>, least: i128, most: i128) -> bool {
-        fn any<T: Number>(isa: Isa, values: &[T], least: i128, most: i128) -> bool {
+    /// The rows whose value is no worse than the best that is known to be needed.
+    fn within_bytes(&self, vector: &Vector<'_>, most: &[u8], found: &mut Vec<u32>) {
+        let limit = prefix(most);
+        let admits = |row: usize| {
+            if vector.is_null(row) {
+                return self.nulls_first;
+            }
+            let value = vector.bytes_at(row);
+            let ordering = prefix(value).cmp(&limit).then_with(|| value.cmp(most));
+            if self.descending {
+                ordering.is_ge()
+            } else {
+                ordering.is_le()
+            }
+        };
+        found.extend((0..vector.len()).filter(|row| admits(*row)).map(|row| row as u32));
+    }
+
+    /// 1 for each value, NULL rows' included, from `least` to `most`; none for vectors that aren't integral.
+    fn inside(&self, isa: Isa, vector: &Vector<'_>, least: i128, most: i128) -> Option<Vec<u8>> {
+        fn inside<T: Number>(isa: Isa, values: &[T], least: i128, most: i128) -> Vec<u8> {
             let (lane_least, lane_most) = T::LANE.range();
             let (least, most) = (least.max(lane_least), most.min(lane_most));
-            least <= most && any_inside(isa, values, T::of(least), T::of(most))
+            if least > most {
+                return vec![0; values.len()];
+            }
+            between(isa, values, T::of(least), T::of(most), false)
         }
-        match &vector.data {
-            Data::Bool(values) => values.iter().any(|value| (least..=most).contains(&i128::from(*value))),
-            Data::I8(values) => any(isa, values, least, most),
-            Data::I16(values) => any(isa, values, least, most),
-            Data::I32(values) => any(isa, values, least, most),
-            Data::I64(values) => any(isa, values, least, most),
-            Data::I128(values) => any(isa, values, least, most),
-            _ => true,
-        }
+        Some(match &vector.data {
+            Data::Bool(values) => {
+                let within = |value: &u8| u8::from((least..=most).contains(&i128::from(*value)));
+                values.iter().map(within).collect()
+            }
+            Data::I8(values) => inside(isa, values, least, most),
+            Data::I16(values) => inside(isa, values, least, most),
+            Data::I32(values) => inside(isa, values, least, most),
+            Data::I64(values) => inside(isa, values, least, most),
+            Data::I128(values) => inside(isa, values, least, most),
+            _ => return None,
+        })
     }
 }
 
@@ -505,18 +548,6 @@ primitive! {
     /// Adds codes that say how far values are below `from`.
     fn place_below[T: Number, K: Packed](out: &mut [K], bits: u32, values: &[T], from: K, valid: Option<&[u8]>, null: K) {
         place(out, bits, values.iter().map(|value| from.minus(K::of(value.wide()))), valid, null);
-    }
-}
-
-primitive! {
-    /// True when a value lies inside `low..=high`.
-    fn any_inside[T: Number](values: &[T], low: T, high: T) -> bool {
-        let span = high.above(low);
-        let mut inside = 0_u8;
-        for value in values {
-            inside |= u8::from(value.above(low) <= span);
-        }
-        inside != 0
     }
 }
 

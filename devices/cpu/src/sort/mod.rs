@@ -30,14 +30,17 @@ use trireme_device_api::{DeviceError, DevicePool, Reservation, Rows};
 
 use crate::vector::{Data, Shape, Vector};
 
-pub(crate) use keys::KeyOrder;
 use keys::{Bound, Plan, Tails, Width};
+pub(crate) use keys::KeyOrder;
 use merge::{Merge, Window};
 use packed::{Prefix, SortKey};
 use store::Store;
 
-/// The buffer of the best holds at least so many rows, so that cutting it back is rare.
-const BUFFER_ROWS_MIN: usize = 4096;
+/// The buffer of the best holds at least so many rows: cutting it back costs little, and the bound that a cut sets spares
+/// the look at most tiles.
+const BUFFER_ROWS_MIN: usize = 128;
+/// Of a tile with so many times the rows that are asked for, only the best are admitted.
+const ADMITTED_MANY: usize = 4;
 /// Memory is reserved in steps of this.
 const RESERVE_STEP_BYTES: usize = 64 * 1024;
 
@@ -224,6 +227,31 @@ impl SortLocal {
         }
     }
 
+    /// True when the best rows so far say which further ones may matter.
+    pub(crate) fn is_bounded(&self) -> bool {
+        let bound = match self {
+            SortLocal::One(local) => &local.bound,
+            SortLocal::Two(local) => &local.bound,
+            SortLocal::Bytes(local) => &local.bound,
+        };
+        !matches!(bound, Bound::Open)
+    }
+
+    /// The rows of a tile that may be among the best, as far as the first key tells; none when it doesn't. Lets the caller
+    /// evaluate the other keys for few rows.
+    ///
+    /// # Errors
+    /// As [`SortLocal::push`].
+    ///
+    /// Worth calling once [`SortLocal::is_bounded`].
+    pub(crate) fn within(&mut self, first: &Vector<'_>) -> Result<Option<&[u32]>, DeviceError> {
+        match self {
+            SortLocal::One(local) => local.within(first),
+            SortLocal::Two(local) => local.within(first),
+            SortLocal::Bytes(local) => local.within(first),
+        }
+    }
+
     /// The second half: the row columns of the admitted rows, dense. Not called when none was admitted.
     ///
     /// # Errors
@@ -280,6 +308,11 @@ impl<K: SortKey> Local<K> {
         }
     }
 
+    fn within(&mut self, first: &Vector<'_>) -> Result<Option<&[u32]>, DeviceError> {
+        let narrowed = self.plan.within(&self.bound, first, &mut self.selected)?;
+        Ok(narrowed.then_some(&self.selected))
+    }
+
     fn admit(&mut self, keys: &[Vector<'_>], rows: usize) -> Result<Admitted<'_>, DeviceError> {
         if rows == 0 || self.keep == Some(0) {
             return Ok(Admitted::None);
@@ -290,23 +323,26 @@ impl<K: SortKey> Local<K> {
             ));
         }
         let plan = Arc::clone(&self.plan);
-        let mut narrowed = None;
-        if let Some(first) = keys.first() {
-            narrowed = plan.within(&self.bound, first, &mut self.selected)?;
-            if narrowed.is_some() && self.selected.is_empty() {
-                return Ok(Admitted::None);
-            }
+        let narrowed = match keys.first() {
+            Some(first) => plan.within(&self.bound, first, &mut self.selected)?,
+            None => false,
+        };
+        if self.keep.is_none() && self.tails.is_none() {
+            return self.admit_all(&plan, keys, rows);
+        }
+        if !narrowed {
+            self.selected.clear();
+            self.selected.extend(0..rows as u32);
+        }
+        if self.selected.is_empty() {
+            return Ok(Admitted::None);
         }
         if self.tails.is_some() {
-            if narrowed.is_none() {
-                self.selected.clear();
-                self.selected.extend(0..rows as u32);
-            }
             self.admit_encoded(&plan, keys)?;
         } else {
             self.reserve(rows * size_of::<K>())?;
             K::pack(&plan, keys, rows, &mut self.keys)?;
-            self.admit_packed(rows)?;
+            self.admit_packed()?;
         }
         Ok(match self.admitted {
             0 => Admitted::None,
@@ -315,19 +351,36 @@ impl<K: SortKey> Local<K> {
         })
     }
 
-    fn admit_packed(&mut self, rows: usize) -> Result<(), DeviceError> {
-        self.reserve(rows * size_of::<Item<K>>())?;
+    /// All rows, whose keys are to be packed.
+    fn admit_all(&mut self, plan: &Plan, keys: &[Vector<'_>], rows: usize) -> Result<Admitted<'_>, DeviceError> {
+        self.reserve(rows * (size_of::<K>() + size_of::<Item<K>>()))?;
+        K::pack(plan, keys, rows, &mut self.keys)?;
         let (start, worker) = (self.items.len() as u32, self.worker);
         let item = |(row, key): (u32, &K)| Item { key: *key, worker, row };
-        let Some((threshold, _)) = &self.threshold else {
-            self.admitted = rows;
-            self.items.extend((start..).zip(&self.keys).map(item));
-            return Ok(());
-        };
-        self.selected.clear();
-        let before = (0..rows).filter(|row| self.keys[*row] < *threshold);
-        self.selected.extend(before.map(|row| row as u32));
-        let keys = self.selected.iter().map(|row| &self.keys[*row as usize]);
+        self.items.extend((start..).zip(&self.keys).map(item));
+        self.admitted = rows;
+        Ok(Admitted::All)
+    }
+
+    /// Of the selected rows, whose keys are packed.
+    fn admit_packed(&mut self) -> Result<(), DeviceError> {
+        let keys = &self.keys;
+        if let Some((threshold, _)) = &self.threshold {
+            self.selected.retain(|row| keys[*row as usize] < *threshold);
+        }
+        if let Some(keep) = self
+            .keep
+            .filter(|keep| self.selected.len() > keep.saturating_mul(ADMITTED_MANY))
+        {
+            let mut found: Vec<K> = self.selected.iter().map(|row| keys[*row as usize]).collect();
+            let (_, worst, _) = found.select_nth_unstable(keep - 1);
+            let worst = *worst;
+            self.selected.retain(|row| keys[*row as usize] <= worst);
+        }
+        self.reserve(self.selected.len() * size_of::<Item<K>>())?;
+        let (start, worker) = (self.items.len() as u32, self.worker);
+        let item = |(row, key): (u32, K)| Item { key, worker, row };
+        let keys = self.selected.iter().map(|row| self.keys[*row as usize]);
         self.items.extend((start..).zip(keys).map(item));
         self.admitted = self.selected.len();
         Ok(())
@@ -377,7 +430,7 @@ impl<K: SortKey> Local<K> {
             store.append(vector)?;
         }
         match self.keep {
-            Some(keep) if self.items.len() >= BUFFER_ROWS_MIN.max(2 * keep) => self.cut(keep),
+            Some(keep) if self.items.len() >= self.cut_at(keep) => self.cut(keep),
             None if self.items.len() - self.sorted_rows() >= self.run_rows => self.sort_rest(),
             _ => {}
         }
@@ -409,6 +462,14 @@ impl<K: SortKey> Local<K> {
             Some(tails) => rest.sort_unstable_by(|a, b| compare_own(tails, a, b)),
         }
         self.runs.push(self.items.len());
+    }
+
+    /// At so many rows the buffer is cut back: as soon as that gives a first bound, then when it pays.
+    fn cut_at(&self, keep: usize) -> usize {
+        match self.threshold {
+            None => keep,
+            Some(_) => BUFFER_ROWS_MIN.max(2 * keep),
+        }
     }
 
     /// Drops all but the best `keep` rows.
