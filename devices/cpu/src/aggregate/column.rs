@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use arrow::buffer::BooleanBuffer;
-use trireme_device_api::{Carrier, Codes, DeviceColumn, DeviceError, Dictionary, Strings, Type, Values, ZoneMap};
+use trireme_device_api::{
+    Carrier, Codes, DeviceColumn, DeviceError, Dictionary, Interval, Strings, Type, Values, ZoneMap,
+};
 
 /// Integral values, in 64 bits where all fit.
 pub(super) enum Whole {
@@ -144,6 +146,12 @@ pub(super) fn floats(data_type: &Type, values: Vec<f64>, valid: Valid) -> Device
         Values::Float64(values.into())
     };
     column(data_type, rows, values, None, bits(valid))
+}
+
+/// An interval column.
+pub(super) fn intervals(data_type: &Type, values: Vec<Interval>, valid: Valid) -> DeviceColumn {
+    let rows = values.len();
+    column(data_type, rows, Values::Intervals(values.into()), None, bits(valid))
 }
 
 /// Strings or binary.

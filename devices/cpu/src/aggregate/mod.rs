@@ -24,6 +24,7 @@ mod distinct;
 mod hash;
 mod input;
 mod keys;
+mod ordered;
 mod output;
 mod primitive;
 mod runs;
@@ -54,6 +55,8 @@ use crate::aggregate::shared::Parted;
 use crate::aggregate::table::Table;
 use crate::isa::Isa;
 use crate::vector::{Shape, Vector};
+
+pub(crate) use ordered::Ordered;
 
 /// Bits of a slot within its page of the shared direct table: 256 pages, but no very small ones.
 fn page_bits(slots: usize) -> u32 {

@@ -145,9 +145,7 @@ pub(super) fn supported(aggregate: &Aggregate) -> Result<(), String> {
         | AggregateFunction::StddevSample
         | AggregateFunction::StddevPopulation => number && aggregate.data_type == Type::Float64 && !aggregate.distinct,
         AggregateFunction::BoolAnd | AggregateFunction::BoolOr => *data_type == Type::Boolean,
-        AggregateFunction::First | AggregateFunction::Last => {
-            return Err(format!("{name} is not fused: it depends on the order of rows"));
-        }
+        AggregateFunction::First | AggregateFunction::Last => *data_type == aggregate.data_type,
     };
     if fine {
         Ok(())

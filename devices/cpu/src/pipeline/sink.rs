@@ -9,11 +9,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use trireme_device_api::{
-    Aggregate, DeviceColumn, DeviceError, Emit, Expr, Field, Fragment, Graph, Inputs, Node, Output, Reservation, Rows,
+    Aggregate, DeviceColumn, DeviceError, Emit, Expr, Field, Fragment, Graph, Inputs, Output, Reservation, Rows,
     Sink as GraphSink,
 };
 
 use super::lock;
+use super::ordered::{self, OrderedArgument, where_true};
 use crate::aggregate::{AggregatePlan, Local as AggregateLocal, Merge};
 use crate::builder::ColumnBuilder;
 use crate::emit::BatchBuilder;
@@ -51,6 +52,8 @@ pub(super) struct AggregateSink {
     groups: Vec<Program>,
     arguments: Vec<Option<Program>>,
     filters: Vec<Option<Program>>,
+    /// By aggregate, what else FIRST and LAST need.
+    ordered: Vec<Option<OrderedArgument>>,
     /// Columns that several programs read: gathered once.
     shared: Vec<(usize, Shape)>,
     isa: Isa,
@@ -190,6 +193,7 @@ impl Sink {
         match self {
             Sink::Aggregate(sink) => {
                 let programs = sink.groups.iter().chain(sink.arguments.iter().flatten());
+                let programs = programs.chain(sink.ordered.iter().flatten().flat_map(OrderedArgument::keys));
                 !programs.chain(sink.filters.iter().flatten()).any(Program::can_fail)
             }
             _ => false,
@@ -302,7 +306,7 @@ impl Sink {
                     .take()
                     .and_then(Arc::into_inner)
                     .ok_or_else(unsealed)?;
-                sink.plan.output(merge)
+                ordered::values(sink.plan.output(merge), &sink.ordered, sink.groups.len())?
             }
             Sink::Build(sink) => {
                 let building = lock(&sink.building)
@@ -367,17 +371,30 @@ impl AggregateSink {
             .iter()
             .map(|aggregate| one(&aggregate.filter))
             .collect::<Result<Vec<_>, _>>()?;
-        let described: Vec<_> = aggregates
+        let ordered = aggregates
             .iter()
             .zip(&arguments)
-            .map(|(aggregate, argument)| {
-                let shape = argument.as_ref().map(|program| program.shape().clone());
-                (aggregate.clone(), shape)
+            .map(|(aggregate, argument)| OrderedArgument::compile(aggregate, argument.as_ref(), row, inputs, isa))
+            .collect::<Result<Vec<_>, _>>()?;
+        let described: Vec<_> = aggregates
+            .iter()
+            .zip(arguments.iter().zip(&ordered))
+            .enumerate()
+            .map(|(index, (aggregate, (argument, ordered)))| match ordered {
+                Some(ordered) => {
+                    let (instead, shape) = ordered.aggregate(aggregate, index);
+                    (instead, Some(shape))
+                }
+                None => (
+                    aggregate.clone(),
+                    argument.as_ref().map(|program| program.shape().clone()),
+                ),
             })
             .collect();
         let hint = rows.unwrap_or(ROWS_UNKNOWN);
         let plan = AggregatePlan::new(&shapes(&groups), &described, inputs.workers, isa, &inputs.pool, hint)?;
         let programs = groups.iter().chain(arguments.iter().chain(&filters).flatten());
+        let programs = programs.chain(ordered.iter().flatten().flat_map(OrderedArgument::keys));
         let mut readers = vec![0; row.len()];
         for index in programs.flat_map(Program::columns) {
             readers[*index] += 1;
@@ -393,6 +410,7 @@ impl AggregateSink {
             groups,
             arguments,
             filters,
+            ordered,
             shared,
             isa,
             merging: Mutex::new(None),
@@ -412,7 +430,13 @@ impl AggregateSink {
         let mut arguments = Vec::with_capacity(self.arguments.len());
         for (index, program) in self.arguments.iter().enumerate() {
             arguments.push(match program {
-                Some(program) if self.plan.reads_argument(index) || program.can_fail() => Some(program.eval(tile)?),
+                Some(program) if self.plan.reads_argument(index) || program.can_fail() => {
+                    let values = program.eval(tile)?;
+                    Some(match &self.ordered[index] {
+                        Some(ordered) => ordered.argument(tile, &values)?,
+                        None => values,
+                    })
+                }
                 _ => None,
             });
         }
@@ -431,15 +455,7 @@ impl AggregateSink {
 
 /// The argument where the filter passes, so that it can only fail there.
 fn filtered(aggregate: &Aggregate) -> Option<Expr> {
-    let (argument, filter) = (aggregate.argument.clone()?, aggregate.filter.clone()?);
-    let data_type = argument.data_type.clone();
-    Some(Expr {
-        node: Node::Case {
-            branches: vec![(filter, argument)],
-            otherwise: None,
-        },
-        data_type,
-    })
+    Some(where_true(aggregate.filter.as_ref()?, aggregate.argument.as_ref()?))
 }
 
 /// The same vector; strings that an expression made as slices of them.

@@ -30,9 +30,10 @@ use trireme_device_api::{DeviceError, DevicePool, Reservation, Rows};
 
 use crate::vector::{Data, Shape, Vector};
 
-use keys::{Bound, Plan, Tails, Width};
-pub(crate) use keys::KeyOrder;
+use keys::{Bound, Tails, Width};
+pub(crate) use keys::{KeyOrder, Plan};
 use merge::{Merge, Window};
+pub(crate) use packed::Packed;
 use packed::{Prefix, SortKey};
 use store::Store;
 
