@@ -2,6 +2,7 @@
 
 use trireme_device_api::{BinaryOperator, DeviceError, Expr, Node as ExprNode};
 
+use super::bound::{Bound, bound};
 use super::constant::{column, constant, fail};
 use super::{
     Compiled, Compiler, Input, Slots, arithmetic, case, cast, compare, dictionary, extract, function, host, in_list,
@@ -109,7 +110,10 @@ impl Compiler<'_> {
             | BinaryOperator::BitXor => {
                 arithmetic::build(op, self.compile(left)?, self.compile(right)?, &expr.data_type)
             }
-            _ => compare::build(op, self.compile(left)?, self.compile(right)?),
+            _ => match bound(self, expr)? {
+                Some(Bound { operand, low, high }) => compare::interval(self.compile(operand)?, low, high, false),
+                None => compare::build(op, self.compile(left)?, self.compile(right)?),
+            },
         }
     }
 }

@@ -7,7 +7,8 @@ use std::borrow::Cow;
 
 use trireme_device_api::{BinaryOperator, DeviceError, Expr, Node as ExprNode, Type, Value};
 
-use super::compare::{as_interval, interval, mirrored};
+use super::bound::{Bound, bound};
+use super::compare::interval;
 use super::constant::constant;
 use super::{Compiled, Compiler, Input, Mask, Node, in_list, not_boolean};
 use crate::compact::kept;
@@ -149,40 +150,6 @@ fn membership(expr: &Expr) -> Option<(&Expr, Vec<&Expr>)> {
     };
     let fits = |constant: &&Expr| constant.data_type == operand.data_type && constant.columns().is_empty();
     (operand.data_type != Type::Null && constants.iter().all(fits)).then_some((operand, constants))
-}
-
-/// `low <= operand <= high`.
-struct Bound<'e> {
-    operand: &'e Expr,
-    low: i128,
-    high: i128,
-}
-
-fn bound<'e>(compiler: &Compiler<'_>, expr: &'e Expr) -> Result<Option<Bound<'e>>, DeviceError> {
-    let ExprNode::Binary { op, left, right } = &expr.node else {
-        return Ok(None);
-    };
-    if left.data_type != right.data_type || !left.data_type.is_integral() {
-        return Ok(None);
-    }
-    let is_constant = |side: &Expr| matches!(side.node, ExprNode::Literal(_) | ExprNode::Parameter(_));
-    let (operand, value, operator) = match (is_constant(left), is_constant(right)) {
-        (false, true) => (left, right, *op),
-        (true, false) => (right, left, mirrored(*op)),
-        _ => return Ok(None),
-    };
-    let Some(value) = compiler.compile(value)?.integer() else {
-        return Ok(None);
-    };
-    Ok(as_interval(operator, value).and_then(|(low, high, negated)| {
-        let (low, high) = match (negated, low, high) {
-            (false, low, high) => (low, high),
-            (true, i128::MIN, high) => (high.checked_add(1)?, i128::MAX),
-            (true, low, i128::MAX) => (i128::MIN, low.checked_sub(1)?),
-            _ => return None,
-        };
-        Some(Bound { operand, low, high })
-    }))
 }
 
 /// AND or OR of two or more.

@@ -14,6 +14,7 @@
 
 mod arithmetic;
 mod arrow;
+mod bound;
 mod calendar;
 mod case;
 mod cast;
@@ -92,6 +93,11 @@ impl Program {
     /// The columns that it reads, ascending.
     pub(crate) fn columns(&self) -> &[usize] {
         &self.columns
+    }
+
+    /// The column that it is, as it is.
+    pub(crate) fn column(&self) -> Option<usize> {
+        self.root.column
     }
 
     /// The value of all rows, when it is known before any row is seen.

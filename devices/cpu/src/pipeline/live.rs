@@ -37,7 +37,7 @@ pub(super) fn in_sink(sink: &Sink, columns: usize) -> Vec<bool> {
 pub(super) fn mark(stages: &mut [Stage], mut live: Vec<bool>) {
     for stage in stages.iter_mut().rev() {
         match stage {
-            Stage::Filter(programs) => add_programs(programs, &mut live),
+            Stage::Filter(program) => add_programs(std::slice::from_ref(program), &mut live),
             Stage::Project(projections) => {
                 live.resize(projections.len(), false);
                 let mut before = Vec::new();

@@ -4,12 +4,15 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use trireme_device_api::{DeviceError, Expr, Fragment, Inputs, JoinKind, Node, Output, Probe, Step, Type};
+use trireme_device_api::{
+    BinaryOperator, DeviceError, Expr, Fragment, Inputs, JoinKind, Node, Output, Probe, Step, Type,
+};
 
 use crate::expr::Program;
 use crate::isa::Isa;
 use crate::join::BuildTable;
 use crate::join::probe::{PAIRS, ProbeKind, Prober, Scratch};
+use crate::number::{and_bytes, count_ones};
 use crate::tile::{Origin, Selection, Slot, Tile};
 use crate::vector::{Data, Shape, TILE_ROWS, Vector};
 
@@ -34,8 +37,7 @@ pub(super) struct Stages {
 }
 
 pub(super) enum Stage {
-    /// Conjuncts that are cheap and can't fail, or one of any kind.
-    Filter(Vec<Program>),
+    Filter(Program),
     Project(Vec<Projection>),
     Probe(Box<ProbeStage>),
 }
@@ -88,28 +90,32 @@ impl Stages {
         let mut stages: Vec<Stage> = Vec::new();
         let mut rows = vec![row];
         let mut build_phases = Vec::new();
-        // Conjuncts that are cheap and can't fail share one stage: a tile is compacted once.
-        let mut last_cheap = false;
+        // Conjuncts that are cheap and can't fail become one: a tile is compacted once.
+        let mut cheap: Option<Expr> = None;
         for step in &fragment.steps {
             let row = rows.last().map_or(&[][..], Vec::as_slice);
             let compile = |expr: &Expr| Program::compile(expr, row, &inputs.parameters, isa);
             match step {
                 Step::Filter(predicate) => {
-                    let program = compile(predicate)?;
-                    let cheap = !program.can_fail() && is_cheap(predicate, row);
-                    if cheap
-                        && last_cheap
-                        && let Some(Stage::Filter(programs)) = stages.last_mut()
+                    let mut program = compile(predicate)?;
+                    let plain = !program.can_fail() && is_cheap(predicate, row);
+                    if plain
+                        && let Some(before) = cheap.take()
+                        && let Some(Stage::Filter(last)) = stages.last_mut()
                     {
-                        programs.push(program);
+                        let both = Expr::binary(BinaryOperator::And, before, predicate.clone(), Type::Boolean);
+                        program = compile(&both)?;
+                        cheap = Some(both);
+                        *last = program;
                         continue;
                     }
                     let row = row.to_vec();
-                    stages.push(Stage::Filter(vec![program]));
+                    stages.push(Stage::Filter(program));
                     rows.push(row);
-                    last_cheap = cheap;
+                    cheap = plain.then(|| predicate.clone());
                 }
                 Step::Project(exprs) => {
+                    cheap = None;
                     let mut next = Vec::with_capacity(exprs.len());
                     let mut projections = Vec::with_capacity(exprs.len());
                     for expr in exprs {
@@ -126,6 +132,7 @@ impl Stages {
                     rows.push(next);
                 }
                 Step::Probe(probe) => {
+                    cheap = None;
                     let (stage, next) = compile_probe(probe, row, inputs, outputs, isa)?;
                     if matches!(
                         probe.kind,
@@ -190,7 +197,7 @@ impl Stages {
                 Stage::Project(projections) => self.project(projections, &mut tile)?,
                 Stage::Filter(_) | Stage::Probe(_) => {
                     let programs = match stage {
-                        Stage::Filter(programs) => programs.as_slice(),
+                        Stage::Filter(program) => std::slice::from_ref(program),
                         Stage::Probe(probe) => probe.keys.as_slice(),
                         Stage::Project(_) => &[],
                     };
@@ -200,17 +207,18 @@ impl Stages {
                         tile.retain(&mask, self.isa);
                     }
                     let found = match stage {
+                        Stage::Filter(program) => program.mask(&tile)?,
                         Stage::Probe(probe) => Some(exists(probe, &mut tile)?),
-                        _ => self.filter(programs, &tile)?,
+                        Stage::Project(_) => None,
                     };
                     let Some(found) = found else {
                         continue;
                     };
                     mask = Some(match mask.take() {
-                        Some(before) => and(before, &found),
+                        Some(before) => and(before, &found, self.isa),
                         None => found,
                     });
-                    let kept = mask.as_deref().map_or(tile.rows, count);
+                    let kept = mask.as_deref().map_or(tile.rows, |mask| count_ones(self.isa, mask));
                     if kept == 0 {
                         return Ok(());
                     }
@@ -226,19 +234,6 @@ impl Stages {
             return Ok(());
         }
         consume(&mut tile, mask.as_deref())
-    }
-
-    fn filter(&self, programs: &[Program], tile: &Tile<'_>) -> Result<Option<Vec<u8>>, DeviceError> {
-        let mut mask: Option<Vec<u8>> = None;
-        for program in programs {
-            if let Some(own) = program.mask(tile)? {
-                mask = Some(match mask {
-                    Some(before) => and(before, &own),
-                    None => own,
-                });
-            }
-        }
-        Ok(mask)
     }
 
     fn project(&self, projections: &[Projection], tile: &mut Tile<'_>) -> Result<(), DeviceError> {
@@ -534,17 +529,9 @@ fn compile_probe(
 }
 
 /// 1 where both are.
-fn and(mut a: Vec<u8>, b: &[u8]) -> Vec<u8> {
-    for (a, b) in a.iter_mut().zip(b) {
-        *a &= b;
-    }
+fn and(mut a: Vec<u8>, b: &[u8], isa: Isa) -> Vec<u8> {
+    and_bytes(isa, &mut a, b);
     a
-}
-
-fn count(mask: &[u8]) -> usize {
-    mask.chunks(128)
-        .map(|chunk| usize::from(chunk.iter().sum::<u8>()))
-        .sum()
 }
 
 fn kept(values: &[u32], keep: &[u8]) -> Vec<u32> {
@@ -573,8 +560,15 @@ fn is_cheap(expr: &Expr, row: &[Shape]) -> bool {
                 .is_some_and(|shape| !shape.data_type.is_bytes() || shape.dictionary.is_some()),
             Node::Literal(_) | Node::Parameter(_) | Node::Not(_) | Node::IsNull(_) | Node::IsNotNull(_) => true,
             Node::Binary { .. } | Node::InList { .. } | Node::Like { .. } => true,
+            Node::Cast { expr: operand, .. } => {
+                expr.data_type.is_integral() && operand.data_type.is_integral() || is_constant(operand)
+            }
             _ => false,
         };
     });
     cheap
+}
+
+fn is_constant(expr: &Expr) -> bool {
+    matches!(expr.node, Node::Literal(_) | Node::Parameter(_))
 }

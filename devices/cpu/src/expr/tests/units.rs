@@ -294,3 +294,52 @@ fn whole_tiles_agree_on_every_instruction_set() {
         }
     }
 }
+
+#[test]
+fn comparisons_see_through_casts_that_only_multiply() {
+    let (mut shape, slot) = column((-40..=40).collect());
+    shape.data_type = dec(15, 2);
+    let tile = tile(vec![slot], 81);
+    let cast = Expr {
+        node: Node::Cast {
+            expr: Box::new(Expr::column(0, dec(15, 2))),
+            safe: false,
+        },
+        data_type: dec(20, 4),
+    };
+    let operators = [
+        BinaryOperator::Equal,
+        BinaryOperator::NotEqual,
+        BinaryOperator::Less,
+        BinaryOperator::LessOrEqual,
+        BinaryOperator::Greater,
+        BinaryOperator::GreaterOrEqual,
+    ];
+    for operator in operators {
+        for value in -450..=450_i64 {
+            let constant = Expr::literal(Value::Int(value.into()), dec(20, 4));
+            for mirrored in [false, true] {
+                let (left, right) = if mirrored {
+                    (constant.clone(), cast.clone())
+                } else {
+                    (cast.clone(), constant.clone())
+                };
+                let holds = |x: i64| {
+                    let (a, b) = if mirrored { (value, x * 100) } else { (x * 100, value) };
+                    match operator {
+                        BinaryOperator::Equal => a == b,
+                        BinaryOperator::NotEqual => a != b,
+                        BinaryOperator::Less => a < b,
+                        BinaryOperator::LessOrEqual => a <= b,
+                        BinaryOperator::Greater => a > b,
+                        _ => a >= b,
+                    }
+                };
+                let expected: Vec<_> = (-40..=40).map(|x| Value::Boolean(holds(x))).collect();
+                let expr = Expr::binary(operator, left, right, Type::Boolean);
+                let program = Program::compile(&expr, std::slice::from_ref(&shape), &[], Isa::detect()).unwrap();
+                assert_eq!(values(&program, &tile).unwrap(), expected, "{expr:?}");
+            }
+        }
+    }
+}
