@@ -15,7 +15,7 @@ use trireme_device_api::DeviceError;
 use super::range::{self, Bounds};
 use super::{Compiled, Input, Node, not_integral};
 use crate::isa::{Isa, primitive};
-use crate::number::{Number, any_outside, by_lane, map, zip};
+use crate::number::{Convert, Number, any_outside, by_lane, map, zip};
 use crate::vector::{Data, Lane, Shape, Vector, both_valid};
 
 /// Integral operations.
@@ -166,9 +166,14 @@ impl Node for Arithmetic {
         let operand = |side: &Compiled| side.integer().is_none().then(|| side.eval(input)).transpose();
         let (left, right) = (operand(&self.left)?, operand(&self.right)?);
         let isa = input.isa;
-        let data = match (self.widening, self.lane) {
-            (true, Lane::I64) => self.widened::<i32, i64>(left.as_ref(), right.as_ref(), input)?,
-            (true, _) => self.widened::<i64, i128>(left.as_ref(), right.as_ref(), input)?,
+        let mixed = match (&left, &right) {
+            (Some(left), Some(right)) if self.operation == Operation::Multiply => self.mixed(left, right, isa),
+            _ => None,
+        };
+        let data = match (mixed, self.widening, self.lane) {
+            (Some(product), ..) => product,
+            (None, true, Lane::I64) => self.widened::<i32, i64>(left.as_ref(), right.as_ref(), input)?,
+            (None, true, _) => self.widened::<i64, i128>(left.as_ref(), right.as_ref(), input)?,
             _ => by_lane!(self.lane, T => self.run::<T>(left.as_ref(), right.as_ref(), input)?),
         };
         let valid = both_valid(left.and_then(|v| v.valid), right.and_then(|v| v.valid), isa);
@@ -177,6 +182,27 @@ impl Node for Arithmetic {
 }
 
 impl Arithmetic {
+    /// A product of operands of different widths, without a pass to widen the narrower; none where there is no loop for it.
+    fn mixed<'x>(&self, left: &Vector<'_>, right: &Vector<'_>, isa: Isa) -> Option<Data<'x>> {
+        if self.check.detect || self.check.limits.is_some() {
+            return None;
+        }
+        let product = |wide: &Data<'_>, narrow: &Data<'_>| {
+            Some(match (self.lane, wide, narrow) {
+                (Lane::I16, Data::I16(a), Data::I8(b)) => i16::data(products(isa, a, b).into()),
+                (Lane::I32, Data::I16(a), Data::I8(b)) => i32::data(products(isa, a, b).into()),
+                (Lane::I32, Data::I32(a), Data::I8(b)) => i32::data(products(isa, a, b).into()),
+                (Lane::I32, Data::I32(a), Data::I16(b)) => i32::data(products(isa, a, b).into()),
+                (Lane::I64, Data::I32(a), Data::I8(b)) => i64::data(products(isa, a, b).into()),
+                (Lane::I64, Data::I32(a), Data::I16(b)) => i64::data(products(isa, a, b).into()),
+                (Lane::I64, Data::I64(a), Data::I8(b)) => i64::data(products(isa, a, b).into()),
+                (Lane::I64, Data::I64(a), Data::I16(b)) => i64::data(products(isa, a, b).into()),
+                _ => return None,
+            })
+        };
+        product(&left.data, &right.data).or_else(|| product(&right.data, &left.data))
+    }
+
     fn run<'x, T: Number>(
         &self,
         left: Option<&Vector<'x>>,
@@ -307,7 +333,7 @@ impl Arithmetic {
     }
 
     /// A product in twice the operands' width.
-    fn widened<'x, S: Number + crate::number::Convert<T>, T: Number>(
+    fn widened<'x, S: Number + Convert<T>, T: Number>(
         &self,
         left: Option<&Vector<'x>>,
         right: Option<&Vector<'x>>,
@@ -377,14 +403,20 @@ primitive! {
 }
 
 primitive! {
-    fn widen_one[S: Number + crate::number::Convert<T>, T: Number](a: &[S], b: S) -> Vec<T> {
+    fn widen_one[S: Number + Convert<T>, T: Number](a: &[S], b: S) -> Vec<T> {
         let b = b.convert();
         crate::number::map_values(a, |a| a.convert().times(b))
     }
 }
 
 primitive! {
-    fn widen_many[S: Number + crate::number::Convert<T>, T: Number](a: &[S], b: &[S]) -> Vec<T> {
+    fn widen_many[S: Number + Convert<T>, T: Number](a: &[S], b: &[S]) -> Vec<T> {
+        crate::number::zip_values(a, b, |a, b| a.convert().times(b.convert()))
+    }
+}
+
+primitive! {
+    fn products[A: Convert<T>, B: Convert<T>, T: Number](a: &[A], b: &[B]) -> Vec<T> {
         crate::number::zip_values(a, b, |a, b| a.convert().times(b.convert()))
     }
 }
