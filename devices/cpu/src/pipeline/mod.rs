@@ -6,6 +6,7 @@
 //!
 //! A phase begins when the one before has ended for all workers; a worker that finds no task left in an open phase waits.
 
+mod common;
 mod live;
 mod ordered;
 mod sink;

@@ -13,6 +13,7 @@ use trireme_device_api::{
     Sink as GraphSink,
 };
 
+use super::common::share;
 use super::lock;
 use super::ordered::{self, OrderedArgument, where_true};
 use crate::aggregate::{AggregatePlan, Local as AggregateLocal, Merge};
@@ -22,7 +23,7 @@ use crate::expr::Program;
 use crate::isa::Isa;
 use crate::join::{BuildLocal, BuildPlan, BuildUse, Building};
 use crate::sort::{Admitted, KeyOrder, SortLocal, SortSink as Sorter};
-use crate::tile::Tile;
+use crate::tile::{Slot, Tile};
 use crate::vector::{Data, Shape, Vector};
 
 /// Groups expected where the source's rows aren't known.
@@ -56,6 +57,10 @@ pub(super) struct AggregateSink {
     ordered: Vec<Option<OrderedArgument>>,
     /// Columns that several programs read: gathered once.
     shared: Vec<(usize, Shape)>,
+    /// What several programs compute, as columns after the row's.
+    common: Vec<Program>,
+    /// Columns of the row.
+    columns: usize,
     isa: Isa,
     merging: Mutex<Option<Arc<Merge>>>,
 }
@@ -354,7 +359,15 @@ impl AggregateSink {
         let GraphSink::Aggregate { groups, aggregates } = &fragment.sink else {
             return Err(DeviceError::Internal("no aggregate".to_owned()));
         };
-        let groups = compile_all(groups, row, inputs, isa)?;
+        let (mut groups, mut aggregates) = (groups.clone(), aggregates.clone());
+        let mut exprs: Vec<&mut Expr> = groups.iter_mut().collect();
+        for aggregate in &mut aggregates {
+            exprs.extend(aggregate.argument.iter_mut().chain(&mut aggregate.filter));
+        }
+        let mut row = row.to_vec();
+        let common = share(&mut exprs, &mut row, &inputs.parameters, isa)?;
+        let row = row.as_slice();
+        let groups = compile_all(&groups, row, inputs, isa)?;
         let one = |expr: &Option<Expr>| {
             expr.as_ref()
                 .map(|expr| Program::compile(expr, row, &inputs.parameters, isa))
@@ -396,14 +409,11 @@ impl AggregateSink {
         let programs = groups.iter().chain(arguments.iter().chain(&filters).flatten());
         let programs = programs.chain(ordered.iter().flatten().flat_map(OrderedArgument::keys));
         let mut readers = vec![0; row.len()];
-        for index in programs.flat_map(Program::columns) {
+        for index in programs.chain(&common).flat_map(Program::columns) {
             readers[*index] += 1;
         }
-        let shared = readers
-            .iter()
-            .zip(row)
-            .enumerate()
-            .filter(|(_, (count, _))| **count > 1);
+        let of_row = readers.iter().zip(row).take(row.len() - common.len());
+        let shared = of_row.enumerate().filter(|(_, (count, _))| **count > 1);
         let shared = shared.map(|(index, (_, shape))| (index, shape.clone())).collect();
         Ok(Self {
             plan,
@@ -412,6 +422,8 @@ impl AggregateSink {
             filters,
             ordered,
             shared,
+            columns: row.len() - common.len(),
+            common,
             isa,
             merging: Mutex::new(None),
         })
@@ -421,11 +433,16 @@ impl AggregateSink {
         for (index, shape) in &self.shared {
             tile.materialise(*index, shape, self.isa)?;
         }
+        tile.slots.truncate(self.columns);
+        for program in &self.common {
+            let vector = program.eval(tile)?;
+            tile.slots.push(Slot::Computed(vector));
+        }
         let tile = &*tile;
         let groups = self
             .groups
             .iter()
-            .map(|program| program.view(tile))
+            .map(|program| group(program, tile))
             .collect::<Result<Vec<_>, _>>()?;
         let mut arguments = Vec::with_capacity(self.arguments.len());
         for (index, program) in self.arguments.iter().enumerate() {
@@ -450,6 +467,14 @@ impl AggregateSink {
         let groups: Vec<_> = groups.iter().map(sliced).collect();
         let arguments: Vec<_> = arguments.iter().map(|vector| vector.as_ref().map(sliced)).collect();
         self.plan.update(local, &groups, &arguments, &filters, mask, tile.rows)
+    }
+}
+
+/// A group key; codes of a byte stay bytes.
+fn group<'t>(program: &Program, tile: &'t Tile<'_>) -> Result<Vector<'t>, DeviceError> {
+    match program.column().and_then(|index| tile.narrow_codes(index)) {
+        Some(codes) => Ok(Vector::new(Data::Bool(Cow::Borrowed(codes)))),
+        None => program.view(tile),
     }
 }
 
