@@ -14,6 +14,8 @@ use crate::number::{Convert, Number, by_lane, convert, convert_base, map_values}
 use crate::tile::NO_ROW;
 use crate::vector::{Data, Shape, Vector};
 
+const CACHE_LINE_BYTES: usize = 64;
+
 /// Which rows to load.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Picked<'p> {
@@ -101,10 +103,26 @@ where
     }
 }
 
+/// Asks for the values that follow a range: most likely the next tile reads them. A tile's bytes of a column are too few for the
+/// processor to see the stream and too many to wait for.
+pub(crate) fn read_ahead<T>(values: &[T], start: usize, rows: usize) {
+    let end = values.len().min(start + 2 * rows);
+    let next = values.get(start + rows..end).unwrap_or_default();
+    #[cfg(target_arch = "x86_64")]
+    for byte in (0..size_of_val(next)).step_by(CACHE_LINE_BYTES) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a prefetch of any address has no effect but on caches; SSE is part of x86-64.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(next.as_ptr().cast::<i8>().wrapping_add(byte)) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = next;
+}
+
 fn numbers<'a, S: Number + Convert<T>, T: Number>(values: &'a [S], base: T, picked: Picked<'_>, isa: Isa) -> Data<'a> {
     let plain_base = base == T::default();
     match picked {
         Picked::Range(start, rows) => {
+            read_ahead(values, start, rows);
             let values = &values[start..start + rows];
             match T::slice_of(values) {
                 Some(same) if plain_base => T::data(Cow::Borrowed(same)),
@@ -124,7 +142,10 @@ fn numbers<'a, S: Number + Convert<T>, T: Number>(values: &'a [S], base: T, pick
 
 fn plain<'a, T: Copy + Default>(values: &'a [T], picked: Picked<'_>) -> Cow<'a, [T]> {
     match picked {
-        Picked::Range(start, rows) => Cow::Borrowed(&values[start..start + rows]),
+        Picked::Range(start, rows) => {
+            read_ahead(values, start, rows);
+            Cow::Borrowed(&values[start..start + rows])
+        }
         Picked::Positions(rows) => gather(values, rows, |value| value).into(),
     }
 }
@@ -134,7 +155,10 @@ where
     [T]: ToOwned<Owned = Vec<T>>,
 {
     match picked {
-        Picked::Range(start, rows) => crate::number::map(isa, &values[start..start + rows], f).into(),
+        Picked::Range(start, rows) => {
+            read_ahead(values, start, rows);
+            crate::number::map(isa, &values[start..start + rows], f).into()
+        }
         Picked::Positions(rows) => gather(values, rows, f).into(),
     }
 }

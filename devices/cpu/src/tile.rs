@@ -16,7 +16,7 @@ use trireme_device_api::{Codes, DeviceColumn, DeviceError, Values};
 
 use crate::compact::kept;
 use crate::isa::Isa;
-use crate::load::{Picked, load, validity};
+use crate::load::{Picked, load, read_ahead, validity};
 use crate::number::{count_ones, map_values};
 use crate::vector::{Shape, Vector};
 
@@ -129,7 +129,10 @@ impl<'a> Tile<'a> {
                 },
                 None,
                 Selection::Range(start),
-            ) => codes.get(*start..*start + self.rows),
+            ) => {
+                read_ahead(codes, *start, self.rows);
+                codes.get(*start..*start + self.rows)
+            }
             _ => None,
         }
     }
