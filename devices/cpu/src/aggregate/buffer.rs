@@ -2,9 +2,10 @@
 //!
 //! With many groups a random row misses the caches and the address translation once for each array it touches. Gathering
 //! rows by part first, a few thousand each, lets a part's arrays stay in the second-level cache while they are updated, and
-//! takes its lock once. What waits is small: the key, and one 64-bit word for each primitive.
+//! takes its lock once. What waits is small: the key, and for each primitive nothing, 32 or 64 bits, as its values need.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use trireme_device_api::{DeviceError, Reservation};
 
@@ -16,23 +17,58 @@ use crate::vector::TILE_ROWS;
 /// Bytes that one worker's buffers may take, about.
 const BUFFER_BYTES: usize = 48 << 20;
 
-/// One worker's buffers: part `p` has entries `p · room .. p · room + fill[p]` of each array.
+/// Keys of entries: slots within their part, or keys to hash.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Entries<'a> {
+    Slots(&'a [u32]),
+    Keys(&'a Keys),
+}
+
+/// Keys by cell.
+enum Cells {
+    Slots(Vec<u32>),
+    U64(Vec<u64>),
+    U128(Vec<u128>),
+}
+
+/// What entries mean to a primitive.
+pub(super) enum Words<'a> {
+    /// 1 each.
+    Ones,
+    Ints(Cow<'a, [i32]>),
+    Longs(Cow<'a, [i64]>),
+}
+
+/// The same by cell, as wide as was needed so far.
+enum Column {
+    Ones,
+    Ints(Vec<i32>),
+    Longs(Vec<i64>),
+}
+
+/// One worker's buffers: part `p` has cells `p · room .. p · room + fill[p]` of each array.
 pub(super) struct Buffers {
-    keys: Keys,
+    keys: Cells,
     /// By primitive.
-    values: Vec<Vec<i64>>,
+    columns: Vec<Column>,
     fill: Vec<u32>,
-    /// Rows of the source that entries of a part stand for, at most.
-    counted: Vec<usize>,
+    /// Rows of the source that cells of a part stand for at most, beside one each.
+    further: Vec<usize>,
     room: usize,
     /// Where the entries of a tile go.
     places: Vec<u32>,
-    _reservation: Reservation,
+    reservation: Reservation,
+}
+
+/// Keys that wait for one part.
+pub(super) enum Waiting<'a> {
+    Slots(&'a [u32]),
+    Keys(Keys),
 }
 
 /// What waits for one part.
 pub(super) struct Pending<'a> {
-    pub(super) keys: Keys,
+    pub(super) keys: Waiting<'a>,
     pub(super) inputs: Vec<Input<'a>>,
     pub(super) counted: usize,
 }
@@ -46,33 +82,129 @@ pub(super) fn fits(primitive: &Primitive) -> bool {
     }
 }
 
+impl Entries<'_> {
+    pub(super) fn len(self) -> usize {
+        match self {
+            Entries::Slots(slots) => slots.len(),
+            Entries::Keys(keys) => keys.len(),
+        }
+    }
+}
+
+impl Words<'_> {
+    fn width_bytes(&self) -> usize {
+        match self {
+            Words::Ones => 0,
+            Words::Ints(_) => 4,
+            Words::Longs(_) => 8,
+        }
+    }
+}
+
+impl Column {
+    fn width_bytes(&self) -> usize {
+        match self {
+            Column::Ones => 0,
+            Column::Ints(_) => 4,
+            Column::Longs(_) => 8,
+        }
+    }
+
+    /// What cells mean to a primitive.
+    fn input(&self, primitive: &Primitive, range: Range<usize>) -> Input<'_> {
+        let count = matches!(primitive.operation, Operation::Rows | Operation::Valid);
+        let lanes = match self {
+            Column::Ones => Lanes::None,
+            Column::Ints(values) if count => Lanes::I64(values[range].iter().map(|&value| value.into()).collect()),
+            Column::Ints(values) => Lanes::I32(&values[range]),
+            Column::Longs(values) if primitive.operation == Operation::SumFloat => {
+                let bits = values[range].iter();
+                Lanes::F64(bits.map(|&value| f64::from_bits(value.cast_unsigned())).collect())
+            }
+            Column::Longs(values) => Lanes::I64(Cow::Borrowed(&values[range])),
+        };
+        Input { lanes, pass: None }
+    }
+
+    /// Makes it wide enough.
+    fn widen(&mut self, words: &Words, cells: usize) {
+        match (&mut *self, words) {
+            (Column::Ones, Words::Ints(_)) => *self = Column::Ints(vec![1; cells]),
+            (Column::Ones, Words::Longs(_)) => *self = Column::Longs(vec![1; cells]),
+            (Column::Ints(ints), Words::Longs(_)) => {
+                *self = Column::Longs(ints.iter().map(|&value| value.into()).collect());
+            }
+            _ => {}
+        }
+    }
+
+    /// Puts entries from `start` on into cells.
+    fn put(&mut self, places: &[u32], words: &Words, start: usize) {
+        match (self, words) {
+            (Column::Ints(kept), Words::Ints(values)) => scatter(kept, places, &values[start..]),
+            (Column::Longs(kept), Words::Longs(values)) => scatter(kept, places, &values[start..]),
+            (Column::Longs(kept), Words::Ints(values)) => {
+                for (&place, &value) in places.iter().zip(&values[start..]) {
+                    kept[place as usize] = value.into();
+                }
+            }
+            (Column::Ints(kept), Words::Ones) => places.iter().for_each(|&place| kept[place as usize] = 1),
+            (Column::Longs(kept), Words::Ones) => places.iter().for_each(|&place| kept[place as usize] = 1),
+            _ => {}
+        }
+    }
+}
+
 impl Buffers {
-    /// For `parts` parts and `primitives` words a row.
+    /// For `parts` parts, of keys and words like these.
     ///
     /// # Errors
     /// Memory is short.
     pub(super) fn new(
         parts: usize,
-        keys: &Keys,
-        primitives: usize,
+        keys: Entries,
+        words: &[Words],
         mut reservation: Reservation,
     ) -> Result<Self, DeviceError> {
-        let width = 16 + primitives * 8;
-        let room = (BUFFER_BYTES / parts.max(1) / width).clamp(2 * TILE_ROWS, 4 * TILE_ROWS);
-        reservation.grow(room * width * parts)?;
+        let key_bytes = match keys {
+            Entries::Slots(_) => 4,
+            Entries::Keys(Keys::U128(_)) => 16,
+            Entries::Keys(_) => 8,
+        };
+        let width = key_bytes + words.iter().map(Words::width_bytes).sum::<usize>();
+        let room = BUFFER_BYTES / parts.max(1) / width;
+        let room = room.clamp(TILE_ROWS + TILE_ROWS / 2, 8 * TILE_ROWS);
         let cells = room * parts;
-        Ok(Self {
+        reservation.grow(cells * key_bytes)?;
+        let mut made = Self {
             keys: match keys {
-                Keys::U128(_) => Keys::U128(vec![0; cells]),
-                _ => Keys::U64(vec![0; cells]),
+                Entries::Slots(_) => Cells::Slots(vec![0; cells]),
+                Entries::Keys(Keys::U128(_)) => Cells::U128(vec![0; cells]),
+                Entries::Keys(_) => Cells::U64(vec![0; cells]),
             },
-            values: (0..primitives).map(|_| vec![0; cells]).collect(),
+            columns: words.iter().map(|_| Column::Ones).collect(),
             fill: vec![0; parts],
-            counted: vec![0; parts],
+            further: vec![0; parts],
             room,
             places: Vec::new(),
-            _reservation: reservation,
-        })
+            reservation,
+        };
+        made.widen(words)?;
+        Ok(made)
+    }
+
+    /// Makes room for values as wide as these.
+    ///
+    /// # Errors
+    /// Memory is short.
+    pub(super) fn widen(&mut self, words: &[Words]) -> Result<(), DeviceError> {
+        let cells = self.room * self.fill.len();
+        for (column, words) in self.columns.iter_mut().zip(words) {
+            let more = words.width_bytes().saturating_sub(column.width_bytes());
+            self.reservation.grow(more * cells)?;
+            column.widen(words, cells);
+        }
+        Ok(())
     }
 
     /// Parts that have no room for another [`TILE_ROWS`] entries.
@@ -82,66 +214,67 @@ impl Buffers {
         parts.filter(|(_, fill)| **fill > most).map(|(part, _)| part).collect()
     }
 
-    /// Adds at most [`TILE_ROWS`] entries, from `start` on, to their parts, none of which is full. Each stands for one row,
-    /// or for some of `clustered` rows.
+    /// Adds at most [`TILE_ROWS`] entries, from `start` on, to their parts, none of which is full; columns are wide enough.
+    /// Each entry stands for one row, or for some of `clustered` rows.
     pub(super) fn push(
         &mut self,
         start: usize,
-        parts: impl Iterator<Item = u32>,
-        keys: &Keys,
-        values: &[Vec<i64>],
+        parts: &[u32],
+        keys: Entries,
+        words: &[Words],
         clustered: Option<usize>,
     ) {
+        let (room, fill) = (self.room as u32, &mut self.fill);
         self.places.clear();
-        for part in parts {
-            let part = part as usize;
-            let fill = &mut self.fill[part];
-            self.places.push((part * self.room) as u32 + *fill);
+        self.places.extend(parts.iter().map(|&part| {
+            let fill = &mut fill[part as usize];
             *fill += 1;
-            self.counted[part] += clustered.unwrap_or(1);
+            part * room + *fill - 1
+        }));
+        if let Some(clustered) = clustered {
+            for &part in parts {
+                self.further[part as usize] += clustered;
+            }
         }
         let places = &self.places;
         match (&mut self.keys, keys) {
-            (Keys::U64(kept), Keys::U64(keys)) => scatter(kept, places, &keys[start..]),
-            (Keys::U128(kept), Keys::U128(keys)) => scatter(kept, places, &keys[start..]),
+            (Cells::Slots(kept), Entries::Slots(slots)) => scatter(kept, places, &slots[start..]),
+            (Cells::U64(kept), Entries::Keys(Keys::U64(keys))) => scatter(kept, places, &keys[start..]),
+            (Cells::U128(kept), Entries::Keys(Keys::U128(keys))) => scatter(kept, places, &keys[start..]),
             _ => {}
         }
-        for (kept, values) in self.values.iter_mut().zip(values) {
-            scatter(kept, places, &values[start..]);
+        for (column, words) in self.columns.iter_mut().zip(words) {
+            column.put(places, words, start);
         }
     }
 
-    /// What waits for a part.
-    pub(super) fn pending(&self, part: usize, primitives: &[Primitive]) -> Pending<'_> {
-        let start = part * self.room;
-        let range = start..start + self.fill[part] as usize;
-        let keys = match &self.keys {
-            Keys::U64(keys) => Keys::U64(keys[range.clone()].to_vec()),
-            Keys::U128(keys) => Keys::U128(keys[range.clone()].to_vec()),
-            Keys::Bytes(_) => self.keys.empty(),
-        };
-        let mut inputs = Vec::with_capacity(primitives.len());
-        for (primitive, values) in primitives.iter().zip(&self.values) {
-            let values = &values[range.clone()];
-            inputs.push(Input {
-                lanes: match primitive.operation {
-                    Operation::SumFloat => {
-                        let floats = values.iter().map(|&value| f64::from_bits(value.cast_unsigned()));
-                        Lanes::F64(floats.collect())
-                    }
-                    _ => Lanes::I64(Cow::Borrowed(values)),
-                },
-                pass: None,
-            });
+    /// What waits for a part; none when nothing does.
+    pub(super) fn pending(&self, part: usize, primitives: &[Primitive]) -> Option<Pending<'_>> {
+        let (start, filled) = (part * self.room, self.fill[part] as usize);
+        if filled == 0 {
+            return None;
         }
-        let counted = self.counted[part];
-        Pending { keys, inputs, counted }
+        let range = start..start + filled;
+        let keys = match &self.keys {
+            Cells::Slots(slots) => Waiting::Slots(&slots[range.clone()]),
+            Cells::U64(keys) => Waiting::Keys(Keys::U64(keys[range.clone()].to_vec())),
+            Cells::U128(keys) => Waiting::Keys(Keys::U128(keys[range.clone()].to_vec())),
+        };
+        Some(Pending {
+            keys,
+            inputs: primitives
+                .iter()
+                .zip(&self.columns)
+                .map(|(primitive, column)| column.input(primitive, range.clone()))
+                .collect(),
+            counted: self.further[part].saturating_add(filled),
+        })
     }
 
     /// A part's entries are in its table.
     pub(super) fn clear(&mut self, part: usize) {
         self.fill[part] = 0;
-        self.counted[part] = 0;
+        self.further[part] = 0;
     }
 }
 
@@ -151,8 +284,15 @@ fn scatter<T: Copy>(kept: &mut [T], places: &[u32], values: &[T]) {
     }
 }
 
-/// The word of each entry for a primitive; a row that doesn't pass has the neutral one.
-pub(super) fn words(primitive: &Primitive, input: &Input, rows: Option<&[u32]>, entries: usize) -> Vec<i64> {
+/// The word of each entry for a primitive; a row that doesn't pass has the neutral one. `clustered`: rows that one entry may
+/// stand for.
+pub(super) fn words<'a>(
+    primitive: &Primitive,
+    input: &'a Input,
+    rows: Option<&[u32]>,
+    entries: usize,
+    clustered: Option<usize>,
+) -> Words<'a> {
     let neutral = match primitive.operation {
         Operation::Extreme { max: true } => i64::MIN,
         Operation::Extreme { max: false } => i64::MAX,
@@ -160,26 +300,42 @@ pub(super) fn words(primitive: &Primitive, input: &Input, rows: Option<&[u32]>, 
     };
     let row_of = |entry: usize| rows.map_or(entry, |rows| rows[entry] as usize);
     let pass = |row: usize| input.pass.as_ref().is_none_or(|pass| pass[row] != 0);
-    let gather = |value: &dyn Fn(usize) -> i64| -> Vec<i64> {
+    let gather = |value: &dyn Fn(usize) -> i64| -> Cow<'a, [i64]> {
         let rows = (0..entries).map(row_of);
         rows.map(|row| if pass(row) { value(row) } else { neutral }).collect()
     };
     let bits = |value: f64| value.to_bits().cast_signed();
+    let narrow = match primitive.operation {
+        Operation::Rows | Operation::Valid => clustered.unwrap_or(1) <= i32::MAX as usize,
+        Operation::Sum { largest } => largest
+            .checked_mul(clustered.unwrap_or(1) as u128)
+            .is_some_and(|most| most <= i32::MAX.unsigned_abs().into()),
+        _ => false,
+    };
     match &input.lanes {
         Lanes::None => match primitive.operation {
-            Operation::Rows | Operation::Valid if input.pass.is_none() => vec![1; entries],
-            Operation::Rows | Operation::Valid => gather(&|_| 1),
-            _ => vec![neutral; entries],
-        },
-        Lanes::F32(values) => gather(&|row| bits(values[row].into())),
-        Lanes::F64(values) => gather(&|row| bits(values[row])),
-        lanes => integers!(lanes, i64, |values, widen| match (rows, &input.pass) {
-            (None, None) => values[..entries].iter().map(|&value| widen(value)).collect(),
-            (Some(rows), None) => rows.iter().map(|&row| widen(values[row as usize])).collect(),
-            _ => {
-                let rows = (0..entries).map(row_of);
-                rows.map(|row| if pass(row) { widen(values[row]) } else { neutral }).collect()
+            Operation::Rows | Operation::Valid if input.pass.is_none() => Words::Ones,
+            Operation::Rows | Operation::Valid => {
+                Words::Ints((0..entries).map(|entry| i32::from(pass(row_of(entry)))).collect())
             }
-        }, else vec![neutral; entries]),
+            _ => Words::Longs(vec![neutral; entries].into()),
+        },
+        Lanes::F32(values) => Words::Longs(gather(&|row| bits(values[row].into()))),
+        Lanes::F64(values) => Words::Longs(gather(&|row| bits(values[row]))),
+        Lanes::I32(values) if narrow && rows.is_none() && input.pass.is_none() => {
+            Words::Ints(Cow::Borrowed(&values[..entries]))
+        }
+        Lanes::I64(values) if !narrow && rows.is_none() && input.pass.is_none() => {
+            Words::Longs(Cow::Borrowed(&values[..entries]))
+        }
+        lanes => integers!(lanes, i64, |values, widen| match (rows, &input.pass) {
+            (None, None) if narrow => Words::Ints(values[..entries].iter().map(|&value| widen(value) as i32).collect()),
+            (None, None) => Words::Longs(values[..entries].iter().map(|&value| widen(value)).collect()),
+            (Some(rows), None) if narrow => {
+                Words::Ints(rows.iter().map(|&row| widen(values[row as usize]) as i32).collect())
+            }
+            (Some(rows), None) => Words::Longs(rows.iter().map(|&row| widen(values[row as usize])).collect()),
+            _ => Words::Longs(gather(&|row| widen(values[row]))),
+        }, else Words::Longs(vec![neutral; entries].into())),
     }
 }

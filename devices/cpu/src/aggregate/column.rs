@@ -1,5 +1,6 @@
 //! Device columns from plain vectors: the narrowest carrier, validity, zone map.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use arrow::buffer::BooleanBuffer;
@@ -7,10 +8,19 @@ use trireme_device_api::{
     Carrier, Codes, DeviceColumn, DeviceError, Dictionary, Interval, Strings, Type, Values, ZoneMap,
 };
 
+use crate::isa::{Isa, primitive};
+use crate::number::{convert, map};
+
 /// Integral values, in 64 bits where all fit.
-pub(super) enum Whole {
-    Words(Vec<i64>),
+pub(super) enum Whole<'a> {
+    Words(Cow<'a, [i64]>),
     Wide(Vec<i128>),
+}
+
+impl Whole<'_> {
+    pub(super) fn words(values: Vec<i64>) -> Self {
+        Whole::Words(Cow::Owned(values))
+    }
 }
 
 /// Which rows are values; none when all are.
@@ -77,10 +87,13 @@ fn normalise<T: Copy + Ord>(values: &mut [T], valid: &Valid) -> Option<(T, T)> {
 pub(super) fn integers(data_type: &Type, values: Whole, valid: Valid, name: &str) -> Result<DeviceColumn, DeviceError> {
     let (rows, range, values) = match values {
         Whole::Words(mut values) => {
-            let range = normalise(&mut values, &valid);
+            let range = match &valid {
+                None => extremes(Isa::detect(), &values),
+                Some(_) => normalise(values.to_mut(), &valid),
+            };
             let (low, high) = range.unwrap_or((0, 0));
-            if range.is_none() {
-                values.fill(0);
+            if range.is_none() && !values.is_empty() {
+                values.to_mut().fill(0);
             }
             let range = range.map(|(low, high)| (i128::from(low), i128::from(high)));
             (values.len(), range, words(values, low, high))
@@ -94,8 +107,8 @@ pub(super) fn integers(data_type: &Type, values: Whole, valid: Valid, name: &str
             let rows = values.len();
             match (i64::try_from(low), i64::try_from(high)) {
                 (Ok(low), Ok(high)) => {
-                    let narrow = values.into_iter().map(|value| value as i64).collect();
-                    (rows, range, words(narrow, low, high))
+                    let narrow = convert(Isa::detect(), &values);
+                    (rows, range, words(Cow::Owned(narrow), low, high))
                 }
                 _ => (rows, range, Values::Wide(values.into())),
             }
@@ -118,17 +131,52 @@ pub(super) fn overflow(data_type: &Type, name: &str) -> DeviceError {
     DeviceError::Arithmetic(format!("{kind} overflow in {name}"))
 }
 
-fn words(values: Vec<i64>, low: i64, high: i64) -> Values {
+primitive! {
+    /// The smallest and the largest.
+    fn extremes[](values: &[i64]) -> Option<(i64, i64)> {
+        let first = *values.first()?;
+        let (mut low, mut high) = (first, first);
+        for &value in values {
+            low = low.min(value);
+            high = high.max(value);
+        }
+        Some((low, high))
+    }
+}
+
+fn words(values: Cow<[i64]>, low: i64, high: i64) -> Values {
+    let isa = Isa::detect();
     let carrier = if low >= i8::MIN.into() && high <= i8::MAX.into() {
-        Carrier::I8(values.into_iter().map(|value| value as i8).collect())
+        Carrier::I8(convert(isa, &values).into())
     } else if low >= i16::MIN.into() && high <= i16::MAX.into() {
-        Carrier::I16(values.into_iter().map(|value| value as i16).collect())
+        Carrier::I16(convert(isa, &values).into())
     } else if low >= i32::MIN.into() && high <= i32::MAX.into() {
-        Carrier::I32(values.into_iter().map(|value| value as i32).collect())
+        Carrier::I32(convert(isa, &values).into())
     } else {
-        Carrier::I64(values.into())
+        Carrier::I64(values.into_owned().into())
     };
     Values::Integers { carrier, base: 0 }
+}
+
+/// `start + offset` of ascending offsets, all within 64 bits and the type.
+pub(super) fn ascending(data_type: &Type, start: i64, offsets: &[u32]) -> DeviceColumn {
+    let isa = Isa::detect();
+    let of = |offset: u32| start.wrapping_add(offset.into());
+    let bounds = offsets.first().zip(offsets.last());
+    let range = bounds.map(|(&first, &last)| (of(first), of(last)));
+    let (low, high) = range.unwrap_or((0, 0));
+    let carrier = if low >= i8::MIN.into() && high <= i8::MAX.into() {
+        Carrier::I8(map(isa, offsets, |offset| of(offset) as i8).into())
+    } else if low >= i16::MIN.into() && high <= i16::MAX.into() {
+        Carrier::I16(map(isa, offsets, |offset| of(offset) as i16).into())
+    } else if low >= i32::MIN.into() && high <= i32::MAX.into() {
+        Carrier::I32(map(isa, offsets, |offset| of(offset) as i32).into())
+    } else {
+        Carrier::I64(map(isa, offsets, of).into())
+    };
+    let values = Values::Integers { carrier, base: 0 };
+    let range = range.map(|(low, high)| (low.into(), high.into()));
+    column(data_type, offsets.len(), values, range, (None, 0))
 }
 
 /// A boolean column.

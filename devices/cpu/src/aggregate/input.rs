@@ -33,17 +33,22 @@ pub(super) struct Input<'a> {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pick<'a> {
     pub(super) ids: &'a [u32],
-    /// The row of each id; none when they are all rows in order.
+    /// The row of each id; none when they are rows in order, from `start` on.
     pub(super) rows: Option<&'a [u32]>,
+    pub(super) start: usize,
 }
 
-impl Pick<'_> {
+impl<'a> Pick<'a> {
+    pub(super) fn new(ids: &'a [u32], rows: Option<&'a [u32]>) -> Self {
+        Self { ids, rows, start: 0 }
+    }
+
     /// Calls `f` with each id and row.
     #[inline(always)]
     pub(super) fn each(&self, mut f: impl FnMut(usize, usize)) {
         match self.rows {
             None => {
-                for (row, &id) in self.ids.iter().enumerate() {
+                for (row, &id) in (self.start..).zip(self.ids) {
                     f(id as usize, row);
                 }
             }

@@ -24,6 +24,8 @@ mod distinct;
 mod hash;
 mod input;
 mod keys;
+#[cfg(target_arch = "x86_64")]
+mod masked;
 mod ordered;
 mod output;
 mod primitive;
@@ -53,20 +55,22 @@ use crate::aggregate::output::Segment;
 use crate::aggregate::primitive::{Operation, Recipe, supported};
 use crate::aggregate::shared::Parted;
 use crate::aggregate::table::Table;
-use crate::isa::Isa;
+use crate::isa::{Isa, primitive};
+use crate::number::count_ones;
 use crate::vector::{Shape, Vector};
 
 pub(crate) use ordered::Ordered;
 
-/// Bits of a slot within its page of the shared direct table: 256 pages, but no very small ones.
+/// Bits of a slot within its page of the shared direct table: up to 1,024 pages, but no very small ones. The rows that wait for
+/// a page should be more than the cache lines of its states.
 fn page_bits(slots: usize) -> u32 {
-    (usize::BITS - slots.leading_zeros()).saturating_sub(8).clamp(14, 16)
+    (usize::BITS - slots.leading_zeros()).saturating_sub(10).clamp(12, 16)
 }
 
 /// Groups of a worker's own hash table; more go to the shared partitions.
 const LOCAL_GROUPS: usize = 1 << 17;
 /// Bits of the hash that choose a partition.
-const PARTITION_BITS: std::ops::RangeInclusive<u32> = 4..=8;
+const PARTITION_BITS: std::ops::RangeInclusive<u32> = 4..=9;
 
 /// An aggregate sink, made ready: shared by all workers.
 pub(crate) struct AggregatePlan {
@@ -98,6 +102,7 @@ pub(crate) struct Local {
 
 /// Kept between tiles to save allocations.
 struct Scratch {
+    bytes: Vec<u8>,
     slots: Vec<u32>,
     keys: Keys,
     hashes: Vec<u64>,
@@ -230,6 +235,7 @@ impl AggregatePlan {
             table: None,
             buffers: None,
             scratch: Scratch {
+                bytes: Vec::new(),
                 slots: Vec::new(),
                 keys: self.keys.empty_keys(),
                 hashes: Vec::new(),
@@ -318,7 +324,7 @@ impl AggregatePlan {
         counted: usize,
     ) -> Result<(), DeviceError> {
         if self.keys.direct() {
-            let largest = local.scratch.slots.iter().copied().max().unwrap_or(0);
+            let (_, largest) = spread(self.isa, &local.scratch.slots);
             if largest as usize >= self.keys.slots {
                 return Err(DeviceError::Internal("a group key is outside its range".into()));
             }
@@ -327,8 +333,7 @@ impl AggregatePlan {
             Rung::Single | Rung::Tiny | Rung::Direct => {
                 let table = self.own_table(&mut local.table)?;
                 table.make_room(counted, 0)?;
-                let ids = &local.scratch.slots;
-                table.update(Pick { ids, rows }, inputs, counted);
+                table.update(Pick::new(&local.scratch.slots, rows), inputs, counted);
                 Ok(())
             }
             Rung::DirectShared => self.update_pages(local, inputs, rows, counted),
@@ -356,19 +361,14 @@ impl AggregatePlan {
         let table = self.own_table(&mut local.table)?;
         table.make_room(rows, 0)?;
         let count = self.keys.slots;
-        let ids: Option<Vec<u8>> = if self.keys.columns.is_empty() {
-            mask.map(|mask| mask.iter().map(|&pass| pass.wrapping_sub(1)).collect())
-        } else {
-            let mut ids = Vec::new();
-            self.keys.byte_slots_of(self.isa, groups, rows, &mut ids);
-            if let Some(mask) = mask {
-                ids.iter_mut()
-                    .zip(mask)
-                    .for_each(|(id, &pass)| *id |= pass.wrapping_sub(1));
-            }
-            Some(ids)
-        };
-        let counts = match &ids {
+        let ids = &mut local.scratch.bytes;
+        self.keys.byte_slots_of(self.isa, groups, rows, ids);
+        if let Some(mask) = mask {
+            small::leave_out(self.isa, ids, mask);
+        }
+        let all = self.keys.columns.is_empty() && mask.is_none();
+        let ids = (!all).then_some(&ids[..]);
+        let counts = match ids {
             None => {
                 table.seen[0] = 1;
                 None
@@ -380,7 +380,7 @@ impl AggregatePlan {
                     *seen |= u8::from(count > 0);
                     counted += count as usize;
                 }
-                let wanted = mask.map_or(rows, |mask| mask.iter().map(|&pass| usize::from(pass)).sum());
+                let wanted = mask.map_or(rows, |mask| count_ones(self.isa, mask));
                 if counted != wanted {
                     return Err(DeviceError::Internal("a group key is outside its range".into()));
                 }
@@ -389,7 +389,7 @@ impl AggregatePlan {
         };
         for ((primitive, state), input) in self.recipe.primitives.iter().zip(&mut table.states).zip(inputs) {
             let tile = small::Tile {
-                ids: ids.as_deref(),
+                ids,
                 counts: counts.as_ref(),
                 rows,
                 groups: count,
@@ -480,6 +480,18 @@ impl AggregatePlan {
         Rows {
             segments: segments.filter_map(columns).collect(),
         }
+    }
+}
+
+primitive! {
+    /// The least and the largest.
+    fn spread[](slots: &[u32]) -> (u32, u32) {
+        let (mut least, mut largest) = (u32::MAX, 0);
+        for &slot in slots {
+            least = least.min(slot);
+            largest = largest.max(slot);
+        }
+        (least, largest)
     }
 }
 

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use trireme_device_api::{DeviceColumn, DeviceError, Rows, Type};
 
-use crate::aggregate::column::{Valid, Whole, booleans, coded, floats, integers, nulls, overflow, strings};
+use crate::aggregate::column::{Valid, Whole, ascending, booleans, coded, floats, integers, nulls, overflow, strings};
 use crate::aggregate::hash::Keys;
 use crate::aggregate::input::float_of;
 use crate::aggregate::keys::{CodeKind, KeyColumn, KeyPlan, value_width};
 use crate::aggregate::primitive::{Finish, Order, Recipe};
-use crate::aggregate::state::{State, Sum};
+use crate::aggregate::state::{State, Sum, gather};
 use crate::aggregate::table::Table;
 
 /// Rows of a segment at most.
@@ -64,7 +64,7 @@ pub(super) fn values(keys: &KeyPlan, table: &Table, base: usize) -> usize {
 /// One row with the same count for each aggregate.
 pub(super) fn count(recipe: &Recipe, values: usize) -> Rows {
     let column = |(_, data_type): &(Finish, Type)| {
-        let column = integers(data_type, Whole::Words(vec![values as i64]), None, "count");
+        let column = integers(data_type, Whole::words(vec![values as i64]), None, "count");
         column.map(Arc::new).ok()
     };
     let columns = recipe.finishes.iter().filter_map(column).collect();
@@ -97,6 +97,9 @@ fn group_columns(keys: &KeyPlan, table: &Table, base: usize, groups: &[u32]) -> 
             }
         }
         _ => {
+            if let Some(start) = first_key(keys, column, base) {
+                return Ok(ascending(&column.shape.data_type, start, groups));
+            }
             let (stride, count) = (column.stride.max(1), (column.cardinality as u32).max(1));
             let slots = groups.iter().map(|&group| base as u32 + group);
             narrow_column(
@@ -113,6 +116,16 @@ fn group_columns(keys: &KeyPlan, table: &Table, base: usize, groups: &[u32]) -> 
         Some(Keys::Bytes(arena)) => decoded_columns(keys, arena, groups),
         _ => keys.columns.iter().map(each).collect(),
     }
+}
+
+/// The key of a part's first slot, where slots are a single column's integers.
+fn first_key(keys: &KeyPlan, column: &KeyColumn, base: usize) -> Option<i64> {
+    let plain = column.kind == CodeKind::Integral && column.shape.dictionary.is_none();
+    if keys.columns.len() != 1 || !plain || column.nullable || column.shape.data_type == Type::Boolean {
+        return None;
+    }
+    i64::try_from(column.low.checked_add(keys.slots as i128)?).ok()?;
+    i64::try_from(column.low + base as i128).ok()
 }
 
 /// A group column from codes of at most 64 bits.
@@ -137,7 +150,7 @@ fn narrow_column(column: &KeyColumn, mut codes: Vec<u64>) -> Result<DeviceColumn
             let low = column.low;
             let high = low.saturating_add((column.cardinality.max(1) - 1).cast_signed().max(0));
             let whole = if i64::try_from(low).is_ok() && i64::try_from(high).is_ok() {
-                Whole::Words(
+                Whole::words(
                     words
                         .map(|code| (low as i64).wrapping_add(code.cast_signed()))
                         .collect(),
@@ -229,8 +242,7 @@ impl Results<'_> {
     fn finish(&self, finish: &Finish) -> Result<DeviceColumn, DeviceError> {
         match finish {
             Finish::Count(state) | Finish::CountDistinct(state) => {
-                let counts = self.counts(*state);
-                let counts = self.each().map(|group| counts[group]).collect();
+                let counts = gather(self.counts(*state), self.groups);
                 integers(self.data_type, Whole::Words(counts), None, "count")
             }
             Finish::Sum { sum, count } => match &self.states[*sum] {
@@ -321,7 +333,7 @@ impl Results<'_> {
                 let values = self.each().map(|group| values[group]);
                 let valid = self.filled(*count);
                 Ok(match order {
-                    Order::Integer => return integers(data_type, Whole::Words(values.collect()), valid, "MIN or MAX"),
+                    Order::Integer => return integers(data_type, Whole::words(values.collect()), valid, "MIN or MAX"),
                     Order::Float => floats(data_type, values.map(float_of).collect(), valid),
                     Order::Boolean => booleans(data_type, values.map(|value| value == 1).collect(), valid),
                     Order::Rank(dictionary) => {

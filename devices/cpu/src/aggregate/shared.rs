@@ -4,11 +4,12 @@ use std::sync::atomic::Ordering;
 
 use trireme_device_api::{DeviceError, Reservation};
 
-use crate::aggregate::buffer::{Buffers, words};
+use crate::aggregate::buffer::{Buffers, Entries, Waiting, words};
 use crate::aggregate::hash::Keys;
 use crate::aggregate::input::{Input, Pick};
 use crate::aggregate::table::Table;
-use crate::aggregate::{AggregatePlan, Local};
+use crate::aggregate::{AggregatePlan, Local, spread};
+use crate::number::map;
 use crate::vector::TILE_ROWS;
 
 /// Entries by part: `entries[ends[part]..ends[part + 1]]`.
@@ -61,7 +62,7 @@ impl Parted {
 }
 
 /// Entries of a tile that go to more pages wait in buffers.
-const PARTS_AT_ONCE: usize = 4;
+const PARTS_AT_ONCE: u32 = 4;
 
 impl AggregatePlan {
     /// Runs `work` on a part, which it makes if it isn't there.
@@ -91,38 +92,47 @@ impl AggregatePlan {
         counted: usize,
     ) -> Result<(), DeviceError> {
         let slots = &mut local.scratch.slots;
-        let first = slots[0] >> self.part_shift;
         let within = (1_u32 << self.part_shift) - 1;
-        if slots.iter().all(|&slot| slot >> self.part_shift == first) {
-            slots.iter_mut().for_each(|slot| *slot &= within);
-            return self.in_part(first as usize, |table| {
-                table.make_room(counted, 0)?;
-                table.update(Pick { ids: slots, rows }, inputs, counted);
-                Ok(())
-            });
-        }
-        let (least, most) = slots
-            .iter()
-            .fold((u32::MAX, 0), |(least, most), &slot| (least.min(slot), most.max(slot)));
-        let parts = slots.iter().map(|&slot| slot >> self.part_shift);
-        if self.buffered && ((most - least) >> self.part_shift) as usize > PARTS_AT_ONCE {
-            let keys = Keys::U64(slots.iter().map(|&slot| (slot & within).into()).collect());
-            let parts: Vec<u32> = parts.collect();
-            return self.buffer(&mut local.buffers, &parts, &keys, inputs, rows, counted);
-        }
-        let parted = Parted::new(parts, self.parts.len());
+        let (least, largest) = spread(self.isa, slots);
+        let (first, last) = (least >> self.part_shift, largest >> self.part_shift);
         let clustered = counted > slots.len();
+        if first == last || last - first < PARTS_AT_ONCE && slots.is_sorted() {
+            let mut start = 0;
+            for part in first..=last {
+                let end = start + slots[start..].partition_point(|slot| slot >> self.part_shift <= part);
+                let ids = &mut slots[start..end];
+                if first == last || !ids.is_empty() {
+                    ids.iter_mut().for_each(|slot| *slot &= within);
+                    let counted = if clustered { counted } else { ids.len() };
+                    let pick = Pick {
+                        ids: &*ids,
+                        rows: rows.map(|rows| &rows[start..end]),
+                        start,
+                    };
+                    self.in_part(part as usize, |table| {
+                        table.make_room(counted, 0)?;
+                        table.update(pick, inputs, counted);
+                        Ok(())
+                    })?;
+                }
+                start = end;
+            }
+            return Ok(());
+        }
+        if self.buffered && last - first > PARTS_AT_ONCE {
+            let shift = self.part_shift;
+            let parts = map(self.isa, slots, |slot: u32| slot >> shift);
+            slots.iter_mut().for_each(|slot| *slot &= within);
+            return self.buffer(&mut local.buffers, &parts, Entries::Slots(slots), inputs, rows, counted);
+        }
+        let parted = Parted::new(slots.iter().map(|&slot| slot >> self.part_shift), self.parts.len());
         for (part, entries) in parted.each() {
             let ids: Vec<u32> = entries.iter().map(|&entry| slots[entry as usize] & within).collect();
             let counted = if clustered { counted } else { entries.len() };
             let rows = rows_of(entries, rows);
             self.in_part(part, |table| {
                 table.make_room(counted, 0)?;
-                let pick = Pick {
-                    ids: &ids,
-                    rows: Some(&rows),
-                };
-                table.update(pick, inputs, counted);
+                table.update(Pick::new(&ids, Some(&rows)), inputs, counted);
                 Ok(())
             })?;
         }
@@ -143,8 +153,7 @@ impl AggregatePlan {
             let scratch = &mut local.scratch;
             table.make_room(counted, bytes_of(&scratch.keys))?;
             table.locate(&scratch.keys, &scratch.hashes, None, &mut scratch.ids);
-            let ids = &scratch.ids;
-            table.update(Pick { ids, rows }, inputs, counted);
+            table.update(Pick::new(&scratch.ids, rows), inputs, counted);
             let most = self.local_groups;
             let large = table.groups() > most || table.distinct_values() > most;
             if large && (self.workers > 1 || self.buffers_keys()) {
@@ -156,7 +165,8 @@ impl AggregatePlan {
         let parts = hashes.iter().map(|&hash| (hash >> self.part_shift) as u32);
         if self.buffers_keys() {
             let parts: Vec<u32> = parts.collect();
-            return self.buffer(&mut local.buffers, &parts, &local.scratch.keys, inputs, rows, counted);
+            let keys = Entries::Keys(&local.scratch.keys);
+            return self.buffer(&mut local.buffers, &parts, keys, inputs, rows, counted);
         }
         let parted = Parted::new(parts, self.parts.len());
         let clustered = counted > hashes.len();
@@ -168,7 +178,7 @@ impl AggregatePlan {
                 table.make_room(entries.len(), bytes_of(keys))?;
                 table.locate(keys, hashes, Some(entries), ids);
                 let rows = Some(&rows[..]);
-                table.update(Pick { ids, rows }, inputs, counted);
+                table.update(Pick::new(ids, rows), inputs, counted);
                 Ok(())
             })?;
         }
@@ -185,24 +195,25 @@ impl AggregatePlan {
         &self,
         buffers: &mut Option<Buffers>,
         parts: &[u32],
-        keys: &Keys,
+        keys: Entries,
         inputs: &[Input],
         rows: Option<&[u32]>,
         counted: usize,
     ) -> Result<(), DeviceError> {
         let entries = keys.len();
+        let clustered = (counted > entries).then_some(counted);
         let primitives = self.recipe.primitives.iter().zip(inputs);
         let words: Vec<_> = primitives
-            .map(|(primitive, input)| words(primitive, input, rows, entries))
+            .map(|(primitive, input)| words(primitive, input, rows, entries, clustered))
             .collect();
         if buffers.is_none() {
             let reservation = Reservation::new(&self.pool);
-            *buffers = Some(Buffers::new(self.parts.len(), keys, words.len(), reservation)?);
+            *buffers = Some(Buffers::new(self.parts.len(), keys, &words, reservation)?);
         }
         let Some(buffers) = buffers else { return Ok(()) };
-        let clustered = (counted > entries).then_some(counted);
+        buffers.widen(&words)?;
         for (turn, parts) in parts.chunks(TILE_ROWS).enumerate() {
-            buffers.push(turn * TILE_ROWS, parts.iter().copied(), keys, &words, clustered);
+            buffers.push(turn * TILE_ROWS, parts, keys, &words, clustered);
             for part in buffers.full() {
                 self.apply(part, buffers)?;
                 buffers.clear(part);
@@ -213,21 +224,26 @@ impl AggregatePlan {
 
     /// Folds what waits for a part into it.
     pub(super) fn apply(&self, part: usize, buffers: &Buffers) -> Result<(), DeviceError> {
-        let pending = buffers.pending(part, &self.recipe.primitives);
-        if pending.keys.len() == 0 {
+        let Some(pending) = buffers.pending(part, &self.recipe.primitives) else {
             return Ok(());
-        }
-        let mut ids: Vec<u32> = Vec::with_capacity(pending.keys.len());
-        let mut hashes = Vec::new();
-        match &pending.keys {
-            Keys::U64(slots) if self.keys.direct() => ids.extend(slots.iter().map(|&slot| slot as u32)),
-            keys => keys.hash(&mut hashes),
-        }
+        };
+        let (inputs, counted) = (&pending.inputs, pending.counted);
+        let keys = match pending.keys {
+            Waiting::Keys(keys) => keys,
+            Waiting::Slots(ids) => {
+                return self.in_part(part, |table| {
+                    table.make_room(ids.len(), 0)?;
+                    table.update(Pick::new(ids, None), inputs, counted);
+                    Ok(())
+                });
+            }
+        };
+        let (mut hashes, mut ids) = (Vec::new(), Vec::with_capacity(keys.len()));
+        keys.hash(&mut hashes);
         self.in_part(part, |table| {
-            table.make_room(pending.keys.len(), 0)?;
-            table.locate(&pending.keys, &hashes, None, &mut ids);
-            let pick = Pick { ids: &ids, rows: None };
-            table.update(pick, &pending.inputs, pending.counted);
+            table.make_room(keys.len(), 0)?;
+            table.locate(&keys, &hashes, None, &mut ids);
+            table.update(Pick::new(&ids, None), inputs, counted);
             Ok(())
         })
     }

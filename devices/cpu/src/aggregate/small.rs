@@ -2,16 +2,27 @@
 //!
 //! A row's group is one byte, 255 for a row that doesn't count; comparing 16 to 64 of them at a time with a group's number
 //! gives the mask of its rows. There is no store per row, so rows of one group don't wait for each other, as they do in an
-//! array of sums. Partial sums are 64-bit words of one tile.
+//! array of sums. Partial sums are 64-bit words of one tile. With AVX-512 sums and counts are those of `masked.rs`.
 
 use crate::aggregate::input::{Input, Lanes, Pick, integers};
 use crate::aggregate::keys::TINY_SLOTS;
+#[cfg(target_arch = "x86_64")]
+use crate::aggregate::masked;
 use crate::aggregate::primitive::{Operation, Primitive};
 use crate::aggregate::state::{State, Sum};
 use crate::isa::{Isa, primitive};
 
 /// The group of a row that doesn't count.
 pub(super) const NOWHERE: u8 = u8::MAX;
+
+primitive! {
+    /// Takes rows whose mask is 0 out of their groups.
+    fn leave_out[](ids: &mut [u8], mask: &[u8]) {
+        for (id, &pass) in ids.iter_mut().zip(mask) {
+            *id |= pass.wrapping_sub(1);
+        }
+    }
+}
 
 pub(crate) trait Narrow: Copy {
     fn wide(self) -> i64;
@@ -110,6 +121,35 @@ fn sum_some<T: Narrow>(
     total
 }
 
+/// Sums by group of the values of a tile.
+fn sum_tile(
+    isa: Isa,
+    lanes: &Lanes,
+    ids: &[u8],
+    largest: u128,
+    counts: &[i64; TINY_SLOTS],
+    sums: &mut [i64; TINY_SLOTS],
+) {
+    #[cfg(target_arch = "x86_64")]
+    if isa == Isa::Avx512 {
+        let (mut groups, mut found) = ([0_u8; TINY_SLOTS], 0);
+        for group in present(counts) {
+            groups[found] = group;
+            found += 1;
+        }
+        // SAFETY: this value exists only where `Isa::detect` found AVX-512 F, BW, DQ and VL.
+        if unsafe { masked::sums(lanes, ids, &groups[..found], largest, sums) } {
+            return;
+        }
+    }
+    integers!(lanes, i64, |values, _widen| sum_groups(isa, values, ids, largest, counts, sums), else ());
+}
+
+/// Groups that have rows.
+fn present(counts: &[i64; TINY_SLOTS]) -> impl Iterator<Item = u8> {
+    (0..TINY_SLOTS as u8).filter(|&group| counts[usize::from(group)] > 0)
+}
+
 /// Sums by group of values up to `largest`. Only groups with rows are summed, and if each row has a group, the last one
 /// follows from the sum of all.
 fn sum_groups<T: Narrow>(
@@ -121,9 +161,7 @@ fn sum_groups<T: Narrow>(
     sums: &mut [i64; TINY_SLOTS],
 ) {
     let block = usize::try_from(u128::from(i32::MAX.unsigned_abs()) / largest.max(1)).unwrap_or(usize::MAX);
-    let mut present: Vec<u8> = (0..TINY_SLOTS as u8)
-        .filter(|&group| counts[usize::from(group)] > 0)
-        .collect();
+    let mut present: Vec<u8> = present(counts).collect();
     let everywhere = counts.iter().sum::<i64>() == values.len() as i64;
     let last = if everywhere { present.pop() } else { None };
     let mut total = 0;
@@ -174,6 +212,11 @@ primitive! {
 
 /// Rows by group.
 pub(super) fn counts(isa: Isa, ids: &[u8], groups: usize) -> [i64; TINY_SLOTS] {
+    #[cfg(target_arch = "x86_64")]
+    if isa == Isa::Avx512 {
+        // SAFETY: this value exists only where `Isa::detect` found AVX-512 F, BW, DQ and VL.
+        return unsafe { masked::counts(ids, groups) };
+    }
     let mut counts = [0; TINY_SLOTS];
     for (group, count) in counts.iter_mut().enumerate().take(groups) {
         *count = count_group(isa, ids, group as u8);
@@ -225,19 +268,17 @@ pub(super) fn update(isa: Isa, primitive: &Primitive, state: &mut State, input: 
         },
         (State::Sum(sum), Operation::Sum { largest }) if Sum::fits_word(*largest, rows) => {
             let mut sums = [0_i64; TINY_SLOTS];
-            integers!(&input.lanes, i64, |values, _widen| match ids {
-                None => sums[0] = sum_all(isa, values),
+            match ids {
+                None => integers!(&input.lanes, i64, |values, _widen| sums[0] = sum_all(isa, values), else ()),
                 Some(ids) => {
                     let counted = match (&input.pass, tile.counts) {
                         (None, Some(counts)) => *counts,
                         _ => counts(isa, ids, groups),
                     };
-                    sum_groups(isa, values, ids, *largest, &counted, &mut sums);
+                    sum_tile(isa, &input.lanes, ids, *largest, &counted, &mut sums);
                 }
-            }, else ());
-            for (group, &part) in sums.iter().enumerate().take(groups) {
-                sum.add(group, part, if group == 0 { rows } else { 0 });
             }
+            sum.add_each(&sums[..groups], rows);
         }
         (State::Extreme { max, values: best }, _) => {
             integers!(&input.lanes, i64, |values, _widen| {
@@ -265,9 +306,6 @@ fn one_by_one(state: &mut State, lanes: &Lanes, ids: Option<&[u8]>, rows: usize)
             }
         }
     }
-    let pick = Pick {
-        ids: &groups,
-        rows: ids.is_some().then_some(&picked),
-    };
+    let pick = Pick::new(&groups, ids.is_some().then_some(&picked));
     state.fold(pick, lanes, rows);
 }

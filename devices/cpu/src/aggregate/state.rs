@@ -3,6 +3,8 @@
 //! A sum starts in 64-bit words and widens, all groups at once, when the rows seen so far could overflow them: first to 128
 //! bits, then to two words of 128. So no row pays for a check and no sum is ever wrong.
 
+use std::borrow::Cow;
+
 use crate::aggregate::column::Whole;
 use crate::aggregate::distinct::Distinct;
 use crate::aggregate::input::{Input, Lanes, Pick, integers};
@@ -95,13 +97,19 @@ impl Sum {
         }
     }
 
-    /// Adds `counted` rows' sum to one group.
-    pub(super) fn add(&mut self, group: usize, sum: i64, counted: usize) {
+    /// Adds to the first groups the sums of `counted` rows in all.
+    pub(super) fn add_each(&mut self, parts: &[i64], counted: usize) {
         self.make_room(counted);
         match &mut self.level {
-            Level::Narrow(sums) => sums[group] += sum,
-            Level::Wide(sums) => sums[group] += i128::from(sum),
-            Level::Huge(sums) => add_halves(&mut sums[group], sum.into()),
+            Level::Narrow(sums) => sums.iter_mut().zip(parts).for_each(|(sum, &part)| *sum += part),
+            Level::Wide(sums) => sums
+                .iter_mut()
+                .zip(parts)
+                .for_each(|(sum, &part)| *sum += i128::from(part)),
+            Level::Huge(sums) => sums
+                .iter_mut()
+                .zip(parts)
+                .for_each(|(sum, &part)| add_halves(sum, part.into())),
         }
     }
 
@@ -155,10 +163,13 @@ impl Sum {
     }
 
     /// The sums of groups; none when one doesn't fit 128 bits.
-    pub(super) fn gather(&self, groups: &[u32]) -> Option<Whole> {
+    pub(super) fn gather(&self, groups: &[u32]) -> Option<Whole<'_>> {
+        if let Level::Narrow(sums) = &self.level {
+            return Some(Whole::Words(gather(sums, groups)));
+        }
         let groups = groups.iter().map(|&group| group as usize);
         Some(match &self.level {
-            Level::Narrow(sums) => Whole::Words(groups.map(|group| sums[group]).collect()),
+            Level::Narrow(_) => return None,
             Level::Wide(sums) => Whole::Wide(groups.map(|group| sums[group]).collect()),
             Level::Huge(_) => Whole::Wide(groups.map(|group| self.get(group)).collect::<Option<_>>()?),
         })
@@ -208,6 +219,16 @@ impl Sum {
         rest = rest.checked_mul(factor)?;
         quotient.checked_add(rest / count)
     }
+}
+
+/// The words of groups, which ascend.
+pub(super) fn gather<'a>(words: &'a [i64], groups: &[u32]) -> Cow<'a, [i64]> {
+    if let (Some(&first), Some(&last)) = (groups.first(), groups.last())
+        && (last - first) as usize == groups.len() - 1
+    {
+        return Cow::Borrowed(&words[first as usize..=last as usize]);
+    }
+    groups.iter().map(|&group| words[group as usize]).collect()
 }
 
 fn negate_halves(high: i128, low: i128) -> (i128, i128) {
@@ -349,10 +370,7 @@ impl State {
                     rows.push(row as u32);
                 }
             });
-            let pick = Pick {
-                ids: &ids,
-                rows: Some(&rows),
-            };
+            let pick = Pick::new(&ids, Some(&rows));
             self.fold(pick, &input.lanes, counted);
         } else {
             self.fold(pick, &input.lanes, counted);

@@ -8,6 +8,7 @@ use crate::aggregate::hash::{Index, Keys};
 use crate::aggregate::input::{Input, Pick};
 use crate::aggregate::primitive::{Operation, Primitive};
 use crate::aggregate::state::State;
+use crate::isa::{Isa, primitive};
 
 /// Groups of one worker, of one page of slots, or of one partition of keys.
 pub(super) struct Table {
@@ -167,6 +168,9 @@ impl Table {
 
 /// Where counts aren't 0.
 fn positive(counts: &[i64]) -> Vec<u32> {
+    if all_positive(Isa::detect(), counts) {
+        return (0..counts.len() as u32).collect();
+    }
     let mut slots = vec![0_u32; counts.len() + 1];
     let mut found = 0;
     for (slot, &count) in (0_u32..).zip(counts) {
@@ -175,4 +179,10 @@ fn positive(counts: &[i64]) -> Vec<u32> {
     }
     slots.truncate(found);
     slots
+}
+
+primitive! {
+    fn all_positive[](counts: &[i64]) -> bool {
+        counts.iter().fold(i64::MAX, |least, &count| least.min(count)) > 0
+    }
 }
