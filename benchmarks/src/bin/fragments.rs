@@ -18,6 +18,10 @@ use trireme_device_api::{
 };
 use trireme_device_cpu::FusedVariant;
 
+/// As the server has it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const RUNS: usize = 15;
 
 #[derive(Deserialize)]
