@@ -70,7 +70,8 @@ impl Scope<'_> {
         let binary = expr.downcast_ref::<BinaryExpr>();
         let compares = binary.is_some_and(|binary| binary.op().supports_propagation())
             || expr.is::<InListExpr>()
-            || expr.is::<CaseExpr>();
+            || expr.is::<CaseExpr>()
+            || expr.downcast_ref::<ScalarFunctionExpr>().is_some_and(host::is_extreme);
         let children = expr.children();
         compares && children.iter().any(|child| is_float(child))
             || children.into_iter().any(|child| self.compares_floats(child))

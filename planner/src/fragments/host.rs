@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::parameter::PARAMETER_FUNCTION;
+use crate::semantics::canonical_floats;
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
@@ -57,10 +58,19 @@ pub(super) fn call(expr: &Arc<dyn PhysicalExpr>, args: Vec<Option<Expr>>, data_t
             }
         }
     }
+    if expr.downcast_ref::<ScalarFunctionExpr>().is_some_and(is_extreme) {
+        // Fragments don't tell NaNs and zeros apart, so their arguments were stripped of what makes them one.
+        children = canonical_floats(children, &Schema::new(fields.clone())).map_err(|error| error.strip_backtrace())?;
+    }
     let expr = Arc::clone(expr)
         .with_new_children(children)
         .map_err(|error| error.strip_backtrace())?;
     Ok(finish(expr, fields, passed, data_type))
+}
+
+/// Functions that compare their arguments.
+pub(super) fn is_extreme(call: &ScalarFunctionExpr) -> bool {
+    matches!(call.fun().name(), "greatest" | "least")
 }
 
 /// `expr` as one function of the columns it reads, whatever it does with them.

@@ -9,7 +9,8 @@
 use std::sync::{Arc, LazyLock};
 
 use arrow::array::{Array, AsArray};
-use arrow::datatypes::{DataType, Field, FieldRef, Float16Type, Float32Type, Float64Type};
+use arrow::datatypes::{DataType, Field, FieldRef, Float16Type, Float32Type, Float64Type, Schema};
+use datafusion::common::config::ConfigOptions;
 use datafusion::common::{DFSchema, Result, ScalarValue, exec_err};
 use datafusion::functions::math::expr_fn::isnan;
 use datafusion::logical_expr::expr::InList;
@@ -17,6 +18,7 @@ use datafusion::logical_expr::{
     BinaryExpr, ColumnarValue, Expr, ExprSchemable, Operator, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF,
     ScalarUDFImpl, Signature, Volatility,
 };
+use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr};
 
 /// Name of the function that makes floats canonical.
 pub(super) const CANONICAL: &str = "canonical_float";
@@ -35,6 +37,23 @@ pub(super) fn canonical(expr: Expr, schema: &DFSchema) -> Result<Expr> {
 fn canonical_function() -> &'static ScalarUDF {
     static FUNCTION: LazyLock<ScalarUDF> = LazyLock::new(|| ScalarUDF::new_from_impl(Canonical::new()));
     &FUNCTION
+}
+
+/// Physical expressions with one NaN and one zero, as [`canonical`] makes logical ones.
+///
+/// # Errors
+/// An expression that does not type.
+pub fn canonical_floats(exprs: Vec<Arc<dyn PhysicalExpr>>, schema: &Schema) -> Result<Vec<Arc<dyn PhysicalExpr>>> {
+    let make = |expr: Arc<dyn PhysicalExpr>| {
+        if !expr.data_type(schema)?.is_floating() {
+            return Ok(expr);
+        }
+        let function = Arc::new(canonical_function().clone());
+        let config = Arc::new(ConfigOptions::default());
+        let call = ScalarFunctionExpr::try_new(function, vec![expr], schema, config)?;
+        Ok(Arc::new(call) as Arc<dyn PhysicalExpr>)
+    };
+    exprs.into_iter().map(make).collect()
 }
 
 fn is_canonical(expr: &Expr) -> bool {

@@ -22,6 +22,7 @@ mod sum;
 mod tests;
 
 pub use arithmetic::{CheckedOperator, checked_operator};
+pub use floats::canonical_floats;
 pub use plain::{plain, plain_aggregate};
 
 use std::sync::Arc;

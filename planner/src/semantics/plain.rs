@@ -80,7 +80,8 @@ fn unguarded(case: &CaseExpr) -> Option<Arc<dyn PhysicalExpr>> {
         Operator::Or => true,
         _ => return None,
     };
-    let is_guard = is(decided, Some(wanted)) && is(otherwise.left(), None) && otherwise.right() == right;
+    let at_end = is(otherwise.left(), None) || is(otherwise.left(), Some(!wanted));
+    let is_guard = is(decided, Some(wanted)) && at_end && otherwise.right() == right;
     is_guard.then(|| {
         Arc::new(BinaryExpr::new(Arc::clone(left), *otherwise.op(), Arc::clone(right))) as Arc<dyn PhysicalExpr>
     })

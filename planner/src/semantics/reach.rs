@@ -213,21 +213,19 @@ fn guarded(expr: &Arc<dyn PhysicalExpr>, schema: &Schema) -> Result<Transformed<
         if !is_fallible(binary.right(), schema) {
             return Ok(Transformed::no(expr));
         }
-        let (left, right) = (Arc::clone(binary.left()), Arc::clone(binary.right()));
-        let case = if left.nullable(schema)? {
-            let unknown: Arc<dyn PhysicalExpr> = lit(ScalarValue::Boolean(None));
-            let otherwise = BinaryExpr::new(unknown, *binary.op(), Arc::clone(&right));
-            let branches = vec![(lit(!decided), right), (lit(decided), lit(decided))];
-            CaseExpr::try_new(Some(left), branches, Some(Arc::new(otherwise)))?
+        // Where the left side is never NULL, no row gets to the end, and it must not make the whole nullable.
+        let unknown = if binary.left().nullable(schema)? {
+            None
         } else {
-            // As nullable as its right side, which a branch for NULL would hide.
-            let (then, otherwise) = if decided {
-                (lit(true), right)
-            } else {
-                (right, lit(false))
-            };
-            CaseExpr::try_new(None, vec![(left, then)], Some(otherwise))?
+            Some(!decided)
         };
+        let unknown: Arc<dyn PhysicalExpr> = lit(ScalarValue::Boolean(unknown));
+        let otherwise = BinaryExpr::new(unknown, *binary.op(), Arc::clone(binary.right()));
+        let branches = vec![
+            (lit(!decided), Arc::clone(binary.right())),
+            (lit(decided), lit(decided)),
+        ];
+        let case = CaseExpr::try_new(Some(Arc::clone(binary.left())), branches, Some(Arc::new(otherwise)))?;
         Ok(Transformed::yes(Arc::new(case)))
     })
 }
