@@ -52,6 +52,8 @@ pub fn base_state(
     options.optimizer.enable_aggregate_dynamic_filter_pushdown = false;
     // The partitions of a top-k share a bound also where a constant was left out of the key of each.
     options.optimizer.enable_topk_dynamic_filter_pushdown = false;
+    // A join takes the other side's column of the same name for its own key, and its bounds prune that one's row groups.
+    options.optimizer.enable_join_dynamic_filter_pushdown = false;
     // It takes `x IS TRUE` for nullable in one plan and not in the other.
     options.execution.skip_physical_aggregate_schema_check = true;
     let mut builder = SessionStateBuilder::new()
