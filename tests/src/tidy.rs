@@ -39,7 +39,10 @@ const ARROWS: [(&str, &[&str]); 10] = [
     ),
     ("clients/cli", &[]),
     ("tests", &["config", "devices/*", "exec", "planner"]),
-    ("benchmarks", &["config", "devices/*", "exec", "planner"]),
+    (
+        "benchmarks",
+        &["config", "devices/*", "exec", "exec/columns", "planner"],
+    ),
 ];
 
 /// What every device crate but the contract itself may name.
