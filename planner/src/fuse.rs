@@ -46,6 +46,7 @@ impl FuseFragments {
             parameters: Vec::new(),
             text,
             ordered: lowered.ordered,
+            validity: lowered.validity,
         };
         Arc::new(FragmentExec::new(
             plan,

@@ -1,5 +1,8 @@
 //! Text → exactly one parsed statement, and the command word clients see for it.
 
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+
 use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::resolve::resolve_table_references;
 use datafusion::sql::sqlparser::ast::{ObjectType, Statement as SqlStatement};
@@ -12,11 +15,33 @@ use crate::dialect::TriremeDialect;
 /// Nesting of expressions and sub-queries that the parser follows.
 const RECURSION_LIMIT: usize = 100;
 
+/// Queries parsed last, by text: one that comes in is classified, looked up and planned, each time from its text.
+static RECENT: Mutex<VecDeque<(Box<str>, Statement)>> = Mutex::new(VecDeque::new());
+const RECENT_MAX: usize = 16;
+/// Longer texts are parsed anew each time.
+const RECENT_BYTES: usize = 16 << 10;
+
 /// Parses one statement; trailing semicolons and comments are fine.
 ///
 /// # Errors
 /// Syntax errors with their position; empty text; several statements.
 pub fn parse(sql: &str) -> Result<Statement, QueryError> {
+    let recent = || RECENT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, statement)) = recent().iter().find(|(text, _)| **text == *sql) {
+        return Ok(statement.clone());
+    }
+    let statement = parse_text(sql)?;
+    // Only queries: other statements may hold credentials.
+    let is_query = matches!(&statement, Statement::Statement(inner) if matches!(**inner, SqlStatement::Query(_)));
+    if is_query && sql.len() <= RECENT_BYTES {
+        let mut recent = recent();
+        recent.truncate(RECENT_MAX - 1);
+        recent.push_front((sql.into(), statement.clone()));
+    }
+    Ok(statement)
+}
+
+fn parse_text(sql: &str) -> Result<Statement, QueryError> {
     check_chains(sql)?;
     let parsed = DFParserBuilder::new(sql)
         .with_dialect(&TriremeDialect)

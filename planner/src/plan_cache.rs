@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Only plans that are one graph of fragments without streams are kept: every value then enters where kernels are prepared.
-//! A plan is used while each of its tables is the same object of the catalog, which makes a new one when files change.
+//! A plan is used while each of its tables is the same object of the catalog, which makes a new one when files change, and for
+//! values that don't change by much how many rows its scans are expected to give; others are planned as they come.
 
 pub mod shape;
 
@@ -157,6 +158,10 @@ impl PlanCache {
         let Some(node) = kept.plan.downcast_ref::<FragmentExec>() else {
             return Cached::Plain;
         };
+        if !node.plan().validity.holds(&shape.values) {
+            self.misses.fetch_add(1, Ordering::Relaxed);
+            return Cached::Plain;
+        }
         self.hits.fetch_add(1, Ordering::Relaxed);
         kept.hits.fetch_add(1, Ordering::Relaxed);
         let backup = Arc::new(ReplannedExec::new(

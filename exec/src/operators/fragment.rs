@@ -60,6 +60,14 @@ pub struct FragmentPlan {
     pub text: Vec<String>,
     /// The rows come in the order that the replaced part promised.
     pub ordered: bool,
+    /// For which parameters the graph is a good plan; it is a right one for all.
+    pub validity: Arc<dyn PlanValidity>,
+}
+
+/// Says whether a plan that was made for some values of its parameters suits others.
+pub trait PlanValidity: fmt::Debug + Send + Sync {
+    /// It does.
+    fn holds(&self, parameters: &[Value]) -> bool;
 }
 
 /// See the module.

@@ -4,5 +4,5 @@ mod fragment;
 mod scan;
 mod stream;
 
-pub use fragment::{FragmentExec, FragmentPlan};
+pub use fragment::{FragmentExec, FragmentPlan, PlanValidity};
 pub use scan::{ColumnSource, ColumnStatistics, FileColumn, FileScan, ScanStatistics};

@@ -31,7 +31,7 @@ pub(super) struct ColumnEstimate {
     pub(super) distinct: f64,
     /// Distinct values of the whole column that it comes from, and that one's rows.
     pub(super) domain: f64,
-    base_rows: f64,
+    pub(super) base_rows: f64,
     /// Bounds of an integral column, in units of its values.
     pub(super) range: Option<(f64, f64)>,
 }

@@ -148,8 +148,11 @@ impl Scope<'_> {
 
     fn cast(&self, operand: &Arc<dyn PhysicalExpr>, data_type: Type, safe: bool) -> Lowered {
         let operand = self.part(operand)?;
-        if operand.data_type == data_type {
-            return Ok(operand);
+        // A parameter's text is the same in every layout of text.
+        let same_text =
+            matches!(operand.node, Node::Parameter(_)) && operand.data_type.is_text() && data_type.is_text();
+        if operand.data_type == data_type || same_text {
+            return Ok(Expr { data_type, ..operand });
         }
         Ok(Expr {
             node: Node::Cast {

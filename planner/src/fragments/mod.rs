@@ -9,6 +9,7 @@
 //! its caller accepts or declines each part.
 
 mod aggregate;
+mod assumptions;
 mod emit;
 mod estimate;
 pub mod explain;
@@ -36,7 +37,7 @@ use datafusion::logical_expr::physical_planning_context::ScalarSubqueryResults;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::scalar_subquery::ScalarSubqueryLink;
 use trireme_device_api::Graph;
-use trireme_exec::operators::FileScan;
+use trireme_exec::operators::{FileScan, PlanValidity};
 
 pub use parameter::{PARAMETER_FUNCTION, ParameterFunction};
 pub use rewrite::{lower, rewrite};
@@ -52,6 +53,8 @@ pub struct Lowered {
     pub streams: Vec<Arc<dyn ExecutionPlan>>,
     /// The rows come in the order that the replaced node promised; false also when it promised none.
     pub ordered: bool,
+    /// For which values of the parameters the order of the joins is a good one.
+    pub validity: Arc<dyn PlanValidity>,
 }
 
 /// Whether a plan's root could be lowered.

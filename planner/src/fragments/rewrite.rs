@@ -19,6 +19,7 @@ use datafusion::physical_plan::{
 };
 use trireme_device_api::{Expr, Field, SortKey};
 
+use super::assumptions::Assumptions;
 use super::emit::{StreamColumns, emit};
 use super::lower::{Distinct, Lowering, fused_fields, is_quiet};
 use super::order::order;
@@ -97,6 +98,7 @@ fn part(
         ordered = true;
     }
     let parameters = lowering.parameters.take();
+    let validity = Arc::new(Assumptions::of(&lowering.tree, &parameters.values));
     let root = order(&mut lowering.tree, root, &parameters.values);
     let emitted = emit(&lowering.tree, root, output, parameters.types)?;
     let streams = emitted
@@ -111,6 +113,7 @@ fn part(
             scans: emitted.scans,
             streams,
             ordered,
+            validity,
         },
         streams: emitted.streams,
         reasons: lowering.reasons,
