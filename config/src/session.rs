@@ -49,6 +49,8 @@ settings! {
         cpu_variant: CpuVariant = CpuVariant::Auto, Plain;
         /// Whether fragments run on devices: auto; off; or require, where the failure of a supported fragment fails the query.
         device_mode: DeviceMode = DeviceMode::Auto, Plain;
+        /// Whether fused pipelines join in the order of the least estimated cost; else as the statement says.
+        reorder_joins: bool = true, Plain;
         /// Whether queries that differ only in constants share a plan.
         plan_cache: bool = true, Plain;
     }

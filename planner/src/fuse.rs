@@ -19,7 +19,7 @@ use trireme_device_api::Support;
 use trireme_exec::fused::FragmentRuntime;
 use trireme_exec::operators::{FragmentExec, FragmentPlan};
 
-use crate::fragments::{self, Lowered, Reason};
+use crate::fragments::{self, JoinOrder, Lowered, Reason};
 use crate::joins::distinct_sides;
 use crate::options::TriremeOptions;
 
@@ -84,8 +84,11 @@ impl PhysicalOptimizerRule for FuseFragments {
         };
         let make =
             |lowered: Lowered, backup: Arc<dyn ExecutionPlan>| Ok(self.node(lowered, distinct_sides(backup)?, require));
-        let distinct = |table: &str, column: &str| self.runtime.columns().distinct(table, column);
-        let (plan, mut reasons) = fragments::rewrite(plan, &distinct, &accept, &make)?;
+        let joins = JoinOrder {
+            by_cost: options.reorder_joins,
+            distinct: &|table, column| self.runtime.columns().distinct(table, column),
+        };
+        let (plan, mut reasons) = fragments::rewrite(plan, joins, &accept, &make)?;
         let plan = distinct_sides(plan)?;
         // A plan over no files is no news.
         reasons.retain(|reason| reason.reason != NO_FILES);

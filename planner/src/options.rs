@@ -10,6 +10,8 @@ extensions_options! {
         pub cpu_variant: String, default = "auto".to_owned()
         /// `auto`, `off` or `require`.
         pub device_mode: String, default = "auto".to_owned()
+        /// Fused pipelines join in the order of the least estimated cost.
+        pub reorder_joins: bool, default = true
     }
 }
 

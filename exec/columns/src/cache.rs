@@ -160,7 +160,8 @@ impl ColumnCache {
         if domain.is_raw {
             return Some(usize::MAX);
         }
-        domain.known_len().filter(|count| *count > 0)
+        let count = domain.try_lock().map(|values| values.len());
+        count.filter(|count| *count > 0)
     }
 
     /// Counters.

@@ -64,8 +64,8 @@ impl Domain {
     }
 
     /// Its values, unless some are being added at this moment.
-    pub(crate) fn known_len(&self) -> Option<usize> {
-        self.values.try_lock().map(|values| values.len())
+    pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, Interner>> {
+        self.values.try_lock()
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Interner> {

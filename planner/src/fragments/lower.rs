@@ -47,15 +47,21 @@ pub(super) struct Lowering<'a> {
     /// Scalar subqueries of enclosing plans, innermost last.
     scalars: Vec<Scalars>,
     enclosing: &'a [Scalars],
-    distinct: Distinct<'a>,
+    pub(super) joins: JoinOrder<'a>,
     /// Grouping sets that stand in the tree.
     sets: KnownSets,
 }
 
 type Lowered = Result<RelationId, String>;
 
-/// Distinct values of a table's column of strings, if they were counted.
-pub(super) type Distinct<'a> = &'a dyn Fn(&str, &str) -> Option<usize>;
+/// How joins are ordered.
+#[derive(Clone, Copy)]
+pub struct JoinOrder<'a> {
+    /// By estimated cost; else as DataFusion left them.
+    pub by_cost: bool,
+    /// Distinct values of a table's column of strings, if they were counted.
+    pub distinct: &'a dyn Fn(&str, &str) -> Option<usize>,
+}
 
 /// What expressions are over: a relation, and where DataFusion's columns stand in it.
 struct From<'a> {
@@ -95,14 +101,14 @@ pub(super) fn fused_fields(schema: &Schema) -> Result<Vec<Field>, String> {
 }
 
 impl<'a> Lowering<'a> {
-    pub(super) fn new(enclosing: &'a [Scalars], distinct: Distinct<'a>) -> Self {
+    pub(super) fn new(enclosing: &'a [Scalars], joins: JoinOrder<'a>) -> Self {
         Self {
             tree: Tree::default(),
             parameters: RefCell::default(),
             reasons: Vec::new(),
             scalars: Vec::new(),
             enclosing,
-            distinct,
+            joins,
             sets: KnownSets::new(),
         }
     }
@@ -229,7 +235,7 @@ impl<'a> Lowering<'a> {
         } = scan;
         for (column, known) in scan.columns.iter().zip(&mut scan.statistics.columns) {
             if known.distinct.is_none() && column.data_type.is_bytes() {
-                known.distinct = (self.distinct)(&scan.name, &column.name).map(|count| count as f64);
+                known.distinct = (self.joins.distinct)(&scan.name, &column.name).map(|count| count as f64);
             }
         }
         let mut relation = self.tree.scan(scan, &nullable);

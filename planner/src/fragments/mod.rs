@@ -39,6 +39,7 @@ use datafusion::physical_plan::scalar_subquery::ScalarSubqueryLink;
 use trireme_device_api::Graph;
 use trireme_exec::operators::{FileScan, PlanValidity};
 
+pub use lower::JoinOrder;
 pub use parameter::{PARAMETER_FUNCTION, ParameterFunction};
 pub use rewrite::{lower, rewrite};
 

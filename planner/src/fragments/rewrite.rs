@@ -21,7 +21,7 @@ use trireme_device_api::{Expr, Field, SortKey};
 
 use super::assumptions::Assumptions;
 use super::emit::{StreamColumns, emit};
-use super::lower::{Distinct, Lowering, fused_fields, is_quiet};
+use super::lower::{JoinOrder, Lowering, fused_fields, is_quiet};
 use super::order::order;
 use super::tree::{Op, RelationId, Tree, only_columns};
 use super::{Lowered, Outcome, Reason, Scalars};
@@ -34,25 +34,29 @@ pub(super) type Make<'a> = &'a dyn Fn(Lowered, Arc<dyn ExecutionPlan>) -> Result
 
 /// The largest part that is rooted at `plan`, with its streams as they are in the plan.
 pub fn lower(plan: &Arc<dyn ExecutionPlan>) -> Outcome {
-    match part(plan, &[], true, &|_, _| None) {
+    let joins = JoinOrder {
+        by_cost: true,
+        distinct: &|_, _| None,
+    };
+    match part(plan, &[], true, joins) {
         Ok(part) => Outcome::Fused(Box::new(part.lowered)),
         Err(reason) => Outcome::Refused { reason },
     }
 }
 
 /// Replaces each largest part that can be lowered and that `accept` takes by what `make` makes of it. The list says why the
-/// other operators stayed. `distinct` counts the values of a table's column of strings, where they are known.
+/// other operators stayed.
 ///
 /// # Errors
 /// What `make` fails with.
 pub fn rewrite(
     plan: Arc<dyn ExecutionPlan>,
-    distinct: Distinct<'_>,
+    joins: JoinOrder<'_>,
     accept: Accept<'_>,
     make: Make<'_>,
 ) -> Result<(Arc<dyn ExecutionPlan>, Vec<Reason>)> {
     let mut walk = Walk {
-        distinct,
+        joins,
         accept,
         make,
         reasons: Vec::new(),
@@ -83,9 +87,9 @@ fn part(
     plan: &Arc<dyn ExecutionPlan>,
     enclosing: &[Scalars],
     needs_order: bool,
-    distinct: Distinct<'_>,
+    joins: JoinOrder<'_>,
 ) -> Result<Part, String> {
-    let mut lowering = Lowering::new(enclosing, distinct);
+    let mut lowering = Lowering::new(enclosing, joins);
     let root = lowering.node(plan)?;
     let output = fused_fields(&plan.schema())?;
     let root = sort_on_top(&mut lowering.tree, root);
@@ -99,7 +103,9 @@ fn part(
     }
     let parameters = lowering.parameters.take();
     let validity = Arc::new(Assumptions::of(&lowering.tree, &parameters.values));
-    let root = order(&mut lowering.tree, root, &parameters.values);
+    if lowering.joins.by_cost {
+        root = order(&mut lowering.tree, root, &parameters.values);
+    }
     let emitted = emit(&lowering.tree, root, output, parameters.types)?;
     let streams = emitted
         .streams
@@ -185,7 +191,7 @@ fn with_columns(plan: Arc<dyn ExecutionPlan>, columns: &[usize]) -> Result<Arc<d
 }
 
 struct Walk<'a> {
-    distinct: Distinct<'a>,
+    joins: JoinOrder<'a>,
     accept: Accept<'a>,
     make: Make<'a>,
     reasons: Vec<Reason>,
@@ -196,7 +202,7 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     fn node(&mut self, plan: &Arc<dyn ExecutionPlan>, needs_order: bool) -> Result<Arc<dyn ExecutionPlan>> {
-        let reason = match part(plan, &self.scalars, needs_order, self.distinct) {
+        let reason = match part(plan, &self.scalars, needs_order, self.joins) {
             Err(reason) => reason,
             Ok(part) => match (self.accept)(&part.lowered) {
                 Ok(()) => return self.replace(plan, part),

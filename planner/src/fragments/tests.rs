@@ -13,7 +13,12 @@ use std::sync::Arc;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionContext;
 
-use super::{Lowered, Outcome, explain, lower};
+use super::{JoinOrder, Lowered, Outcome, explain, lower};
+
+const JOINS: JoinOrder<'_> = JoinOrder {
+    by_cost: true,
+    distinct: &|_, _| None,
+};
 
 async fn plan(context: &SessionContext, sql: &str) -> Arc<dyn ExecutionPlan> {
     let planned = async { context.sql(sql).await?.create_physical_plan().await };

@@ -97,22 +97,11 @@ impl Stages {
             let compile = |expr: &Expr| Program::compile(expr, row, &inputs.parameters, isa);
             match step {
                 Step::Filter(predicate) => {
-                    let mut program = compile(predicate)?;
-                    let plain = !program.can_fail() && is_cheap(predicate, row);
-                    if plain
-                        && let Some(before) = cheap.take()
-                        && let Some(Stage::Filter(last)) = stages.last_mut()
-                    {
-                        let both = Expr::binary(BinaryOperator::And, before, predicate.clone(), Type::Boolean);
-                        program = compile(&both)?;
-                        cheap = Some(both);
-                        *last = program;
-                        continue;
+                    if let Some(stage) = filter(predicate, row, &mut cheap, stages.last_mut(), &compile)? {
+                        let row = row.to_vec();
+                        stages.push(stage);
+                        rows.push(row);
                     }
-                    let row = row.to_vec();
-                    stages.push(Stage::Filter(program));
-                    rows.push(row);
-                    cheap = plain.then(|| predicate.clone());
                 }
                 Step::Project(exprs) => {
                     cheap = None;
@@ -457,6 +446,26 @@ fn exists<'a>(probe: &'a ProbeStage, tile: &mut Tile<'a>) -> Result<Vec<u8>, Dev
         add_build(tile, probe, Selection::NoRows);
     }
     Ok(exists)
+}
+
+/// The stage of a filter; none when it went into the one before, as both are cheap and can't fail. `cheap` is what that one tests.
+fn filter(
+    predicate: &Expr,
+    row: &[Shape],
+    cheap: &mut Option<Expr>,
+    before: Option<&mut Stage>,
+    compile: &dyn Fn(&Expr) -> Result<Program, DeviceError>,
+) -> Result<Option<Stage>, DeviceError> {
+    let program = compile(predicate)?;
+    let plain = !program.can_fail() && is_cheap(predicate, row);
+    if plain && let (Some(tested), Some(Stage::Filter(last))) = (cheap.as_ref(), before) {
+        let both = Expr::binary(BinaryOperator::And, tested.clone(), predicate.clone(), Type::Boolean);
+        *last = compile(&both)?;
+        *cheap = Some(both);
+        return Ok(None);
+    }
+    *cheap = plain.then(|| predicate.clone());
+    Ok(Some(Stage::Filter(program)))
 }
 
 fn compile_probe(

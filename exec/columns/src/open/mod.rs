@@ -21,22 +21,34 @@ use crate::scan::{Column, ColumnKind, Core, Scan};
 use crate::segments::{self, Promise, Segment};
 use crate::source::Source;
 
+/// Tables of more files are never bound in passing.
+const WARM_FILES: usize = 64;
+
 /// Footers read at a time.
 const FOOTERS_AT_ONCE: usize = 16;
 
 impl ColumnCache {
-    /// Binds a scan of a table. Runs on the runtime's blocking threads (without a runtime, on this thread) and on `workers`
-    /// more while strings are decoded; `pool` is the query's, for what the cache has no room for.
+    /// Binds a scan of a table. What the cache knows all about is bound here and now; else this runs on the runtime's
+    /// blocking threads (without a runtime, on this thread) and on `workers` more while strings are decoded; `pool` is the
+    /// query's, for what the cache has no room for.
     ///
     /// # Errors
     /// [`DeviceError::Input`] when a file can't be read, [`DeviceError::Unsupported`] when a column is nested,
     /// [`DeviceError::OutOfMemory`].
     pub async fn open(&self, table: TableFiles, pool: Arc<dyn DevicePool>) -> Result<Arc<dyn ScanInput>, DeviceError> {
         let files: Vec<(Arc<FileId>, Source)> = sources(&table);
+        if files.len() <= WARM_FILES
+            && let Some(scan) = open(self, &table, &files, &pool, None)?
+        {
+            return Ok(scan);
+        }
         let cache = self.clone();
         let dropped = Arc::new(AtomicBool::new(false));
         let guard = DropGuard(Arc::clone(&dropped));
-        let work = move || open(&cache, &table, &files, pool, &dropped);
+        let work = move || {
+            let opened = open(&cache, &table, &files, &pool, Some(&dropped))?;
+            opened.ok_or_else(|| DeviceError::Internal("a scan was not opened".to_owned()))
+        };
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return work();
         };
@@ -78,15 +90,18 @@ fn sources(table: &TableFiles) -> Vec<(Arc<FileId>, Source)> {
     table.files.iter().map(of).collect()
 }
 
+/// Without `dropped` nothing is read and nobody is waited for: none when that would be needed.
 fn open(
     cache: &ColumnCache,
     table: &TableFiles,
     files: &[(Arc<FileId>, Source)],
-    pool: Arc<dyn DevicePool>,
-    dropped: &AtomicBool,
-) -> Result<Arc<dyn ScanInput>, DeviceError> {
+    pool: &Arc<dyn DevicePool>,
+    dropped: Option<&AtomicBool>,
+) -> Result<Option<Arc<dyn ScanInput>>, DeviceError> {
     cache.inner.saw_versions(files.iter().map(|(id, _)| id));
-    let metas = footers(cache, files)?;
+    let Some(metas) = footers(cache, files, dropped.is_some())? else {
+        return Ok(None);
+    };
     let cut = |(file, meta): (usize, &Arc<FileMeta>)| segments::plan(file, &meta.metadata, cache.inner.segment_rows);
     let segments: Vec<Segment> = metas.iter().enumerate().flat_map(cut).collect();
     let rows = segments.iter().map(|segment| segment.rows).sum();
@@ -97,7 +112,7 @@ fn open(
         .collect::<Result<Vec<_>, _>>()?;
     let core = Core {
         cache: Arc::clone(&cache.inner),
-        pool,
+        pool: Arc::clone(pool),
         table: table.name.as_str().into(),
         files: metas
             .into_iter()
@@ -106,9 +121,11 @@ fn open(
         segments,
         columns,
     };
-    let dictionaries = dictionaries(&core, table.workers.max(1), dropped)?;
+    let Some(dictionaries) = dictionaries(&core, table.workers.max(1), dropped)? else {
+        return Ok(None);
+    };
     let profiles = profiles(&core, dictionaries);
-    Ok(Arc::new(Scan::new(core, profiles)))
+    Ok(Some(Arc::new(Scan::new(core, profiles))))
 }
 
 /// Runs `work` for 0, 1, … `count` on up to `threads` threads; the first error ends it.
@@ -145,10 +162,17 @@ fn in_parallel(
     failed.into_inner().map_or(Ok(()), Err)
 }
 
-fn footers(cache: &ColumnCache, files: &[(Arc<FileId>, Source)]) -> Result<Vec<Arc<FileMeta>>, DeviceError> {
+fn footers(
+    cache: &ColumnCache,
+    files: &[(Arc<FileId>, Source)],
+    may_read: bool,
+) -> Result<Option<Vec<Arc<FileMeta>>>, DeviceError> {
     let footers = &cache.inner.footers;
     let mut metas: Vec<Option<Arc<FileMeta>>> = files.iter().map(|(id, _)| footers.get(id)).collect();
     let missing: Vec<usize> = (0..files.len()).filter(|file| metas[*file].is_none()).collect();
+    if !may_read && !missing.is_empty() {
+        return Ok(None);
+    }
     let found: Vec<Mutex<Option<Arc<FileMeta>>>> = missing.iter().map(|_| Mutex::new(None)).collect();
     in_parallel(missing.len(), FOOTERS_AT_ONCE, |at| {
         let (id, source) = &files[missing[at]];
@@ -161,7 +185,11 @@ fn footers(cache: &ColumnCache, files: &[(Arc<FileId>, Source)]) -> Result<Vec<A
         metas[file] = meta.into_inner();
     }
     let unread = || DeviceError::Internal("a footer was not read".to_owned());
-    metas.into_iter().map(|meta| meta.ok_or_else(unread)).collect()
+    metas
+        .into_iter()
+        .map(|meta| meta.ok_or_else(unread))
+        .collect::<Result<_, _>>()
+        .map(Some)
 }
 
 fn column(
@@ -231,16 +259,25 @@ fn promise(segment: &Segment, meta: &FileMeta, column: &FileColumn, request: &Co
     }
 }
 
+/// By column.
+type Dictionaries = Vec<Option<Arc<trireme_device_api::Dictionary>>>;
+
 /// Complete dictionaries by column; none where a column is strings, or of another type.
 fn dictionaries(
     core: &Core,
     workers: usize,
-    dropped: &AtomicBool,
-) -> Result<Vec<Option<Arc<trireme_device_api::Dictionary>>>, DeviceError> {
+    dropped: Option<&AtomicBool>,
+) -> Result<Option<Dictionaries>, DeviceError> {
     let mut unknown = Vec::new();
     for (at, column) in core.columns.iter().enumerate() {
         if let Some((domain, files)) = coded(column) {
-            let values = domain.lock();
+            let values = match dropped {
+                Some(_) => domain.lock(),
+                None => match domain.try_lock() {
+                    Some(values) => values,
+                    None => return Ok(None),
+                },
+            };
             let in_file = |segment: &&Segment| files[segment.file].leaf().is_some();
             for (number, segment) in core.segments.iter().enumerate().filter(|(_, segment)| in_file(segment)) {
                 if !values.covers(&(Arc::clone(core.file_id(segment)), segment.first_row)) {
@@ -249,8 +286,11 @@ fn dictionaries(
             }
         }
     }
+    if dropped.is_none() && !unknown.is_empty() {
+        return Ok(None);
+    }
     in_parallel(unknown.len(), workers, |at| {
-        if dropped.load(Ordering::Relaxed) {
+        if dropped.is_some_and(|dropped| dropped.load(Ordering::Relaxed)) {
             return Err(DeviceError::Cancelled);
         }
         let (segment, column) = unknown[at];
@@ -267,7 +307,7 @@ fn dictionaries(
         }
         Some(dictionary)
     };
-    Ok(core.columns.iter().map(of).collect())
+    Ok(Some(core.columns.iter().map(of).collect()))
 }
 
 fn coded(column: &Column) -> Option<(&Arc<Domain>, &[FileColumn])> {
@@ -302,7 +342,7 @@ fn intern(core: &Core, segment: usize, column: usize) -> Result<(), DeviceError>
     }
 }
 
-fn profiles(core: &Core, dictionaries: Vec<Option<Arc<trireme_device_api::Dictionary>>>) -> Vec<ColumnProfile> {
+fn profiles(core: &Core, dictionaries: Dictionaries) -> Vec<ColumnProfile> {
     let of = |(at, dictionary): (usize, Option<Arc<trireme_device_api::Dictionary>>)| {
         let column = &core.columns[at];
         let data_type = &column.request.data_type;
