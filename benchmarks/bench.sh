@@ -9,6 +9,9 @@ tools=${TRIREME_TOOLS:-$root/.tools}
 script=$1
 shift
 "$root/tests/e2e/setup.sh" python
+if [ "$script" = bench_tpch ] && ! "$tools/python/bin/python" -c 'import tableauhyperapi' 2> /dev/null; then
+  "$tools/python/bin/pip" install --quiet tableauhyperapi || echo '# hyper is left out: its package is not there' >&2
+fi
 if [ -z "${TRIREME_BIN:-}" ]; then
   "$root/scripts/build.sh" release
   export TRIREME_BIN=${CARGO_TARGET_DIR:-$root/target}/release/trireme

@@ -76,7 +76,8 @@ class Hyper:
     def __init__(self, data):
         import tableauhyperapi as hyper
 
-        self.process = hyper.HyperProcess(hyper.Telemetry.DO_NOT_SEND_USAGE_DATA_TO_TABLEAU)
+        telemetry = hyper.Telemetry.DO_NOT_SEND_USAGE_DATA_TO_TABLEAU
+        self.process = hyper.HyperProcess(telemetry, parameters={"log_config": ""})
         self.connection = hyper.Connection(self.process.endpoint)
         for table in TABLES:
             source = data / f"{table}.parquet"

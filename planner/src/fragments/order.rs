@@ -156,11 +156,11 @@ impl Ordering<'_> {
         }
         let all = full(leaves.len());
         let mut placed = place(tree, &cluster, &classes, &leaves, &plan, all);
-        let late = std::mem::take(&mut cluster.late);
-        placed.id = tree.filter(placed.id, late.iter().map(|expr| placed.expr(expr)).collect());
         for reducer in on_top {
             self.reduce_top(tree, &mut placed, &reducer);
         }
+        let late = cluster.late.iter().map(|expr| placed.expr(expr)).collect();
+        placed.id = tree.filter(placed.id, late);
         let exprs = output
             .iter()
             .zip(&fields)
