@@ -170,12 +170,10 @@ impl Kernel for GraphKernel {
                     self.prepare(id, &outputs)?;
                     return Ok(Progress::More);
                 }
-                Some(Work::Step(kernel)) => {
-                    if self.step_one(id, worker, &kernel)? != Progress::Waiting {
-                        return Ok(Progress::More);
-                    }
+                Some(Work::Step(kernel)) if self.step_one(id, worker, &kernel)? != Progress::Waiting => {
+                    return Ok(Progress::More);
                 }
-                None => {}
+                _ => {}
             }
         }
         Ok(Progress::Waiting)

@@ -269,7 +269,8 @@ fn side_cost(build: f64, probe: f64) -> f64 {
     } else {
         2.5
     };
-    BUILD * build + (PROBE + miss) * probe
+    // A row that is built is written and found again.
+    (BUILD + 2.0 * miss) * build + (PROBE + miss) * probe
 }
 
 fn full(count: usize) -> u64 {

@@ -128,9 +128,13 @@ impl Sink {
         let fragment: &Fragment = &graph.fragments[id];
         let compile = |exprs: &[Expr]| compile_all(exprs, row, inputs, isa);
         Ok(match &fragment.sink {
-            GraphSink::Aggregate { .. } => {
-                Sink::Aggregate(Box::new(AggregateSink::compile(fragment, row, inputs, isa, rows)?))
-            }
+            GraphSink::Aggregate { .. } => Sink::Aggregate(Box::new(AggregateSink::compile(
+                fragment,
+                row,
+                inputs,
+                isa,
+                rows.unwrap_or(ROWS_UNKNOWN),
+            )?)),
             GraphSink::Build(build) => {
                 let (keys, payload) = (compile(&build.keys)?, compile(&build.payload)?);
                 let uses = BuildUse::of(graph, id);
@@ -354,7 +358,7 @@ impl AggregateSink {
         row: &[Shape],
         inputs: &Inputs,
         isa: Isa,
-        rows: Option<usize>,
+        rows: usize,
     ) -> Result<Self, DeviceError> {
         let GraphSink::Aggregate { groups, aggregates } = &fragment.sink else {
             return Err(DeviceError::Internal("no aggregate".to_owned()));
@@ -404,8 +408,7 @@ impl AggregateSink {
                 ),
             })
             .collect();
-        let hint = rows.unwrap_or(ROWS_UNKNOWN);
-        let plan = AggregatePlan::new(&shapes(&groups), &described, inputs.workers, isa, &inputs.pool, hint)?;
+        let plan = AggregatePlan::new(&shapes(&groups), &described, inputs.workers, isa, &inputs.pool, rows)?;
         let programs = groups.iter().chain(arguments.iter().chain(&filters).flatten());
         let programs = programs.chain(ordered.iter().flatten().flat_map(OrderedArgument::keys));
         let mut readers = vec![0; row.len()];

@@ -49,7 +49,7 @@ impl Ordering<'_> {
                 let columns = self.take_apart(tree, input, cluster);
                 exprs
                     .iter()
-                    .filter_map(|expr| column_of(expr))
+                    .filter_map(column_of)
                     .map(|column| columns[column])
                     .collect()
             }
