@@ -438,14 +438,15 @@ impl<'a> Lowering<'a> {
 
     /// The relation with the subquery's value as one more column, and that column; or the value, when it is a constant.
     fn scalar(&mut self, input: RelationId, found: &ScalarSubqueryExpr) -> Result<(RelationId, Expr), String> {
-        let link = self
-            .scalars
-            .iter()
-            .rev()
-            .chain(self.enclosing.iter().rev())
-            .find_map(|scalars| scalars.find(found))
-            .ok_or("a scalar subquery of an outer plan")?;
+        let own = self.scalars.iter().rev().find_map(|scalars| scalars.find(found));
+        let outer = || self.enclosing.iter().rev().find_map(|scalars| scalars.find(found));
+        let is_outer = own.is_none();
+        let link = own.or_else(outer).ok_or("a scalar subquery of an outer plan")?;
         let build = self.input(&link)?;
+        // The outer plan runs its operators too, and some run only once.
+        if is_outer && self.tree.reads_stream(build) {
+            return Err("a scalar subquery that runs in an outer plan is not fused".to_owned());
+        }
         let bounds = self.tree.row_bounds(build);
         if let (Op::Project { exprs, .. }, (1, Some(1))) = (&self.tree.get(build).op, bounds)
             && let Some(Expr {

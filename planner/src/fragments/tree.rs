@@ -403,6 +403,12 @@ impl Tree {
         }
     }
 
+    /// Whether an operator of DataFusion's gives some of its rows.
+    pub(super) fn reads_stream(&self, id: RelationId) -> bool {
+        let op = &self.get(id).op;
+        matches!(op, Op::Stream(_)) || op.inputs().into_iter().any(|input| self.reads_stream(input))
+    }
+
     /// How many rows there can be, when that is known: `(at least, at most)`.
     pub(super) fn row_bounds(&self, id: RelationId) -> (usize, Option<usize>) {
         match &self.get(id).op {
