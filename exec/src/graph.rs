@@ -321,6 +321,7 @@ mod tests {
             cancelled: Arc::clone(&cancelled),
             batch_rows: 8192,
             emit: None,
+            wake: None,
         };
         let hooks = Hooks {
             wake: pool.waker(),

@@ -94,6 +94,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 cancelled: Arc::new(AtomicBool::new(false)),
                 batch_rows: 8192,
                 emit: Some(Arc::new(Sink)),
+                wake: None,
             };
             run(variant.as_ref(), &graph, &inputs, &mut |id, time| {
                 let least = least.entry(format!("{id}")).or_insert(time);

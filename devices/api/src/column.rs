@@ -313,6 +313,13 @@ pub trait ScanInput: Send + Sync {
     /// What is known of a column of a segment without loading it.
     fn zone(&self, segment: usize, column: usize) -> Option<ZoneMap>;
 
+    /// A number for the content of a column of a segment, that no other content has in this process: what devices name
+    /// their copies by. None: don't keep one.
+    fn identity(&self, segment: usize, column: usize) -> Option<u64> {
+        let _ = (segment, column);
+        None
+    }
+
     /// The column, decoded now if it is not resident. Called from several threads.
     ///
     /// # Errors

@@ -26,7 +26,7 @@ pub use column::{
     Carrier, Codes, ColumnProfile, DeviceColumn, Dictionary, Residency, ScanInput, Strings, Values, ZoneMap,
 };
 pub use cost::{Cost, Workload};
-pub use device::{Backend, DeviceInfo, DeviceKind, DeviceState};
+pub use device::{Backend, Device, DeviceInfo, DeviceKind, DeviceState, Probed, Vitals};
 pub use error::{DeviceError, ErrorAction};
 pub use expr::{BinaryOperator, DatePart, Expr, HostFunction, HostFunctionRef, Node};
 pub use fragment::{
@@ -36,4 +36,6 @@ pub use fragment::{
 pub use function::{Answer, Answered, Argument, Descriptor, FUNCTIONS, Function, substring_range};
 pub use memory::{DevicePool, Reservation, Unlimited};
 pub use types::{Interval, IntervalKind, TimeUnit, Type, Value};
-pub use variant::{Emit, Inputs, Kernel, Output, Progress, Rows, StreamInput, StreamPoll, Support, Variant};
+pub use variant::{
+    Emit, FragmentReport, Inputs, Kernel, Output, Progress, Resident, Rows, StreamInput, StreamPoll, Support, Variant,
+};

@@ -42,6 +42,28 @@ pub trait Variant: Send + Sync {
     /// What it would cost; finite and not negative; more bytes never cost less.
     fn estimate(&self, graph: &Graph, fragment: FragmentId, workload: &Workload) -> Cost;
 
+    /// As [`Variant::support`] of every fragment, now that inputs are bound: what is known of columns may rule some out.
+    fn support_bound(&self, graph: &Arc<Graph>, inputs: &Inputs) -> Vec<Support> {
+        let _ = inputs;
+        (0..graph.fragments.len()).map(|id| self.support(graph, id)).collect()
+    }
+
+    /// Makes several fragments ready to run as one, for devices that gain by it; the kernel's output is [`Output::Many`].
+    /// Their inputs are among them or in `outputs`; `fragments` ascend.
+    ///
+    /// # Errors
+    /// As [`Variant::prepare`]; [`DeviceError::Unsupported`] by variants that run each by itself.
+    fn prepare_many(
+        &self,
+        graph: &Arc<Graph>,
+        fragments: &[FragmentId],
+        inputs: &Inputs,
+        outputs: &[Option<Output>],
+    ) -> Result<Arc<dyn Kernel>, DeviceError> {
+        let _ = (graph, fragments, inputs, outputs);
+        Err(DeviceError::Unsupported("fragments run one by one".to_owned()))
+    }
+
     /// Makes a fragment ready to run. `outputs` holds those of earlier fragments, by id.
     ///
     /// # Errors
@@ -74,6 +96,8 @@ pub struct Inputs {
     pub batch_rows: usize,
     /// Where the last fragment's rows go when its sink is emit; without it they are kept as [`Output::Rows`].
     pub emit: Option<Arc<dyn Emit>>,
+    /// To call when a kernel that said [`Progress::Waiting`] may go on; without it kernels are asked again and again.
+    pub wake: Option<Arc<dyn Fn() + Send + Sync>>,
 }
 
 /// A running fragment.
@@ -89,6 +113,38 @@ pub trait Kernel: Send + Sync {
     /// # Errors
     /// When the fragment fails.
     fn finish(&self) -> Result<Output, DeviceError>;
+
+    /// What running took, fragment by fragment, where the device counts it. Asked after `finish`, also after a failure.
+    fn reports(&self) -> Vec<(FragmentId, FragmentReport)> {
+        Vec::new()
+    }
+}
+
+/// What running one fragment took.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct FragmentReport {
+    /// Rows of the source.
+    pub input_rows: u64,
+    /// Rows it left, where they were counted.
+    pub output_rows: Option<u64>,
+    /// Bytes copied to the device for it.
+    pub uploaded_bytes: u64,
+    /// Bytes copied back.
+    pub downloaded_bytes: u64,
+    /// Kernels launched.
+    pub launches: u32,
+    /// Times that the host waited for the device.
+    pub syncs: u32,
+    /// Runs anew because a table was too small.
+    pub retries: u32,
+    /// Kernels that were compiled, not found in a cache.
+    pub compiled: u32,
+    /// Time to compile and load kernels.
+    pub compile_ns: u64,
+    /// Time of kernels, where the device tells.
+    pub kernel_ns: u64,
+    /// Time of copies, as the host saw it.
+    pub copy_ns: u64,
 }
 
 /// What a step did.
@@ -114,6 +170,25 @@ pub enum Output {
         /// Rows in it.
         rows: usize,
     },
+    /// Rows in the device's memory, which only variants of the same device read.
+    Resident(Arc<dyn Resident>),
+    /// Those of several fragments that ran as one.
+    Many(Vec<(FragmentId, Output)>),
+}
+
+/// Rows in a device's memory.
+pub trait Resident: Send + Sync {
+    /// There are at most so many.
+    fn rows_max(&self) -> u64;
+
+    /// A copy in the host's memory. Waits for the device.
+    ///
+    /// # Errors
+    /// What the fragment, or one that it reads from, failed with; when the device is lost.
+    fn download(&self) -> Result<Arc<Rows>, DeviceError>;
+
+    /// The device's own type.
+    fn as_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
 }
 
 /// Rows as segments of columns.

@@ -45,5 +45,6 @@ pub fn bind(
         cancelled: Arc::new(AtomicBool::new(false)),
         batch_rows: 1024,
         emit: None,
+        wake: None,
     })
 }

@@ -287,6 +287,7 @@ impl Run {
             cancelled: Arc::new(AtomicBool::new(false)),
             batch_rows: self.context.session_config().batch_size(),
             emit: Some(Arc::clone(&self.emit) as _),
+            wake: None,
         };
         let batch_rows = inputs.batch_rows;
         let times = self.times;

@@ -1,0 +1,23 @@
+//! Fragments as kernels: one kernel language for all accelerators.
+//!
+//! ```text
+//!  Fragment ─lower─▶ Program { Module (ir), regions, words, launches } ─print─▶ CUDA C │ OpenCL C
+//!                                                                      └─interpreter: every schedule, every bound checked
+//! ```
+//!
+//! What runs a program is `devices/runtime`, over the driver of a device. Nothing here touches a device.
+#![deny(missing_docs)]
+
+pub mod build;
+pub mod interpreter;
+pub mod ir;
+mod lower;
+pub mod print;
+mod program;
+pub mod shape;
+
+pub use lower::{BuildShape, Bound, Hints, Host, Input, Lowered, Target, Unsupported, lower};
+pub use program::{
+    Fault, Fill, Groups, Launch, Lifetime, Program, ProgramOutput, Region, STATUS_FAULTS, STATUS_NEEDED, STATUS_WORDS,
+    When, Word,
+};
