@@ -4,6 +4,7 @@
 //! and runs in order within a queue; events order work of one queue after another's. Calls may come from several threads.
 //! After a fault that a device doesn't recover from, every call answers [`DeviceError::Device`] and the device stays off.
 
+use std::any::Any;
 use std::sync::Arc;
 
 use trireme_device_api::{DeviceError, DeviceInfo, DeviceState, Vitals};
@@ -39,6 +40,11 @@ pub trait Event: Send + Sync {
 
     /// The device's clock at this point, where it tells; once it is done.
     fn time_ns(&self) -> Option<u64> {
+        None
+    }
+
+    /// The driver's own type, for [`Driver::after`]; drivers that don't tell are waited for.
+    fn as_any(&self) -> Option<&dyn Any> {
         None
     }
 }
