@@ -1,8 +1,8 @@
 //! Writes kernels: expressions by methods and operators' names, statements one after another, blocks by closures.
 
 use crate::ir::{
-    Atomic, Binary, Body, Compare, Const, Elem, Expr, Function, FunctionId, Kernel, Local, LocalId, Place, Scalar, Stmt,
-    Target, Unary, Var,
+    Atomic, Binary, Body, Compare, Const, Elem, Expr, Function, FunctionId, Kernel, Local, LocalId, Place, Scalar,
+    Stmt, Target, Unary, Var,
 };
 
 /// A constant of type U64.

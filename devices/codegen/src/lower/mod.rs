@@ -16,22 +16,29 @@ mod aggregate;
 mod emit;
 mod expr;
 mod join;
+mod key;
+mod output;
 mod sort;
 mod source;
 mod steps;
+mod text;
 mod value;
 
 use std::rc::Rc;
 use std::sync::Arc;
 
-use trireme_device_api::{DeviceColumn, DeviceError, Expr, FragmentId, Graph, Value as Constant};
+use trireme_device_api::{DeviceColumn, DeviceError, Expr, Fragment, FragmentId, Graph, Value as Constant};
 
 pub use join::BuildShape;
+pub(crate) use key::{Key, KeyShape, KeyWord, Nulls};
 pub(crate) use value::{Kind, Row, Shape, Slot, Value};
 
-use crate::build::Builder;
-use crate::ir::{Expr as Ir, FunctionId};
-use crate::program::{Fault, Launch, Program, ProgramOutput, Region, Word};
+use crate::build::{Builder, place, u64};
+use crate::ir::{Atomic, Elem, Expr as Ir, FunctionId, Scalar, Stmt, Target as Place};
+use crate::program::{
+    Fault, Fill, Groups, Launch, Lifetime, Program, ProgramOutput, Region, STATUS_FAULTS, STATUS_NEEDED, STATUS_WORDS,
+    When, Word,
+};
 use crate::shape::{RegionRef, ResidentRows, ScanShape};
 
 /// Why a fragment can't be lowered, for EXPLAIN.
@@ -94,7 +101,12 @@ pub trait Host {
     ///
     /// # Errors
     /// Those of the expression's values.
-    fn evaluate(&self, expr: &Expr, entries: &DeviceColumn, parameters: &[Constant]) -> Result<DeviceColumn, DeviceError>;
+    fn evaluate(
+        &self,
+        expr: &Expr,
+        entries: &DeviceColumn,
+        parameters: &[Constant],
+    ) -> Result<DeviceColumn, DeviceError>;
 }
 
 /// Lowers one fragment. Earlier fragments are lowered before.
@@ -102,8 +114,46 @@ pub trait Host {
 /// # Errors
 /// The reason why not.
 pub fn lower(graph: &Graph, fragment: FragmentId, bound: &Bound<'_>, target: Target) -> Lowered<Program> {
-    let _ = (graph, fragment, bound, target);
-    Err(Unsupported("not yet".to_owned()))
+    let mut l = Lowering::new(graph, fragment, bound, target);
+    let mut sink = steps::sink(&mut l)?;
+    let tile_rows = source::main_kernel(&mut l, sink.as_mut())?;
+    source::pass_kernels(&mut l, sink.as_mut())?;
+    let output = sink.finish(&mut l)?;
+    Ok(l.program(tile_rows, output))
+}
+
+/// A sink in the making. A fragment has one main kernel, and one more for each [`Pass`]; all of them share the sink.
+pub(crate) trait Sink {
+    /// Uniform code at the start of each main kernel: private accumulators, local arrays and their initialisation. Barriers
+    /// are allowed.
+    fn begin(&mut self, l: &mut Lowering<'_>) -> Lowered<()>;
+
+    /// For each row that arrives, in divergent code: no barrier. The shapes of the first call hold: in the kernels of passes
+    /// values are of the same shapes or narrower ones, or [`Kind::Null`] where they were nullable before.
+    fn row(&mut self, l: &mut Lowering<'_>, row: &mut Row) -> Lowered<()>;
+
+    /// Uniform code after every row slot of a tile. Each work-item has passed at most one row since the last when
+    /// [`Lowering::multiplies`] is false: compaction goes here.
+    fn slot_end(&mut self, l: &mut Lowering<'_>) -> Lowered<()>;
+
+    /// Uniform code at the end of each main kernel: reduce, flush.
+    fn end(&mut self, l: &mut Lowering<'_>) -> Lowered<()>;
+
+    /// After the main kernels: finishing kernels, and the output. Regions that main kernels use are made in the constructor.
+    fn finish(&mut self, l: &mut Lowering<'_>) -> Lowered<ProgramOutput>;
+}
+
+/// Build rows that go through the remaining steps after all rows were probed.
+#[derive(Debug, Clone)]
+pub(crate) struct Pass {
+    /// The probe, by its position among the steps.
+    pub(crate) step: usize,
+    /// A u64 in the arena: how many build rows there are.
+    pub(crate) count: RegionRef,
+    /// There are at most so many.
+    pub(crate) bound: u64,
+    /// Where the probe notes which build rows matched; what is in it is the probe's affair.
+    pub(crate) matched: RegionRef,
 }
 
 /// A program in the making.
@@ -115,6 +165,10 @@ pub(crate) struct Lowering<'a> {
     /// The kernel that is being written.
     pub(crate) b: Builder,
     pub(crate) parts: Parts,
+    /// Noted by probes through [`Lowering::pass`].
+    pub(crate) passes: Vec<Pass>,
+    status: RegionRef,
+    hoist: source::Hoist,
 }
 
 /// What has been put together so far.
@@ -127,16 +181,141 @@ pub(crate) struct Parts {
     pub(crate) launches: Vec<Launch>,
     pub(crate) tables: Vec<Arc<[u8]>>,
     pub(crate) faults: Vec<Fault>,
-    pub(crate) output: Option<ProgramOutput>,
 }
 
-impl Lowering<'_> {
+impl<'a> Lowering<'a> {
+    fn new(graph: &'a Graph, fragment: FragmentId, bound: &'a Bound<'a>, target: Target) -> Self {
+        let mut l = Self {
+            graph,
+            fragment,
+            bound,
+            target,
+            b: Builder::new(),
+            parts: Parts::default(),
+            passes: Vec::new(),
+            status: RegionRef { fragment, region: 0 },
+            hoist: source::Hoist::default(),
+        };
+        l.status = l.region(Region {
+            name: "status".to_owned(),
+            bytes: STATUS_WORDS as u64 * 8,
+            fill: Fill::Byte(0),
+            lifetime: Lifetime::Output,
+        });
+        l
+    }
+
+    /// The fragment.
+    pub(crate) fn fragment(&self) -> &'a Fragment {
+        &self.graph.fragments[self.fragment]
+    }
+
+    fn program(self, tile_rows: u64, output: ProgramOutput) -> Program {
+        let parts = self.parts;
+        Program {
+            module: crate::ir::Module {
+                group: self.target.group,
+                functions: parts.functions,
+                kernels: parts.kernels,
+            },
+            regions: parts.regions,
+            words: parts.words,
+            launches: parts.launches,
+            tables: parts.tables,
+            faults: parts.faults,
+            status: self.status,
+            tile_rows,
+            output,
+        }
+    }
+
+    /// Writes a kernel; its position.
+    pub(crate) fn kernel(&mut self, name: &str, write: impl FnOnce(&mut Self) -> Lowered<()>) -> Lowered<usize> {
+        let outer = std::mem::take(&mut self.b);
+        self.b = Builder::new();
+        let written = write(self);
+        let builder = std::mem::replace(&mut self.b, outer);
+        written?;
+        let words = u32::try_from(self.parts.words.len()).unwrap_or(u32::MAX);
+        self.parts.kernels.push(builder.kernel(name, words));
+        Ok(self.parts.kernels.len() - 1)
+    }
+
+    /// Appends a launch.
+    pub(crate) fn launch(&mut self, kernel: usize, groups: Groups, when: When) {
+        self.parts.launches.push(Launch { kernel, groups, when });
+    }
+
+    /// Runs `inside` when the condition holds.
+    pub(crate) fn when(&mut self, condition: Ir, inside: impl FnOnce(&mut Self) -> Lowered<()>) -> Lowered<()> {
+        let then = self.block(inside)?;
+        self.b.push(Stmt::If {
+            condition,
+            then,
+            otherwise: Vec::new(),
+        });
+        Ok(())
+    }
+
+    /// Runs one of two.
+    pub(crate) fn either(
+        &mut self,
+        condition: Ir,
+        first: impl FnOnce(&mut Self) -> Lowered<()>,
+        second: impl FnOnce(&mut Self) -> Lowered<()>,
+    ) -> Lowered<()> {
+        let then = self.block(first)?;
+        let otherwise = self.block(second)?;
+        self.b.push(Stmt::If {
+            condition,
+            then,
+            otherwise,
+        });
+        Ok(())
+    }
+
+    /// Repeats until a break.
+    pub(crate) fn repeat(&mut self, inside: impl FnOnce(&mut Self) -> Lowered<()>) -> Lowered<()> {
+        let stmts = self.block(inside)?;
+        self.b.push(Stmt::Loop(stmts));
+        Ok(())
+    }
+
+    /// `for index in from, from + step … < end`: a variable of the bounds' type. Don't `continue` inside.
+    pub(crate) fn range(
+        &mut self,
+        scalar: Scalar,
+        (from, end, step): (Ir, Ir, Ir),
+        inside: impl FnOnce(&mut Self, Ir) -> Lowered<()>,
+    ) -> Lowered<()> {
+        let index = self.b.set(scalar, from);
+        self.repeat(|l| {
+            l.b.when(Ir::from(index).ge(end), |b| b.push(Stmt::Break));
+            inside(l, index.into())?;
+            l.b.assign(index, Ir::from(index).plus(step));
+            Ok(())
+        })
+    }
+
+    /// The statements of `inside`, apart.
+    pub(crate) fn block(&mut self, inside: impl FnOnce(&mut Self) -> Lowered<()>) -> Lowered<Vec<Stmt>> {
+        self.b.begin();
+        let written = inside(self);
+        let stmts = self.b.end();
+        written.map(|()| stmts)
+    }
+
     /// A word of the block, as an expression of type U64; equal words share one.
     pub(crate) fn word(&mut self, word: Word) -> Ir {
-        let position = self.parts.words.iter().position(|other| *other == word).unwrap_or_else(|| {
-            self.parts.words.push(word);
-            self.parts.words.len() - 1
-        });
+        let position = self
+            .parts
+            .words
+            .iter()
+            .position(|other| *other == word)
+            .unwrap_or_else(|| {
+                self.parts.words.push(word);
+                self.parts.words.len() - 1
+            });
         Ir::Word(u32::try_from(position).unwrap_or(u32::MAX))
     }
 
@@ -170,9 +349,41 @@ impl Lowering<'_> {
         FunctionId(u32::try_from(position).unwrap_or(u32::MAX))
     }
 
+    /// A region's address, as an expression of type U64.
+    pub(crate) fn base(&mut self, region: RegionRef) -> Ir {
+        self.word(Word::Region(region, 0))
+    }
+
     /// Notes a fault: sets its bit in the status. For work-items that reach this statement.
     pub(crate) fn fault(&mut self, fault: Fault) {
-        let _ = fault;
+        let known = self.parts.faults.iter().position(|other| *other == fault);
+        let bit = known.unwrap_or_else(|| {
+            self.parts.faults.push(fault);
+            self.parts.faults.len() - 1
+        });
+        let status = self.base(self.status);
+        let target = Place::Arena(place(Elem::U64, status, u64(STATUS_FAULTS as u64)));
+        // Beyond 64 different faults, which no fragment of sane size has, the last bit stands for the rest.
+        self.b.atomic(target, Atomic::Or(u64(1 << bit.min(63))));
+    }
+
+    /// Notes that a table or output was too small, and what it would have needed at least.
+    pub(crate) fn capacity_fault(&mut self, needed: Ir) {
+        self.fault(Fault::Capacity);
+        let status = self.base(self.status);
+        let target = Place::Arena(place(Elem::U64, status, u64(STATUS_NEEDED as u64)));
+        self.b.atomic(target, Atomic::Max(needed));
+    }
+
+    /// Notes that the build rows of a probe go through the remaining steps afterwards; `make` runs the first time that the
+    /// step is lowered.
+    pub(crate) fn pass(&mut self, step: usize, make: impl FnOnce(&mut Self) -> Pass) -> Pass {
+        if let Some(pass) = self.passes.iter().find(|pass| pass.step == step) {
+            return pass.clone();
+        }
+        let pass = make(self);
+        self.passes.push(pass.clone());
+        pass
     }
 }
 

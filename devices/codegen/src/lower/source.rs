@@ -1,1 +1,395 @@
-//! To be written.
+//! Where rows come from: the loops of main kernels over segments, resident rows and build rows, and the loads of columns.
+//!
+//! ```text
+//!  for tile = group, group + groups, …:                       segments: advance to the tile's segment
+//!     words of the segment that its columns need (hoisted)
+//!     for k in 0 … items:  row = start of tile + k · GROUP + local index
+//!        if row < rows { steps … sink's row }
+//!        sink's end of slot
+//! ```
+//!
+//! A column is loaded where it is first asked for, so that filtered rows don't load what only the rest reads.
+
+use trireme_device_api::Source;
+
+use super::steps::lazy;
+use super::{Input, Kind, Lowered, Lowering, Pass, Row, Shape, Sink, Unsupported, Value};
+use crate::build::{Builder, bool, place, u32, u64};
+use crate::ir::{Elem, Expr as Ir, Scalar, Stmt, Var};
+use crate::program::{Groups, When, Word};
+use crate::shape::{
+    COLUMN_WORDS, ColumnShape, HANDLE_LENGTH_BITS, ResidentColumn, ResidentRows, SEGMENT_HEADER_WORDS, ScanShape,
+    Storage, TABLE_HEADER_WORDS,
+};
+
+/// Rows that kernels number by 32 bits.
+const ROWS_MAX: u64 = 1 << 31;
+
+/// Words of a column in the segment table.
+const VALUES: usize = 0;
+const BASE: usize = 1;
+const VALIDITY: usize = 2;
+const BYTES: usize = 3;
+
+/// What a tile needs to know of its segment, loaded once per tile.
+#[derive(Default)]
+pub(super) struct Hoist {
+    stmts: Vec<Stmt>,
+    /// By column and word.
+    known: Vec<((usize, usize), Var)>,
+    /// U64: where the segment's words begin in the table.
+    segment: Option<Var>,
+}
+
+enum Rows<'a> {
+    Segments(&'a ScanShape),
+    Resident(&'a ResidentRows),
+}
+
+impl<'a> Lowering<'a> {
+    fn source_rows(&self) -> Lowered<Rows<'a>> {
+        let absent = || Unsupported("the source is not bound".to_owned());
+        let bound = self.bound;
+        match self.fragment().source {
+            Source::Scan(index) => bound.scans.get(index).map(Rows::Segments).ok_or_else(absent),
+            Source::Stream(index) => match bound.streams.get(index) {
+                Some(Some(shape)) => Ok(Rows::Segments(shape)),
+                _ => Err(absent()),
+            },
+            Source::Fragment(id) => match bound.outputs.get(id) {
+                Some(Some(Input::Resident(rows))) => Ok(Rows::Resident(rows)),
+                Some(Some(Input::Segments(shape))) => Ok(Rows::Segments(shape)),
+                _ => Err(absent()),
+            },
+        }
+    }
+
+    /// Upper bound of the source's rows.
+    pub(crate) fn source_bound(&self) -> u64 {
+        match self.source_rows() {
+            Ok(Rows::Segments(shape)) => shape.rows,
+            Ok(Rows::Resident(rows)) => rows.bound,
+            Err(_) => 0,
+        }
+    }
+}
+
+/// The kernel over the source's rows. Gives the rows of one tile of a segment table, 0 when there is none.
+pub(super) fn main_kernel(l: &mut Lowering<'_>, sink: &mut dyn Sink) -> Lowered<u64> {
+    let rows = l.source_rows()?;
+    let bound = l.source_bound();
+    let kernel = l.kernel("main", |l| {
+        sink.begin(l)?;
+        match rows {
+            Rows::Segments(shape) => segments(l, shape, sink)?,
+            Rows::Resident(rows) => resident(l, rows, sink)?,
+        }
+        sink.end(l)
+    })?;
+    l.launch(kernel, Groups::Rows(bound), When::Chunk);
+    Ok(match rows {
+        Rows::Segments(_) => u64::from(l.tile_rows()),
+        Rows::Resident(_) => 0,
+    })
+}
+
+/// A kernel for each probe whose build rows go on.
+pub(super) fn pass_kernels(l: &mut Lowering<'_>, sink: &mut dyn Sink) -> Lowered<()> {
+    l.passes.sort_by_key(|pass| pass.step);
+    for pass in l.passes.clone() {
+        let kernel = l.kernel(&format!("pass_{}", pass.step), |l| {
+            sink.begin(l)?;
+            build_rows(l, &pass, sink)?;
+            sink.end(l)
+        })?;
+        l.launch(kernel, Groups::Rows(pass.bound), When::After);
+    }
+    Ok(())
+}
+
+impl Lowering<'_> {
+    fn tile_rows(&self) -> u32 {
+        self.target.group * self.target.items
+    }
+
+    /// The rows of a tile that begins at row `start` of `rows` (both U32).
+    fn tile(
+        &mut self,
+        (start, rows): (Ir, Ir),
+        sink: &mut dyn Sink,
+        body: &mut dyn FnMut(&mut Self, Ir, &mut dyn Sink) -> Lowered<()>,
+    ) -> Lowered<()> {
+        let group = self.target.group;
+        let mut slot = |l: &mut Self, first: Ir| {
+            let row = l.b.set(Scalar::U32, first.plus(Ir::LocalIndex));
+            l.when(Ir::from(row).lt(rows.clone()), |l| body(l, row.into(), sink))?;
+            sink.slot_end(l)
+        };
+        if self.target.items == 1 {
+            return slot(self, start);
+        }
+        self.range(Scalar::U32, (u32(0), u32(self.target.items), u32(1)), |l, k| {
+            slot(l, start.clone().plus(k.times(u32(group))))
+        })
+    }
+
+    /// Row numbers (U32) of `count` rows that stand one after another, tile by tile.
+    fn all_rows(
+        &mut self,
+        count: Ir,
+        sink: &mut dyn Sink,
+        body: &mut dyn FnMut(&mut Self, Ir, &mut dyn Sink) -> Lowered<()>,
+    ) -> Lowered<()> {
+        let rows = self.b.set(Scalar::U32, count.to(Scalar::U32));
+        let tile = u32(self.tile_rows());
+        let (first, step) = (Ir::GroupIndex.times(tile.clone()), Ir::Groups.times(tile));
+        self.range(Scalar::U32, (first, rows.into(), step), |l, start| {
+            l.tile((start, rows.into()), sink, body)
+        })
+    }
+}
+
+fn resident(l: &mut Lowering<'_>, rows: &ResidentRows, sink: &mut dyn Sink) -> Lowered<()> {
+    if rows.bound >= ROWS_MAX {
+        return Err(Unsupported("more rows than kernels number".to_owned()));
+    }
+    let count = l.base(rows.count);
+    let count = l.b.load(place(Elem::U64, count, u64(0)));
+    l.all_rows(count.into(), sink, &mut |l, index, sink| {
+        let mut row = resident_row(&rows.columns, &index);
+        l.steps(0, &mut row, sink)
+    })
+}
+
+fn build_rows(l: &mut Lowering<'_>, pass: &Pass, sink: &mut dyn Sink) -> Lowered<()> {
+    if pass.bound >= ROWS_MAX {
+        return Err(Unsupported("more rows than kernels number".to_owned()));
+    }
+    let count = l.base(pass.count);
+    let count = l.b.load(place(Elem::U64, count, u64(0)));
+    l.all_rows(count.into(), sink, &mut |l, index, sink| {
+        super::join::pass_row(l, pass, &index, sink)
+    })
+}
+
+fn segments(l: &mut Lowering<'_>, shape: &ScanShape, sink: &mut dyn Sink) -> Lowered<()> {
+    let table = l.word(Word::Segments);
+    let word = |b: &mut Builder, index: Ir| b.load(place(Elem::U64, table.clone(), index));
+    let stride = u64((SEGMENT_HEADER_WORDS + shape.columns.len() * COLUMN_WORDS) as u64);
+    let last = word(&mut l.b, u64(0));
+    let last = l.b.set(Scalar::U64, stride.clone().times(last.into()));
+    let tiles = word(&mut l.b, u64(1));
+    let segment = l.b.set(Scalar::U64, u64(TABLE_HEADER_WORDS as u64));
+    let tile_rows = u64(u64::from(l.tile_rows()));
+    let (first, step) = (Ir::GroupIndex.to(Scalar::U64), Ir::Groups.to(Scalar::U64));
+    l.range(Scalar::U64, (first, tiles.into(), step), |l, tile| {
+        l.b.repeat(|b| {
+            let next = b.set(Scalar::U64, Ir::from(segment).plus(stride.clone()));
+            b.when(Ir::from(next).gt(last.into()), |b| b.push(Stmt::Break));
+            let first_tile = word(b, Ir::from(next).plus(u64(1)));
+            b.when(Ir::from(first_tile).gt(tile.clone()), |b| b.push(Stmt::Break));
+            b.assign(segment, next.into());
+        });
+        let rows = word(&mut l.b, segment.into());
+        let rows = l.b.set(Scalar::U32, Ir::from(rows).to(Scalar::U32));
+        let first_tile = word(&mut l.b, Ir::from(segment).plus(u64(1)));
+        let start = tile.minus(first_tile.into()).times(tile_rows).to(Scalar::U32);
+        let start = l.b.set(Scalar::U32, start);
+        l.hoist.segment = Some(segment);
+        let body = l.block(|l| {
+            l.tile((start.into(), rows.into()), sink, &mut |l, index, sink| {
+                let mut row = segment_row(&shape.columns, &index);
+                l.steps(0, &mut row, sink)
+            })
+        })?;
+        let hoist = std::mem::take(&mut l.hoist);
+        hoist.stmts.into_iter().chain(body).for_each(|stmt| l.b.push(stmt));
+        Ok(())
+    })
+}
+
+impl Lowering<'_> {
+    /// A word of a column in the current segment, loaded once per tile and kept as `scalar`.
+    fn segment_word(&mut self, column: usize, word: usize, scalar: Scalar) -> Ir {
+        let known = self.hoist.known.iter().find(|(key, _)| *key == (column, word));
+        if let Some((_, var)) = known {
+            return (*var).into();
+        }
+        let table = self.word(Word::Segments);
+        let segment = self.hoist.segment.map_or(u64(0), Ir::from);
+        let offset = SEGMENT_HEADER_WORDS + column * COLUMN_WORDS + word;
+        self.b.begin();
+        let index = segment.plus(u64(offset as u64));
+        let mut var = self.b.load(place(Elem::U64, table, index));
+        if scalar != Scalar::U64 {
+            var = self.b.set(scalar, Ir::from(var).to(Scalar::I64).to(scalar));
+        }
+        let stmts = self.b.end();
+        self.hoist.stmts.extend(stmts);
+        self.hoist.known.push(((column, word), var));
+        var.into()
+    }
+}
+
+/// What is known of a column's values.
+pub(crate) fn column_shape(column: &ColumnShape) -> Lowered<Shape> {
+    let integral = |storage: (i128, i128)| {
+        let known = column.range.or(column.data_type.value_range()).unwrap_or(storage);
+        let (low, high) = (known.0.max(storage.0), known.1.min(storage.1));
+        (low.min(high), low.max(high))
+    };
+    let mut range = None;
+    let kind = match column.storage {
+        Storage::Integer(_) | Storage::Wide => {
+            let storage = if column.storage == Storage::Wide {
+                (i128::MIN, i128::MAX)
+            } else {
+                (i64::MIN.into(), i64::MAX.into())
+            };
+            let known = integral(storage);
+            range = Some(known);
+            Kind::Integer(Shape::lane(known))
+        }
+        Storage::Float32 => Kind::Float32,
+        Storage::Float64 => Kind::Float64,
+        Storage::Bits | Storage::Bytes => Kind::Boolean,
+        Storage::Code(_) => match &column.dictionary {
+            Some(dictionary) => Kind::Code(std::sync::Arc::clone(dictionary)),
+            None => return Err(Unsupported("codes without a dictionary".to_owned())),
+        },
+        Storage::Offsets | Storage::Handles => Kind::Text,
+        Storage::Null => Kind::Null,
+    };
+    Ok(Shape {
+        data_type: column.data_type.clone(),
+        kind,
+        range,
+    })
+}
+
+fn segment_row(columns: &[ColumnShape], row: &Ir) -> Row {
+    let slots = columns.iter().enumerate().map(|(index, column)| {
+        let (column, row) = (column.clone(), row.clone());
+        lazy(move |l| segment_value(l, index, &column, &row))
+    });
+    Row { slots: slots.collect() }
+}
+
+fn segment_value(l: &mut Lowering<'_>, index: usize, column: &ColumnShape, row: &Ir) -> Lowered<Value> {
+    let shape = column_shape(column)?;
+    if column.storage == Storage::Null {
+        return Ok(null_value(shape));
+    }
+    let null = column.nullable.then(|| {
+        let validity = l.segment_word(index, VALIDITY, Scalar::U64);
+        let null = l.b.set(Scalar::Bool, bool(false));
+        l.b.when(validity.clone().ne(u64(0)), |b| {
+            let bit = bit_at(b, validity, row);
+            b.assign(null, bit.eq(u32(0)));
+        });
+        null.into()
+    });
+    let values = l.segment_word(index, VALUES, Scalar::U64);
+    let ir = match column.storage {
+        Storage::Bits => {
+            let bit = bit_at(&mut l.b, values, row);
+            l.b.set(Scalar::Bool, bit.ne(u32(0)))
+        }
+        Storage::Offsets => {
+            let bytes = l.segment_word(index, BYTES, Scalar::U64);
+            let start = l.b.load(place(Elem::U32, values.clone(), row.clone()));
+            let end = l.b.load(place(Elem::U32, values, row.clone().plus(u32(1))));
+            let length = Ir::from(end).minus(start.into()).to(Scalar::U64);
+            let offset = bytes.plus(Ir::from(start).to(Scalar::U64));
+            let handle = offset.shl(u64(u64::from(HANDLE_LENGTH_BITS))).or(length);
+            l.b.set(Scalar::U64, handle)
+        }
+        Storage::Integer(elem) => {
+            // Sums wrap in the narrower register, and the range says that the true sum fits it.
+            let lane = match shape.kind {
+                Kind::Integer(Scalar::I32) => Scalar::I32,
+                _ => Scalar::I64,
+            };
+            let base = l.segment_word(index, BASE, lane);
+            let carrier = l.b.load(place(elem, values, row.clone()));
+            let sum = l.b.set(lane, Ir::from(carrier).to(lane).plus(base));
+            in_lane(l, sum, &shape)
+        }
+        storage => stored_value(l, storage, &shape, values, row),
+    };
+    Ok(Value {
+        ir: ir.into(),
+        null,
+        shape,
+    })
+}
+
+/// Bit `row` of the bits at `base`, U32.
+fn bit_at(b: &mut Builder, base: Ir, row: &Ir) -> Ir {
+    let byte = b.load(place(Elem::U8, base, row.clone().shr(u32(3))));
+    Ir::from(byte).shr(row.clone().and(u32(7))).and(u32(1))
+}
+
+/// Row number `row` (U32) of resident columns.
+pub(crate) fn resident_row(columns: &[ResidentColumn], row: &Ir) -> Row {
+    let slots = columns.iter().map(|column| {
+        let (column, row) = (column.clone(), row.clone());
+        lazy(move |l| resident_value(l, &column, &row))
+    });
+    Row { slots: slots.collect() }
+}
+
+/// Row number `row` (U32) of a resident column.
+pub(crate) fn resident_value(l: &mut Lowering<'_>, column: &ResidentColumn, row: &Ir) -> Lowered<Value> {
+    let shape = column_shape(&column.shape)?;
+    let Some(values) = column.values else {
+        return Ok(null_value(shape));
+    };
+    let null = column.validity.map(|validity| {
+        let validity = l.base(validity);
+        let byte = l.b.load(place(Elem::U8, validity, row.clone()));
+        l.b.set(Scalar::Bool, Ir::from(byte).eq(u32(0))).into()
+    });
+    let values = l.base(values);
+    let ir = stored_value(l, column.shape.storage, &shape, values, row);
+    Ok(Value {
+        ir: ir.into(),
+        null,
+        shape,
+    })
+}
+
+/// A value that stands as it is at `values`.
+fn stored_value(l: &mut Lowering<'_>, storage: Storage, shape: &Shape, values: Ir, row: &Ir) -> Var {
+    let elem = match storage {
+        Storage::Integer(elem) | Storage::Code(elem) => elem,
+        Storage::Wide => Elem::I128,
+        Storage::Float32 => Elem::F32,
+        Storage::Float64 => Elem::F64,
+        Storage::Bytes | Storage::Bits => Elem::U8,
+        Storage::Offsets => Elem::U32,
+        Storage::Handles | Storage::Null => Elem::U64,
+    };
+    let loaded = l.b.load(place(elem, values, row.clone()));
+    if storage == Storage::Bytes {
+        return l.b.set(Scalar::Bool, Ir::from(loaded).ne(u32(0)));
+    }
+    in_lane(l, loaded, shape)
+}
+
+/// An integer in the register that its range asks for.
+fn in_lane(l: &mut Lowering<'_>, loaded: Var, shape: &Shape) -> Var {
+    match shape.kind {
+        Kind::Integer(lane) if lane != l.b.scalar(loaded) => l.b.set(lane, Ir::from(loaded).to(lane)),
+        _ => loaded,
+    }
+}
+
+/// NULL.
+pub(crate) fn null_value(shape: Shape) -> Value {
+    Value {
+        ir: bool(false),
+        null: Some(bool(true)),
+        shape,
+    }
+}
