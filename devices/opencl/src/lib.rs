@@ -1,1 +1,46 @@
-//! To be written.
+//! OpenCL devices: graphics processors, accelerator cards, and processors through PoCL.
+//!
+//! What runs fragments on them is `devices/runtime`; this crate is the driver below it, and finds the devices. All that is
+//! unsafe is here, behind small safe types. Without OpenCL there are no devices, and a reason.
+//!
+//! ```text
+//!  probe ─▶ Found ─▶ OpenClDriver { Commands: context, two queues │ arena │ modules │ slabs │ Health }
+//! ```
+#![deny(missing_docs)]
+
+mod device;
+mod error;
+mod memory;
+mod probe;
+mod program;
+mod settings;
+mod stream;
+mod sys;
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+pub use device::OpenClDriver;
+pub use settings::{OpenClSettings, OpenClType};
+
+/// Platforms make themselves ready when they are first asked, some of them (PoCL 3.1) not safely from two threads.
+static PROBING: Mutex<()> = Mutex::new(());
+
+/// The drivers of the devices that are there, and why there are none, or not all, for people.
+pub fn drivers(settings: &OpenClSettings) -> (Vec<Arc<OpenClDriver>>, Option<String>) {
+    let api = match sys::Api::open(&settings.libraries) {
+        Ok(api) => api,
+        Err(reason) => return (Vec::new(), Some(reason)),
+    };
+    let _probing = PROBING.lock();
+    let (found, mut refused) = probe::probe(&api, settings);
+    let mut drivers = Vec::new();
+    for device in found {
+        match OpenClDriver::open(&api, device, settings) {
+            Ok(driver) => drivers.push(Arc::new(driver)),
+            Err(reason) => refused.push(reason),
+        }
+    }
+    (drivers, (!refused.is_empty()).then(|| refused.join("; ")))
+}

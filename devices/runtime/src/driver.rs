@@ -65,6 +65,9 @@ pub struct DriverInfo {
     pub identity: Option<String>,
 }
 
+/// Fills a piece of an upload: its offset, its bytes.
+pub type Writer<'a> = &'a mut (dyn FnMut(u64, &mut [u8]) -> Result<(), DeviceError> + 'a);
+
 /// A driver of one device.
 pub trait Driver: Send + Sync {
     /// What the device is.
@@ -121,13 +124,7 @@ pub trait Driver: Send + Sync {
     ///
     /// # Errors
     /// When the device is lost; what `write` failed with.
-    fn upload(
-        &self,
-        queue: Queue,
-        at: u64,
-        bytes: u64,
-        write: &mut dyn FnMut(u64, &mut [u8]) -> Result<(), DeviceError>,
-    ) -> Result<(), DeviceError>;
+    fn upload(&self, queue: Queue, at: u64, bytes: u64, write: Writer<'_>) -> Result<(), DeviceError>;
 
     /// Copies from the arena, after all work that was queued before; waits.
     ///
@@ -151,7 +148,8 @@ pub trait Driver: Send + Sync {
     ///
     /// # Errors
     /// When the device is lost.
-    fn launch(&self, queue: Queue, module: ModuleId, kernel: usize, groups: u32, block: u64) -> Result<(), DeviceError>;
+    fn launch(&self, queue: Queue, module: ModuleId, kernel: usize, groups: u32, block: u64)
+    -> Result<(), DeviceError>;
 
     /// Marks a point.
     ///

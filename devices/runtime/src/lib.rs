@@ -7,5 +7,6 @@
 #![deny(missing_docs)]
 
 pub mod driver;
+pub mod slabs;
 
-pub use driver::{Driver, DriverInfo, Event, ModuleId, Queue};
+pub use driver::{Driver, DriverInfo, Event, ModuleId, Queue, Writer};
