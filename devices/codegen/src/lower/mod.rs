@@ -181,6 +181,7 @@ pub(crate) struct Parts {
     pub(crate) launches: Vec<Launch>,
     pub(crate) tables: Vec<Arc<[u8]>>,
     pub(crate) faults: Vec<Fault>,
+    pub(crate) expressions: expr::State,
 }
 
 impl<'a> Lowering<'a> {
