@@ -22,11 +22,13 @@ mod table;
 mod validate;
 mod value;
 
+pub mod devices;
 pub mod exec;
 pub mod io;
 pub mod server;
 pub mod session;
 
+pub use devices::{Devices, OpenCl};
 pub use error::{ConfigError, SettingError};
 pub use exec::Exec;
 pub use io::Io;
@@ -54,6 +56,8 @@ pub struct Config {
     pub exec: Exec,
     /// Section `io`.
     pub io: Io,
+    /// Section `devices`.
+    pub devices: Devices,
     /// Dotted key to the source that set it last; a key that is absent has its default.
     sources: BTreeMap<String, Source>,
 }
@@ -76,12 +80,13 @@ impl ConfigRow {
 }
 
 /// Section name and what it is about, in the order of the reference.
-const SECTIONS: [(&str, &str); 5] = [
+const SECTIONS: [(&str, &str); 6] = [
     (Server::NAME, Server::ABOUT),
     (Limits::NAME, Limits::ABOUT),
     (Catalog::NAME, Catalog::ABOUT),
     (Exec::NAME, Exec::ABOUT),
     (Io::NAME, Io::ABOUT),
+    (Devices::NAME, Devices::ABOUT),
 ];
 
 impl Config {
@@ -103,6 +108,7 @@ impl Config {
         add(&mut rows, |c| &c.catalog, |c| &mut c.catalog);
         add(&mut rows, |c| &c.exec, |c| &mut c.exec);
         add(&mut rows, |c| &c.io, |c| &mut c.io);
+        add(&mut rows, |c| &c.devices, |c| &mut c.devices);
         rows
     }
 }

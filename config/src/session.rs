@@ -31,6 +31,8 @@ words! {
         Off = "off",
         /// Wherever it is supported; a failure of a supported fragment fails the query.
         Require = "require",
+        /// Wherever it is supported, and on the processor too: the rows must be the same.
+        Verify = "verify",
     }
 }
 
@@ -47,8 +49,10 @@ settings! {
         target_partitions: usize = 0, Count("partitions"), 0..=4_096;
         /// Which of the processor's variants runs a query's parts: auto, datafusion or fused.
         cpu_variant: CpuVariant = CpuVariant::Auto, Plain;
-        /// Whether fragments run on devices: auto; off; or require, where the failure of a supported fragment fails the query.
+        /// Whether fragments run on devices: auto; off; require, where the failure of a supported fragment fails the query; or verify, where the processor runs them too and the rows are compared.
         device_mode: DeviceMode = DeviceMode::Auto, Plain;
+        /// The devices that fragments may run on, by the names in `system.devices`, the first that is there: "cuda0,opencl0"; auto means graphics processors.
+        devices: String = "auto".to_owned(), Plain;
         /// Whether fused pipelines join in the order of the least estimated cost; else as the statement says.
         reorder_joins: bool = true, Plain;
         /// Whether queries that differ only in constants share a plan.
@@ -398,7 +402,7 @@ mod tests {
         }
         assert_eq!((session.batch_rows, session.string_views), (5, true));
         assert_eq!(session.get(TIME_ZONE).as_deref(), Some("UTC"));
-        assert_eq!(session.describe().len(), 9);
+        assert_eq!(session.describe().len(), 10);
         for name in ["trireme.batch_rows", "time_zone", "trireme.string_views"] {
             session.reset(&SessionSettings::canonical_name(name).unwrap(), &fresh);
         }

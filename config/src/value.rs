@@ -213,6 +213,20 @@ impl SettingType for PathBuf {
     }
 }
 
+impl SettingType for String {
+    fn read(raw: &Raw, _: &Rule) -> Option<Self> {
+        raw.text().map(Self::from)
+    }
+
+    fn write(&self) -> Literal {
+        Literal::Text(self.clone())
+    }
+
+    fn expected(_: &Rule) -> String {
+        "a text".to_owned()
+    }
+}
+
 impl SettingType for Option<PathBuf> {
     fn read(raw: &Raw, _: &Rule) -> Option<Self> {
         let text = raw.text()?;

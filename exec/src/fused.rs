@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use arrow::error::ArrowError;
 use datafusion::common::ScalarValue;
@@ -13,12 +12,15 @@ use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReser
 use parking_lot::Mutex;
 use trireme_columns::{ColumnCache, ColumnRequest, ColumnSource as Source, TableFile, TableFiles};
 use trireme_device_api::{
-    DeviceError, DevicePool, Graph, Inputs, Kernel, Output, Rows, ScanInput, Support, Value, Variant,
+    DeviceError, DevicePool, DeviceState, Graph, Inputs, Kernel, Output, Rows, ScanInput, Support, Value, Variant,
 };
 
+use crate::devices::{DeviceChoice, DeviceMode, Devices};
 use crate::error::{ErrorClass, QueryError};
-use crate::graph::{GraphKernel, Hooks};
+use crate::graph::{GraphKernel, Hooks, Took};
+use crate::history::History;
 use crate::operators::{ColumnSource, FileScan};
+use crate::placement::Placement;
 use crate::pool::WorkerPool;
 
 /// Runs graphs; one per process.
@@ -26,6 +28,8 @@ pub struct FragmentRuntime {
     pool: Arc<WorkerPool>,
     variant: Arc<dyn Variant>,
     columns: Arc<ColumnCache>,
+    devices: Devices,
+    history: History,
     counters: Counters,
 }
 
@@ -48,12 +52,19 @@ pub struct FragmentCounts {
 }
 
 impl FragmentRuntime {
-    /// A runtime over these parts.
-    pub fn new(pool: Arc<WorkerPool>, variant: Arc<dyn Variant>, columns: Arc<ColumnCache>) -> Arc<Self> {
+    /// A runtime over these parts; `variant` is the processor's.
+    pub fn new(
+        pool: Arc<WorkerPool>,
+        variant: Arc<dyn Variant>,
+        columns: Arc<ColumnCache>,
+        devices: Devices,
+    ) -> Arc<Self> {
         Arc::new(Self {
             pool,
             variant,
             columns,
+            devices,
+            history: History::default(),
             counters: Counters::default(),
         })
     }
@@ -68,17 +79,50 @@ impl FragmentRuntime {
         &self.columns
     }
 
-    /// Device and variant, for EXPLAIN.
-    pub fn variant_name(&self) -> String {
-        format!("{}/{}", self.variant.device(), self.variant.name())
+    /// The devices beside the processor.
+    pub fn devices(&self) -> &Devices {
+        &self.devices
     }
 
-    /// The first fragment that can't run, with the reason.
+    /// What ran.
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// Device and variant, for EXPLAIN.
+    pub fn variant_name(&self, choice: &DeviceChoice) -> String {
+        let variant = self.chosen(choice);
+        let variant = variant.as_ref().unwrap_or(&self.variant);
+        format!("{}/{}", variant.device(), variant.name())
+    }
+
+    fn chosen(&self, choice: &DeviceChoice) -> Option<Arc<dyn Variant>> {
+        let device = self.devices.get(choice.device.as_ref()?)?;
+        // One that was latched off after the plan was made would only fail.
+        let takes_work = choice.mode == DeviceMode::Require || device.info().state == DeviceState::Ready;
+        takes_work.then(|| device.variant())
+    }
+
+    /// The first fragment that can't run on the processor, with the reason: it runs what other devices can't.
     pub fn support(&self, graph: &Graph) -> Support {
         (0..graph.fragments.len())
             .map(|id| self.variant.support(graph, id))
             .find(|support| *support != Support::Supported)
             .unwrap_or(Support::Supported)
+    }
+
+    /// Where the fragments of a bound graph run.
+    pub(crate) fn place(&self, graph: &Arc<Graph>, inputs: &Inputs, choice: &DeviceChoice) -> Placement {
+        let Some(device) = self.chosen(choice) else {
+            return Placement::single(graph, &self.variant);
+        };
+        let support = device.support_bound(graph, inputs);
+        Placement::split(graph, &device, &support, &self.variant)
+    }
+
+    /// All on the processor.
+    pub(crate) fn place_on_host(&self, graph: &Graph) -> Placement {
+        Placement::single(graph, &self.variant)
     }
 
     /// Counts of runs.
@@ -140,23 +184,30 @@ impl FragmentRuntime {
         self.columns.open(table, Arc::clone(memory)).await
     }
 
-    /// Runs all fragments; the last one's rows, unless they were emitted. `took` hears of each fragment's time.
+    /// Runs all fragments; the last one's rows, unless they were emitted. `took` hears of each fragment.
     pub(crate) async fn run_graph(
         &self,
         graph: &Arc<Graph>,
         inputs: Inputs,
-        took: Box<dyn Fn(usize, Duration) + Send + Sync>,
+        placement: Placement,
+        took: Box<dyn Fn(Took<'_>) + Send + Sync>,
     ) -> Result<Arc<Rows>, DeviceError> {
-        self.counters.graphs.fetch_add(1, Ordering::Relaxed);
         let cancelled = Arc::clone(&inputs.cancelled);
         let waker = self.pool.waker();
         let hooks = Hooks { wake: waker, took };
-        let kernel = Arc::new(GraphKernel::new(graph, inputs, Arc::clone(&self.variant), hooks));
+        let kernel = Arc::new(GraphKernel::new(graph, inputs, placement, hooks));
         self.pool.run(Arc::clone(&kernel) as _, &cancelled).await?;
         match kernel.finish()? {
             Output::Rows(rows) => Ok(rows),
-            Output::Build { .. } => Err(DeviceError::Internal("a graph left a build side".to_owned())),
+            _ => Err(DeviceError::Internal(
+                "a graph left something else than rows".to_owned(),
+            )),
         }
+    }
+
+    /// A number for a graph's run.
+    pub(crate) fn begin(&self) -> u64 {
+        self.counters.graphs.fetch_add(1, Ordering::Relaxed)
     }
 }
 

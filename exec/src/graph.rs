@@ -1,40 +1,60 @@
 //! A graph's fragments as one kernel, so that the workers go from fragment to fragment by themselves.
 //!
 //! ```text
-//!  fragment:  Waits ──inputs are there──▶ Preparing ──▶ Runs ──a step said done, none inside──▶ Finishing ──▶ Done
+//!  unit:  Waits ──inputs are there──▶ Preparing ──▶ Runs ──a step said done, none inside──▶ Finishing ──▶ Done
 //! ```
 //!
-//! A worker takes the earliest fragment that has work. Fragments that don't read from one another run beside each other: what
+//! A unit is one fragment, or an island of several that a device runs as one ([`crate::placement`]). A worker takes the
+//! earliest unit that has work. Units that don't read from one another run beside each other: what
 //! one worker can't share of a small one, another spends on the next. Outputs are let go after their last reader.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use trireme_device_api::{DeviceError, Graph, Inputs, Kernel, Output, Progress, Rows, Variant};
+use trireme_device_api::{
+    DeviceError, FragmentId, FragmentReport, Graph, Inputs, Kernel, Output, Progress, Rows, Variant,
+};
 
-/// Tells the sleeping workers that there may be work, and someone how long a fragment took.
+use crate::placement::{Placement, Unit};
+
+/// What running a fragment took.
+pub(crate) struct Took<'a> {
+    pub(crate) fragment: FragmentId,
+    pub(crate) variant: &'a dyn Variant,
+    /// From its preparation to its output; of several that ran as one, the last has the time of all.
+    pub(crate) time: Duration,
+    /// What the device counted.
+    pub(crate) report: FragmentReport,
+}
+
+/// Tells the sleeping workers that there may be work, and someone what a fragment took.
 pub(crate) struct Hooks {
     pub(crate) wake: Box<dyn Fn() + Send + Sync>,
-    pub(crate) took: Box<dyn Fn(usize, Duration) + Send + Sync>,
+    pub(crate) took: Box<dyn Fn(Took<'_>) + Send + Sync>,
 }
 
 /// A running graph. Its [`Kernel::finish`] gives the last fragment's rows.
 pub(crate) struct GraphKernel {
     graph: Arc<Graph>,
     inputs: Inputs,
-    variant: Arc<dyn Variant>,
+    units: Vec<Unit>,
+    /// By unit: the fragments of other units that it reads.
+    reads: Vec<Vec<FragmentId>>,
     hooks: Hooks,
     state: Mutex<State>,
 }
 
 struct State {
-    /// By fragment, as the outputs.
+    /// By unit.
     stages: Vec<Stage>,
+    /// By fragment.
     outputs: Vec<Option<Output>>,
-    /// Reads of each fragment's output that are still to come; it is let go at the last.
+    /// By fragment: it was there, though it may have been let go.
+    done: Vec<bool>,
+    /// Units that are still to read each fragment's output; it is let go at the last.
     readers: Vec<usize>,
-    /// All before it are done.
+    /// All units before it are done.
     first: usize,
 }
 
@@ -52,43 +72,46 @@ enum Stage {
     Done,
 }
 
-/// What a worker can do for a fragment.
+/// What a worker can do for a unit.
 enum Work {
     Prepare(Vec<Option<Output>>),
     Step(Arc<dyn Kernel>),
 }
 
 impl GraphKernel {
-    pub(crate) fn new(graph: &Arc<Graph>, inputs: Inputs, variant: Arc<dyn Variant>, hooks: Hooks) -> Self {
+    pub(crate) fn new(graph: &Arc<Graph>, inputs: Inputs, placement: Placement, hooks: Hooks) -> Self {
+        let units = placement.units;
+        let reads: Vec<Vec<FragmentId>> = units.iter().map(|unit| reads(graph, unit)).collect();
         let count = graph.fragments.len();
         let mut readers = vec![0; count];
-        for input in graph.fragments.iter().flat_map(|fragment| fragment.inputs()) {
-            readers[input] += 1;
+        for input in reads.iter().flatten() {
+            readers[*input] += 1;
         }
         Self {
             graph: Arc::clone(graph),
             inputs,
-            variant,
+            reads,
             hooks,
             state: Mutex::new(State {
-                stages: (0..count).map(|_| Stage::Waits).collect(),
+                stages: units.iter().map(|_| Stage::Waits).collect(),
                 outputs: vec![None; count],
+                done: vec![false; count],
                 readers,
                 first: 0,
             }),
+            units,
         }
     }
 
-    /// Work for the fragment, if there is any at this moment.
-    fn take(&self, id: usize) -> Option<Work> {
+    /// Work for the unit, if there is any at this moment.
+    fn take(&self, at: usize) -> Option<Work> {
         let mut state = self.state.lock();
-        match &mut state.stages[id] {
+        match &mut state.stages[at] {
             Stage::Waits => {
-                let inputs = self.graph.fragments[id].inputs();
-                if !inputs.iter().all(|input| matches!(state.stages[*input], Stage::Done)) {
+                if !self.reads[at].iter().all(|input| state.done[*input]) {
                     return None;
                 }
-                state.stages[id] = Stage::Busy;
+                state.stages[at] = Stage::Busy;
                 Some(Work::Prepare(state.outputs.clone()))
             }
             Stage::Runs {
@@ -101,10 +124,22 @@ impl GraphKernel {
         }
     }
 
-    fn prepare(&self, id: usize, outputs: &[Option<Output>]) -> Result<(), DeviceError> {
+    fn prepare(&self, at: usize, outputs: &mut [Option<Output>]) -> Result<(), DeviceError> {
         let began = Instant::now();
-        let kernel = self.variant.prepare(&self.graph, id, &self.inputs, outputs)?;
-        self.state.lock().stages[id] = Stage::Runs {
+        let unit = &self.units[at];
+        let kernel = if unit.island {
+            unit.variant
+                .prepare_many(&self.graph, &unit.fragments, &self.inputs, outputs)?
+        } else {
+            for input in &self.reads[at] {
+                if let Some(Output::Resident(rows)) = &outputs[*input] {
+                    outputs[*input] = Some(Output::Rows(rows.download()?));
+                }
+            }
+            unit.variant
+                .prepare(&self.graph, unit.fragments[0], &self.inputs, outputs)?
+        };
+        self.state.lock().stages[at] = Stage::Runs {
             kernel,
             began,
             inside: 0,
@@ -114,14 +149,14 @@ impl GraphKernel {
         Ok(())
     }
 
-    /// One step of a fragment's kernel; the last worker to leave a kernel that is done finishes it.
-    fn step_one(&self, id: usize, worker: usize, kernel: &Arc<dyn Kernel>) -> Result<Progress, DeviceError> {
+    /// One step of a unit's kernel; the last worker to leave a kernel that is done finishes it.
+    fn step_one(&self, at: usize, worker: usize, kernel: &Arc<dyn Kernel>) -> Result<Progress, DeviceError> {
         let progress = kernel.step(worker)?;
         let began = {
             let mut state = self.state.lock();
             let Stage::Runs {
                 inside, closed, began, ..
-            } = &mut state.stages[id]
+            } = &mut state.stages[at]
             else {
                 return Ok(progress);
             };
@@ -131,46 +166,100 @@ impl GraphKernel {
                 return Ok(progress);
             }
             let began = *began;
-            state.stages[id] = Stage::Busy;
+            state.stages[at] = Stage::Busy;
             began
         };
         let output = kernel.finish()?;
-        (self.hooks.took)(id, began.elapsed());
-        let mut gone = Vec::new();
-        {
-            let mut state = self.state.lock();
-            state.outputs[id] = Some(output);
-            state.stages[id] = Stage::Done;
-            for input in self.graph.fragments[id].inputs() {
-                state.readers[input] -= 1;
-                if state.readers[input] == 0 {
-                    gone.push(state.outputs[input].take());
-                }
-            }
-            while matches!(state.stages.get(state.first), Some(Stage::Done)) {
-                state.first += 1;
-            }
-        }
-        drop(gone);
+        self.report(at, kernel.as_ref(), &output, began.elapsed());
+        drop(self.keep(at, output));
         (self.hooks.wake)();
         Ok(Progress::More)
     }
+
+    /// Puts a unit's output where others find it; gives what nobody reads any more, to be dropped without the lock.
+    fn keep(&self, at: usize, output: Output) -> Vec<Option<Output>> {
+        let mut state = self.state.lock();
+        let unit = &self.units[at];
+        match output {
+            Output::Many(outputs) => {
+                for (id, output) in outputs {
+                    state.outputs[id] = Some(output);
+                }
+            }
+            output => state.outputs[unit.fragments[0]] = Some(output),
+        }
+        for id in &unit.fragments {
+            state.done[*id] = true;
+        }
+        state.stages[at] = Stage::Done;
+        let mut gone = Vec::new();
+        for input in &self.reads[at] {
+            state.readers[*input] -= 1;
+            if state.readers[*input] == 0 {
+                gone.push(state.outputs[*input].take());
+            }
+        }
+        let last = self.graph.fragments.len() - 1;
+        for id in unit.fragments.iter().filter(|id| **id != last) {
+            if state.readers[*id] == 0 {
+                gone.push(state.outputs[*id].take());
+            }
+        }
+        while matches!(state.stages.get(state.first), Some(Stage::Done)) {
+            state.first += 1;
+        }
+        gone
+    }
+
+    fn report(&self, at: usize, kernel: &dyn Kernel, output: &Output, time: Duration) {
+        let unit = &self.units[at];
+        let reports = kernel.reports();
+        for id in &unit.fragments {
+            let found = reports.iter().find(|(fragment, _)| fragment == id);
+            let mut report = found.map(|(_, report)| report.clone()).unwrap_or_default();
+            report.output_rows = report.output_rows.or(match output {
+                Output::Rows(rows) => Some(rows.rows() as u64),
+                Output::Build { rows, .. } => Some(*rows as u64),
+                _ => None,
+            });
+            let last = unit.fragments.last() == Some(id);
+            (self.hooks.took)(Took {
+                fragment: *id,
+                variant: unit.variant.as_ref(),
+                time: if last {
+                    time
+                } else {
+                    Duration::from_nanos(report.kernel_ns)
+                },
+                report,
+            });
+        }
+    }
+}
+
+/// Fragments of other units that a unit reads, each once.
+fn reads(graph: &Graph, unit: &Unit) -> Vec<FragmentId> {
+    let inputs = unit.fragments.iter().flat_map(|id| graph.fragments[*id].inputs());
+    let mut found: Vec<_> = inputs.filter(|input| !unit.fragments.contains(input)).collect();
+    found.sort_unstable();
+    found.dedup();
+    found
 }
 
 impl Kernel for GraphKernel {
     fn step(&self, worker: usize) -> Result<Progress, DeviceError> {
         let first = self.state.lock().first;
-        let count = self.graph.fragments.len();
+        let count = self.units.len();
         if first == count {
             return Ok(Progress::Done);
         }
-        for id in first..count {
-            match self.take(id) {
-                Some(Work::Prepare(outputs)) => {
-                    self.prepare(id, &outputs)?;
+        for at in first..count {
+            match self.take(at) {
+                Some(Work::Prepare(mut outputs)) => {
+                    self.prepare(at, &mut outputs)?;
                     return Ok(Progress::More);
                 }
-                Some(Work::Step(kernel)) if self.step_one(id, worker, &kernel)? != Progress::Waiting => {
+                Some(Work::Step(kernel)) if self.step_one(at, worker, &kernel)? != Progress::Waiting => {
                     return Ok(Progress::More);
                 }
                 _ => {}
@@ -183,17 +272,18 @@ impl Kernel for GraphKernel {
         let last = self.state.lock().outputs.pop().flatten();
         Ok(match last {
             Some(output @ Output::Rows(_)) => output,
+            Some(Output::Resident(rows)) => Output::Rows(rows.download()?),
             _ => Output::Rows(Arc::new(Rows::default())),
         })
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
     use trireme_device_api::{
-        Cost, Fragment, FragmentId, GRAPH_VERSION, JoinKind, Probe, Sink, Source, Step, Support, Unlimited, Workload,
+        Cost, Fragment, GRAPH_VERSION, JoinKind, Probe, Sink, Source, Step, Support, Unlimited, Workload,
     };
 
     use super::*;
@@ -203,13 +293,14 @@ mod tests {
 
     /// Notes what is prepared with which inputs there, and what ends.
     #[derive(Default)]
-    struct Noted {
+    pub(crate) struct Noted {
         prepared: Mutex<Vec<(FragmentId, Vec<bool>)>>,
         finished: Mutex<Vec<FragmentId>>,
         fails: Option<FragmentId>,
     }
 
-    struct Counting(Arc<Noted>);
+    #[derive(Default)]
+    pub(crate) struct Counting(Arc<Noted>);
 
     struct Steps {
         id: FragmentId,
@@ -325,9 +416,11 @@ mod tests {
         };
         let hooks = Hooks {
             wake: pool.waker(),
-            took: Box::new(|_, _| {}),
+            took: Box::new(|_| {}),
         };
-        let kernel = GraphKernel::new(&graph(reads), inputs, Arc::new(Counting(Arc::clone(noted))), hooks);
+        let graph = graph(reads);
+        let variant: Arc<dyn Variant> = Arc::new(Counting(Arc::clone(noted)));
+        let kernel = GraphKernel::new(&graph, inputs, Placement::single(&graph, &variant), hooks);
         let kernel = Arc::new(kernel);
         pool.run(Arc::clone(&kernel) as _, &cancelled).await?;
         kernel.finish().map(drop)

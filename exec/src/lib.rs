@@ -6,13 +6,17 @@
 
 pub mod io;
 
+pub mod devices;
 pub mod driver;
 pub mod error;
 pub mod fused;
 mod graph;
+pub mod history;
 pub mod memory;
 pub mod operators;
+mod placement;
 pub mod pool;
 pub mod runtime;
+mod verify;
 
 pub use error::{ErrorClass, Position, QueryError};

@@ -16,12 +16,14 @@ use datafusion::physical_plan::{
     ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, ReplaceChildrenOptions,
 };
 use trireme_device_api::Support;
+use trireme_exec::devices::DeviceChoice;
 use trireme_exec::fused::FragmentRuntime;
 use trireme_exec::operators::{FragmentExec, FragmentPlan};
 
 use crate::fragments::{self, JoinOrder, Lowered, Reason};
 use crate::joins::distinct_sides;
 use crate::options::TriremeOptions;
+use crate::placing;
 
 /// Why `auto` leaves a part alone.
 const NO_FILES: &str = "it scans no table's files";
@@ -38,7 +40,7 @@ impl FuseFragments {
         Self { runtime }
     }
 
-    fn node(&self, lowered: Lowered, backup: Arc<dyn ExecutionPlan>, require: bool) -> Arc<dyn ExecutionPlan> {
+    fn node(&self, lowered: Lowered, backup: Arc<dyn ExecutionPlan>, choice: DeviceChoice) -> Arc<dyn ExecutionPlan> {
         let text = fragments::explain::lines(&lowered.graph);
         let plan = FragmentPlan {
             graph: Arc::new(lowered.graph),
@@ -47,13 +49,13 @@ impl FuseFragments {
             text,
             ordered: lowered.ordered,
             validity: lowered.validity,
+            choice,
         };
         Arc::new(FragmentExec::new(
             plan,
             lowered.streams,
             backup,
             Arc::clone(&self.runtime),
-            require,
         ))
     }
 }
@@ -72,7 +74,7 @@ impl PhysicalOptimizerRule for FuseFragments {
             return distinct_sides(plan);
         }
         let everything = options.cpu_variant == "fused";
-        let require = options.device_mode == "require";
+        let devices = placing::candidates(self.runtime.devices(), options);
         let accept = |lowered: &Lowered| -> Result<(), String> {
             if !everything && lowered.scans.is_empty() {
                 return Err(NO_FILES.to_owned());
@@ -82,8 +84,10 @@ impl PhysicalOptimizerRule for FuseFragments {
                 Support::Unsupported { reason } => Err(reason),
             }
         };
-        let make =
-            |lowered: Lowered, backup: Arc<dyn ExecutionPlan>| Ok(self.node(lowered, distinct_sides(backup)?, require));
+        let make = |lowered: Lowered, backup: Arc<dyn ExecutionPlan>| {
+            let choice = devices.choose(&lowered.scans)?;
+            Ok(self.node(lowered, distinct_sides(backup)?, choice))
+        };
         let joins = JoinOrder {
             by_cost: options.reorder_joins,
             distinct: &|table, column| self.runtime.columns().distinct(table, column),

@@ -20,6 +20,7 @@ pub mod output;
 pub mod parameters;
 pub mod parse;
 pub mod physical;
+mod placing;
 pub mod plan_cache;
 pub mod semantics;
 pub mod session;

@@ -8,8 +8,10 @@ extensions_options! {
     pub struct TriremeOptions {
         /// `auto`, `datafusion` or `fused`.
         pub cpu_variant: String, default = "auto".to_owned()
-        /// `auto`, `off` or `require`.
+        /// `auto`, `off`, `require` or `verify`.
         pub device_mode: String, default = "auto".to_owned()
+        /// Ids of devices, or `auto`.
+        pub devices: String, default = "auto".to_owned()
         /// Fused pipelines join in the order of the least estimated cost.
         pub reorder_joins: bool, default = true
     }

@@ -17,6 +17,8 @@ use tonic_health::ServingStatus;
 use trireme_catalog::{Catalog, CatalogOptions};
 use trireme_columns::{ColumnCache, Limits};
 use trireme_config::{Config, SessionSettings};
+use trireme_device_api::Device;
+use trireme_exec::devices::Devices;
 use trireme_exec::fused::FragmentRuntime;
 use trireme_exec::io::{Locations, StoreRegistry};
 use trireme_exec::pool::WorkerPool;
@@ -28,6 +30,7 @@ use trireme_planner::session::{PlannerDefaults, base_state};
 use crate::admission::{Admission, AdmissionLimits};
 use crate::auth::{Authenticator, TokenLimits};
 use crate::connection;
+use crate::devices::Processor;
 use crate::engine::local::{LocalEngine, LocalHandle};
 use crate::engine::system::{SystemSources, system_schema};
 use crate::flight::direct::DirectService;
@@ -280,7 +283,8 @@ async fn assemble(
         target_partitions: resolved.target_partitions,
         batch_rows: config.exec.batch_rows,
     };
-    let fragments = fragments(config)?;
+    let processor = Processor::new();
+    let fragments = fragments(config, &processor)?;
     let base = base_state(
         &defaults,
         Arc::clone(runtime.env()),
@@ -301,7 +305,7 @@ async fn assemble(
         queries: Arc::clone(&queries),
         sessions: Arc::clone(&sessions),
         settings: config.describe(),
-        devices: devices::probe(),
+        processor: processor.info(),
         fragments: Arc::clone(&fragments),
         plans: Arc::clone(&plans),
         catalog: Arc::downgrade(&catalog),
@@ -352,7 +356,7 @@ async fn open_catalog(
 }
 
 /// What runs fragments: worker threads, the processor's fused variant, and the column cache.
-fn fragments(config: &Config) -> Result<Arc<FragmentRuntime>, StartError> {
+fn fragments(config: &Config, processor: &Processor) -> Result<Arc<FragmentRuntime>, StartError> {
     let resolved = config.resolved();
     let columns = ColumnCache::new(Limits {
         budget_bytes: resolved.column_cache_bytes,
@@ -361,7 +365,14 @@ fn fragments(config: &Config) -> Result<Arc<FragmentRuntime>, StartError> {
         ..Limits::default()
     });
     let pool = WorkerPool::new(resolved.target_partitions)?;
-    Ok(FragmentRuntime::new(pool, devices::fused_variant(), Arc::new(columns)))
+    let backends = devices::backends(config, &processor.variant());
+    let devices = Devices::probe(backends, config.devices.rows_min)?;
+    Ok(FragmentRuntime::new(
+        pool,
+        processor.variant(),
+        Arc::new(columns),
+        devices,
+    ))
 }
 
 fn session_limits(config: &Config) -> SessionLimits {

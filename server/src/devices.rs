@@ -3,36 +3,39 @@
 use std::fs;
 use std::sync::Arc;
 
-use trireme_device_api::{Backend, DeviceInfo, DeviceKind, DeviceState, Variant};
+use trireme_config::{Config, OpenCl};
+use trireme_device_api::{Backend, Device, DeviceInfo, DeviceKind, DeviceState, Variant};
 use trireme_device_cpu::FusedVariant;
+use trireme_exec::devices::Devices;
 
-/// Every backend, in order of preference for nothing: the planner chooses by cost.
-pub fn backends() -> Vec<Box<dyn Backend>> {
-    vec![Box::new(CpuBackend)]
-}
+use crate::engine::DeviceCounts;
 
-/// All devices of all backends.
-pub fn probe() -> Vec<DeviceInfo> {
-    backends().iter().flat_map(|backend| backend.probe()).collect()
-}
-
-/// The variant that runs fragments until costs choose among several.
-pub fn fused_variant() -> Arc<dyn Variant> {
-    Arc::new(FusedVariant::new())
+/// Backends beside the processor's, as configured.
+pub fn backends(config: &Config, host: &Arc<dyn Variant>) -> Vec<Box<dyn Backend>> {
+    let _ = (config, host, OpenCl::Off);
+    Vec::new()
 }
 
 /// The processor, which runs DataFusion's own operators and fused pipelines.
-struct CpuBackend;
+pub struct Processor {
+    variant: Arc<dyn Variant>,
+}
 
 /// Instruction sets that variants will choose by.
 const FEATURES: [&str; 6] = ["sse4_2", "avx2", "fma", "avx512f", "avx512bw", "avx512vl"];
 
-impl Backend for CpuBackend {
-    fn name(&self) -> &'static str {
-        "cpu"
+impl Processor {
+    /// It is always there.
+    #[expect(clippy::new_without_default, reason = "a device isn't made by default")]
+    pub fn new() -> Self {
+        Self {
+            variant: Arc::new(FusedVariant::new()),
+        }
     }
+}
 
-    fn probe(&self) -> Vec<DeviceInfo> {
+impl Device for Processor {
+    fn info(&self) -> DeviceInfo {
         let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let field = |name: &str| {
             info.lines()
@@ -41,7 +44,7 @@ impl Backend for CpuBackend {
                 .map(str::trim)
         };
         let flags: Vec<_> = field("flags").unwrap_or_default().split(' ').collect();
-        vec![DeviceInfo {
+        DeviceInfo {
             id: "cpu0".into(),
             kind: DeviceKind::Cpu,
             name: field("model name").unwrap_or(std::env::consts::ARCH).to_owned(),
@@ -53,6 +56,30 @@ impl Backend for CpuBackend {
                 .filter(|feature| flags.contains(*feature))
                 .map(ToString::to_string)
                 .collect(),
-        }]
+        }
     }
+
+    fn variant(&self) -> Arc<dyn Variant> {
+        Arc::clone(&self.variant)
+    }
+}
+
+/// The sums over all devices that are known so far.
+pub fn counts(devices: &Devices) -> DeviceCounts {
+    let mut sums = DeviceCounts::default();
+    for device in devices.known().iter().flat_map(|found| &found.devices) {
+        match device.info().state {
+            DeviceState::Ready => sums.ready += 1,
+            _ => sums.off += 1,
+        }
+        let (sum, one) = (&mut sums.vitals, device.vitals());
+        sum.fragments += one.fragments;
+        sum.launches += one.launches;
+        sum.syncs += one.syncs;
+        sum.uploaded_bytes += one.uploaded_bytes;
+        sum.downloaded_bytes += one.downloaded_bytes;
+        sum.compiled += one.compiled;
+        sum.used_bytes += one.used_bytes;
+    }
+    sums
 }

@@ -175,18 +175,31 @@ pub trait Engine: Send + Sync + 'static {
 }
 
 /// Counters of an engine, for metrics.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct EngineCounts {
     /// The column cache.
     pub columns: trireme_columns::Metrics,
     /// Graphs of fragments that were run.
     pub graphs: u64,
-    /// Graphs whose backup ran instead.
+    /// Graphs that ran elsewhere than they were placed.
     pub fallbacks: u64,
+    /// The devices beside the processor.
+    pub devices: DeviceCounts,
     /// Plans that came from the plan cache.
     pub plan_hits: u64,
     /// Statements that it had no plan for.
     pub plan_misses: u64,
+}
+
+/// Counters of all devices beside the processor.
+#[derive(Debug, Clone, Default)]
+pub struct DeviceCounts {
+    /// Devices that take work.
+    pub ready: u64,
+    /// Devices that were latched off.
+    pub off: u64,
+    /// Their sums.
+    pub vitals: trireme_device_api::Vitals,
 }
 
 /// Names of functions by the kinds that SqlInfo lists.

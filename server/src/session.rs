@@ -92,6 +92,7 @@ impl Session {
             ("trireme.target_partitions", own.target_partitions.to_string()),
             ("trireme.cpu_variant", own.cpu_variant.word().to_owned()),
             ("trireme.device_mode", own.device_mode.word().to_owned()),
+            ("trireme.devices", own.devices.clone()),
             ("trireme.reorder_joins", own.reorder_joins.to_string()),
             ("trireme.plan_cache", own.plan_cache.to_string()),
         ] {

@@ -239,6 +239,24 @@ metrics! {
     fragment_graphs_total: IntCounter = "trireme_fragment_graphs_total";
     /// Fused parts of plans whose backup ran instead.
     fragment_fallbacks_total: IntCounter = "trireme_fragment_fallbacks_total";
+    /// Fragments that ran on devices beside the processor.
+    device_fragments_total: IntCounter = "trireme_device_fragments_total";
+    /// Kernels launched on devices beside the processor.
+    device_launches_total: IntCounter = "trireme_device_launches_total";
+    /// Times that a thread waited for a device.
+    device_syncs_total: IntCounter = "trireme_device_syncs_total";
+    /// Bytes copied to devices.
+    device_uploaded_bytes_total: IntCounter = "trireme_device_uploaded_bytes_total";
+    /// Bytes copied from devices.
+    device_downloaded_bytes_total: IntCounter = "trireme_device_downloaded_bytes_total";
+    /// Kernels compiled for devices.
+    device_kernels_compiled_total: IntCounter = "trireme_device_kernels_compiled_total";
+    /// Memory of devices in use.
+    device_memory_bytes: IntGauge = "trireme_device_memory_bytes";
+    /// Devices that take work, without the processor.
+    devices_ready: IntGauge = "trireme_devices_ready";
+    /// Devices that were there and take no work any more.
+    devices_off: IntGauge = "trireme_devices_off";
     /// Statements whose plan came from the plan cache.
     plan_cache_hits_total: IntCounter = "trireme_plan_cache_hits_total";
     /// Statements that the plan cache had no plan for.
@@ -267,6 +285,16 @@ impl Metrics {
         counter(&self.column_cache_evictions_total, counts.columns.evictions);
         counter(&self.fragment_graphs_total, counts.graphs);
         counter(&self.fragment_fallbacks_total, counts.fallbacks);
+        let devices = &counts.devices;
+        counter(&self.device_fragments_total, devices.vitals.fragments);
+        counter(&self.device_launches_total, devices.vitals.launches);
+        counter(&self.device_syncs_total, devices.vitals.syncs);
+        counter(&self.device_uploaded_bytes_total, devices.vitals.uploaded_bytes);
+        counter(&self.device_downloaded_bytes_total, devices.vitals.downloaded_bytes);
+        counter(&self.device_kernels_compiled_total, devices.vitals.compiled);
+        gauge(&self.device_memory_bytes, devices.vitals.used_bytes);
+        gauge(&self.devices_ready, devices.ready);
+        gauge(&self.devices_off, devices.off);
         counter(&self.plan_cache_hits_total, counts.plan_hits);
         counter(&self.plan_cache_misses_total, counts.plan_misses);
     }

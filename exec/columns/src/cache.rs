@@ -11,6 +11,7 @@
 //! Invariants: the budget is never exceeded, since leases are taken before memory; a column is decoded once, however many
 //! threads want it at a time; a lease ends with the last reader's buffer, so what is evicted while in use still counts.
 
+use std::hash::RandomState;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -62,6 +63,8 @@ pub(crate) struct Inner {
     // Settings.
     enabled: AtomicBool,
     pub(crate) segment_rows: usize,
+    /// Makes a column's key a number; differs from process to process.
+    pub(crate) identities: RandomState,
     // State.
     state: Mutex<State>,
     pub(crate) footers: FooterCache<Arc<FileId>, Arc<FileMeta>>,
@@ -100,6 +103,7 @@ impl ColumnCache {
             inner: Arc::new(Inner {
                 enabled: AtomicBool::new(limits.enabled),
                 segment_rows: limits.segment_rows.max(1),
+                identities: RandomState::new(),
                 state: Mutex::new(State::default()),
                 footers,
                 counters: Counters::default(),

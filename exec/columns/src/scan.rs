@@ -1,6 +1,7 @@
 //! A bound scan: segments of columns that are decoded when they are first wanted.
 
 use std::collections::VecDeque;
+use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -197,6 +198,13 @@ impl ScanInput for Scan {
             return Some(held.zone);
         }
         Some(self.core.columns[column].promises[segment].zone)
+    }
+
+    fn identity(&self, segment: usize, column: usize) -> Option<u64> {
+        match &self.core.columns[column].kind {
+            ColumnKind::Stored { .. } => Some(self.core.cache.identities.hash_one(self.core.key(segment, column))),
+            ColumnKind::Constant(_) => None,
+        }
     }
 
     fn load(&self, segment: usize, column: usize) -> Result<Arc<DeviceColumn>, DeviceError> {

@@ -12,9 +12,7 @@
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::SchemaRef;
@@ -24,17 +22,19 @@ use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::{RecordBatchStream, SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, SchedulingType, reset_plan_states};
-use datafusion::physical_plan::metrics::{Count, ExecutionPlanMetricsSet, MetricBuilder, MetricsSet, Time};
+use datafusion::physical_plan::metrics::{Count, ExecutionPlanMetricsSet, MetricBuilder, MetricsSet};
 use datafusion::physical_plan::{
     ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties,
     ReplaceChildrenOptions, execute_stream,
 };
 use futures::{FutureExt, Stream, StreamExt};
-use trireme_device_api::{DeviceError, ErrorAction, Graph, Inputs, StreamInput, Value};
+use trireme_device_api::{ErrorAction, Graph, Value};
 
 use super::FileScan;
-use super::stream::{EmitBuffer, StreamBuffer};
-use crate::fused::{FragmentRuntime, Memory, query_error};
+use super::run::{Run, RunError, tell_fallback};
+use super::stream::EmitBuffer;
+use crate::devices::{DeviceChoice, DeviceMode};
+use crate::fused::{FragmentRuntime, query_error};
 
 /// What holds of the values of a plan's rows when its partitions are one: a sort above may count on it.
 fn same_values(plan: &Arc<dyn ExecutionPlan>) -> EquivalenceProperties {
@@ -62,6 +62,8 @@ pub struct FragmentPlan {
     pub ordered: bool,
     /// For which parameters the graph is a good plan; it is a right one for all.
     pub validity: Arc<dyn PlanValidity>,
+    /// Where it runs.
+    pub choice: DeviceChoice,
 }
 
 /// Says whether a plan that was made for some values of its parameters suits others.
@@ -76,8 +78,6 @@ pub struct FragmentExec {
     streams: Vec<Arc<dyn ExecutionPlan>>,
     backup: Arc<dyn ExecutionPlan>,
     runtime: Arc<FragmentRuntime>,
-    /// Under `device_mode = require` a failure fails the query.
-    require: bool,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
 }
@@ -89,7 +89,6 @@ impl FragmentExec {
         streams: Vec<Arc<dyn ExecutionPlan>>,
         backup: Arc<dyn ExecutionPlan>,
         runtime: Arc<FragmentRuntime>,
-        require: bool,
     ) -> Self {
         let mut equivalences = same_values(&backup);
         if let Some(ordering) = backup.properties().output_ordering().filter(|_| plan.ordered) {
@@ -107,7 +106,6 @@ impl FragmentExec {
             streams,
             backup,
             runtime,
-            require,
             properties: Arc::new(properties),
             metrics: ExecutionPlanMetricsSet::new(),
         }
@@ -134,7 +132,6 @@ impl FragmentExec {
             streams: self.streams.clone(),
             backup,
             runtime: Arc::clone(&self.runtime),
-            require: self.require,
             properties: Arc::clone(&self.properties),
             metrics: ExecutionPlanMetricsSet::new(),
         }
@@ -152,7 +149,7 @@ impl fmt::Debug for FragmentExec {
 impl DisplayAs for FragmentExec {
     fn fmt_as(&self, format: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
         let count = self.plan.graph.fragments.len();
-        let on = self.runtime.variant_name();
+        let on = self.runtime.variant_name(&self.plan.choice);
         match format {
             DisplayFormatType::TreeRender => {
                 writeln!(f, "on={on}")?;
@@ -202,7 +199,6 @@ impl ExecutionPlan for FragmentExec {
             children,
             Arc::clone(&self.backup),
             Arc::clone(&self.runtime),
-            self.require,
         )))
     }
 
@@ -222,6 +218,7 @@ impl ExecutionPlan for FragmentExec {
             times: (0..self.plan.graph.fragments.len())
                 .map(|id| MetricBuilder::new(&self.metrics).subset_time(format!("fragment_{id}_time"), partition))
                 .collect(),
+            metrics: self.metrics.clone(),
         };
         let outcome = SpawnedTask::spawn(async move {
             let emit = Arc::clone(&run.emit);
@@ -234,7 +231,7 @@ impl ExecutionPlan for FragmentExec {
             emit,
             source: Source::Device(outcome),
             delivered: false,
-            require: self.require,
+            require: self.plan.choice.mode == DeviceMode::Require,
             backup: Arc::clone(&self.backup),
             context,
             runtime: Arc::clone(&self.runtime),
@@ -246,78 +243,6 @@ impl ExecutionPlan for FragmentExec {
 
     fn metrics(&self) -> Option<MetricsSet> {
         Some(self.metrics.clone_inner())
-    }
-}
-
-/// One run of a graph.
-struct Run {
-    plan: FragmentPlan,
-    streams: Vec<Arc<dyn ExecutionPlan>>,
-    runtime: Arc<FragmentRuntime>,
-    context: Arc<TaskContext>,
-    emit: Arc<EmitBuffer>,
-    elapsed: Time,
-    /// Of each fragment, from its preparation to its output.
-    times: Vec<Time>,
-}
-
-impl Run {
-    async fn run(self) -> Result<(), RunError> {
-        let timer = self.elapsed.timer();
-        let memory = Memory::of(self.context.memory_pool());
-        let mut scans = Vec::with_capacity(self.plan.scans.len());
-        for scan in &self.plan.scans {
-            scans.push(self.runtime.open(scan, &self.context, &memory).await?);
-        }
-        let buffers = self
-            .streams
-            .iter()
-            .map(|plan| StreamBuffer::start(plan, &self.context, self.runtime.pool()))
-            .collect::<Result<Vec<_>>>()
-            .map_err(RunError::Query)?;
-        let inputs = Inputs {
-            scans,
-            streams: buffers
-                .iter()
-                .map(|buffer| Arc::clone(buffer) as Arc<dyn StreamInput>)
-                .collect(),
-            parameters: self.plan.parameters.clone(),
-            workers: self.runtime.pool().workers(),
-            pool: memory,
-            cancelled: Arc::new(AtomicBool::new(false)),
-            batch_rows: self.context.session_config().batch_size(),
-            emit: Some(Arc::clone(&self.emit) as _),
-            wake: None,
-        };
-        let batch_rows = inputs.batch_rows;
-        let times = self.times;
-        let took = move |id: usize, time: Duration| times[id].add_duration(time);
-        let last = self.runtime.run_graph(&self.plan.graph, inputs, Box::new(took)).await;
-        let last = match last {
-            // An operator below failed: its own error says more than the device's.
-            Err(DeviceError::Input(text)) => {
-                let own = buffers.iter().find_map(|buffer| buffer.take_error());
-                return Err(own.map_or(RunError::Device(DeviceError::Input(text)), RunError::Query));
-            }
-            other => other?,
-        };
-        for batch in last.to_batches(&self.plan.graph.output, batch_rows) {
-            trireme_device_api::Emit::push(self.emit.as_ref(), batch?);
-        }
-        timer.done();
-        Ok(())
-    }
-}
-
-/// Why a run failed.
-enum RunError {
-    Device(DeviceError),
-    Query(DataFusionError),
-}
-
-impl From<DeviceError> for RunError {
-    fn from(error: DeviceError) -> Self {
-        RunError::Device(error)
     }
 }
 
@@ -356,10 +281,7 @@ impl FragmentStream {
             return Some(Err(query_error(&error)));
         }
         self.fallbacks.add(1);
-        // EXPLAIN ANALYZE says why.
-        MetricBuilder::new(&self.metrics)
-            .global_counter(format!("fallback ({error})"))
-            .add(1);
+        tell_fallback(&self.metrics, &error);
         self.runtime.fell_back(&error);
         // Streams of the graph may be nodes of the backup that have begun already.
         let backup = reset_plan_states(Arc::clone(&self.backup));

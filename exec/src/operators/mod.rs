@@ -1,6 +1,7 @@
 //! Nodes of ours in DataFusion's plans.
 
 mod fragment;
+mod run;
 mod scan;
 mod stream;
 

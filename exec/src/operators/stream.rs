@@ -143,6 +143,8 @@ pub(super) struct EmitBuffer {
 
 struct EmitInner {
     batches: VecDeque<RecordBatch>,
+    /// A batch was pushed: whoever reads may have it.
+    begun: bool,
     ended: bool,
     waker: Option<Waker>,
 }
@@ -152,10 +154,16 @@ impl EmitBuffer {
         Arc::new(Self {
             inner: Mutex::new(EmitInner {
                 batches: VecDeque::new(),
+                begun: false,
                 ended: false,
                 waker: None,
             }),
         })
+    }
+
+    /// A batch was pushed.
+    pub(super) fn begun(&self) -> bool {
+        self.inner.lock().begun
     }
 
     /// No batch follows.
@@ -189,6 +197,7 @@ impl Emit for EmitBuffer {
     fn push(&self, batch: RecordBatch) {
         let mut inner = self.inner.lock();
         inner.batches.push_back(batch);
+        inner.begun = true;
         if let Some(waker) = inner.waker.take() {
             waker.wake();
         }

@@ -33,6 +33,7 @@ use super::{
     BatchStream, Description, Engine, EngineCounts, FunctionNames, Outcome, QueryId, SessionSpec, StatementKind,
     Submit, Submitted, TableFilter, TableInfo,
 };
+use crate::devices;
 
 /// Session states kept ready: one per combination of schema and settings.
 const STATES_MAX: u64 = 256;
@@ -589,6 +590,7 @@ impl Engine for LocalHandle {
             columns: self.0.fragments.columns().metrics(),
             graphs: fragments.graphs,
             fallbacks: fragments.fallbacks,
+            devices: devices::counts(self.0.fragments.devices()),
             plan_hits,
             plan_misses,
         }

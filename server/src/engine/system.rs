@@ -22,6 +22,8 @@ use trireme_exec::fused::FragmentRuntime;
 use trireme_planner::ddl::{FunctionDefinition, Functions};
 use trireme_planner::plan_cache::PlanCache;
 
+mod fragments;
+
 use super::SessionSpec;
 use crate::query::QueryRegistry;
 use crate::session::Sessions;
@@ -34,8 +36,8 @@ pub struct SystemSources {
     pub sessions: Arc<Sessions>,
     /// Server settings.
     pub settings: Vec<SettingRow>,
-    /// Devices found at start.
-    pub devices: Vec<DeviceInfo>,
+    /// The processor.
+    pub processor: DeviceInfo,
     /// What runs fragments, with the column cache.
     pub fragments: Arc<FragmentRuntime>,
     /// The plan cache.
@@ -58,6 +60,7 @@ pub fn system_schema(sources: SystemSources) -> Result<Arc<dyn SchemaProvider>> 
         Kind::Sessions,
         Kind::Settings,
         Kind::Devices,
+        Kind::Fragments,
         Kind::Tables,
         Kind::Statistics,
         Kind::Columns,
@@ -81,6 +84,7 @@ enum Kind {
     Sessions,
     Settings,
     Devices,
+    Fragments,
     Tables,
     Statistics,
     Columns,
@@ -166,6 +170,7 @@ impl Kind {
             Kind::Sessions => "sessions",
             Kind::Settings => "settings",
             Kind::Devices => "devices",
+            Kind::Fragments => "fragments",
             Kind::Tables => "tables",
             Kind::Statistics => "statistics",
             Kind::Columns => "columns",
@@ -179,7 +184,8 @@ impl Kind {
             Kind::Queries => queries(&[]),
             Kind::Sessions => sessions(&[]),
             Kind::Settings => settings(&[]),
-            Kind::Devices => devices(&[]),
+            Kind::Devices => fragments::devices(&[]),
+            Kind::Fragments => fragments::fragments(&[]),
             Kind::Tables => tables(&[]),
             Kind::Statistics => statistics(&[]),
             Kind::Columns => columns(&[]),
@@ -193,7 +199,8 @@ impl Kind {
             Kind::Queries => queries(&sources.queries.snapshots()),
             Kind::Sessions => sessions(&sources.sessions.list()),
             Kind::Settings => settings(&all_settings(sources, session)),
-            Kind::Devices => devices(&sources.devices),
+            Kind::Devices => fragments::devices(&fragments::all_devices(&sources.processor, &sources.fragments)),
+            Kind::Fragments => fragments::fragments(&sources.fragments.history().latest()),
             Kind::Columns => columns(&sources.fragments.columns().snapshot()),
             Kind::Plans => plans(&sources.plans.rows()),
             Kind::Functions => match sources.catalog.upgrade() {
@@ -354,18 +361,6 @@ fn settings(rows: &[Setting]) -> Result<RecordBatch> {
         ("scope", text(rows, |row| row.scope)),
         ("source", text(rows, |row| &row.source)),
         ("help", text(rows, |row| &row.help)),
-    ])
-}
-
-fn devices(rows: &[DeviceInfo]) -> Result<RecordBatch> {
-    batch(vec![
-        ("device", text(rows, |row| &row.id)),
-        ("kind", text(rows, |row| row.kind.name())),
-        ("name", text(rows, |row| &row.name)),
-        ("state", text(rows, |row| row.state.name())),
-        ("cores", number(rows, |row| Some(u64::from(row.cores)))),
-        ("memory_bytes", number(rows, |row| Some(row.memory_bytes))),
-        ("features", text_opt(rows, |row| Some(row.features.join(" ")))),
     ])
 }
 

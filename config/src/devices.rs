@@ -1,0 +1,38 @@
+//! Settings of the devices beside the processor.
+
+use crate::value::words;
+use std::path::PathBuf;
+
+words! {
+    /// Which OpenCL devices are used.
+    pub enum OpenCl {
+        /// None; the library isn't even loaded.
+        Off = "off",
+        /// Graphics processors and accelerators.
+        Gpu = "gpu",
+        /// Processors too, which run the same kernels: for tests.
+        All = "all",
+    }
+}
+
+settings! {
+    /// Devices beside the processor: found at start, absent when their driver is.
+    pub struct Devices = "devices" {
+        /// Whether NVIDIA devices are used, through libcuda and NVRTC.
+        cuda: bool = true, Plain;
+        /// Which OpenCL devices are used: off, gpu, or all (processors too, for tests).
+        opencl: OpenCl = OpenCl::Gpu, Plain;
+        /// A simulated device, for tests: "" is none; "memory=64MiB,oom@allocation:7,seed=5" is one with a fault.
+        simulated: String = String::new(), Plain;
+        /// Memory that is taken of each device; 0 means 80 % of what is free when the server starts.
+        memory_bytes: u64 = 0, Bytes, 0..=1 << 50;
+        /// Parts of plans that scan fewer rows stay on the processor, unless a session demands a device.
+        rows_min: u64 = 1_000_000, Count("rows"), 0..=1 << 50;
+        /// How long a fragment waits for a device's memory before it runs on the processor.
+        wait_ms: u64 = 2_000, Milliseconds, 0..=600_000;
+        /// Folder for compiled kernels; "" means `.trireme/kernels` in the data folder.
+        kernel_dir: Option<PathBuf> = None, Plain;
+        /// Compiled kernels kept on disk; 0 means none.
+        kernel_dir_bytes: u64 = 256 << 20, Bytes, 0..=1 << 40;
+    }
+}

@@ -1,0 +1,207 @@
+//! One run of a fragment node's graph: binds its inputs, runs it where it was placed, and on the processor when the device fails.
+//!
+//! ```text
+//!  bind ─▶ place ─▶ run ─┬─ rows ─▶ EmitBuffer
+//!                        └─ the device failed before a row was handed out ─▶ run on the processor, counted and named
+//! ```
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::SystemTime;
+
+use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::TaskContext;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, MetricBuilder, Time};
+use trireme_device_api::{DeviceError, Emit, ErrorAction, Inputs, Rows, StreamInput};
+
+use super::FragmentPlan;
+use super::stream::{EmitBuffer, StreamBuffer};
+use crate::devices::DeviceMode;
+use crate::fused::{FragmentRuntime, Memory};
+use crate::graph::Took;
+use crate::history::FragmentRun;
+use crate::placement::Placement;
+use crate::verify;
+
+/// One run of a graph.
+pub(super) struct Run {
+    pub(super) plan: FragmentPlan,
+    pub(super) streams: Vec<Arc<dyn ExecutionPlan>>,
+    pub(super) runtime: Arc<FragmentRuntime>,
+    pub(super) context: Arc<TaskContext>,
+    pub(super) emit: Arc<EmitBuffer>,
+    pub(super) elapsed: Time,
+    /// Of each fragment, from its preparation to its output.
+    pub(super) times: Vec<Time>,
+    pub(super) metrics: ExecutionPlanMetricsSet,
+}
+
+/// Why a run failed.
+pub(super) enum RunError {
+    Device(DeviceError),
+    Query(DataFusionError),
+}
+
+impl From<DeviceError> for RunError {
+    fn from(error: DeviceError) -> Self {
+        RunError::Device(error)
+    }
+}
+
+/// EXPLAIN ANALYZE says why.
+pub(super) fn tell_fallback(metrics: &ExecutionPlanMetricsSet, error: &DeviceError) {
+    MetricBuilder::new(metrics)
+        .global_counter(format!("fallback ({error})"))
+        .add(1);
+}
+
+impl Run {
+    pub(super) async fn run(self) -> Result<(), RunError> {
+        let timer = self.elapsed.timer();
+        let memory = Memory::of(self.context.memory_pool());
+        let mut scans = Vec::with_capacity(self.plan.scans.len());
+        for scan in &self.plan.scans {
+            scans.push(self.runtime.open(scan, &self.context, &memory).await?);
+        }
+        let buffers = self
+            .streams
+            .iter()
+            .map(|plan| StreamBuffer::start(plan, &self.context, self.runtime.pool()))
+            .collect::<Result<Vec<_>>>()
+            .map_err(RunError::Query)?;
+        let pool = self.runtime.pool();
+        let inputs = Inputs {
+            scans,
+            streams: buffers
+                .iter()
+                .map(|buffer| Arc::clone(buffer) as Arc<dyn StreamInput>)
+                .collect(),
+            parameters: self.plan.parameters.clone(),
+            workers: pool.workers(),
+            pool: memory,
+            cancelled: Arc::new(AtomicBool::new(false)),
+            batch_rows: self.context.session_config().batch_size(),
+            emit: Some(Arc::clone(&self.emit) as _),
+            wake: Some(Arc::from(pool.waker())),
+        };
+        let last = match self.rows(&inputs).await {
+            // An operator below failed: its own error says more than the device's.
+            Err(DeviceError::Input(text)) => {
+                let own = buffers.iter().find_map(|buffer| buffer.take_error());
+                return Err(own.map_or(RunError::Device(DeviceError::Input(text)), RunError::Query));
+            }
+            other => other?,
+        };
+        for batch in last.to_batches(&self.plan.graph.output, inputs.batch_rows) {
+            self.emit.push(batch?);
+        }
+        timer.done();
+        Ok(())
+    }
+
+    /// The rows that were not emitted, from wherever the graph ran.
+    async fn rows(&self, inputs: &Inputs) -> Result<Arc<Rows>, DeviceError> {
+        let placement = self.runtime.place(&self.plan.graph, inputs, &self.plan.choice);
+        for (id, reason) in placement.reasons.iter().enumerate() {
+            if let Some(reason) = reason {
+                let name = format!("fragment_{id}_on_host ({reason})");
+                MetricBuilder::new(&self.metrics).global_counter(name).add(1);
+            }
+        }
+        if !placement.uses_device() {
+            return self.run_on(inputs, placement, None).await;
+        }
+        let mode = self.plan.choice.mode;
+        if mode == DeviceMode::Verify && inputs.streams.is_empty() {
+            return self.verified(inputs, placement).await;
+        }
+        let error = match self.run_on(inputs, placement, None).await {
+            Err(error) if error.action() != ErrorAction::Fail => error,
+            other => return other,
+        };
+        // A stream was read: only the backup, which starts its operators again, can run now.
+        if mode == DeviceMode::Require || self.emit.begun() || !inputs.streams.is_empty() {
+            return Err(error);
+        }
+        MetricBuilder::new(&self.metrics).global_counter("fallbacks").add(1);
+        tell_fallback(&self.metrics, &error);
+        self.runtime.fell_back(&error);
+        let host = self.runtime.place_on_host(&self.plan.graph);
+        self.run_on(inputs, host, Some(&error)).await
+    }
+
+    async fn verified(&self, inputs: &Inputs, placement: Placement) -> Result<Arc<Rows>, DeviceError> {
+        let kept = Inputs {
+            emit: None,
+            ..inputs.clone()
+        };
+        let device = self.run_on(&kept, placement, None).await?;
+        let host = self.runtime.place_on_host(&self.plan.graph);
+        let host = self.run_on(&kept, host, None).await?;
+        verify::compare(&self.plan.graph, &device, &host)?;
+        MetricBuilder::new(&self.metrics).global_counter("verified").add(1);
+        Ok(device)
+    }
+
+    async fn run_on(
+        &self,
+        inputs: &Inputs,
+        placement: Placement,
+        fallback: Option<&DeviceError>,
+    ) -> Result<Arc<Rows>, DeviceError> {
+        let run = self.runtime.begin();
+        let inputs = Inputs {
+            cancelled: Arc::new(AtomicBool::new(false)),
+            ..inputs.clone()
+        };
+        let times = self.times.clone();
+        let metrics = self.metrics.clone();
+        let runtime = Arc::clone(&self.runtime);
+        let text = self.plan.text.clone();
+        let fallback = fallback.map(ToString::to_string);
+        let took = move |took: Took<'_>| {
+            times[took.fragment].add_duration(took.time);
+            tell_report(&metrics, &took);
+            runtime.history().add(FragmentRun {
+                run,
+                at: SystemTime::now(),
+                fragment: took.fragment,
+                text: text.get(took.fragment).cloned().unwrap_or_default(),
+                device: took.variant.device().to_owned(),
+                variant: took.variant.name(),
+                time: took.time,
+                report: took.report,
+                fallback: fallback.clone(),
+            });
+        };
+        self.runtime
+            .run_graph(&self.plan.graph, inputs, placement, Box::new(took))
+            .await
+    }
+}
+
+/// What a device counted, for EXPLAIN ANALYZE; the processor counts nothing.
+fn tell_report(metrics: &ExecutionPlanMetricsSet, took: &Took<'_>) {
+    let report = &took.report;
+    if report.launches == 0 {
+        return;
+    }
+    let prefix = format!("fragment_{}_{}", took.fragment, took.variant.device());
+    let counts = [
+        ("launches", u64::from(report.launches)),
+        ("syncs", u64::from(report.syncs)),
+        ("retries", u64::from(report.retries)),
+        ("uploaded_bytes", report.uploaded_bytes),
+        ("downloaded_bytes", report.downloaded_bytes),
+        ("compile_us", report.compile_ns / 1_000),
+        ("kernel_us", report.kernel_ns / 1_000),
+        ("copy_us", report.copy_ns / 1_000),
+    ];
+    for (name, count) in counts {
+        let count = usize::try_from(count).unwrap_or(usize::MAX);
+        MetricBuilder::new(metrics)
+            .global_counter(format!("{prefix}_{name}"))
+            .add(count);
+    }
+}

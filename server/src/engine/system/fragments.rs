@@ -1,0 +1,141 @@
+//! `system.devices` and `system.fragments`: what there is to run on, and what ran there.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Float64Array, RecordBatch};
+use datafusion::error::Result;
+use trireme_device_api::{DeviceInfo, DeviceState, Vitals};
+use trireme_exec::fused::FragmentRuntime;
+use trireme_exec::history::FragmentRun;
+
+use super::{batch, instant, number, text, text_opt};
+
+/// A device, or a backend that has none.
+pub(super) struct DeviceRow {
+    id: String,
+    kind: Option<&'static str>,
+    name: Option<String>,
+    state: String,
+    reason: Option<String>,
+    info: Option<(DeviceInfo, Vitals)>,
+}
+
+/// The processor, what the backends found, and why some found nothing.
+pub(super) fn all_devices(processor: &DeviceInfo, runtime: &FragmentRuntime) -> Vec<DeviceRow> {
+    let present = |info: DeviceInfo, vitals: Vitals| DeviceRow {
+        id: info.id.clone(),
+        kind: Some(info.kind.name()),
+        name: Some(info.name.clone()),
+        state: info.state.name().to_owned(),
+        reason: match &info.state {
+            DeviceState::Off(reason) => Some(reason.clone()),
+            _ => None,
+        },
+        info: Some((info, vitals)),
+    };
+    let absent = |backend: &str, state: &str, reason: Option<String>| DeviceRow {
+        id: backend.to_owned(),
+        kind: None,
+        name: None,
+        state: state.to_owned(),
+        reason,
+        info: None,
+    };
+    let mut rows = vec![present(processor.clone(), Vitals::default())];
+    match runtime.devices().known() {
+        Some(found) => {
+            rows.extend(
+                found
+                    .devices
+                    .iter()
+                    .map(|device| present(device.info(), device.vitals())),
+            );
+            rows.extend(
+                found
+                    .absent
+                    .iter()
+                    .map(|(backend, reason)| absent(backend, "absent", Some(reason.clone()))),
+            );
+        }
+        None => rows.push(absent(
+            "others",
+            "starting",
+            Some("their drivers are being started".to_owned()),
+        )),
+    }
+    rows
+}
+
+fn float<T>(rows: &[T], value: impl Fn(&T) -> Option<f64>) -> ArrayRef {
+    Arc::new(rows.iter().map(value).collect::<Float64Array>())
+}
+
+pub(super) fn devices(rows: &[DeviceRow]) -> Result<RecordBatch> {
+    let info = |row: &DeviceRow| row.info.as_ref().map(|(info, _)| info.clone());
+    let count = |of: fn(&Vitals) -> u64| number(rows, move |row| row.info.as_ref().map(|(_, vitals)| of(vitals)));
+    let rate = |of: fn(&Vitals) -> Option<f64>| float(rows, move |row| row.info.as_ref().and_then(|(_, v)| of(v)));
+    batch(vec![
+        ("device", text(rows, |row| &row.id)),
+        ("kind", text_opt(rows, |row| row.kind.map(ToOwned::to_owned))),
+        ("name", text_opt(rows, |row| row.name.clone())),
+        ("state", text(rows, |row| &row.state)),
+        ("reason", text_opt(rows, |row| row.reason.clone())),
+        ("cores", number(rows, |row| info(row).map(|info| u64::from(info.cores)))),
+        (
+            "memory_bytes",
+            number(rows, |row| info(row).map(|info| info.memory_bytes)),
+        ),
+        ("used_bytes", count(|vitals| vitals.used_bytes)),
+        ("columns_bytes", count(|vitals| vitals.columns_bytes)),
+        ("watts", rate(|vitals| vitals.watts)),
+        ("utilisation", rate(|vitals| vitals.utilisation)),
+        ("upload_bytes_per_second", rate(|vitals| vitals.upload_bytes_per_second)),
+        ("read_bytes_per_second", rate(|vitals| vitals.read_bytes_per_second)),
+        ("fragments", count(|vitals| vitals.fragments)),
+        ("launches", count(|vitals| vitals.launches)),
+        ("syncs", count(|vitals| vitals.syncs)),
+        ("uploaded_bytes", count(|vitals| vitals.uploaded_bytes)),
+        ("downloaded_bytes", count(|vitals| vitals.downloaded_bytes)),
+        ("kernels_compiled", count(|vitals| vitals.compiled)),
+        ("kernels_cached", count(|vitals| vitals.cached)),
+        ("evictions", count(|vitals| vitals.evictions)),
+        (
+            "features",
+            text_opt(rows, |row| info(row).map(|info| info.features.join(" "))),
+        ),
+    ])
+}
+
+pub(super) fn fragments(rows: &[FragmentRun]) -> Result<RecordBatch> {
+    let millis = |of: fn(&FragmentRun) -> u64| float(rows, move |row| Some(of(row) as f64 / 1e6));
+    batch(vec![
+        ("run", number(rows, |row| Some(row.run))),
+        ("finished_at", instant(rows, |row| Some(row.at))),
+        ("fragment", number(rows, |row| Some(row.fragment as u64))),
+        ("text", text(rows, |row| &row.text)),
+        ("device", text(rows, |row| &row.device)),
+        ("variant", text(rows, |row| row.variant)),
+        (
+            "input_rows",
+            number(rows, |row| Some(row.report.input_rows).filter(|rows| *rows > 0)),
+        ),
+        ("output_rows", number(rows, |row| row.report.output_rows)),
+        ("uploaded_bytes", number(rows, |row| Some(row.report.uploaded_bytes))),
+        (
+            "downloaded_bytes",
+            number(rows, |row| Some(row.report.downloaded_bytes)),
+        ),
+        ("launches", number(rows, |row| Some(row.report.launches.into()))),
+        ("syncs", number(rows, |row| Some(row.report.syncs.into()))),
+        ("retries", number(rows, |row| Some(row.report.retries.into()))),
+        ("compiled", number(rows, |row| Some(row.report.compiled.into()))),
+        ("compile_ms", millis(|row| row.report.compile_ns)),
+        ("kernel_ms", millis(|row| row.report.kernel_ns)),
+        ("copy_ms", millis(|row| row.report.copy_ns)),
+        (
+            "total_ms",
+            millis(|row| u64::try_from(row.time.as_nanos()).unwrap_or(u64::MAX)),
+        ),
+        ("fallback", text_opt(rows, |row| row.fallback.clone())),
+    ])
+}
