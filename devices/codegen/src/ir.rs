@@ -12,8 +12,8 @@
 //! Rules that every kernel keeps, checked by the interpreter:
 //! - an access is aligned to its element and inside the allocation that its base points into;
 //! - a variable is assigned before it is read; local memory is stored before it is loaded;
-//! - two accesses to one place, one of them a plain store, are ordered by a barrier (in a group) or by a fence, an atomic and a
-//!   fence (between groups); equal values don't excuse a race;
+//! - two accesses to one place, one of them a write and not both atomic, are ordered by a barrier (in a group) or by a fence, an
+//!   atomic and a fence (between groups); equal values don't excuse a race; what is loaded as a constant is never written;
 //! - all work-items of a group reach the same barriers; no work-item waits for another except at a barrier;
 //! - shifts are by less than the width; integer division is never by zero nor MIN / −1.
 

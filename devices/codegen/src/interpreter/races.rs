@@ -1,0 +1,262 @@
+//! Races, found by vector clocks.
+//!
+//! ```text
+//!  work-item     clock:    what it has seen of every other, as counts of their steps
+//!                released: its clock at its last fence; atomic writes leave it at their place
+//!                pending:  clocks that its atomic reads found; the next fence adds them to its own
+//!  place         accesses since the last plain store: who, when, how;  the clock that atomic writes left
+//! ```
+//!
+//! Two accesses race when one is a write, not both are atomic, and neither's work-item had seen the other's step. The model is
+//! C11's with fences; a barrier joins the clocks of its group. Sources: Flanagan, Freund, "FastTrack", 2009; ISO C11 7.17.4.
+
+use std::sync::Arc;
+
+use super::violation::{ViolationKind, Wrong};
+
+/// How a place is accessed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    Read,
+    /// By a load that says that nothing writes there.
+    ReadConstant,
+    Write,
+    AtomicRead,
+    /// Also one that reads, too.
+    AtomicWrite,
+}
+
+impl Access {
+    fn races(self, other: Access) -> bool {
+        match (self, other) {
+            (Access::Write, _) | (_, Access::Write) => true,
+            (Access::AtomicWrite, other) | (other, Access::AtomicWrite) => {
+                matches!(other, Access::Read | Access::ReadConstant)
+            }
+            _ => false,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Access::Read => "load",
+            Access::ReadConstant => "constant load",
+            Access::Write => "store",
+            Access::AtomicRead => "atomic load",
+            Access::AtomicWrite => "atomic",
+        }
+    }
+}
+
+/// Who accesses, in which operation.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Actor {
+    pub(super) item: u32,
+    pub(super) op: u32,
+}
+
+/// A race: the other access, for the message.
+#[derive(Debug)]
+pub(super) struct Race {
+    pub(super) other: Actor,
+    pub(super) kind: ViolationKind,
+    pub(super) what: &'static str,
+}
+
+impl Race {
+    /// In words: who and where the other is.
+    pub(super) fn wrong(&self, address: u64, who: &str, statement: &str) -> Wrong {
+        Wrong::at(self.kind, address, format!("a {} by {who} at [{statement}]", self.what))
+    }
+}
+
+type Clock = Arc<[u32]>;
+
+/// What a work-item knows.
+#[derive(Debug)]
+struct Knowledge {
+    clock: Vec<u32>,
+    released: Option<Clock>,
+    pending: Option<Vec<u32>>,
+}
+
+#[derive(Debug, Clone)]
+struct Entry {
+    actor: Actor,
+    time: u32,
+    access: Access,
+}
+
+/// A place of 1, 2, 4 or 8 bytes.
+#[derive(Debug, Clone, Default)]
+struct Cell {
+    entries: Vec<Entry>,
+    /// Left by atomic writes.
+    left: Option<Clock>,
+}
+
+/// Eight bytes, cut into cells as narrow as its accesses.
+#[derive(Debug, Clone, Default)]
+struct Block {
+    cells: Vec<Cell>,
+}
+
+const PAGE_BLOCKS: u64 = 64;
+
+/// What happened to the places of one memory.
+#[derive(Debug, Default)]
+pub(super) struct Shadow {
+    pages: Vec<Option<Box<[Block]>>>,
+}
+
+impl Shadow {
+    /// The cells of an access.
+    fn cells(&mut self, at: u64, bytes: u64) -> &mut [Cell] {
+        let index = usize::try_from(at / 8 / PAGE_BLOCKS).unwrap_or(usize::MAX);
+        if self.pages.len() <= index {
+            self.pages.resize_with(index + 1, || None);
+        }
+        let page = self.pages[index].get_or_insert_with(|| (0..PAGE_BLOCKS).map(|_| Block::default()).collect());
+        let block = &mut page[usize::try_from(at / 8 % PAGE_BLOCKS).unwrap_or(0)];
+        let wanted = usize::try_from(8 / bytes.min(8)).unwrap_or(8);
+        if block.cells.is_empty() {
+            block.cells.resize(wanted, Cell::default());
+        } else if block.cells.len() < wanted {
+            let copies = wanted / block.cells.len();
+            block.cells = block
+                .cells
+                .iter()
+                .flat_map(|cell| std::iter::repeat_n(cell.clone(), copies))
+                .collect();
+        }
+        let width = 8 / block.cells.len();
+        let first = usize::try_from(at % 8).unwrap_or(0) / width;
+        let count = usize::try_from(bytes.min(8)).unwrap_or(8) / width;
+        &mut block.cells[first..first + count]
+    }
+}
+
+/// What the work-items of a launch know of each other.
+#[derive(Debug)]
+pub(super) struct Races {
+    items: Vec<Knowledge>,
+}
+
+impl Races {
+    pub(super) fn new(items: usize) -> Self {
+        let knowledge = |item| {
+            let mut clock = vec![0; items];
+            clock[item] = 1;
+            Knowledge {
+                clock,
+                released: None,
+                pending: None,
+            }
+        };
+        Self {
+            items: (0..items).map(knowledge).collect(),
+        }
+    }
+
+    /// An access; an element of 16 bytes is two of 8.
+    pub(super) fn access(
+        &mut self,
+        shadow: &mut Shadow,
+        at: u64,
+        bytes: u64,
+        access: Access,
+        actor: Actor,
+    ) -> Result<(), Race> {
+        for place in (at..at + bytes).step_by(8) {
+            for cell in shadow.cells(place, bytes.min(8)) {
+                self.touch(cell, access, actor)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn touch(&mut self, cell: &mut Cell, access: Access, actor: Actor) -> Result<(), Race> {
+        let knowledge = &mut self.items[actor.item as usize];
+        let time = knowledge.clock[actor.item as usize];
+        for entry in &cell.entries {
+            let other = entry.actor.item as usize;
+            let constant = (access == Access::ReadConstant) != (entry.access == Access::ReadConstant);
+            if access.races(entry.access) && (constant || entry.time > knowledge.clock[other]) {
+                return Err(Race {
+                    other: entry.actor,
+                    kind: if constant {
+                        ViolationKind::ConstantWritten
+                    } else {
+                        ViolationKind::Race
+                    },
+                    what: entry.access.name(),
+                });
+            }
+        }
+        // What was before a store is before all that is after it.
+        if access == Access::Write {
+            cell.entries.clear();
+            cell.left = None;
+        }
+        // One constant load stands for all, for they forbid writes whoever made them.
+        let same = |entry: &&mut Entry| {
+            entry.access == access && (entry.actor.item == actor.item || access == Access::ReadConstant)
+        };
+        match cell.entries.iter_mut().find(same) {
+            Some(entry) => (entry.time, entry.actor) = (time, actor),
+            None => cell.entries.push(Entry { actor, time, access }),
+        }
+        Ok(())
+    }
+
+    /// An atomic takes over what earlier ones left, and leaves its own. A plain store leaves nothing.
+    pub(super) fn atomic(&mut self, shadow: &mut Shadow, at: u64, bytes: u64, reads: bool, writes: bool, item: u32) {
+        let knowledge = &mut self.items[item as usize];
+        for cell in shadow.cells(at, bytes) {
+            if let Some(left) = cell.left.as_ref().filter(|_| reads) {
+                let pending = knowledge.pending.get_or_insert_with(|| vec![0; left.len()]);
+                join(pending, left);
+            }
+            if !writes {
+                continue;
+            }
+            // A write that reads goes on with the release sequence that it found; one that doesn't ends it.
+            match (&mut cell.left, &knowledge.released) {
+                (Some(left), Some(released)) if reads && !Arc::ptr_eq(left, released) => {
+                    let mut joined = left.to_vec();
+                    join(&mut joined, released);
+                    *left = joined.into();
+                }
+                (Some(_), None) if reads => {}
+                (left, released) => left.clone_from(released),
+            }
+        }
+    }
+
+    pub(super) fn fence(&mut self, item: u32) {
+        let knowledge = &mut self.items[item as usize];
+        if let Some(pending) = knowledge.pending.take() {
+            join(&mut knowledge.clock, &pending);
+        }
+        knowledge.released = Some(knowledge.clock.as_slice().into());
+        knowledge.clock[item as usize] += 1;
+    }
+
+    /// All of a group know what each knew.
+    pub(super) fn barrier(&mut self, items: std::ops::Range<usize>) {
+        let mut joined = vec![0; self.items.len()];
+        for knowledge in &self.items[items.clone()] {
+            join(&mut joined, &knowledge.clock);
+        }
+        for item in items {
+            self.items[item].clock.copy_from_slice(&joined);
+            self.items[item].clock[item] += 1;
+        }
+    }
+}
+
+fn join(into: &mut [u32], from: &[u32]) {
+    for (into, from) in into.iter_mut().zip(from) {
+        *into = (*into).max(*from);
+    }
+}
