@@ -72,6 +72,9 @@ impl Sink for Emit {
     }
 }
 
+/// What else is done with a row, where it is stored.
+pub(super) type Then<'t> = &'t mut dyn FnMut(&mut Lowering<'_>, &Ir) -> Lowered<()>;
+
 /// Resident rows that a kernel appends to.
 pub(super) struct RowStore {
     name: &'static str,
@@ -138,6 +141,18 @@ impl RowStore {
 
     /// Takes a row. The first `offset` are left out; with `cuts` the capacity may be exceeded.
     pub(super) fn row(&mut self, l: &mut Lowering<'_>, values: Vec<Value>, offset: u64, cuts: bool) -> Lowered<()> {
+        self.row_then(l, values, offset, cuts, &mut |_, _| Ok(()))
+    }
+
+    /// As [`RowStore::row`]; where the row is stored at once, `then` gets its place (U64).
+    pub(super) fn row_then(
+        &mut self,
+        l: &mut Lowering<'_>,
+        values: Vec<Value>,
+        offset: u64,
+        cuts: bool,
+        then: Then<'_>,
+    ) -> Lowered<()> {
         if self.columns.is_none() {
             let columns = values.iter().enumerate();
             let columns = columns.map(|(index, value)| {
@@ -155,10 +170,21 @@ impl RowStore {
         }
         let target = self.counter(l);
         let index = l.b.fetch(Scalar::U64, target, Atomic::Add(u64(1)));
-        self.store(l, index, &values, offset, cuts)
+        self.store(l, index, &values, offset, cuts, then)
     }
 
     pub(super) fn slot_end(&mut self, l: &mut Lowering<'_>, offset: u64, cuts: bool) -> Lowered<()> {
+        self.slot_end_then(l, offset, cuts, &mut |_, _| Ok(()))
+    }
+
+    /// As [`RowStore::slot_end`]; where a row is stored, `then` gets its place (U64).
+    pub(super) fn slot_end_then(
+        &mut self,
+        l: &mut Lowering<'_>,
+        offset: u64,
+        cuts: bool,
+        then: Then<'_>,
+    ) -> Lowered<()> {
         let target = self.counter(l);
         let Some(slot) = self.slot.take() else {
             return Ok(());
@@ -178,7 +204,7 @@ impl RowStore {
             let base = Ir::LoadLocal(slot.base, Box::new(u32(0)));
             let index = l.b.set(Scalar::U64, base.plus(Ir::from(slot.place).to(Scalar::U64)));
             l.b.assign(slot.passed, bool(false));
-            self.store(l, index, &slot.values, offset, cuts)
+            self.store(l, index, &slot.values, offset, cuts, then)
         })?;
         self.slot = Some(slot);
         Ok(())
@@ -193,7 +219,15 @@ impl RowStore {
         Target::Arena(place(Elem::U64, count, u64(0)))
     }
 
-    fn store(&self, l: &mut Lowering<'_>, index: Var, values: &[Value], offset: u64, cuts: bool) -> Lowered<()> {
+    fn store(
+        &self,
+        l: &mut Lowering<'_>,
+        index: Var,
+        values: &[Value],
+        offset: u64,
+        cuts: bool,
+        then: Then<'_>,
+    ) -> Lowered<()> {
         let columns = self.columns.as_deref().unwrap_or_default();
         let at = if offset == 0 {
             Ir::from(index)
@@ -202,11 +236,11 @@ impl RowStore {
             l.b.assign(index, Ir::from(index).minus(offset));
             Ir::from(index)
         };
-        let all = |l: &mut Lowering<'_>| {
+        let mut all = |l: &mut Lowering<'_>| {
             for (column, value) in columns.iter().zip(values) {
                 l.store_value(column, value, &at)?;
             }
-            Ok(())
+            then(l, &at)
         };
         if cuts {
             // Rows to leave out are below 0, which is above any capacity.

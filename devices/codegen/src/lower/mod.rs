@@ -154,6 +154,8 @@ pub(crate) struct Pass {
     pub(crate) bound: u64,
     /// Where the probe notes which build rows matched; what is in it is the probe's affair.
     pub(crate) matched: RegionRef,
+    /// Shapes of the row's columns before the probe, which are NULL in the pass.
+    pub(crate) row: Vec<Shape>,
 }
 
 /// A program in the making.
@@ -378,13 +380,13 @@ impl<'a> Lowering<'a> {
 
     /// Notes that the build rows of a probe go through the remaining steps afterwards; `make` runs the first time that the
     /// step is lowered.
-    pub(crate) fn pass(&mut self, step: usize, make: impl FnOnce(&mut Self) -> Pass) -> Pass {
+    pub(crate) fn pass(&mut self, step: usize, make: impl FnOnce(&mut Self) -> Lowered<Pass>) -> Lowered<Pass> {
         if let Some(pass) = self.passes.iter().find(|pass| pass.step == step) {
-            return pass.clone();
+            return Ok(pass.clone());
         }
-        let pass = make(self);
+        let pass = make(self)?;
         self.passes.push(pass.clone());
-        pass
+        Ok(pass)
     }
 }
 

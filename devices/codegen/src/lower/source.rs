@@ -95,8 +95,10 @@ pub(super) fn main_kernel(l: &mut Lowering<'_>, sink: &mut dyn Sink) -> Lowered<
 
 /// A kernel for each probe whose build rows go on.
 pub(super) fn pass_kernels(l: &mut Lowering<'_>, sink: &mut dyn Sink) -> Lowered<()> {
-    l.passes.sort_by_key(|pass| pass.step);
-    for pass in l.passes.clone() {
+    // A pass may note later ones, behind itself.
+    let mut done = 0;
+    while let Some(pass) = l.passes.get(done).cloned() {
+        done += 1;
         let kernel = l.kernel(&format!("pass_{}", pass.step), |l| {
             sink.begin(l)?;
             build_rows(l, &pass, sink)?;

@@ -4,7 +4,7 @@
 
 use std::rc::Rc;
 
-use trireme_device_api::{BinaryOperator, Expr, JoinKind, Node, Probe, Sink as SinkPlan, Step};
+use trireme_device_api::{BinaryOperator, Expr, Node, Probe, Sink as SinkPlan, Step};
 
 use super::{Input, Lowered, Lowering, Row, Sink, Slot, Value, aggregate, emit, join, sort};
 
@@ -31,14 +31,6 @@ fn conjuncts<'e>(predicate: &'e Expr, into: &mut Vec<&'e Expr>) {
         }
         _ => into.push(predicate),
     }
-}
-
-/// Whether one row may become several.
-fn kind_multiplies(kind: JoinKind) -> bool {
-    matches!(
-        kind,
-        JoinKind::Inner | JoinKind::Left | JoinKind::BuildOuter | JoinKind::Full
-    )
 }
 
 impl Lowering<'_> {
@@ -94,7 +86,8 @@ impl Lowering<'_> {
 
     /// Whether a row of the source may arrive at the sink more than once.
     pub(crate) fn multiplies(&self) -> bool {
-        self.probes().any(|probe| kind_multiplies(probe.kind))
+        self.probes()
+            .any(|probe| join::multiplies(self.build_shape(probe), probe))
     }
 
     /// Upper bound of the rows that can arrive at the sink; none where probes multiply.

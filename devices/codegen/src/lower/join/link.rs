@@ -1,0 +1,147 @@
+//! Hash tables of build sides: entries are stored with their rows, and put into chains when all rows are known.
+//!
+//! ```text
+//!  main    entries[row] = key's words, (hash << 32 | 0)
+//!  zero    heads[0 … buckets) = 0            buckets: a power of two ≥ 2 × rows that there are, which the device counts
+//!  link    heads[hash & mask] = row + 1,     entries[row]'s last word = hash << 32 | what was there before
+//! ```
+//!
+//! So a filtered build side has a table of the size of what is left, however many rows it might have been.
+
+use super::super::{Key, KeyWord, Lowered, Lowering};
+use super::build::{NOT_KEYED, region};
+use super::table::Tally;
+use crate::build::{place, u32, u64};
+use crate::ir::{Atomic, Elem, Expr as Ir, Scalar, Target, Unary};
+use crate::program::{Fill, Groups, When};
+use crate::shape::RegionRef;
+
+/// The fewest buckets.
+const BUCKETS_MIN: u64 = 64;
+
+/// Up to so many buckets are cleared before the first launch, all of them; else a kernel clears those in use.
+const CLEARED_BEFORE: u64 = 1 << 16;
+
+/// Where a hash table lies.
+#[derive(Debug, Clone)]
+pub(super) struct HashTable {
+    /// U32 by the high half of a key's hash, masked: row + 1 or 0.
+    pub(super) heads: RegionRef,
+    /// By row, U64: the key's words; then the high half of its hash over the next row + 1, or 0.
+    pub(super) entries: RegionRef,
+    pub(super) words: u64,
+}
+
+fn buckets(rows: u64) -> u64 {
+    (rows * 2).next_power_of_two().max(BUCKETS_MIN)
+}
+
+/// Memory of a hash table.
+pub(super) fn hash_table(l: &mut Lowering<'_>, rows: u64, words: u64) -> HashTable {
+    let fill = if buckets(rows) <= CLEARED_BEFORE {
+        Fill::Byte(0)
+    } else {
+        Fill::Nothing
+    };
+    HashTable {
+        heads: region(l, "build heads", buckets(rows) * 4, fill),
+        entries: region(l, "build entries", rows * (words + 1) * 8, Fill::Nothing),
+        words,
+    }
+}
+
+/// The half of a key's hash that the table goes by, U32.
+pub(super) fn half(hash: Ir) -> Ir {
+    hash.shr(u64(32)).to(Scalar::U32)
+}
+
+/// Stores the entry of the row at `at` (U64).
+pub(super) fn store_entry(l: &mut Lowering<'_>, table: &HashTable, key: &Key, at: &Ir) -> Lowered<()> {
+    let base = l.base(table.entries);
+    let first = l.b.set(Scalar::U64, at.clone().times(u64(table.words + 1)));
+    let last = Ir::from(first).plus(u64(table.words));
+    let link = l.b.set(Scalar::U64, u64(NOT_KEYED));
+    l.unless(key.null.clone(), |l| {
+        let hash = l.hash(key);
+        l.b.assign(link, Ir::from(hash).and(u64(!u64::from(u32::MAX))));
+        for (word, value) in (0..).zip(key.words.iter().map(KeyWord::ir)) {
+            let index = Ir::from(first).plus(u64(word));
+            l.b.store(place(Elem::U64, base.clone(), index), value);
+        }
+        Ok(())
+    })?;
+    l.b.store(place(Elem::U64, base, last), link.into());
+    Ok(())
+}
+
+/// The kernels that put all rows into chains.
+pub(super) fn kernels(
+    l: &mut Lowering<'_>,
+    table: &HashTable,
+    (count, tally, capacity): (RegionRef, RegionRef, u64),
+) -> Lowered<()> {
+    if buckets(capacity) > CLEARED_BEFORE {
+        let kernel = l.kernel("zero", |l| {
+            let mask = mask(l, count);
+            let heads = l.base(table.heads);
+            // Two at a time; there are at least 64.
+            each(l, mask.shr(u64(1)).plus(u64(1)), |l, pair| {
+                l.b.store(place(Elem::U64, heads, pair), u64(0));
+                Ok(())
+            })
+        })?;
+        l.launch(kernel, Groups::Rows(buckets(capacity) / 2), When::After);
+    }
+    let kernel = l.kernel("link", |l| link(l, table, count, tally))?;
+    l.launch(kernel, Groups::Rows(capacity), When::After);
+    Ok(())
+}
+
+fn link(l: &mut Lowering<'_>, table: &HashTable, count: RegionRef, tally: RegionRef) -> Lowered<()> {
+    let mask = mask(l, count);
+    let (heads, entries, tally) = (l.base(table.heads), l.base(table.entries), l.base(tally));
+    l.b.when(Ir::GroupIndex.plus(Ir::LocalIndex).eq(u32(0)), |b| {
+        b.store(place(Elem::U64, tally, u64(Tally::Mask as u64)), mask.clone());
+    });
+    let count = l.base(count);
+    let rows = l.b.load(place(Elem::U64, count, u64(0)));
+    let words = table.words;
+    each(l, rows.into(), |l, row| {
+        let last = row.clone().times(u64(words + 1)).plus(u64(words));
+        let last = place(Elem::U64, entries, last);
+        let known = l.b.set(
+            Scalar::U64,
+            Ir::Load {
+                place: last.clone(),
+                constant: false,
+            },
+        );
+        let hash = Ir::from(known).shr(u64(32));
+        l.when(Ir::from(known).ne(u64(NOT_KEYED)), |l| {
+            let target = Target::Arena(place(Elem::U32, heads, hash.and(mask)));
+            let entry = row.to(Scalar::U32).plus(u32(1));
+            let old = l.b.fetch(Scalar::U32, target, Atomic::Exchange(entry));
+            l.b.store(last, Ir::from(known).or(Ir::from(old).to(Scalar::U64)));
+            Ok(())
+        })
+    })
+}
+
+/// U64: buckets in use minus one.
+fn mask(l: &mut Lowering<'_>, count: RegionRef) -> Ir {
+    let count = l.base(count);
+    let rows = l.b.load(place(Elem::U64, count, u64(0)));
+    let wanted = Ir::from(rows).times(u64(2)).max(u64(BUCKETS_MIN)).minus(u64(1));
+    let zeros = Ir::Unary(Unary::LeadingZeros, Box::new(wanted));
+    // The wanted number is at least 63, so the shift is by less than 64.
+    l.b.set(Scalar::U64, u64(u64::MAX).shr(zeros)).into()
+}
+
+/// `inside` for all numbers (U64) below `end`, shared among all work-items.
+fn each(l: &mut Lowering<'_>, end: Ir, inside: impl FnOnce(&mut Lowering<'_>, Ir) -> Lowered<()>) -> Lowered<()> {
+    let group = u64(u64::from(l.target.group));
+    let first = Ir::GroupIndex.to(Scalar::U64).times(group.clone());
+    let first = first.plus(Ir::LocalIndex.to(Scalar::U64));
+    let step = Ir::Groups.to(Scalar::U64).times(group);
+    l.range(Scalar::U64, (first, end, step), inside)
+}
