@@ -6,7 +6,24 @@
 //! ```
 #![deny(missing_docs)]
 
+mod accelerator;
+mod arena;
+mod columns;
 pub mod driver;
+mod executor;
+mod host;
+mod image;
+mod job;
+mod kernel;
+mod kernels;
+mod resident;
+mod run;
+mod shapes;
 pub mod slabs;
+mod task;
+mod texts;
+mod uses;
+mod variant;
 
+pub use accelerator::{Accelerator, Limits};
 pub use driver::{Driver, DriverInfo, Event, ModuleId, Queue, Writer};

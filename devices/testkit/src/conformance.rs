@@ -19,7 +19,7 @@ pub use compare::compare;
 pub use matrix::{Extent, matrix};
 pub use print::{case_text, expr_text, graph_text, rows_text, type_name};
 
-use crate::driver::{run, run_emitting, unsupported};
+use crate::driver::{Together, run_as, run_emitting_as, unsupported, unsupported_bound};
 use crate::generate::{self, Case};
 use crate::inputs::{CountingPool, Layout, bind};
 use crate::interpreter::{Answer, interpret};
@@ -91,6 +91,9 @@ impl fmt::Debug for Mismatch {
         write!(f, "\n{self}")
     }
 }
+
+/// Marks the reason of a variant that doesn't take a graph with its inputs.
+const BOUND: &str = "bound: ";
 
 /// How one case went.
 enum Verdict {
@@ -194,6 +197,11 @@ fn judge(variant: &dyn Variant, case: &Case) -> Result<Verdict, Box<Mismatch>> {
     for (layout_seed, threads) in [(case.seed, 1), (case.seed.wrapping_add(1), 4)] {
         let pool = Arc::new(CountingPool::new(usize::MAX));
         let actual = run_once(variant, case, layout_seed, threads, &pool, false);
+        if let Some(Err(DeviceError::Unsupported(reason))) = &actual
+            && let Some(reason) = reason.strip_prefix(BOUND)
+        {
+            return Ok(Verdict::Unsupported(reason.to_owned()));
+        }
         let compared =
             agree(case, &expected, actual.as_ref()).and_then(|()| pool.check().map_err(|error| error.to_string()));
         if let Err(what) = compared {
@@ -235,10 +243,19 @@ fn run_once(
     let run_it = || {
         let inputs = bind(&case.graph, &case.data, &layout, &pool, &mut rng)?;
         inputs.cancelled.store(cancelled, Ordering::SeqCst);
-        if emits && rng.random_bool(0.5) {
-            run_emitting(variant, &case.graph, inputs, threads)
+        if let Some(reason) = unsupported_bound(variant, &case.graph, &inputs) {
+            return Err(DeviceError::Unsupported(format!("{BOUND}{reason}")));
+        }
+        let emits = emits && rng.random_bool(0.5);
+        let together = if rng.random_bool(0.5) {
+            Together::All
         } else {
-            run(variant, &case.graph, inputs, threads)
+            Together::No
+        };
+        if emits {
+            run_emitting_as(variant, &case.graph, inputs, threads, together)
+        } else {
+            run_as(variant, &case.graph, inputs, threads, together)
         }
     };
     catch_unwind(AssertUnwindSafe(run_it)).ok()

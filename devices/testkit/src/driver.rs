@@ -1,4 +1,5 @@
-//! Runs a graph on any variant, the way exec does: fragments in order, each kernel stepped by several threads at once.
+//! Runs a graph on any variant, the way exec does: fragments in order, or all as one where a variant does that; each kernel
+//! is stepped by several threads at once.
 //!
 //! It also checks what a variant promises about its output: types, lengths, validity, codes within their dictionary. It
 //! keeps no time and moves no memory: figures come from elsewhere.
@@ -18,7 +19,7 @@ use crate::arrays::rows_of;
 use crate::values::{Row, value_of};
 
 /// A kernel whose workers all wait for so long is stuck.
-const STUCK_AFTER: Duration = Duration::from_secs(10);
+const STUCK_AFTER: Duration = Duration::from_secs(60);
 
 /// A kernel that takes so many steps is never done.
 const STEPS_MAX: usize = 10_000_000;
@@ -31,36 +32,108 @@ pub fn unsupported(variant: &dyn Variant, graph: &Graph) -> Option<String> {
     })
 }
 
-/// Runs all fragments and gives the last one's rows. With [`Inputs::emit`] set, rows that went there are not among them.
+/// The first fragment that the variant doesn't take with these inputs, with its reason.
+pub fn unsupported_bound(variant: &dyn Variant, graph: &Arc<Graph>, inputs: &Inputs) -> Option<String> {
+    let supports = variant.support_bound(graph, inputs);
+    supports.into_iter().find_map(|support| match support {
+        Support::Supported => None,
+        Support::Unsupported { reason } => Some(reason),
+    })
+}
+
+/// How a graph's fragments are given to a variant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Together {
+    /// One by one.
+    No,
+    /// All as one where the variant does that, else one by one.
+    All,
+}
+
+/// Runs all fragments one by one and gives the last one's rows. With [`Inputs::emit`] set, rows that went there are not
+/// among them.
 ///
 /// # Errors
 /// Those of the variant; [`DeviceError::Internal`] when it breaks its contract or is stuck.
-pub fn run(
+pub fn run(variant: &dyn Variant, graph: &Arc<Graph>, inputs: Inputs, threads: usize) -> Result<Vec<Row>, DeviceError> {
+    run_as(variant, graph, inputs, threads, Together::No)
+}
+
+/// As [`run`].
+///
+/// # Errors
+/// As [`run`].
+pub fn run_as(
     variant: &dyn Variant,
     graph: &Arc<Graph>,
     mut inputs: Inputs,
     threads: usize,
+    together: Together,
 ) -> Result<Vec<Row>, DeviceError> {
     inputs.workers = threads;
-    let mut outputs: Vec<Option<Output>> = vec![None; graph.fragments.len()];
-    for id in 0..graph.fragments.len() {
+    let count = graph.fragments.len();
+    let mut outputs: Vec<Option<Output>> = vec![None; count];
+    // A result may hold its memory as long as the kernel that made it.
+    let mut kernels: Vec<Arc<dyn Kernel>> = Vec::new();
+    if together == Together::All {
+        let ids: Vec<_> = (0..count).collect();
+        match variant.prepare_many(graph, &ids, &inputs, &outputs) {
+            Err(DeviceError::Unsupported(_)) => {}
+            Err(error) => return Err(error),
+            Ok(kernel) => {
+                step_until_done(kernel.as_ref(), threads)?;
+                let Output::Many(many) = kernel.finish()? else {
+                    return Err(DeviceError::Internal(
+                        "fragments that ran as one left one output".to_owned(),
+                    ));
+                };
+                for (id, output) in many {
+                    check_output(graph, id, &output)?;
+                    outputs[id] = Some(output);
+                }
+                return last_rows(outputs.pop().flatten());
+            }
+        }
+    }
+    for id in 0..count {
         let kernel = variant.prepare(graph, id, &inputs, &outputs)?;
         step_until_done(kernel.as_ref(), threads)?;
         let output = kernel.finish()?;
-        let fields = &graph.fragments[id].output;
-        match (&output, &graph.fragments[id].sink) {
-            (Output::Build { .. }, Sink::Build(_)) => {}
-            (Output::Rows(rows), sink) if !matches!(sink, Sink::Build(_)) => check_rows(rows, fields)?,
-            _ => {
+        check_output(graph, id, &output)?;
+        outputs[id] = Some(output);
+        kernels.push(kernel);
+    }
+    last_rows(outputs.pop().flatten())
+}
+
+/// That an output is its sink's, and its rows what they promise.
+fn check_output(graph: &Graph, id: usize, output: &Output) -> Result<(), DeviceError> {
+    let builds = matches!(graph.fragments[id].sink, Sink::Build(_));
+    let fields = &graph.fragments[id].output;
+    match output {
+        Output::Build { .. } if builds => Ok(()),
+        Output::Rows(rows) if !builds => check_rows(rows, fields),
+        Output::Resident(resident) if !builds => {
+            let rows = resident.download()?;
+            if rows.rows() as u64 > resident.rows_max() {
                 return Err(DeviceError::Internal(format!(
-                    "fragment {id} left another output than its sink's"
+                    "fragment {id} left {} rows, promised were {}",
+                    rows.rows(),
+                    resident.rows_max()
                 )));
             }
+            check_rows(&rows, fields)
         }
-        outputs[id] = Some(output);
+        _ => Err(DeviceError::Internal(format!(
+            "fragment {id} left another output than its sink's"
+        ))),
     }
-    match outputs.last() {
-        Some(Some(Output::Rows(rows))) => values_of(rows),
+}
+
+fn last_rows(output: Option<Output>) -> Result<Vec<Row>, DeviceError> {
+    match output {
+        Some(Output::Rows(rows)) => values_of(&rows),
+        Some(Output::Resident(resident)) => values_of(resident.download()?.as_ref()),
         _ => Err(DeviceError::Internal("the last fragment left no rows".to_owned())),
     }
 }
@@ -72,13 +145,27 @@ pub fn run(
 pub fn run_emitting(
     variant: &dyn Variant,
     graph: &Arc<Graph>,
+    inputs: Inputs,
+    threads: usize,
+) -> Result<Vec<Row>, DeviceError> {
+    run_emitting_as(variant, graph, inputs, threads, Together::No)
+}
+
+/// As [`run_emitting`].
+///
+/// # Errors
+/// As [`run_emitting`].
+pub fn run_emitting_as(
+    variant: &dyn Variant,
+    graph: &Arc<Graph>,
     mut inputs: Inputs,
     threads: usize,
+    together: Together,
 ) -> Result<Vec<Row>, DeviceError> {
     let client = Arc::new(Client::default());
     let emit: Arc<dyn Emit> = Arc::<Client>::clone(&client);
     inputs.emit = Some(emit);
-    let mut rows = run(variant, graph, inputs, threads)?;
+    let mut rows = run_as(variant, graph, inputs, threads, together)?;
     let batches = client
         .batches
         .lock()

@@ -1,0 +1,147 @@
+//! A device that runs fragments: what all its runs share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use trireme_device_api::{Device, DeviceError, DeviceInfo, DeviceState, Variant, Vitals};
+
+use crate::arena::Arena;
+use crate::driver::Driver;
+use crate::executor::Executor;
+use crate::host::HostEvaluator;
+use crate::kernels::KernelCache;
+use crate::variant::AcceleratorVariant;
+
+/// What a device may take.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Memory of the device, in bytes; never more than the driver allows.
+    pub arena_bytes: u64,
+    /// How long a run waits for device memory that others hold.
+    pub wait: Duration,
+    /// Runs anew with larger tables.
+    pub retries: u32,
+    /// The setting that limits the memory, for messages.
+    pub setting: String,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            arena_bytes: u64::MAX,
+            wait: Duration::from_secs(2),
+            retries: 6,
+            setting: "the device's memory".to_owned(),
+        }
+    }
+}
+
+/// Figures since the start.
+#[derive(Default)]
+pub(crate) struct Counters {
+    pub(crate) fragments: AtomicU64,
+    pub(crate) launches: AtomicU64,
+    pub(crate) syncs: AtomicU64,
+    pub(crate) uploaded_bytes: AtomicU64,
+    pub(crate) downloaded_bytes: AtomicU64,
+}
+
+/// What runs share.
+pub(crate) struct Core {
+    pub(crate) driver: Arc<dyn Driver>,
+    pub(crate) arena: Arc<Arena>,
+    pub(crate) kernels: KernelCache,
+    pub(crate) host: HostEvaluator,
+    pub(crate) limits: Limits,
+    pub(crate) counters: Counters,
+    pub(crate) executor: Executor,
+    /// Why the device is off.
+    off: Mutex<Option<String>>,
+}
+
+impl Core {
+    /// Fails when the device is off.
+    ///
+    /// # Errors
+    /// [`DeviceError::Device`].
+    pub(crate) fn check(&self) -> Result<(), DeviceError> {
+        match self.state() {
+            DeviceState::Off(reason) => Err(DeviceError::Device(reason)),
+            _ => Ok(()),
+        }
+    }
+
+    fn state(&self) -> DeviceState {
+        match self.off.lock().clone() {
+            Some(reason) => DeviceState::Off(reason),
+            None => self.driver.state(),
+        }
+    }
+
+    /// Notes an error: a lost device stays off.
+    pub(crate) fn note(&self, error: &DeviceError) {
+        if let DeviceError::Device(reason) = error {
+            self.off.lock().get_or_insert_with(|| reason.clone());
+        }
+    }
+}
+
+/// A device over a driver.
+pub struct Accelerator {
+    core: Arc<Core>,
+    variant: Arc<AcceleratorVariant>,
+}
+
+impl Accelerator {
+    /// Takes the device's memory. `host` evaluates what only it can: expressions over dictionary entries.
+    ///
+    /// # Errors
+    /// Those of the driver: [`DeviceError::OutOfMemory`], [`DeviceError::Device`].
+    pub fn new(driver: Arc<dyn Driver>, host: Arc<dyn Variant>, limits: Limits) -> Result<Self, DeviceError> {
+        let bytes = limits.arena_bytes.min(driver.info().arena_bytes_max);
+        driver.reserve(bytes)?;
+        let core = Arc::new(Core {
+            arena: Arena::new(Arc::clone(&driver), bytes),
+            kernels: KernelCache::new(Arc::clone(&driver)),
+            host: HostEvaluator::new(host),
+            limits,
+            counters: Counters::default(),
+            executor: Executor::default(),
+            off: Mutex::default(),
+            driver,
+        });
+        let variant = Arc::new(AcceleratorVariant::new(Arc::clone(&core)));
+        Ok(Self { core, variant })
+    }
+}
+
+impl Device for Accelerator {
+    fn info(&self) -> DeviceInfo {
+        DeviceInfo {
+            state: self.core.state(),
+            ..self.core.driver.info().device.clone()
+        }
+    }
+
+    fn vitals(&self) -> Vitals {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let counters = &self.core.counters;
+        Vitals {
+            used_bytes: self.core.arena.used(),
+            fragments: read(&counters.fragments),
+            launches: read(&counters.launches),
+            syncs: read(&counters.syncs),
+            uploaded_bytes: read(&counters.uploaded_bytes),
+            downloaded_bytes: read(&counters.downloaded_bytes),
+            compiled: read(&self.core.kernels.compiled),
+            cached: read(&self.core.kernels.cached),
+            ..self.core.driver.vitals()
+        }
+    }
+
+    fn variant(&self) -> Arc<dyn Variant> {
+        Arc::<AcceleratorVariant>::clone(&self.variant) as _
+    }
+}

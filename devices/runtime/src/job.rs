@@ -1,0 +1,298 @@
+//! A run from its loaded columns to its outputs, on a thread of the device.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use trireme_device_api::{DeviceColumn, DeviceError, FragmentId, FragmentReport, Output, Reservation, Rows};
+use trireme_device_codegen::{Hints, Program, ProgramOutput};
+
+use crate::columns::Uploaded;
+use crate::driver::Queue;
+use crate::executor::{Job, Ran};
+use crate::image::Image;
+use crate::kernels::Loaded;
+use crate::resident::{DeviceBuild, DeviceRows, Held};
+use crate::run::{Memory, Resident, Run, Verdict};
+use crate::task::Task;
+
+/// Loaded columns, by table, segment and column.
+pub(crate) type Columns = Vec<Vec<Vec<Option<Arc<DeviceColumn>>>>>;
+
+/// What a run left.
+pub(crate) struct Outcome {
+    /// Outputs that others read.
+    pub(crate) outputs: Vec<(FragmentId, Output)>,
+    /// The result, when the graph's last fragment was among them, and its memory.
+    pub(crate) result: Option<(Arc<Rows>, Reservation)>,
+}
+
+/// What a run tells whoever waits for it.
+#[derive(Default)]
+pub(crate) struct Told {
+    pub(crate) outcome: Option<Result<Outcome, DeviceError>>,
+    pub(crate) reports: Vec<(FragmentId, FragmentReport)>,
+}
+
+/// A run.
+pub(crate) struct RunJob {
+    task: Task,
+    columns: Columns,
+    attempt: Mutex<Attempt>,
+    pub(crate) told: Mutex<Told>,
+    /// Nobody waits any more.
+    pub(crate) abandoned: AtomicBool,
+}
+
+/// What tries have found out.
+struct Attempt {
+    hints: Vec<Hints>,
+    lowered: Option<(Vec<Program>, Vec<Arc<Loaded>>)>,
+    uploaded: Option<Vec<Resident>>,
+    reports: Vec<FragmentReport>,
+    retries: u32,
+}
+
+impl RunJob {
+    /// Over loaded columns.
+    pub(crate) fn new(task: Task, columns: Columns) -> Self {
+        let attempt = Attempt {
+            hints: vec![Hints::default(); task.ids.len()],
+            lowered: None,
+            uploaded: None,
+            reports: vec![FragmentReport::default(); task.ids.len()],
+            retries: 0,
+        };
+        Self {
+            task,
+            columns,
+            attempt: Mutex::new(attempt),
+            told: Mutex::default(),
+            abandoned: AtomicBool::new(false),
+        }
+    }
+
+    /// What it is about.
+    pub(crate) fn task(&self) -> &Task {
+        &self.task
+    }
+
+    /// Whether it holds memory of the device already.
+    pub(crate) fn holds(&self) -> bool {
+        self.task.held().next().is_some()
+    }
+
+    fn check(&self) -> Result<(), DeviceError> {
+        if self.abandoned.load(Ordering::SeqCst) {
+            return Err(DeviceError::Cancelled);
+        }
+        self.task.check()
+    }
+
+    /// None: there is no room.
+    fn attempt(&self, attempt: &mut Attempt) -> Result<Option<Outcome>, DeviceError> {
+        loop {
+            self.check()?;
+            self.lower(attempt)?;
+            if attempt.uploaded.is_none() {
+                attempt.uploaded = self.upload(attempt)?;
+            }
+            let (Some(columns), Some((programs, modules))) = (&attempt.uploaded, &attempt.lowered) else {
+                return Ok(None);
+            };
+            let wanted = self.task.wanted();
+            let Some(memory) = Memory::allocate(&self.task, programs, &wanted)? else {
+                attempt.uploaded = None;
+                return Ok(None);
+            };
+            let mut run = Run::new(&self.task, programs, modules, columns, memory);
+            run.start()?;
+            let finished = run.finish();
+            for (report, more) in attempt.reports.iter_mut().zip(&run.reports) {
+                add(report, more);
+            }
+            match finished? {
+                (Verdict::Fine, front) => return self.outcome(&mut run, &wanted, &front).map(Some),
+                (Verdict::Capacity(needed), _) => {
+                    drop(run);
+                    self.again(attempt, &needed)?;
+                }
+            }
+        }
+    }
+
+    fn lower(&self, attempt: &mut Attempt) -> Result<(), DeviceError> {
+        if attempt.lowered.is_some() {
+            return Ok(());
+        }
+        let programs = self.task.lower(&attempt.hints)?;
+        let mut modules = Vec::new();
+        for (program, report) in programs.iter().zip(&mut attempt.reports) {
+            let (module, took) = self.task.core.kernels.get(&program.module)?;
+            report.compiled += u32::from(took.compiled);
+            report.compile_ns += took.ns;
+            modules.push(module);
+        }
+        attempt.lowered = Some((programs, modules));
+        Ok(())
+    }
+
+    /// Larger tables for the next try.
+    fn again(&self, attempt: &mut Attempt, needed: &[(usize, u64)]) -> Result<(), DeviceError> {
+        attempt.retries += 1;
+        if attempt.retries > self.task.core.limits.retries {
+            return Err(DeviceError::OutOfMemory(format!(
+                "a table of the device was still too small after {} tries",
+                attempt.retries
+            )));
+        }
+        attempt.lowered = None;
+        for (position, needed) in needed {
+            let hint = &mut attempt.hints[*position];
+            let doubled = hint.capacity.unwrap_or(0).saturating_mul(2);
+            hint.capacity = Some(doubled.max(*needed).max(1024));
+            attempt.reports[*position].retries += 1;
+        }
+        Ok(())
+    }
+
+    fn upload(&self, attempt: &mut Attempt) -> Result<Option<Vec<Resident>>, DeviceError> {
+        let core = &self.task.core;
+        let began = Instant::now();
+        let (mut tables, mut copied) = (Vec::new(), 0);
+        for (table, columns) in self.task.tables().iter().zip(&self.columns) {
+            let mut resident: Resident = Vec::new();
+            for columns in columns {
+                let mut segment = Vec::new();
+                for (column, shape) in columns.iter().zip(&table.shape.columns) {
+                    let Some(column) = column else {
+                        segment.push(None);
+                        continue;
+                    };
+                    self.check()?;
+                    let image = Image::new(column, shape)?;
+                    let Some(uploaded) = Uploaded::allocate(core, &image, column, shape)? else {
+                        return Ok(None);
+                    };
+                    copied += uploaded.fill(core, Queue::Compute, &image)?;
+                    segment.push(Some(Arc::new(uploaded)));
+                }
+                resident.push(segment);
+            }
+            tables.push(resident);
+        }
+        core.counters.uploaded_bytes.fetch_add(copied, Ordering::Relaxed);
+        if let Some(report) = attempt.reports.first_mut() {
+            report.uploaded_bytes += copied;
+            report.copy_ns += u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        }
+        Ok(Some(tables))
+    }
+
+    fn outcome(&self, run: &mut Run<'_>, wanted: &[bool], front: &[u8]) -> Result<Outcome, DeviceError> {
+        let task = &self.task;
+        let last = task.graph.fragments.len() - 1;
+        let texts = run.texts();
+        let mut outcome = Outcome {
+            outputs: Vec::new(),
+            result: None,
+        };
+        for (position, id) in task.ids.iter().enumerate().filter(|(position, _)| wanted[*position]) {
+            let fields = &task.graph.fragments[*id].output;
+            let held = |run: &Run<'_>| {
+                let (places, blocks) = run.kept(position);
+                Arc::new(Held {
+                    core: Arc::clone(&task.core),
+                    places,
+                    blocks,
+                    texts: texts.clone(),
+                    earlier: task.held().cloned().collect(),
+                })
+            };
+            let output = match &run.programs[position].output {
+                ProgramOutput::Rows(rows) => {
+                    let count = run.count(rows.count, front)?.min(rows.bound);
+                    if *id == last {
+                        let mut reservation = Reservation::new(&task.inputs.pool);
+                        let began = Instant::now();
+                        let download = |source: crate::resident::Source<'_>| {
+                            source.download(rows, fields, count, &mut reservation)
+                        };
+                        let rows = run.with_source(&texts, front, download)?;
+                        run.reports[position].copy_ns += u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+                        outcome.result = Some((Arc::new(rows), reservation));
+                        continue;
+                    }
+                    Output::Resident(Arc::new(DeviceRows {
+                        held: held(run),
+                        fields: fields.clone(),
+                        rows: rows.clone(),
+                        count,
+                        pool: Arc::clone(&task.inputs.pool),
+                        reserved: Mutex::default(),
+                    }))
+                }
+                ProgramOutput::Build(shape) => Output::Build {
+                    table: Arc::new(DeviceBuild {
+                        held: held(run),
+                        shape: shape.clone(),
+                    }),
+                    rows: 0,
+                },
+            };
+            outcome.outputs.push((*id, output));
+        }
+        Ok(outcome)
+    }
+
+    fn tell(&self, outcome: Result<Outcome, DeviceError>) {
+        if let Err(error) = &outcome {
+            self.task.core.note(error);
+        }
+        let reports = std::mem::take(&mut self.attempt.lock().reports);
+        let mut told = self.told.lock();
+        told.reports = self.task.ids.iter().copied().zip(reports).collect();
+        told.outcome = Some(outcome);
+        drop(told);
+        if let Some(wake) = &self.task.inputs.wake {
+            wake();
+        }
+    }
+
+    fn no_room(&self) -> DeviceError {
+        let arena = &self.task.core.arena;
+        DeviceError::OutOfMemory(format!(
+            "no room on {}: {} of {} bytes are used, limited by {}",
+            self.task.core.driver.info().device.id,
+            arena.used(),
+            arena.bytes(),
+            self.task.core.limits.setting
+        ))
+    }
+}
+
+fn add(report: &mut FragmentReport, more: &FragmentReport) {
+    report.uploaded_bytes += more.uploaded_bytes;
+    report.downloaded_bytes += more.downloaded_bytes;
+    report.launches += more.launches;
+    report.syncs += more.syncs;
+    report.copy_ns += more.copy_ns;
+    report.kernel_ns += more.kernel_ns;
+}
+
+impl Job for RunJob {
+    fn run(&self, last: bool) -> Ran {
+        let outcome = {
+            let mut attempt = self.attempt.lock();
+            match self.attempt(&mut attempt) {
+                Ok(None) if !last => return Ran::Again,
+                Ok(None) => Err(self.no_room()),
+                Ok(Some(outcome)) => Ok(outcome),
+                Err(error) => Err(error),
+            }
+        };
+        self.tell(outcome);
+        Ran::Done
+    }
+}
