@@ -21,7 +21,7 @@ mod wide;
 use crate::ir::Module;
 
 /// What the text must be compiled with by NVRTC, besides the architecture.
-pub const CUDA_OPTIONS: &[&str] = &["--fmad=false", "--std=c++17", "--minimal"];
+pub const CUDA_OPTIONS: &[&str] = &["--fmad=false", "--std=c++17", "--minimal", "--disable-warnings"];
 
 /// What the text must be compiled with as OpenCL C 3.0. Devices of version 2 take `-cl-std=CL2.0` instead of its first word.
 pub const OPENCL_OPTIONS: &str = "-cl-std=CL3.0";
