@@ -102,7 +102,7 @@ impl Random {
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -112,7 +112,7 @@ impl Random {
 
     /// One of 0 … `bound` − 1; 0 for an empty range.
     pub fn below(&mut self, bound: usize) -> usize {
-        let drawn = u128::from(self.next()) * u128::try_from(bound).unwrap_or(0);
+        let drawn = u128::from(self.draw()) * u128::try_from(bound).unwrap_or(0);
         usize::try_from(drawn >> 64).unwrap_or(0)
     }
 }

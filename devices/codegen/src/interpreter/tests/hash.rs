@@ -80,7 +80,7 @@ fn table(rows: u64, fault: Fault) -> Module {
 
 fn arrays(rows: u64) -> Vec<Vec<u64>> {
     let keys = (0..rows).map(|row| row * row % 23 + 1).collect();
-    let made = rows as usize;
+    let made = usize::try_from(rows).unwrap();
     vec![keys, vec![0; 64], vec![0], vec![0; made], vec![0; made]]
 }
 
