@@ -1,16 +1,25 @@
-//! To be written.
+//! Sorted rows: the first few by selection in each group, else all of them.
 
 use trireme_device_api::SortKey;
 
-use super::{Lowered, Lowering, Sink, Unsupported};
+use super::{Lowered, Lowering, Sink};
+
+mod full;
+mod group;
+mod order;
+
+use full::{FullSort, Limits};
 
 /// The sink that sorts.
-pub(super) fn sink(
+pub(super) fn sink<'s>(
     l: &mut Lowering<'_>,
-    keys: &[SortKey],
+    keys: &'s [SortKey],
     limit: Option<usize>,
     offset: usize,
-) -> Lowered<Box<dyn Sink>> {
-    let _ = (l, keys, limit, offset);
-    Err(Unsupported("not yet".to_owned()))
+) -> Lowered<Box<dyn Sink + 's>> {
+    let limits = Limits {
+        offset: offset as u64,
+        most: limit.map_or(u64::MAX, |limit| limit as u64),
+    };
+    Ok(Box::new(FullSort::new(l, keys, limits)?))
 }

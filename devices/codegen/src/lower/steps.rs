@@ -9,12 +9,13 @@ use trireme_device_api::{BinaryOperator, Expr, Node, Probe, Sink as SinkPlan, St
 use super::{Input, Lowered, Lowering, Row, Sink, Slot, Value, aggregate, emit, join, sort};
 
 /// The sink of the fragment.
-pub(super) fn sink(l: &mut Lowering<'_>) -> Lowered<Box<dyn Sink>> {
-    match &l.fragment().sink {
-        SinkPlan::Aggregate { groups, aggregates } => aggregate::sink(l, groups, aggregates),
-        SinkPlan::Build(side) => join::build_sink(l, side),
+pub(super) fn sink<'a>(l: &mut Lowering<'a>) -> Lowered<Box<dyn Sink + 'a>> {
+    let fragment = l.fragment();
+    match &fragment.sink {
+        SinkPlan::Aggregate { groups, aggregates } => Ok(aggregate::sink(l, groups, aggregates)?),
+        SinkPlan::Build(side) => Ok(join::build_sink(l, side)?),
         SinkPlan::Sort { keys, limit, offset } => sort::sink(l, keys, *limit, *offset),
-        SinkPlan::Emit { limit, offset } => emit::sink(l, *limit, *offset),
+        SinkPlan::Emit { limit, offset } => Ok(emit::sink(l, *limit, *offset)?),
     }
 }
 

@@ -4,7 +4,7 @@
 
 use super::Lowering;
 use crate::build::{Builder, call, i32, place, u32, u64};
-use crate::ir::{Elem, Expr as Ir, Function, Scalar, Stmt, Var};
+use crate::ir::{Elem, Expr as Ir, Function, FunctionId, Scalar, Stmt, Var};
 use crate::shape::HANDLE_LENGTH_BITS;
 
 /// Where a handle's bytes are, U64.
@@ -33,8 +33,13 @@ impl Lowering<'_> {
 
     /// I32: −1, 0 or 1 as the first handle's bytes are less than, equal to or greater than the second's.
     pub(crate) fn text_compare(&mut self, left: Ir, right: Ir) -> Ir {
-        let function = self.function("text_compare", |_| text_compare());
+        let function = self.text_comparer();
         call(function, [left, right])
+    }
+
+    /// [`Lowering::text_compare`] as a function, for functions that call it.
+    pub(crate) fn text_comparer(&mut self) -> FunctionId {
+        self.function("text_compare", |_| text_compare())
     }
 
     /// U64: a hash of a handle's bytes.
