@@ -39,11 +39,7 @@ impl Rows {
                 place,
                 constant: position % 2 == 0,
             };
-            let load = if *scalar == Scalar::Bool {
-                load.to(Scalar::Bool)
-            } else {
-                load
-            };
+            let load = if *scalar == Scalar::Bool { load.ne(u32(0)) } else { load };
             b.set(*scalar, load);
         }
         for (position, (scalar, expr)) in outputs.iter().enumerate() {
@@ -242,14 +238,17 @@ pub(crate) fn operators(scalar: Scalar, rng: &mut StdRng) -> Rows {
     {
         outputs.push((scalar, guarded(operator, scalar, a(), b())));
     }
-    for operator in COMPARE {
+    for operator in COMPARE
+        .into_iter()
+        .filter(|operator| values::has_compare(*operator, scalar))
+    {
         outputs.push((Scalar::Bool, Expr::Compare(operator, Box::new(a()), Box::new(b()))));
     }
     for to in SCALARS {
         outputs.extend(converted(scalar, to, a()).map(|expr| (to, expr)));
     }
     outputs.extend(same_bits(scalar).map(|to| (to, a().bits(to))));
-    outputs.push((scalar, a().lt(b()).select(a(), b())));
+    outputs.push((scalar, a().ne(b()).select(b(), a())));
     Rows::new(vec![(scalar, left), (scalar, right)], outputs)
 }
 
@@ -286,7 +285,7 @@ fn expression(rng: &mut StdRng, scalar: Scalar, depth: u32) -> Expr {
     let other = SCALARS[rng.random_range(0..SCALARS.len())];
     match rng.random_range(0..8) {
         0 if scalar == Scalar::Bool => {
-            let operator = COMPARE[rng.random_range(0..COMPARE.len())];
+            let operator = pick(rng, &COMPARE, |operator| values::has_compare(operator, other)).expect("some");
             Expr::Compare(
                 operator,
                 Box::new(expression(rng, other, depth - 1)),

@@ -1,4 +1,5 @@
-//! Kernels as real compilers see them: OpenCL text is run where there is a device, CUDA text is compiled where there is NVRTC.
+//! Kernels run by the interpreter, and as real compilers see them: OpenCL text is run where there is a device, CUDA text is
+//! compiled where there is NVRTC. All must give what Rust's own arithmetic gives.
 
 #![allow(
     clippy::cast_possible_truncation,
@@ -16,6 +17,7 @@ mod values;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use trireme_device_codegen::interpreter::{Machine, Schedule};
 use trireme_device_codegen::ir::Module;
 use trireme_device_codegen::print::{CUDA_OPTIONS, Dialect, OPENCL_OPTIONS, print};
 
@@ -32,55 +34,77 @@ fn seeded(about: &str) -> StdRng {
     StdRng::seed_from_u64(seed)
 }
 
-fn run(opencl: &OpenCl, rows: &Rows, about: &str) {
-    let text = print(&rows.module, Dialect::OpenCl);
-    let program = opencl
-        .build(&text, OPENCL_OPTIONS)
-        .unwrap_or_else(|log| panic!("{about}: {log}\n{text}"));
-    let (mut arena, outputs) = rows.arena();
-    opencl.run(&program, "rows", rows.groups(), cases::GROUP, &mut arena, 0);
-    rows.check(&arena, &outputs, about);
+/// Runs kernels of one module, by name, with so many groups, over an arena that begins with the block.
+type Run = Box<dyn Fn(&str, u32, &mut [u8])>;
+
+/// A module on everything that runs kernels here.
+fn runs(module: &Module) -> Vec<(&'static str, Run)> {
+    let interpreted = module.clone();
+    let interpreter: Run = Box::new(move |kernel, groups, arena| {
+        let position = interpreted
+            .kernels
+            .iter()
+            .position(|each| each.name == kernel)
+            .expect("a kernel");
+        let bytes = arena.len().next_multiple_of(8);
+        let schedule = if kernel == "rows" {
+            Schedule::sequential()
+        } else {
+            Schedule::seeded(3)
+        };
+        let mut machine = Machine::new(bytes);
+        machine.allocate(0, bytes as u64).expect("memory");
+        machine.write(0, arena).expect("inside");
+        let done = machine.launch(&interpreted, position, groups, 0, &schedule);
+        done.unwrap_or_else(|violation| panic!("{violation}"));
+        arena.copy_from_slice(machine.read(0, arena.len() as u64).expect("inside"));
+    });
+    let mut runs = vec![("interpreter", interpreter)];
+    if let Some(opencl) = OpenCl::get() {
+        let group = module.group;
+        let text = print(module, Dialect::OpenCl);
+        let program = opencl.build(&text, OPENCL_OPTIONS);
+        let program = program.unwrap_or_else(|log| panic!("{log}\n{text}"));
+        let run = move |kernel: &str, groups, arena: &mut [u8]| opencl.run(&program, kernel, groups, group, arena, 0);
+        runs.push(("OpenCL", Box::new(run)));
+    }
+    runs
+}
+
+fn check(rows: &Rows, about: &str) {
+    for (name, run) in runs(&rows.module) {
+        let (mut arena, outputs) = rows.arena();
+        run("rows", rows.groups(), &mut arena);
+        rows.check(&arena, &outputs, &format!("{about} by {name}"));
+    }
 }
 
 #[test]
-fn operators_of_every_type_in_opencl() {
-    let Some(opencl) = OpenCl::get() else { return };
+fn operators_of_every_type() {
     let mut rng = seeded("operators");
     for scalar in values::SCALARS {
-        run(opencl, &cases::operators(scalar, &mut rng), &format!("{scalar:?}"));
+        check(&cases::operators(scalar, &mut rng), &format!("{scalar:?}"));
     }
 }
 
 #[test]
-fn random_expressions_in_opencl() {
-    let Some(opencl) = OpenCl::get() else { return };
+fn random_expressions() {
     let mut rng = seeded("expressions");
     for depth in 2..5 {
-        run(
-            opencl,
-            &cases::expressions(&mut rng, 24, depth),
-            &format!("depth {depth}"),
-        );
+        check(&cases::expressions(&mut rng, 24, depth), &format!("depth {depth}"));
     }
 }
 
 #[test]
-fn memory_and_atomics_in_opencl() {
-    let Some(opencl) = OpenCl::get() else { return };
-    let text = print(&memory::module(), Dialect::OpenCl);
-    let program = opencl
-        .build(&text, OPENCL_OPTIONS)
-        .unwrap_or_else(|log| panic!("{log}\n{text}"));
+fn memory_and_atomics() {
     let mut rng = seeded("memory");
-    let (groups, rows) = (8, 8 * memory::GROUP as usize);
-    let words = 16;
+    let (groups, rows, words) = (8, 8 * memory::GROUP as usize, 16);
     let numbers: Vec<u64> = (0..rows)
         .map(|_| rng.random::<u64>() >> rng.random_range(12..60))
         .collect();
     let mut arena: Vec<u64> = (0..words).map(|word| (words + word * 3 * rows as u64) * 8).collect();
     arena.resize(words as usize + 12 * 3 * rows, 0);
     arena[16..16 + rows].copy_from_slice(&numbers);
-    let mut bytes: Vec<u8> = arena.iter().flat_map(|word| word.to_le_bytes()).collect();
     let column = |bytes: &[u8], position: usize, row: usize| {
         i64::from_le_bytes(
             bytes[(16 + position * 3 * rows + row) * 8..][..8]
@@ -88,25 +112,25 @@ fn memory_and_atomics_in_opencl() {
                 .expect("a word"),
         )
     };
-
-    opencl.run(&program, "loops", groups, memory::GROUP, &mut bytes, 0);
-    for (row, number) in numbers.iter().enumerate() {
-        assert_eq!(column(&bytes, 1, row), memory::steps(*number), "{number}");
-    }
-    opencl.run(&program, "widths", groups, memory::GROUP, &mut bytes, 0);
-    for (row, number) in numbers.iter().enumerate() {
-        let got: Vec<i64> = (1..12).map(|position| column(&bytes, position, row)).collect();
-        assert_eq!(got, memory::widened(*number as i64), "{number}");
-    }
-    bytes[16 * 8..].fill(0);
-    opencl.run(&program, "atomics", groups, memory::GROUP, &mut bytes, 0);
-    for (position, elem) in memory::ATOMIC.into_iter().enumerate() {
-        for (slot, expected) in memory::slots(rows as i64, elem).into_iter().enumerate() {
-            let got = column(&bytes, 0, position * memory::SLOTS + slot) as u64;
-            assert!(
-                expected.is_none_or(|expected| expected == got),
-                "{elem:?} {slot}: {got:#x} is not {expected:#x?}"
-            );
+    for (name, run) in runs(&memory::module()) {
+        let mut bytes: Vec<u8> = arena.iter().flat_map(|word| word.to_le_bytes()).collect();
+        run("loops", groups, &mut bytes);
+        for (row, number) in numbers.iter().enumerate() {
+            assert_eq!(column(&bytes, 1, row), memory::steps(*number), "{number} by {name}");
+        }
+        run("widths", groups, &mut bytes);
+        for (row, number) in numbers.iter().enumerate() {
+            let got: Vec<i64> = (1..12).map(|position| column(&bytes, position, row)).collect();
+            assert_eq!(got, memory::widened(*number as i64), "{number} by {name}");
+        }
+        bytes[16 * 8..].fill(0);
+        run("atomics", groups, &mut bytes);
+        for (position, elem) in memory::ATOMIC.into_iter().enumerate() {
+            for (slot, expected) in memory::slots(rows as i64, elem).into_iter().enumerate() {
+                let got = column(&bytes, 0, position * memory::SLOTS + slot) as u64;
+                let right = expected.is_none_or(|expected| expected == got);
+                assert!(right, "{elem:?} {slot} by {name}: {got:#x} is not {expected:#x?}");
+            }
         }
     }
 }

@@ -93,6 +93,11 @@ pub(crate) fn has_unary(operator: Unary, scalar: Scalar) -> bool {
     }
 }
 
+/// Likewise.
+pub(crate) fn has_compare(operator: Compare, scalar: Scalar) -> bool {
+    scalar != Scalar::Bool || matches!(operator, Compare::Equal | Compare::NotEqual)
+}
+
 /// A value: often an edge of its type or of a smaller one.
 pub(crate) fn random(rng: &mut StdRng, scalar: Scalar) -> Const {
     let bits = match rng.random_range(0..6) {
