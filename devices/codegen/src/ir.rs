@@ -187,6 +187,8 @@ pub enum Unary {
     SquareRoot,
     /// Of F64 and F32.
     Floor,
+    /// The high word of I128, as I64.
+    High,
 }
 
 /// Operators of two operands of one type. Integers wrap.

@@ -136,6 +136,7 @@ pub(super) fn unary(op: Unary, scalar: Scalar, a: Bits) -> Computed {
         (Unary::SquareRoot, Scalar::F64) => Bits::from(f64_of(a).sqrt().to_bits()),
         (Unary::Floor, Scalar::F32) => Bits::from(f32_of(a).floor().to_bits()),
         (Unary::Floor, Scalar::F64) => Bits::from(f64_of(a).floor().to_bits()),
+        (Unary::High, Scalar::I128) => a >> 64,
         _ => return Err(impossible("such operator")),
     })
 }

@@ -1,7 +1,7 @@
 //! Expressions as operations: each result in a register of its own, in the order in which they are written.
 
 use super::compile::{Compiler, GROUP_INDEX, GROUPS, LOCAL_INDEX, Op, Reg};
-use crate::ir::{Expr, Place, Scalar};
+use crate::ir::{Expr, Place, Scalar, Unary};
 
 impl Compiler<'_> {
     /// The register of a value, and its type.
@@ -51,7 +51,7 @@ impl Compiler<'_> {
                     into,
                     a,
                 });
-                (into, scalar)
+                (into, if *op == Unary::High { Scalar::I64 } else { scalar })
             }
             Expr::Binary(op, a, b) => {
                 let (a, scalar) = self.expression(a);

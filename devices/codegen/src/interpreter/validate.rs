@@ -252,7 +252,8 @@ impl Checker<'_> {
             Expr::LoadLocal(local, index) => self.local(*local, index).map(Elem::scalar),
             Expr::Unary(op, a) => {
                 let scalar = self.scalar(a)?;
-                self.fits(expr, unary_fits(*op, scalar), scalar)
+                let result = if *op == Unary::High { Scalar::I64 } else { scalar };
+                self.fits(expr, unary_fits(*op, scalar), result)
             }
             Expr::Binary(op, a, b) => {
                 let scalar = self.alike(expr, a, b)?;
@@ -343,6 +344,7 @@ fn unary_fits(op: Unary, scalar: Scalar) -> bool {
         Unary::Complement => matches!(scalar, Scalar::I32 | Scalar::U32 | Scalar::I64 | Scalar::U64),
         Unary::CountOnes | Unary::LeadingZeros => matches!(scalar, Scalar::U32 | Scalar::U64),
         Unary::SquareRoot | Unary::Floor => is_float(scalar),
+        Unary::High => scalar == Scalar::I128,
     }
 }
 

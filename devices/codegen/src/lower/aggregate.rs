@@ -1,11 +1,529 @@
-//! To be written.
+//! Groups and aggregates.
+//!
+//! ```text
+//!  row ─key─▶ slot ─▶ for each FILTER: arguments ─▶ shares ─▶ fold into the slot's words
+//!
+//!  no groups, few words     registers                 reduced in local memory at the end of the kernel, then atomics
+//!  few slots                local memory, private     likewise
+//!  a slot per key           arena                     atomics
+//!  hashed                   arena                     atomics
+//! ```
+//!
+//! Everything that tables and words depend on is known before the first kernel is written: the fragment is lowered once with
+//! a sink that only looks at its rows' shapes. DISTINCT is a set of (slot, value) pairs beside the groups: the row that
+//! brings a pair adds its value to the slot, so that one kernel does for all.
+
+mod cells;
+mod finish;
+mod fold;
+mod known;
+mod plan;
+mod reduce;
+mod result;
+mod table;
 
 use trireme_device_api::{Aggregate, Expr};
 
-use super::{Lowered, Lowering, Sink, Unsupported};
+use super::source::{main_kernel, pass_kernels};
+use super::{Lowered, Lowering, ProgramOutput, Row, Sink, Unsupported, Value};
+use crate::build::{u32, u64};
+use crate::ir::{Elem, Expr as Ir, LocalId, Scalar, Stmt, Var};
+use cells::{Cells, Shared};
+use finish::Finisher;
+use fold::Share;
+use known::{Known, learn};
+use plan::{Primitive, Recipe, Source};
+use table::{Slots, Table, slot_value};
+
+/// Words in registers at most, and slots.
+const REGISTERS_MAX: u64 = 48;
+const REGISTER_SLOTS_MAX: u64 = 8;
+/// Share of a group's local memory that accumulators may take.
+const LOCAL_SHARE: u64 = 2;
 
 /// The sink of groups and aggregates.
 pub(super) fn sink(l: &mut Lowering<'_>, groups: &[Expr], aggregates: &[Aggregate]) -> Lowered<Box<dyn Sink>> {
-    let _ = (l, groups, aggregates);
-    Err(Unsupported("not yet".to_owned()))
+    let terms = Terms::new(groups, aggregates);
+    let mut look = Look {
+        groups: vec![None; groups.len()],
+        arguments: vec![None; terms.arguments.len()],
+        terms: terms.clone(),
+    };
+    let mut dry = Lowering::new(l.graph, l.fragment, l.bound, l.target);
+    main_kernel(&mut dry, &mut look)?;
+    pass_kernels(&mut dry, &mut look)?;
+    drop(dry);
+    let all = |known: Vec<Option<Known>>| {
+        let known: Option<Vec<Known>> = known.into_iter().collect();
+        known.ok_or_else(|| Unsupported("aggregates over no rows at all".to_owned()))
+    };
+    let (groups, arguments) = (all(look.groups)?, all(look.arguments)?);
+    Ok(Box::new(Grouping::new(l, terms, &groups, arguments, aggregates)?))
+}
+
+/// The expressions of the sink, each once.
+#[derive(Clone)]
+struct Terms {
+    groups: Vec<Expr>,
+    arguments: Vec<Expr>,
+    filters: Vec<Expr>,
+    /// By aggregate: its argument and filter.
+    uses: Vec<(Option<usize>, Option<usize>)>,
+}
+
+impl Terms {
+    fn new(groups: &[Expr], aggregates: &[Aggregate]) -> Self {
+        let (mut arguments, mut filters) = (Vec::new(), Vec::new());
+        let once = |all: &mut Vec<Expr>, expr: &Option<Expr>| {
+            let expr = expr.as_ref()?;
+            let found = all.iter().position(|other| other == expr);
+            Some(found.unwrap_or_else(|| {
+                all.push(expr.clone());
+                all.len() - 1
+            }))
+        };
+        let uses = aggregates
+            .iter()
+            .map(|aggregate| {
+                let argument = once(&mut arguments, &aggregate.argument);
+                (argument, once(&mut filters, &aggregate.filter))
+            })
+            .collect();
+        Self {
+            groups: groups.to_vec(),
+            arguments,
+            filters,
+            uses,
+        }
+    }
+
+    /// No filter, then each.
+    fn sections(&self) -> impl Iterator<Item = Option<usize>> + use<> {
+        std::iter::once(None).chain((0..self.filters.len()).map(Some))
+    }
+
+    fn keys(&self, l: &mut Lowering<'_>, row: &mut Row) -> Lowered<Vec<Value>> {
+        self.groups.iter().map(|group| l.expr(row, group)).collect()
+    }
+
+    /// The arguments that aggregates with this filter have, by position.
+    fn arguments(&self, l: &mut Lowering<'_>, row: &mut Row, filter: Option<usize>) -> Lowered<Vec<Option<Value>>> {
+        let mut values = vec![None; self.arguments.len()];
+        for (argument, used) in &self.uses {
+            if let Some(argument) = argument.filter(|_| *used == filter)
+                && values[argument].is_none()
+            {
+                values[argument] = Some(l.expr(row, &self.arguments[argument])?);
+            }
+        }
+        Ok(values)
+    }
+}
+
+/// A sink that learns what its rows are like.
+struct Look {
+    terms: Terms,
+    groups: Vec<Option<Known>>,
+    arguments: Vec<Option<Known>>,
+}
+
+impl Look {
+    fn section(&mut self, l: &mut Lowering<'_>, row: &mut Row, filter: Option<usize>) -> Lowered<()> {
+        let values = self.terms.arguments(l, row, filter)?;
+        for (known, value) in self.arguments.iter_mut().zip(&values) {
+            if let Some(value) = value {
+                learn(known, value)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Sink for Look {
+    fn begin(&mut self, _: &mut Lowering<'_>) -> Lowered<()> {
+        Ok(())
+    }
+
+    fn row(&mut self, l: &mut Lowering<'_>, row: &mut Row) -> Lowered<()> {
+        let keys = self.terms.keys(l, row)?;
+        for (known, key) in self.groups.iter_mut().zip(&keys) {
+            learn(known, key)?;
+        }
+        for section in self.terms.sections() {
+            match section {
+                None => self.section(l, row, None)?,
+                Some(filter) => {
+                    let condition = l.condition(row, &self.terms.filters[filter])?;
+                    let mut inner = row.clone();
+                    l.when(condition, |l| self.section(l, &mut inner, section))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn slot_end(&mut self, _: &mut Lowering<'_>) -> Lowered<()> {
+        Ok(())
+    }
+
+    fn end(&mut self, _: &mut Lowering<'_>) -> Lowered<()> {
+        Ok(())
+    }
+
+    fn finish(&mut self, _: &mut Lowering<'_>) -> Lowered<ProgramOutput> {
+        Err(Unsupported("a sink that only looks".to_owned()))
+    }
+}
+
+/// Where rows are accumulated while a kernel runs.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Home {
+    Registers { slots: u64 },
+    Local { slots: u64 },
+    Arena,
+}
+
+/// The values of an argument under a filter that groups have seen.
+struct Set {
+    argument: usize,
+    filter: Option<usize>,
+    table: Table,
+}
+
+/// The sink.
+struct Grouping {
+    terms: Terms,
+    recipe: Recipe,
+    arguments: Vec<Known>,
+    /// None: one slot for all rows.
+    table: Option<Table>,
+    slots: Slots,
+    sets: Vec<Set>,
+    home: Home,
+    /// Of the kernel that is being written: by slot and word.
+    registers: Vec<Vec<Var>>,
+    local: Option<LocalId>,
+}
+
+/// The slot of the current row.
+struct Place {
+    /// U64.
+    slot: Ir,
+    shared: Shared,
+}
+
+impl Grouping {
+    fn new(
+        l: &mut Lowering<'_>,
+        terms: Terms,
+        groups: &[Known],
+        arguments: Vec<Known>,
+        aggregates: &[Aggregate],
+    ) -> Lowered<Self> {
+        let sources: Vec<(Aggregate, Source<'_>)> = aggregates
+            .iter()
+            .zip(&terms.uses)
+            .map(|(aggregate, (argument, filter))| {
+                let argument = argument.map(|argument| (argument, &arguments[argument]));
+                let filter = *filter;
+                (aggregate.clone(), Source { argument, filter })
+            })
+            .collect();
+        let recipe = Recipe::new(&sources, !terms.groups.is_empty(), l.rows_bound())?;
+        let words = u64::from(recipe.words);
+        let (table, slots) = if terms.groups.is_empty() {
+            (None, Slots::one(l, words))
+        } else {
+            let (table, slots) = Table::groups(l, groups, words)?;
+            (Some(table), slots)
+        };
+        let home = home(l, table.as_ref(), words);
+        let mut grouping = Self {
+            terms,
+            recipe,
+            arguments,
+            table,
+            slots,
+            sets: Vec::new(),
+            home,
+            registers: Vec::new(),
+            local: None,
+        };
+        grouping.make_sets(l)?;
+        Ok(grouping)
+    }
+
+    fn make_sets(&mut self, l: &mut Lowering<'_>) -> Lowered<()> {
+        for primitive in &self.recipe.primitives {
+            let Some(argument) = primitive.argument.filter(|_| primitive.distinct) else {
+                continue;
+            };
+            let filter = primitive.filter;
+            if self.set(argument, filter).is_none() {
+                let slots = self.table.as_ref().map(Table::slots);
+                let table = Table::set(l, slots, &self.arguments[argument])?;
+                self.sets.push(Set {
+                    argument,
+                    filter,
+                    table,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn set(&self, argument: usize, filter: Option<usize>) -> Option<&Set> {
+        let mut sets = self.sets.iter();
+        sets.find(|set| (set.argument, set.filter) == (argument, filter))
+    }
+
+    /// Primitives of this filter, by argument and whether only new values count; counts of rows come first.
+    fn batches(&self, filter: Option<usize>) -> Vec<(Option<usize>, bool, Vec<Primitive>)> {
+        let mut batches: Vec<(Option<usize>, bool, Vec<Primitive>)> = Vec::new();
+        for primitive in self.recipe.primitives.iter().filter(|one| one.filter == filter) {
+            let wanted = (primitive.argument, primitive.distinct);
+            match batches.iter_mut().find(|batch| (batch.0, batch.1) == wanted) {
+                Some(batch) => batch.2.push(primitive.clone()),
+                None => batches.push((wanted.0, wanted.1, vec![primitive.clone()])),
+            }
+        }
+        batches
+    }
+
+    /// Folds the values of a row that passes the filter into its slot.
+    fn apply(
+        &self,
+        l: &mut Lowering<'_>,
+        filter: Option<usize>,
+        values: &[Option<Value>],
+        place: &Place,
+    ) -> Lowered<()> {
+        let mut always = Vec::new();
+        for (argument, distinct, primitives) in self.batches(filter) {
+            let value = argument.and_then(|argument| values[argument].as_ref());
+            if value.is_some_and(|value| matches!(value.shape.kind, super::Kind::Null)) {
+                continue;
+            }
+            let null = value.and_then(|value| value.null.clone());
+            if null.is_none() && !distinct {
+                for primitive in &primitives {
+                    always.extend(Share::new(l, primitive, value)?);
+                }
+                continue;
+            }
+            let valid = |l: &mut Lowering<'_>| {
+                let set = argument
+                    .filter(|_| distinct)
+                    .and_then(|argument| self.set(argument, filter));
+                match (set, value) {
+                    (Some(set), Some(value)) => self.when_new(l, set, value, place, &primitives),
+                    _ => {
+                        let shares = shares(l, &primitives, value)?;
+                        self.fold(l, &shares, place)
+                    }
+                }
+            };
+            match null {
+                Some(null) => l.when(null.not(), valid)?,
+                None => valid(l)?,
+            }
+        }
+        self.fold(l, &always, place)
+    }
+
+    fn when_new(
+        &self,
+        l: &mut Lowering<'_>,
+        set: &Set,
+        value: &Value,
+        place: &Place,
+        primitives: &[Primitive],
+    ) -> Lowered<()> {
+        let mut key: Vec<Value> = Vec::new();
+        if let Some(table) = &self.table {
+            let mut slot = slot_value(table.slots(), place.slot.clone());
+            slot.ir = l.b.set(scalar_of(&slot), slot.ir).into();
+            key.push(slot);
+        }
+        key.push(Value {
+            null: None,
+            ..value.clone()
+        });
+        let found = set.table.find(l, &key)?;
+        l.when(found.new, |l| {
+            let shares = shares(l, primitives, Some(value))?;
+            self.fold(l, &shares, place)
+        })
+    }
+
+    fn fold(&self, l: &mut Lowering<'_>, shares: &[Share], place: &Place) -> Lowered<()> {
+        let into = |l: &mut Lowering<'_>, cells: &Cells| {
+            let mut shares = shares.iter();
+            shares.try_for_each(|share| share.fold(l, cells, &place.shared))
+        };
+        if shares.is_empty() {
+            return Ok(());
+        }
+        match self.home {
+            Home::Registers { .. } => {
+                for (slot, words) in (0..).zip(&self.registers) {
+                    let cells = Cells::Registers(words.clone());
+                    if self.registers.len() == 1 {
+                        into(l, &cells)?;
+                    } else {
+                        l.when(place.slot.clone().eq(u64(slot)), |l| into(l, &cells))?;
+                    }
+                }
+                Ok(())
+            }
+            Home::Local { .. } => {
+                let first = self.private(l, place.slot.clone().to(Scalar::U32));
+                into(l, &self.local_cells(l, first))
+            }
+            Home::Arena => into(l, &Cells::Shared(place.shared.clone())),
+        }
+    }
+
+    /// U32: the first word of a slot (U32) in this work-item's column of local memory.
+    fn private(&self, l: &mut Lowering<'_>, slot: Ir) -> Ir {
+        let group = l.target.group;
+        let first = slot.times(u32(self.recipe.words * group)).plus(Ir::LocalIndex);
+        l.b.set(Scalar::U32, first).into()
+    }
+
+    fn local_cells(&self, l: &Lowering<'_>, first: Ir) -> Cells {
+        Cells::Local {
+            array: self.local.unwrap_or(LocalId(0)),
+            first,
+            stride: l.target.group,
+        }
+    }
+
+    fn slots_at_home(&self) -> u64 {
+        match self.home {
+            Home::Registers { slots } | Home::Local { slots } => slots,
+            Home::Arena => 0,
+        }
+    }
+}
+
+fn scalar_of(value: &Value) -> Scalar {
+    match value.shape.kind {
+        super::Kind::Integer(lane) => lane,
+        _ => Scalar::U64,
+    }
+}
+
+fn shares(l: &mut Lowering<'_>, primitives: &[Primitive], value: Option<&Value>) -> Lowered<Vec<Share>> {
+    let mut all = Vec::new();
+    for primitive in primitives {
+        all.extend(Share::new(l, primitive, value)?);
+    }
+    Ok(all)
+}
+
+fn home(l: &Lowering<'_>, table: Option<&Table>, words: u64) -> Home {
+    let Some(table) = table else {
+        return Home::Registers { slots: 1 };
+    };
+    let slots = table.slots();
+    let column = slots.saturating_mul(words);
+    if !table.dense() {
+        return Home::Arena;
+    }
+    if slots == 1 || l.target.wide && slots <= REGISTER_SLOTS_MAX && column <= REGISTERS_MAX {
+        return Home::Registers { slots };
+    }
+    let bytes = column.saturating_mul(u64::from(l.target.group) * 8);
+    if bytes <= u64::from(l.target.local_bytes) / LOCAL_SHARE {
+        Home::Local { slots }
+    } else {
+        Home::Arena
+    }
+}
+
+impl Sink for Grouping {
+    fn begin(&mut self, l: &mut Lowering<'_>) -> Lowered<()> {
+        self.table.iter_mut().for_each(|table| table.begin(l));
+        self.sets.iter_mut().for_each(|set| set.table.begin(l));
+        self.registers.clear();
+        match self.home {
+            Home::Registers { slots } => {
+                for _ in 0..slots {
+                    let words = (0..self.recipe.words).map(|_| l.b.set(Scalar::U64, u64(0))).collect();
+                    self.registers.push(words);
+                }
+            }
+            Home::Local { slots } => {
+                let cells = u32::try_from(slots).unwrap_or(u32::MAX) * self.recipe.words;
+                let group = l.target.group;
+                let array = l.b.local(Elem::U64, cells * group);
+                self.local = Some(array);
+                l.b.range(
+                    Scalar::U32,
+                    Ir::LocalIndex,
+                    u32(cells * group),
+                    u32(group),
+                    |b, cell| {
+                        b.push(Stmt::StoreLocal(array, cell.into(), u64(0)));
+                    },
+                );
+            }
+            Home::Arena => {}
+        }
+        Ok(())
+    }
+
+    fn row(&mut self, l: &mut Lowering<'_>, row: &mut Row) -> Lowered<()> {
+        let keys = self.terms.keys(l, row)?;
+        let values = self.terms.arguments(l, row, None)?;
+        let (slot, found) = match &self.table {
+            None => (u64(0), None),
+            Some(table) => {
+                let found = table.find(l, &keys)?;
+                (found.slot, found.found)
+            }
+        };
+        let rest = |l: &mut Lowering<'_>| {
+            let shared = self.slots.shared(l, slot.clone());
+            let place = Place { slot, shared };
+            self.apply(l, None, &values, &place)?;
+            for (index, filter) in self.terms.filters.iter().enumerate() {
+                let condition = l.condition(row, filter)?;
+                let mut inner = row.clone();
+                l.when(condition, |l| {
+                    let values = self.terms.arguments(l, &mut inner, Some(index))?;
+                    self.apply(l, Some(index), &values, &place)
+                })?;
+            }
+            Ok(())
+        };
+        match found {
+            Some(found) => l.when(found, rest),
+            None => rest(l),
+        }
+    }
+
+    fn slot_end(&mut self, _: &mut Lowering<'_>) -> Lowered<()> {
+        Ok(())
+    }
+
+    fn end(&mut self, l: &mut Lowering<'_>) -> Lowered<()> {
+        match self.home {
+            Home::Registers { .. } => self.flush_registers(l),
+            Home::Local { .. } => self.flush_local(l),
+            Home::Arena => Ok(()),
+        }
+    }
+
+    fn finish(&mut self, l: &mut Lowering<'_>) -> Lowered<ProgramOutput> {
+        let rows = l.rows_bound().unwrap_or(plan::ROWS_MAX);
+        let finisher = Finisher {
+            recipe: &self.recipe,
+            table: self.table.as_ref(),
+            slots: self.slots,
+            rows,
+        };
+        finisher.finish(l)
+    }
 }

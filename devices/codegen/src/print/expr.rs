@@ -264,6 +264,10 @@ impl Writer<'_> {
             (Unary::SquareRoot, Scalar::F32) => self.call("sqrt_f32", scalar, [operand]),
             (Unary::SquareRoot, _) => self.call("sqrt", scalar, [operand]),
             (Unary::Floor, _) => self.call("floor", scalar, [operand]),
+            (Unary::High, _) => {
+                let text = format!("(i64){}.hi", operand.within(Level::Atom));
+                Text::new(Scalar::I64, Level::Prefix, text)
+            }
         }
     }
 

@@ -1,0 +1,497 @@
+//! From keys to slots: tables of keys that grow while kernels run, without locks and without waiting.
+//!
+//! ```text
+//!  packed    key + 1 as a word, in the slot itself or in an array          one compare-exchange claims it
+//!  wide      u32 slots: entry + 1 ─▶ entries: key words, column by column  stored, fence, then published
+//!  bits      a bit per possible key                                         for sets only
+//! ```
+//!
+//! A work-item that loses the race for a slot keeps the entry it had made ready for its next new key. Probing is bounded: a
+//! table that is too full is a fault, and the row is dropped, for the fragment runs again.
+
+use super::known::Known;
+use crate::build::{bool, place, u32, u64};
+use crate::ir::{Atomic, Elem, Expr as Ir, Scalar, Stmt, Target, Var};
+use crate::lower::{Key, KeyShape, Kind, Lowered, Lowering, Nulls, Shape, Value};
+use crate::program::{Fill, Lifetime, Region, STATUS_FAULTS, Word};
+use crate::shape::RegionRef;
+
+/// The least guess of the number of keys.
+const KEYS_MIN: u64 = 1 << 16;
+/// Entries of a table of wide keys that work-items may hold unpublished.
+const SPARES: u64 = 1 << 16;
+/// Slots that are tried for one key.
+const PROBES_MAX: u64 = 2048;
+/// Between two looks at the status.
+const PROBES_STEP: u32 = 32;
+/// A set of bits has no more of them than this, or than so many per row.
+const BITS_MAX: u64 = 1 << 23;
+const BITS_PER_ROW: u64 = 32;
+
+/// A table of keys.
+#[derive(Debug)]
+pub(super) struct Table {
+    pub(super) shape: KeyShape,
+    keys: Keys,
+    /// Keys that it is made for.
+    expected: u64,
+}
+
+#[derive(Debug)]
+enum Keys {
+    /// The key is the slot.
+    Dense {
+        slots: u64,
+    },
+    /// Word `slot · stride` is the key plus one.
+    Packed {
+        words: RegionRef,
+        stride: u64,
+        slots: u64,
+    },
+    Wide(Wide),
+    Bits {
+        bits: RegionRef,
+    },
+}
+
+#[derive(Debug)]
+struct Wide {
+    /// U32: entry + 1, or 0.
+    slots: RegionRef,
+    mask: u64,
+    /// U64 by word and entry.
+    keys: RegionRef,
+    entries: u64,
+    /// U64: entries taken.
+    taken: RegionRef,
+    /// U32: an entry of this work-item's, plus one, that nobody knows of.
+    spare: Option<Var>,
+}
+
+/// Where a key is.
+#[derive(Debug, Clone)]
+pub(super) struct Found {
+    /// U64. Unspecified where not found.
+    pub(super) slot: Ir,
+    /// Bool: there was room; none when there always is.
+    pub(super) found: Option<Ir>,
+    /// Bool: this work-item's row brought the key.
+    pub(super) new: Ir,
+}
+
+/// What a table of wide keys, or of the words that its user adds to each slot, needs.
+fn zeroed(l: &mut Lowering<'_>, name: &str, bytes: u64) -> RegionRef {
+    l.region(Region {
+        name: name.to_owned(),
+        bytes: bytes.next_multiple_of(8),
+        fill: Fill::Byte(0),
+        lifetime: Lifetime::Scratch,
+    })
+}
+
+/// How many keys to expect, of at most `domain` different ones.
+fn expected(l: &Lowering<'_>, domain: Option<u64>) -> u64 {
+    let guess = (l.rows_guess() / 4)
+        .max(KEYS_MIN)
+        .max(l.bound.hints.capacity.unwrap_or(0));
+    guess
+        .min(l.rows_bound().unwrap_or(u64::MAX))
+        .min(domain.unwrap_or(u64::MAX))
+        .clamp(1, 1 << 30)
+}
+
+fn key_shape(known: &[Known], nulls: Nulls) -> KeyShape {
+    let values: Vec<Value> = known
+        .iter()
+        .map(|known| known.value(u64(0), known.nullable.then(|| bool(false))))
+        .collect();
+    KeyShape::of(&values, nulls)
+}
+
+impl Table {
+    /// Of groups, whose slots have `words` more words; gives their region, where the first of slot `s` is word
+    /// `s · stride + first`.
+    pub(super) fn groups(l: &mut Lowering<'_>, known: &[Known], words: u64) -> Lowered<(Self, Slots)> {
+        let shape = key_shape(known, Nulls::Group);
+        let domain = if shape.words() == 0 { Some(1) } else { shape.dense() };
+        let rows = l.rows_bound().unwrap_or(1 << 30);
+        let small = |keys: u64| {
+            let bytes = keys.checked_mul(words * 8).unwrap_or(u64::MAX);
+            keys <= 1 << 20 && bytes <= 1 << 28 || keys <= rows.saturating_mul(8) && bytes <= 1 << 31
+        };
+        if let Some(slots) = domain.filter(|keys| small(*keys)) {
+            let region = zeroed(l, "groups", slots * words * 8);
+            let table = Self {
+                shape,
+                keys: Keys::Dense { slots },
+                expected: slots,
+            };
+            return Ok((table, Slots::new(region, words, 0)));
+        }
+        let expected = expected(l, domain);
+        let slots = (expected * 2).next_power_of_two();
+        if domain.is_some_and(|keys| keys < u64::MAX) {
+            let region = zeroed(l, "groups", slots * (words + 1) * 8);
+            let keys = Keys::Packed {
+                words: region,
+                stride: words + 1,
+                slots,
+            };
+            let table = Self { shape, keys, expected };
+            return Ok((table, Slots::new(region, words + 1, 1)));
+        }
+        let wide = Wide::new(l, &shape, expected);
+        let region = zeroed(l, "groups", wide.entries * words * 8);
+        let keys = Keys::Wide(wide);
+        Ok((Self { shape, keys, expected }, Slots::new(region, words, 0)))
+    }
+
+    /// Of values that are not NULL, by slot of their group (of so many).
+    pub(super) fn set(l: &mut Lowering<'_>, slots: Option<u64>, value: &Known) -> Lowered<Self> {
+        let mut known: Vec<Known> = slots.map(slot_known).into_iter().collect();
+        known.push(Known {
+            nullable: false,
+            ..value.clone()
+        });
+        let shape = key_shape(&known, Nulls::Group);
+        let domain = if shape.words() == 0 { Some(1) } else { shape.dense() };
+        let rows = l.rows_bound().unwrap_or(0);
+        let most = rows.saturating_mul(BITS_PER_ROW).clamp(BITS_MAX, 1 << 33);
+        if let Some(keys) = domain.filter(|keys| *keys <= most) {
+            let bits = zeroed(l, "values", keys.div_ceil(8));
+            let keys = Keys::Bits { bits };
+            return Ok(Self {
+                shape,
+                keys,
+                expected: u64::MAX,
+            });
+        }
+        let expected = expected(l, domain);
+        let slots = (expected * 2).next_power_of_two();
+        let keys = if domain.is_some_and(|keys| keys < u64::MAX) {
+            let words = zeroed(l, "values", slots * 8);
+            Keys::Packed {
+                words,
+                stride: 1,
+                slots,
+            }
+        } else {
+            Keys::Wide(Wide::new(l, &shape, expected))
+        };
+        Ok(Self { shape, keys, expected })
+    }
+
+    /// Slots are below this.
+    pub(super) fn slots(&self) -> u64 {
+        match &self.keys {
+            Keys::Dense { slots } | Keys::Packed { slots, .. } => *slots,
+            Keys::Wide(wide) => wide.entries,
+            Keys::Bits { .. } => 0,
+        }
+    }
+
+    /// All possible keys have a slot of their own.
+    pub(super) fn dense(&self) -> bool {
+        matches!(self.keys, Keys::Dense { .. })
+    }
+
+    /// At the start of a kernel.
+    pub(super) fn begin(&mut self, l: &mut Lowering<'_>) {
+        if let Keys::Wide(wide) = &mut self.keys {
+            wide.spare = Some(l.b.set(Scalar::U32, u32(0)));
+        }
+    }
+
+    /// The slot of these values, made if there is none yet.
+    pub(super) fn find(&self, l: &mut Lowering<'_>, values: &[Value]) -> Lowered<Found> {
+        let key = l.key(&self.shape, values)?;
+        let word = |key: &Key| key.words.first().map_or(u64(0), |word| word.ir());
+        match &self.keys {
+            Keys::Dense { .. } => Ok(Found {
+                slot: word(&key),
+                found: None,
+                new: bool(false),
+            }),
+            Keys::Packed { words, stride, slots } => self.packed(l, &key, (*words, *stride, *slots - 1)),
+            Keys::Wide(wide) => self.wide(l, &key, wide),
+            Keys::Bits { bits } => {
+                let bit = word(&key);
+                let base = l.base(*bits);
+                let target = Target::Arena(place(Elem::U32, base, bit.clone().shr(u64(5))));
+                let mask = u32(1).shl(bit.to(Scalar::U32).and(u32(31)));
+                let mask = l.b.set(Scalar::U32, mask);
+                let held = l.b.fetch(Scalar::U32, target.clone(), Atomic::Load);
+                let new = l.b.set(Scalar::Bool, Ir::from(held).and(mask.into()).eq(u32(0)));
+                l.b.when(new.into(), |b| {
+                    let held = b.fetch(Scalar::U32, target, Atomic::Or(mask.into()));
+                    b.assign(new, Ir::from(held).and(mask.into()).eq(u32(0)));
+                });
+                Ok(Found {
+                    slot: u64(0),
+                    found: None,
+                    new: new.into(),
+                })
+            }
+        }
+    }
+
+    fn packed(&self, l: &mut Lowering<'_>, key: &Key, table: (RegionRef, u64, u64)) -> Lowered<Found> {
+        let (words, stride, mask) = table;
+        let word = key.words.first().map_or(u64(0), |word| word.ir());
+        let word = l.b.set(Scalar::U64, word.plus(u64(1)));
+        let mask = l.word(Word::Value(mask));
+        let hash = l.hash(key);
+        let slot = l.b.set(Scalar::U64, Ir::from(hash).and(mask.clone()));
+        let found = l.b.set(Scalar::Bool, bool(true));
+        let new = l.b.set(Scalar::Bool, bool(false));
+        let probes = l.b.set(Scalar::U32, u32(0));
+        let base = l.base(words);
+        l.repeat(|l| {
+            let index = Ir::from(slot).times(u64(stride));
+            let target = Target::Arena(place(Elem::U64, base, index));
+            let held = l.b.fetch(Scalar::U64, target.clone(), Atomic::Load);
+            l.b.when(Ir::from(held).eq(u64(0)), |b| {
+                let (expected, value) = (u64(0), word.into());
+                let before = b.fetch(Scalar::U64, target, Atomic::CompareExchange { expected, value });
+                b.assign(held, before.into());
+                b.when(Ir::from(before).eq(u64(0)), |b| {
+                    b.assign(new, bool(true));
+                    b.push(Stmt::Break);
+                });
+            });
+            l.b.when(Ir::from(held).eq(word.into()), |b| b.push(Stmt::Break));
+            l.b.assign(slot, Ir::from(slot).plus(u64(1)).and(mask));
+            self.give_up(l, probes, found);
+            Ok(())
+        })?;
+        Ok(Found {
+            slot: slot.into(),
+            found: Some(found.into()),
+            new: new.into(),
+        })
+    }
+
+    /// Counts a probe, and leaves the loop where there were too many or the table is known to be too small.
+    fn give_up(&self, l: &mut Lowering<'_>, probes: Var, found: Var) {
+        l.b.assign(probes, Ir::from(probes).plus(u32(1)));
+        let seldom = Ir::from(probes).and(u32(PROBES_STEP - 1)).eq(u32(0));
+        let most = PROBES_MAX
+            .min(self.slots().max(self.expected))
+            .max(u64::from(PROBES_STEP));
+        let most = l.word(Word::Value(most)).to(Scalar::U32);
+        let status = l.base(l.status);
+        l.b.begin();
+        let target = Target::Arena(place(Elem::U64, status, u64(STATUS_FAULTS as u64)));
+        let faults = l.b.fetch(Scalar::U64, target, Atomic::Load);
+        l.b.begin();
+        self.too_small(l);
+        let fault = l.b.end();
+        l.b.push(Stmt::If {
+            condition: Ir::from(probes).ge(most.clone()),
+            then: fault,
+            otherwise: Vec::new(),
+        });
+        let stop = Ir::from(probes).ge(most).or(Ir::from(faults).ne(u64(0)));
+        l.b.when(stop, |b| {
+            b.assign(found, bool(false));
+            b.push(Stmt::Break);
+        });
+        let then = l.b.end();
+        l.b.push(Stmt::If {
+            condition: seldom,
+            then,
+            otherwise: Vec::new(),
+        });
+    }
+
+    fn too_small(&self, l: &mut Lowering<'_>) {
+        let needed = l.word(Word::Value(self.expected.saturating_mul(4)));
+        l.capacity_fault(needed);
+    }
+
+    fn wide(&self, l: &mut Lowering<'_>, key: &Key, wide: &Wide) -> Lowered<Found> {
+        let Some(spare) = wide.spare else {
+            return Err(crate::lower::Unsupported("a table outside of a kernel".to_owned()));
+        };
+        let mask = l.word(Word::Value(wide.mask));
+        let hash = l.hash(key);
+        let at = l.b.set(Scalar::U64, Ir::from(hash).and(mask.clone()));
+        let entry = l.b.set(Scalar::U32, u32(0));
+        let found = l.b.set(Scalar::Bool, bool(true));
+        let new = l.b.set(Scalar::Bool, bool(false));
+        let written = l.b.set(Scalar::Bool, bool(false));
+        let probes = l.b.set(Scalar::U32, u32(0));
+        let slots = l.base(wide.slots);
+        l.repeat(|l| {
+            let target = Target::Arena(place(Elem::U32, slots, at.into()));
+            let held = l.b.fetch(Scalar::U32, target.clone(), Atomic::Load);
+            l.when(Ir::from(held).eq(u32(0)), |l| {
+                self.prepare(l, key, wide, (spare, written, found));
+                l.b.push(Stmt::Fence);
+                let (expected, value) = (u32(0), spare.into());
+                let before =
+                    l.b.fetch(Scalar::U32, target, Atomic::CompareExchange { expected, value });
+                l.b.assign(held, before.into());
+                l.b.when(Ir::from(before).eq(u32(0)), |b| {
+                    b.assign(entry, spare.into());
+                    b.assign(spare, u32(0));
+                    b.assign(new, bool(true));
+                    b.push(Stmt::Break);
+                });
+                Ok(())
+            })?;
+            l.b.push(Stmt::Fence);
+            let index = l.b.set(Scalar::U64, Ir::from(held).minus(u32(1)).to(Scalar::U64));
+            let stored = wide.load(l, index.into(), false);
+            let equal = l.equal(key, &stored);
+            l.b.when(equal, |b| {
+                b.assign(entry, held.into());
+                b.push(Stmt::Break);
+            });
+            l.b.assign(at, Ir::from(at).plus(u64(1)).and(mask));
+            self.give_up(l, probes, found);
+            Ok(())
+        })?;
+        let slot = l.b.set(Scalar::U64, Ir::from(entry).minus(u32(1)).to(Scalar::U64));
+        Ok(Found {
+            slot: slot.into(),
+            found: Some(found.into()),
+            new: new.into(),
+        })
+    }
+
+    /// Writes the key into an entry that nobody knows of; leaves the loop where there is none left.
+    fn prepare(&self, l: &mut Lowering<'_>, key: &Key, wide: &Wide, (spare, written, found): (Var, Var, Var)) {
+        let taken = l.base(wide.taken);
+        let entries = l.word(Word::Value(wide.entries));
+        l.b.begin();
+        let target = Target::Arena(place(Elem::U64, taken, u64(0)));
+        let entry = l.b.fetch(Scalar::U64, target, Atomic::Add(u64(1)));
+        l.b.begin();
+        self.too_small(l);
+        l.b.assign(found, bool(false));
+        l.b.push(Stmt::Break);
+        let full = l.b.end();
+        l.b.push(Stmt::If {
+            condition: Ir::from(entry).ge(entries.clone()),
+            then: full,
+            otherwise: Vec::new(),
+        });
+        l.b.assign(spare, Ir::from(entry).to(Scalar::U32).plus(u32(1)));
+        let then = l.b.end();
+        l.b.push(Stmt::If {
+            condition: Ir::from(spare).eq(u32(0)),
+            then,
+            otherwise: Vec::new(),
+        });
+        let keys = l.base(wide.keys);
+        l.b.when(Ir::from(written).not(), |b| {
+            let entry = b.set(Scalar::U64, Ir::from(spare).minus(u32(1)).to(Scalar::U64));
+            for (position, word) in (0..).zip(&key.words) {
+                let index = u64(position).times(entries.clone()).plus(entry.into());
+                b.store(place(Elem::U64, keys.clone(), index), word.ir());
+            }
+            b.assign(written, bool(true));
+        });
+    }
+
+    /// Bool: whether a slot has a key, where that doesn't follow from its other words; and the key's words. For kernels that
+    /// run later.
+    pub(super) fn stored(&self, l: &mut Lowering<'_>, slot: Ir) -> (Option<Ir>, Vec<Ir>) {
+        match &self.keys {
+            Keys::Dense { .. } | Keys::Bits { .. } if self.shape.words() == 0 => (None, Vec::new()),
+            Keys::Dense { .. } | Keys::Bits { .. } => (None, vec![slot]),
+            Keys::Packed { words, stride, .. } => {
+                let base = l.base(*words);
+                let word = l.b.load(place(Elem::U64, base, slot.times(u64(*stride))));
+                let used = Ir::from(word).ne(u64(0));
+                let key = l.b.set(Scalar::U64, Ir::from(word).minus(u64(1)));
+                (Some(used), vec![key.into()])
+            }
+            Keys::Wide(wide) => (None, wide.load(l, slot, true)),
+        }
+    }
+}
+
+impl Wide {
+    fn new(l: &mut Lowering<'_>, shape: &KeyShape, expected: u64) -> Self {
+        let slots = (expected * 2).next_power_of_two();
+        let entries = expected + SPARES.min(l.rows_guess());
+        let words = shape.words() as u64;
+        Self {
+            slots: zeroed(l, "slots", slots * 4),
+            mask: slots - 1,
+            keys: l.region(Region {
+                name: "keys".to_owned(),
+                bytes: entries * words.max(1) * 8,
+                fill: Fill::Nothing,
+                lifetime: Lifetime::Scratch,
+            }),
+            entries,
+            taken: zeroed(l, "entries", 8),
+            spare: None,
+        }
+    }
+
+    fn load(&self, l: &mut Lowering<'_>, entry: Ir, constant: bool) -> Vec<Ir> {
+        let base = l.base(self.keys);
+        let entries = l.word(Word::Value(self.entries));
+        let words = l.parts.regions[self.keys.region].bytes / 8 / self.entries;
+        (0..words)
+            .map(|position| {
+                let index = u64(position).times(entries.clone()).plus(entry.clone());
+                let place = place(Elem::U64, base.clone(), index);
+                l.b.set(Scalar::U64, Ir::Load { place, constant }).into()
+            })
+            .collect()
+    }
+}
+
+/// Where the words of slots are.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Slots {
+    pub(super) region: RegionRef,
+    stride: u64,
+    first: u64,
+}
+
+impl Slots {
+    pub(super) fn new(region: RegionRef, stride: u64, first: u64) -> Self {
+        Self { region, stride, first }
+    }
+
+    /// A slot of words, none of a table's.
+    pub(super) fn one(l: &mut Lowering<'_>, words: u64) -> Self {
+        Self::new(zeroed(l, "total", words.max(1) * 8), words, 0)
+    }
+
+    /// The words of a slot (U64).
+    pub(super) fn shared(self, l: &mut Lowering<'_>, slot: Ir) -> super::cells::Shared {
+        let first = slot.times(u64(self.stride)).plus(u64(self.first));
+        super::cells::Shared {
+            base: l.base(self.region),
+            first: l.b.set(Scalar::U64, first).into(),
+        }
+    }
+}
+
+/// A slot's number as a part of a key.
+fn slot_known(slots: u64) -> Known {
+    let range = (0, i128::from(slots.max(1)) - 1);
+    Known {
+        shape: Shape {
+            data_type: trireme_device_api::Type::Int64,
+            kind: Kind::Integer(Shape::lane(range)),
+            range: Some(range),
+        },
+        nullable: false,
+    }
+}
+
+/// A slot (U64) of so many, as a part of a key.
+pub(super) fn slot_value(slots: u64, slot: Ir) -> Value {
+    let known = slot_known(slots);
+    let lane = Shape::lane(known.bounds());
+    known.value(slot.to(lane), None)
+}
