@@ -105,6 +105,64 @@ impl<S: Staging> Slabs<S> {
         }
         Ok(())
     }
+
+    /// Receives pieces into slabs, in order, and copies each to where it belongs: `receive(offset, piece)` gives the mark
+    /// after which the piece is there. Two pieces are on their way at once where there are slabs.
+    ///
+    /// # Errors
+    /// What `receive` or pinning failed with.
+    pub fn fetch(&self, staging: &S, into: &mut [u8], receive: Sender<'_, S>) -> Result<(), DeviceError> {
+        let pool = if into.len() <= SMALL_BYTES {
+            &self.small
+        } else {
+            &self.large
+        };
+        let mut coming: VecDeque<Coming<S>> = VecDeque::new();
+        let mut asked = 0;
+        while asked < into.len() || !coming.is_empty() {
+            // A caller that holds a slab never waits for another.
+            let slab = match (asked < into.len(), coming.len()) {
+                (true, 0) => Some(pool.take(staging)?),
+                (true, 1) => pool.try_take(staging)?,
+                _ => None,
+            };
+            if let Some(mut slab) = slab {
+                let length = (into.len() - asked).min(slab.bytes().len());
+                match receive(asked as u64, &mut slab.bytes()[..length]) {
+                    Ok(mark) => coming.push_back(Coming {
+                        slab,
+                        mark,
+                        offset: asked,
+                        length,
+                    }),
+                    Err(error) => {
+                        pool.free(slab);
+                        coming.into_iter().for_each(|piece| pool.sent(piece.slab, piece.mark));
+                        return Err(error);
+                    }
+                }
+                asked += length;
+                continue;
+            }
+            let Some(mut piece) = coming.pop_front() else { continue };
+            if let Err(error) = staging.wait(&piece.mark) {
+                coming.push_back(piece);
+                coming.into_iter().for_each(|piece| pool.sent(piece.slab, piece.mark));
+                return Err(error);
+            }
+            into[piece.offset..piece.offset + piece.length].copy_from_slice(&piece.slab.bytes()[..piece.length]);
+            pool.free(piece.slab);
+        }
+        Ok(())
+    }
+}
+
+/// A piece that is on its way from the device.
+struct Coming<S: Staging> {
+    slab: S::Slab,
+    mark: S::Mark,
+    offset: usize,
+    length: usize,
 }
 
 /// Slabs of one size.
@@ -183,6 +241,24 @@ impl<S: Staging> Pool<S> {
                 None => self.given.wait(&mut state),
             }
         }
+    }
+
+    /// A slab, if there is one without a wait.
+    fn try_take(&self, staging: &S) -> Result<Option<S::Slab>, DeviceError> {
+        let mut state = self.state.lock();
+        if let Some(slab) = state.free.pop() {
+            return Ok(Some(slab));
+        }
+        let reached = state.busy.front().map(|(_, mark)| staging.reached(mark)).transpose()?;
+        if reached == Some(true) {
+            return Ok(state.busy.pop_front().map(|(slab, _)| slab));
+        }
+        if state.pinned >= self.max {
+            return Ok(None);
+        }
+        let slab = staging.pin(self.bytes).ok();
+        state.pinned += usize::from(slab.is_some());
+        Ok(slab)
     }
 
     fn sent(&self, slab: S::Slab, mark: S::Mark) {
@@ -281,6 +357,28 @@ mod tests {
         run(&slabs, &staging, 12);
         assert_eq!(staging.pins.load(Ordering::Relaxed), 2, "one large, one small");
         assert_eq!(staging.waits.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn pieces_are_received_in_order_two_at_a_time() {
+        for max in [1, 2, 8] {
+            let (slabs, staging) = (Slabs::new(100_000, max), Counting::default());
+            for bytes in [0, 1, 65_536, 1_234_567] {
+                let mut into = vec![0; bytes];
+                let mut mark = 100;
+                slabs
+                    .fetch(&staging, &mut into, &mut |offset, piece| {
+                        for (i, byte) in piece.iter_mut().enumerate() {
+                            *byte = ((offset + i as u64) % 251) as u8;
+                        }
+                        mark += 1;
+                        Ok(mark)
+                    })
+                    .expect("fetched");
+                assert!(into.iter().enumerate().all(|(i, byte)| usize::from(*byte) == i % 251));
+            }
+            assert_eq!(staging.pins.load(Ordering::Relaxed), 1 + max.min(2));
+        }
     }
 
     #[test]
