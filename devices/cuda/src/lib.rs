@@ -22,6 +22,9 @@ mod sys;
 
 use std::sync::Arc;
 
+use trireme_device_api::{Backend, Device, Probed, Variant};
+use trireme_device_runtime::{Accelerator, Driver};
+
 pub use compiler::{Compiled, Compiler, Usage, compile_for};
 pub use device::CudaDriver;
 pub use settings::CudaSettings;
@@ -44,4 +47,40 @@ pub fn drivers(settings: &CudaSettings) -> (Vec<Arc<CudaDriver>>, Option<String>
         }
     }
     (drivers, (!refused.is_empty()).then(|| refused.join("; ")))
+}
+
+/// Finds CUDA devices and gives each to the executor that all accelerators share.
+pub struct CudaBackend {
+    settings: CudaSettings,
+    host: Arc<dyn Variant>,
+}
+
+impl CudaBackend {
+    /// Nothing is looked for yet. `host` evaluates what only it can: expressions over dictionary entries.
+    pub fn new(settings: CudaSettings, host: Arc<dyn Variant>) -> Self {
+        Self { settings, host }
+    }
+}
+
+impl Backend for CudaBackend {
+    fn name(&self) -> &'static str {
+        "cuda"
+    }
+
+    fn probe(&self) -> Probed {
+        let (drivers, absent) = drivers(&self.settings);
+        let mut refused: Vec<String> = absent.into_iter().collect();
+        let mut devices: Vec<Arc<dyn Device>> = Vec::new();
+        for driver in drivers {
+            let name = driver.info().device.name.clone();
+            match Accelerator::new(driver, Arc::clone(&self.host), self.settings.limits.clone()) {
+                Ok(device) => devices.push(Arc::new(device)),
+                Err(error) => refused.push(format!("{name} is not used: {error}")),
+            }
+        }
+        Probed {
+            devices,
+            absent: (!refused.is_empty()).then(|| refused.join("; ")),
+        }
+    }
 }

@@ -2,9 +2,13 @@
 
 use std::path::PathBuf;
 
+use trireme_device_runtime::Limits;
+
 /// Settings of the backend.
 #[derive(Debug, Clone)]
 pub struct CudaSettings {
+    /// What the executor may take.
+    pub limits: Limits,
     /// The driver's library, by name or path; the first that is there is taken.
     pub libraries: Vec<String>,
     /// NVRTC, by name or path; the first that the driver can load kernels of is taken.
@@ -30,6 +34,7 @@ pub struct CudaSettings {
 impl Default for CudaSettings {
     fn default() -> Self {
         Self {
+            limits: Limits::default(),
             libraries: vec!["libcuda.so.1".to_owned()],
             compilers: compilers(),
             monitors: vec!["libnvidia-ml.so.1".to_owned()],

@@ -20,6 +20,8 @@ mod sys;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use trireme_device_api::{Backend, Device, Probed, Variant};
+use trireme_device_runtime::{Accelerator, Driver};
 
 pub use device::OpenClDriver;
 pub use settings::{OpenClSettings, OpenClType};
@@ -43,4 +45,40 @@ pub fn drivers(settings: &OpenClSettings) -> (Vec<Arc<OpenClDriver>>, Option<Str
         }
     }
     (drivers, (!refused.is_empty()).then(|| refused.join("; ")))
+}
+
+/// Finds OpenCL devices and gives each to the executor that all accelerators share.
+pub struct OpenClBackend {
+    settings: OpenClSettings,
+    host: Arc<dyn Variant>,
+}
+
+impl OpenClBackend {
+    /// Nothing is looked for yet. `host` evaluates what only it can: expressions over dictionary entries.
+    pub fn new(settings: OpenClSettings, host: Arc<dyn Variant>) -> Self {
+        Self { settings, host }
+    }
+}
+
+impl Backend for OpenClBackend {
+    fn name(&self) -> &'static str {
+        "opencl"
+    }
+
+    fn probe(&self) -> Probed {
+        let (drivers, absent) = drivers(&self.settings);
+        let mut refused: Vec<String> = absent.into_iter().collect();
+        let mut devices: Vec<Arc<dyn Device>> = Vec::new();
+        for driver in drivers {
+            let name = driver.info().device.name.clone();
+            match Accelerator::new(driver, Arc::clone(&self.host), self.settings.limits.clone()) {
+                Ok(device) => devices.push(Arc::new(device)),
+                Err(error) => refused.push(format!("{name} is not used: {error}")),
+            }
+        }
+        Probed {
+            devices,
+            absent: (!refused.is_empty()).then(|| refused.join("; ")),
+        }
+    }
 }

@@ -1,5 +1,7 @@
 //! Which OpenCL devices to take, and how much of them.
 
+use trireme_device_runtime::Limits;
+
 /// A type of OpenCL device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OpenClType {
@@ -14,6 +16,8 @@ pub enum OpenClType {
 /// Settings of the backend.
 #[derive(Debug, Clone)]
 pub struct OpenClSettings {
+    /// What the executor may take.
+    pub limits: Limits,
     /// Libraries to try, in order.
     pub libraries: Vec<String>,
     /// Types of devices to take.
@@ -39,6 +43,7 @@ pub struct OpenClSettings {
 impl Default for OpenClSettings {
     fn default() -> Self {
         Self {
+            limits: Limits::default(),
             libraries: vec!["libOpenCL.so.1".to_owned()],
             types: vec![OpenClType::Gpu, OpenClType::Accelerator, OpenClType::Cpu],
             names: Vec::new(),
