@@ -18,6 +18,8 @@ mod expr;
 mod join;
 mod key;
 mod output;
+#[cfg(test)]
+mod rig;
 mod sort;
 mod source;
 mod steps;

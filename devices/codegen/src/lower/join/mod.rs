@@ -20,6 +20,8 @@ mod link;
 mod probe;
 mod rows;
 mod table;
+#[cfg(test)]
+mod tests;
 mod unique;
 mod uses;
 
@@ -75,7 +77,7 @@ pub(super) fn multiplies(shape: Option<&BuildShape>, probe: &Probe) -> bool {
 /// Upper bound of the rows behind a probe (those of its pass included) of at most `rows` rows; none when it multiplies.
 pub(super) fn rows_after(shape: Option<&BuildShape>, probe: &Probe, rows: u64) -> Option<u64> {
     /// Products up to this are bounds that tables can be made for.
-    const SMALL: u64 = 1 << 16;
+    const SMALL: u64 = 1 << 11;
     let shape = shape?;
     let pairs = match shape.matches_max() {
         most @ (0 | 1) => Some(rows * most),
