@@ -221,7 +221,7 @@ impl Rig {
                     Groups::One => 1,
                     Groups::Rows(_) => [1, 2, 3][self.random.below(3)],
                 };
-                let schedule = Schedule::seeded(self.random.next());
+                let schedule = Schedule::seeded(self.random.draw());
                 let stats = self.machine.run(&code, launch.kernel, groups, block, &schedule);
                 stats.unwrap_or_else(|wrong| panic!("seed {}, fragment {fragment}: {wrong}", self.seed));
             }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use trireme_device_api::{
-    BinaryOperator, BuildSide, Expr, Field, Fragment, Graph, JoinKind, Probe, Sink, Source, Step, Type, Value,
+    BinaryOperator, BuildSide, Expr, Field, Fragment, Graph, JoinKind, Probe, Sink, Source, Step, Type,
 };
 
 use super::uses::{appends, has_pass};
@@ -41,7 +41,7 @@ struct Case {
 /// Values of `rows` rows of key columns: from few or many, near each other or far apart, NULL now and then.
 fn table(random: &mut Random, columns: usize, spread: i64, distinct: usize, nulls: usize) -> Table {
     let count = [0, 1, 3, 20, 60][random.below(5)];
-    let mut value = |random: &mut Random| {
+    let value = |random: &mut Random| {
         let is_null = nulls > 0 && random.below(nulls) == 0;
         (!is_null).then(|| (i64::try_from(random.below(distinct)).unwrap() - 4) * spread)
     };
