@@ -16,7 +16,7 @@ pub mod print;
 mod program;
 pub mod shape;
 
-pub use lower::{Bound, BuildShape, Hints, Host, Input, Lowered, Target, Unsupported, lower};
+pub use lower::{Bound, BuildShape, Hints, Host, Input, Lowered, Target, Unsupported, lower, supports};
 pub use program::{
     Fault, Fill, Groups, Launch, Lifetime, Program, ProgramOutput, Region, STATUS_FAULTS, STATUS_NEEDED, STATUS_WORDS,
     When, Word,

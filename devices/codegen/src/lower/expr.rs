@@ -10,19 +10,34 @@
 
 mod arithmetic;
 mod bound;
+mod bytes;
+mod calendar;
+mod case;
+mod cast;
 mod compare;
+mod dictionary;
+mod function;
+mod in_list;
 mod integral;
+mod like;
 mod logic;
 mod range;
 mod register;
+mod strings;
+mod support;
+mod table;
 mod temporal;
+#[cfg(test)]
+mod tests;
 mod wide;
 
 use trireme_device_api::{
     BinaryOperator, DeviceColumn, DeviceError, Expr, Node, Type, Value as Constant, Values, ZoneMap,
 };
 
-use super::{Lowered, Lowering, Row, Unsupported, Value};
+pub use support::supports;
+
+use super::{Kind, Lowered, Lowering, Row, Unsupported, Value};
 use crate::build;
 use crate::ir::Expr as Ir;
 
@@ -31,6 +46,9 @@ use crate::ir::Expr as Ir;
 pub(crate) struct State {
     /// Faults that statements so far may raise.
     faults: usize,
+    /// Expressions that the host evaluated.
+    known: Vec<dictionary::Known>,
+    made: strings::Made,
 }
 
 /// A constant expression's value, or the error of rows that reach it.
@@ -47,7 +65,34 @@ impl Lowering<'_> {
         if let Some(folded) = self.folded(expr)? {
             return self.constant(folded, &expr.data_type);
         }
+        if let Some(value) = self.by_host(row, expr)? {
+            return Ok(value);
+        }
         self.operator(row, expr)
+    }
+
+    /// An expression of one column that has few values, evaluated by the host; none where it isn't such.
+    fn by_host(&mut self, row: &mut Row, expr: &Expr) -> Lowered<Option<Value>> {
+        let [column] = expr.columns()[..] else {
+            return Ok(None);
+        };
+        let direct = |expr: &Expr| matches!(expr.node, Node::Column(_));
+        let as_it_is = match &expr.node {
+            Node::IsNull(operand) | Node::IsNotNull(operand) => direct(operand),
+            Node::Cast { expr: operand, .. } => {
+                direct(operand) && operand.data_type.is_text() && expr.data_type.is_bytes()
+            }
+            _ => false,
+        };
+        if as_it_is || column >= row.slots.len() || matches!(expr.data_type, Type::Interval(_) | Type::Null) {
+            return Ok(None);
+        }
+        let value = row.column(self, column)?;
+        match &value.shape.kind {
+            Kind::Code(dictionary) => self.over_dictionary(&value, dictionary, expr).map(Some),
+            Kind::Integer(_) if support::is_slow(expr) => self.over_integers(&value, expr),
+            _ => Ok(None),
+        }
     }
 
     /// Bool: whether a predicate is true, not false nor NULL.
@@ -74,8 +119,85 @@ impl Lowering<'_> {
                 let operand = self.expr(row, operand)?;
                 Ok(self.is_null(&operand, true))
             }
-            _ => Err(Unsupported("this expression has no kernel yet".to_owned())),
+            Node::Case { branches, otherwise } => self.case(row, branches, otherwise.as_deref(), &expr.data_type),
+            Node::Extract { part, expr: operand } => {
+                let operand = self.expr(row, operand)?;
+                self.extract(*part, &operand, &expr.data_type)
+            }
+            Node::InList { .. } | Node::Like { .. } | Node::Cast { .. } | Node::Function { .. } | Node::Host { .. } => {
+                self.of_operands(row, expr)
+            }
+            Node::Column(_) | Node::Literal(_) | Node::Parameter(_) => {
+                Err(Unsupported("a column or constant as an operation".to_owned()))
+            }
         }
+    }
+
+    /// What the host can evaluate where its one operand that isn't constant is a code.
+    fn of_operands(&mut self, row: &mut Row, expr: &Expr) -> Lowered<Value> {
+        let mut values = Vec::new();
+        let mut changing = Vec::new();
+        for (at, operand) in expr.children().into_iter().enumerate() {
+            if !operand.columns().is_empty() {
+                changing.push(at);
+            } else if !matches!(expr.node, Node::Function { .. }) {
+                continue;
+            }
+            values.push(self.expr(row, operand)?);
+        }
+        let relabels = matches!(&expr.node, Node::Cast { expr: operand, .. }
+            if operand.data_type.is_text() && expr.data_type.is_bytes());
+        if let ([at], false) = (changing.as_slice(), relabels) {
+            let value = if matches!(expr.node, Node::Function { .. }) {
+                &values[*at]
+            } else {
+                &values[0]
+            };
+            if let Kind::Code(dictionary) = &value.shape.kind {
+                let mut template = expr.clone();
+                if let Some(operand) = template.children_mut().into_iter().nth(*at) {
+                    *operand = Expr::column(0, operand.data_type.clone());
+                }
+                return self.over_dictionary(value, dictionary, &template);
+            }
+        }
+        let first = || Unsupported("an operation without operands".to_owned());
+        match &expr.node {
+            Node::InList { list, negated, .. } => self.in_list(values.first().ok_or_else(first)?, list, *negated),
+            Node::Like {
+                pattern,
+                negated,
+                case_insensitive,
+                ..
+            } => self.matches(values.first().ok_or_else(first)?, pattern, *negated, *case_insensitive),
+            Node::Cast { safe, .. } => self.cast(values.first().ok_or_else(first)?, &expr.data_type, *safe),
+            Node::Function { function, args } => self.call_function(*function, args, &values, &expr.data_type),
+            Node::Host { function, .. } => Err(Unsupported(format!(
+                "{} of other than one string column has no kernel",
+                function.name
+            ))),
+            _ => Err(first()),
+        }
+    }
+
+    /// LIKE of a string without a dictionary.
+    fn matches(&mut self, value: &Value, pattern: &Expr, negated: bool, case_insensitive: bool) -> Lowered<Value> {
+        let pattern = match self.folded(pattern)? {
+            Some(Ok(Constant::Bytes(pattern))) => pattern,
+            Some(Ok(Constant::Null)) => return Ok(register::null_of(&Type::Boolean)),
+            _ => {
+                return Err(Unsupported(
+                    "LIKE with a pattern that isn't constant has no kernel".to_owned(),
+                ));
+            }
+        };
+        if register::is_null(value) {
+            return Ok(register::null_of(&Type::Boolean));
+        }
+        let text = self.handle(value)?;
+        let found = self.like(&text, &pattern, case_insensitive)?;
+        let ir = self.flag(if negated { found.not() } else { found });
+        Ok(register::boolean(ir, value.null.clone()))
     }
 
     fn binary(&mut self, row: &mut Row, expr: &Expr, op: BinaryOperator, left: &Expr, right: &Expr) -> Lowered<Value> {
@@ -124,6 +246,7 @@ impl Lowering<'_> {
     /// A constant as a value; its error counts for the rows that come here.
     fn constant(&mut self, folded: Folded, data_type: &Type) -> Lowered<Value> {
         match folded {
+            Ok(Constant::Bytes(bytes)) => Ok(self.text_constant(&bytes, data_type)),
             Ok(value) => self.plain_constant(&value, data_type),
             Err(error) => {
                 self.fail(build::bool(true), None, error);

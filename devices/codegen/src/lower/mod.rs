@@ -31,6 +31,7 @@ use std::sync::Arc;
 
 use trireme_device_api::{DeviceColumn, DeviceError, Expr, Fragment, FragmentId, Graph, Value as Constant};
 
+pub use expr::supports;
 pub use join::BuildShape;
 pub(crate) use key::{Key, KeyShape, KeyWord, Nulls};
 pub(crate) use value::{Kind, Row, Shape, Slot, Value};

@@ -50,7 +50,7 @@ pub(super) fn plain(operator: BinaryOperator, a: Ir, b: Ir) -> Ir {
 }
 
 /// A comparison of floats: NaN equals NaN and is larger than everything; −0.0 equals 0.0.
-fn floats(operator: BinaryOperator, a: Ir, b: Ir) -> Ir {
+pub(super) fn floats(operator: BinaryOperator, a: Ir, b: Ir) -> Ir {
     let nan = |x: &Ir| x.clone().ne(x.clone());
     let same = |a: Ir, b: Ir| a.clone().eq(b.clone()).or(nan(&a).and(nan(&b)));
     let below = |a: Ir, b: Ir| a.clone().lt(b.clone()).or(nan(&b).and(nan(&a).not()));
@@ -105,6 +105,7 @@ impl Lowering<'_> {
                 }
             }
             (Kind::Float32, Kind::Float32) | (Kind::Float64, Kind::Float64) => floats(op, l.ir.clone(), r.ir.clone()),
+            (Kind::Code(_) | Kind::Text, Kind::Code(_) | Kind::Text) => self.compare_strings(op, l, r)?,
             _ => {
                 let (a, b) = (&l.shape.data_type, &r.shape.data_type);
                 return Err(Unsupported(format!("a comparison of {a:?} and {b:?} has no kernel")));
@@ -189,17 +190,5 @@ impl Lowering<'_> {
             }
             _ => side(BinaryOperator::Greater).or(side(BinaryOperator::Equal).and(tie)),
         })
-    }
-
-    /// A float with one NaN and one zero, for keys: the same number has the same bits.
-    pub(crate) fn canonical_float(&mut self, ir: Ir, scalar: Scalar) -> Ir {
-        use crate::ir::Const;
-        let (zero, nan) = match scalar {
-            Scalar::F32 => (Const::F32(0.0), Const::F32(f32::NAN)),
-            _ => (Const::F64(0.0), Const::F64(f64::NAN)),
-        };
-        let x = self.keep(scalar, ir);
-        let zeroed = x.clone().eq(Ir::Const(zero)).select(Ir::Const(zero), x.clone());
-        self.keep(scalar, x.clone().ne(x).select(Ir::Const(nan), zeroed))
     }
 }

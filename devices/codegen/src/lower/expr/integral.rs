@@ -141,24 +141,44 @@ impl Lowering<'_> {
         wrapped: Option<Ir>,
         null: Option<&Ir>,
     ) -> Number {
-        let (least, most) = lane_range(lane);
+        let bad = self.beyond_limits(&value, lane, bounds, limits.range, wrapped);
         let out = bounds.clamp(limits.range);
-        let inside = bounds.within(limits.range);
-        let low = limits.range.0 > least && (wrapped.is_some() || bounds.low < limits.range.0);
-        let high = limits.range.1 < most && (wrapped.is_some() || bounds.high > limits.range.1);
-        let below = low.then(|| value.clone().lt(constant(lane, limits.range.0)));
-        let above = high.then(|| value.clone().gt(constant(lane, limits.range.1)));
-        let bad = [wrapped, below, above].into_iter().flatten().reduce(Ir::or);
-        let narrow = Shape::lane(out);
-        let Some(bad) = bad.filter(|_| !inside) else {
+        let Some(bad) = bad else {
+            let narrow = Shape::lane(out);
             let value = convert(value, lane, narrow);
             return Number {
                 ir: self.keep(narrow, value),
                 range: out,
             };
         };
-        let bad = self.flag(bad);
         self.fail(bad.clone(), null, arithmetic_error(limits.overflow));
+        self.replaced(value, lane, bad, out)
+    }
+
+    /// Whether a value lies outside the limits; none when it can't.
+    pub(super) fn beyond_limits(
+        &mut self,
+        value: &Ir,
+        lane: Scalar,
+        bounds: Bounds,
+        limits: Range,
+        wrapped: Option<Ir>,
+    ) -> Option<Ir> {
+        if bounds.within(limits) {
+            return None;
+        }
+        let (least, most) = lane_range(lane);
+        let low = limits.0 > least && (wrapped.is_some() || bounds.low < limits.0);
+        let high = limits.1 < most && (wrapped.is_some() || bounds.high > limits.1);
+        let below = low.then(|| value.clone().lt(constant(lane, limits.0)));
+        let above = high.then(|| value.clone().gt(constant(lane, limits.1)));
+        let bad = [wrapped, below, above].into_iter().flatten().reduce(Ir::or);
+        bad.map(|bad| self.flag(bad))
+    }
+
+    /// The value, and where it is at fault the lower end of its range.
+    pub(super) fn replaced(&mut self, value: Ir, lane: Scalar, bad: Ir, out: Range) -> Number {
+        let narrow = Shape::lane(out);
         let value = bad.select(constant(lane, out.0), value);
         let value = convert(value, lane, narrow);
         Number {

@@ -9,14 +9,17 @@ use crate::ir::{Expr as Ir, Scalar, Stmt};
 use crate::lower::{Kind, Lowered, Lowering, Row, Unsupported, Value};
 
 /// What statements may cost that are executed for rows that don't need them.
-const EAGER_COST: u32 = 48;
+pub(super) const EAGER_COST: u32 = 48;
 
 /// Statements that wait for a decision where they go, and the row as it is after them.
 pub(super) struct Apart {
     pub(super) stmts: Vec<Stmt>,
     pub(super) row: Row,
+    /// They raise errors.
+    pub(super) fails: bool,
     /// They raise errors, or cost too much to be executed for all rows.
     pub(super) selective: bool,
+    pub(super) cost: u32,
 }
 
 /// A boolean, as whether it is true and whether it is false: never both.
@@ -37,8 +40,15 @@ impl Lowering<'_> {
         self.b.begin();
         let result = lower(self, &mut row);
         let stmts = self.b.end();
-        let selective = self.parts.expressions.faults > faults || cost(&stmts) > EAGER_COST;
-        Ok((result?, Apart { stmts, row, selective }))
+        let (fails, cost) = (self.parts.expressions.faults > faults, cost(&stmts));
+        let apart = Apart {
+            stmts,
+            row,
+            fails,
+            selective: fails || cost > EAGER_COST,
+            cost,
+        };
+        Ok((result?, apart))
     }
 
     /// Appends statements.
