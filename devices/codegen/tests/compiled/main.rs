@@ -13,6 +13,7 @@ mod cases;
 mod memory;
 mod nvrtc;
 mod opencl;
+mod usage;
 mod values;
 
 use rand::rngs::StdRng;
@@ -149,7 +150,37 @@ fn everything_compiles_for_cuda() {
         for architecture in nvrtc::ARCHITECTURES {
             let compiled = nvrtc.compile(&text, architecture, CUDA_OPTIONS);
             assert!(compiled.cubin.is_some(), "{}\n{text}", compiled.log);
-            println!("{architecture} {:?}", compiled.time);
+            let usages = usage::usages(&compiled.log);
+            let mut kernels: Vec<&str> = usages.iter().map(|usage| usage.kernel.as_str()).collect();
+            kernels.sort_unstable();
+            let mut expected: Vec<&str> = module.kernels.iter().map(|kernel| kernel.name.as_str()).collect();
+            expected.sort_unstable();
+            assert_eq!(kernels, expected, "{}", compiled.log);
+            assert!(usages.iter().all(|usage| usage.registers > 0), "{}", compiled.log);
+            println!("{architecture} {:?} {usages:?}", compiled.time);
         }
     }
+}
+
+#[test]
+fn spills_are_seen() {
+    let Some(nvrtc) = Nvrtc::get() else { return };
+    let sums: String = (0..90).map(|n| format!("x{n} += a[i] * b[i + {n}];")).collect();
+    let ends: String = (0..90).map(|n| format!("b[{n}] = x{n};")).collect();
+    let vars: Vec<String> = (0..90).map(|n| format!("x{n} = a[{n}]")).collect();
+    let text = format!(
+        "extern \"C\" __global__ void __launch_bounds__(1024) narrow(double* a, double* b, int n) {{ \
+            __shared__ double s[32]; s[threadIdx.x & 31] = a[threadIdx.x]; __syncthreads(); \
+            double {}; for (int i = 0; i < n; i++) {{ {sums} }} {ends} b[99] = s[n]; }}",
+        vars.join(", ")
+    );
+    let compiled = nvrtc.compile(&text, "sm_90", CUDA_OPTIONS);
+    let usages = usage::usages(&compiled.log);
+    assert!(usages.len() == 1 && usages[0].spills(), "{}", compiled.log);
+    assert!(
+        usages[0].registers <= 64 && usages[0].stack_bytes > 0,
+        "{}",
+        compiled.log
+    );
+    assert_eq!(usages[0].shared_bytes, 256, "{}", compiled.log);
 }
