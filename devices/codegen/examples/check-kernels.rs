@@ -100,15 +100,17 @@ fn check(nvrtc: &Nvrtc, path: &Path, allowed: &[String], report: &mut Report) {
     }
 }
 
-fn percentile(values: &mut [f64], share: f64) -> f64 {
+fn percentile(values: &mut [f64], percent: usize) -> f64 {
     values.sort_by(f64::total_cmp);
-    let position = values.len().saturating_sub(1) as f64 * share;
-    values.get(position.round() as usize).copied().unwrap_or(0.0)
+    values
+        .get(values.len().saturating_sub(1) * percent / 100)
+        .copied()
+        .unwrap_or(0.0)
 }
 
 fn conclude(mut report: Report) -> ExitCode {
     let verdict = |good: bool| if good { "ok" } else { "short" };
-    let p50 = percentile(&mut report.kernel_ms, 0.5);
+    let p50 = percentile(&mut report.kernel_ms, 50);
     let fast = p50 <= COMPILE_MS_P50_MAX;
     println!("\nkernels = {}", report.kernels);
     println!(
@@ -117,15 +119,15 @@ fn conclude(mut report: Report) -> ExitCode {
     );
     println!(
         "kernel_compile_ms_p99 = {:.1} ms",
-        percentile(&mut report.kernel_ms, 0.99)
+        percentile(&mut report.kernel_ms, 99)
     );
     println!(
         "module_compile_ms_p50 = {:.1} ms",
-        percentile(&mut report.module_ms, 0.5)
+        percentile(&mut report.module_ms, 50)
     );
     println!(
         "module_compile_ms_p99 = {:.1} ms",
-        percentile(&mut report.module_ms, 0.99)
+        percentile(&mut report.module_ms, 99)
     );
     println!("registers_max = {}", report.registers_max);
     println!(

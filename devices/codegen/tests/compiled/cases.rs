@@ -3,7 +3,7 @@
 use rand::Rng;
 use rand::rngs::StdRng;
 use trireme_device_codegen::build::{Builder, place, u32};
-use trireme_device_codegen::ir::{Binary, Const, Expr, Module, Scalar, Var};
+use trireme_device_codegen::ir::{Binary, Const, Expr, Module, Scalar, Unary, Var};
 
 use crate::values::{self, BINARY, COMPARE, SCALARS, UNARY};
 
@@ -230,7 +230,8 @@ pub(crate) fn operators(scalar: Scalar, rng: &mut StdRng) -> Rows {
         .into_iter()
         .filter(|operator| values::has_unary(*operator, scalar))
     {
-        outputs.push((scalar, Expr::Unary(operator, Box::new(a()))));
+        let result = values::result(operator, scalar);
+        outputs.push((result, Expr::Unary(operator, Box::new(a()))));
     }
     for operator in BINARY
         .into_iter()
@@ -296,7 +297,12 @@ fn expression(rng: &mut StdRng, scalar: Scalar, depth: u32) -> Expr {
             let a = expression(rng, other, depth - 1);
             converted(other, scalar, a).unwrap_or_else(|| expression(rng, scalar, depth - 1))
         }
-        2 => match pick(rng, &UNARY, |operator| values::has_unary(operator, scalar)) {
+        2 if scalar == Scalar::I64 && rng.random() => {
+            Expr::Unary(Unary::High, Box::new(expression(rng, Scalar::I128, depth - 1)))
+        }
+        2 => match pick(rng, &UNARY, |operator| {
+            values::has_unary(operator, scalar) && operator != Unary::High
+        }) {
             Some(operator) => Expr::Unary(operator, Box::new(expression(rng, scalar, depth - 1))),
             None => expression(rng, scalar, depth - 1),
         },

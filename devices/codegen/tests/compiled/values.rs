@@ -32,7 +32,7 @@ pub(crate) const BINARY: [Binary; 13] = [
     Binary::MultiplyHigh,
 ];
 
-pub(crate) const UNARY: [Unary; 7] = [
+pub(crate) const UNARY: [Unary; 8] = [
     Unary::Not,
     Unary::Negate,
     Unary::Complement,
@@ -40,6 +40,7 @@ pub(crate) const UNARY: [Unary; 7] = [
     Unary::LeadingZeros,
     Unary::SquareRoot,
     Unary::Floor,
+    Unary::High,
 ];
 
 pub(crate) const COMPARE: [Compare; 6] = [
@@ -90,7 +91,13 @@ pub(crate) fn has_unary(operator: Unary, scalar: Scalar) -> bool {
         Unary::Complement => !is_float(scalar) && !matches!(scalar, Scalar::Bool | Scalar::I128),
         Unary::CountOnes | Unary::LeadingZeros => matches!(scalar, Scalar::U32 | Scalar::U64),
         Unary::SquareRoot | Unary::Floor => is_float(scalar),
+        Unary::High => scalar == Scalar::I128,
     }
+}
+
+/// The type of the result.
+pub(crate) fn result(operator: Unary, scalar: Scalar) -> Scalar {
+    if operator == Unary::High { Scalar::I64 } else { scalar }
 }
 
 /// Likewise.
@@ -299,6 +306,7 @@ pub(crate) fn unary(operator: Unary, a: Const) -> Const {
         (Unary::SquareRoot, Const::F64(a)) => Const::F64(a.sqrt()),
         (Unary::Floor, Const::F32(a)) => Const::F32(a.floor()),
         (Unary::Floor, Const::F64(a)) => Const::F64(a.floor()),
+        (Unary::High, Const::I128(a)) => Const::I64((a >> 64) as i64),
         other => panic!("{other:?}"),
     }
 }
