@@ -133,7 +133,7 @@ impl Arena {
             bytes,
             told: false,
         };
-        self.driver.allocated(at, bytes.max(1))?;
+        self.driver.allocated(at, bytes.max(1).next_multiple_of(8))?;
         block.told = true;
         Ok(Some(block))
     }

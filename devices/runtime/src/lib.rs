@@ -27,3 +27,6 @@ mod variant;
 
 pub use accelerator::{Accelerator, Limits};
 pub use driver::{Driver, DriverInfo, Event, ModuleId, Queue, Writer};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,5 @@
+//! Runs over the interpreter, whatever the schedule.
+
+mod arena;
+pub(crate) mod driver;
+mod graphs;
