@@ -2,6 +2,8 @@
 
 use std::any::Any;
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,6 +12,7 @@ use trireme_device_api::{DeviceError, DeviceInfo, DeviceKind, DeviceState};
 use trireme_device_codegen::Target;
 use trireme_device_codegen::interpreter::{Code, Random, Violation};
 use trireme_device_codegen::ir::Module;
+use trireme_device_codegen::print::{Dialect, print};
 use trireme_device_runtime::{Driver, DriverInfo, Event, ModuleId, Queue, Writer};
 
 use crate::faults::{Faults, Phase};
@@ -143,6 +146,18 @@ fn size(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
+/// Writes what a CUDA device would compile, under the name of its first kernel and a digest.
+fn write_text(folder: &Path, module: &Module) -> Result<(), DeviceError> {
+    let text = print(module, Dialect::Cuda);
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    let kernel = module.kernels.first().map_or("none", |kernel| kernel.name.as_str());
+    let path = folder.join(format!("{kernel}-{:016x}.cu", hasher.finish()));
+    std::fs::create_dir_all(folder)
+        .and_then(|()| std::fs::write(&path, text))
+        .map_err(|error| DeviceError::Internal(format!("{}: {error}", path.display())))
+}
+
 impl Driver for SimDriver {
     fn info(&self) -> &DriverInfo {
         &self.info
@@ -188,8 +203,11 @@ impl Driver for SimDriver {
         format!("{module:?}")
     }
 
-    fn compile(&self, _module: &Module, text: &str) -> Result<Vec<u8>, DeviceError> {
+    fn compile(&self, module: &Module, text: &str) -> Result<Vec<u8>, DeviceError> {
         self.call(Phase::Compile)?;
+        if let Some(folder) = &self.script.texts {
+            write_text(folder, module)?;
+        }
         Ok([BINARY, text.as_bytes()].concat())
     }
 

@@ -11,11 +11,13 @@
 //! | `races=on` | races are looked for, where schedules are drawn | on |
 //! | `lag=on` | queued work is done late, and out of step with the other queue | on |
 //! | `slow=200us` | each call takes so long; us, ms, s | none |
+//! | `texts=FOLDER` | the CUDA text of each module that is compiled is written there, for `check-kernels` | none |
 //! | `KIND@PHASE:N` | the N-th call of a phase fails; `N+`: all from the N-th on | |
 //!
 //! Kinds: `oom`, `error`, `wrong` (a binary of another version), `lost` (the device stays off). Phases: those of [`Phase`], and
 //! `any`.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::faults::Phase;
@@ -105,6 +107,8 @@ pub struct Script {
     pub lag: bool,
     /// Time that each call takes.
     pub slow: Duration,
+    /// Where texts of kernels are written.
+    pub texts: Option<PathBuf>,
     /// What fails.
     pub injections: Vec<Injection>,
 }
@@ -124,6 +128,7 @@ impl Default for Script {
             races: true,
             lag: true,
             slow: Duration::ZERO,
+            texts: None,
             injections: Vec::new(),
         }
     }
@@ -172,6 +177,7 @@ impl Script {
             "races" => self.races = switch(value)?,
             "lag" => self.lag = switch(value)?,
             "slow" => self.slow = duration(value)?,
+            "texts" => self.texts = Some(PathBuf::from(value)),
             _ => return None,
         }
         Some(())
