@@ -237,11 +237,11 @@ impl Driver for SimDriver {
         while offset < content.len() {
             let left = content.len() - offset;
             // Pieces of any size, so that writers don't count on one.
-            let piece = match self.random.lock().below(3) {
-                0 => left,
-                1 => left.min(4096),
-                _ => left.min(16 * (1 + self.random.lock().below(64))),
+            let (kind, few) = {
+                let mut random = self.random.lock();
+                (random.below(3), 16 * (1 + random.below(64)))
             };
+            let piece = left.min([left, 4096, few][kind]);
             write(offset as u64, &mut content[offset..offset + piece])?;
             offset += piece;
         }

@@ -10,11 +10,13 @@
 //! for trying out how a server behaves without its accelerators; it is never fast.
 #![deny(missing_docs)]
 
+mod backend;
 mod driver;
 mod faults;
 mod queues;
 mod script;
 
+pub use backend::{SimBackend, device};
 pub use driver::SimDriver;
 pub use faults::Phase;
 pub use script::{FaultKind, Injection, Script, ScriptError};

@@ -1,0 +1,100 @@
+//! Simulated devices for tests: a new one for each run, so that a fault of one case never reaches the next.
+#![allow(dead_code, unreachable_pub, reason = "each test uses a part")]
+
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+use std::sync::{Arc, Mutex};
+
+use trireme_device_api::{
+    Cost, Device, DeviceError, FragmentId, Graph, Inputs, Kernel, Output, Support, Variant, Workload,
+};
+use trireme_device_cpu::FusedVariant;
+use trireme_device_runtime::{Accelerator, Limits};
+use trireme_device_sim::{Script, SimDriver, device};
+
+/// A number of the environment.
+pub fn number(name: &str, otherwise: u64) -> u64 {
+    let text = std::env::var(name).ok();
+    text.and_then(|text| text.parse().ok()).unwrap_or(otherwise)
+}
+
+/// A new device.
+pub fn simulated(script: &Script) -> (Arc<SimDriver>, Accelerator) {
+    let host: Arc<dyn Variant> = Arc::new(FusedVariant::new());
+    device(script, 0, &host, Limits::default()).unwrap()
+}
+
+/// A variant that asks for a new device each time that inputs are bound. The device's seed is drawn from the graph and the
+/// script's own, so that a case behaves the same alone.
+pub struct Fresh {
+    script: Script,
+    current: Mutex<Arc<(Arc<SimDriver>, Accelerator)>>,
+}
+
+impl Fresh {
+    pub fn new(script: Script) -> Self {
+        let current = Mutex::new(Arc::new(simulated(&script)));
+        Self { script, current }
+    }
+
+    pub fn driver(&self) -> Arc<SimDriver> {
+        Arc::clone(&self.current.lock().unwrap().0)
+    }
+
+    fn variant(&self) -> Arc<dyn Variant> {
+        self.current.lock().unwrap().1.variant()
+    }
+
+    fn renew(&self, graph: &Graph) {
+        let mut hasher = DefaultHasher::new();
+        (format!("{graph:?}"), self.script.seed).hash(&mut hasher);
+        let script = Script {
+            seed: hasher.finish(),
+            ..self.script.clone()
+        };
+        *self.current.lock().unwrap() = Arc::new(simulated(&script));
+    }
+}
+
+impl Variant for Fresh {
+    fn name(&self) -> &'static str {
+        "fresh"
+    }
+
+    fn device(&self) -> &str {
+        "sim0"
+    }
+
+    fn support(&self, graph: &Graph, fragment: FragmentId) -> Support {
+        self.variant().support(graph, fragment)
+    }
+
+    fn estimate(&self, graph: &Graph, fragment: FragmentId, workload: &Workload) -> Cost {
+        self.variant().estimate(graph, fragment, workload)
+    }
+
+    fn support_bound(&self, graph: &Arc<Graph>, inputs: &Inputs) -> Vec<Support> {
+        self.renew(graph);
+        self.variant().support_bound(graph, inputs)
+    }
+
+    fn prepare_many(
+        &self,
+        graph: &Arc<Graph>,
+        fragments: &[FragmentId],
+        inputs: &Inputs,
+        outputs: &[Option<Output>],
+    ) -> Result<Arc<dyn Kernel>, DeviceError> {
+        self.variant().prepare_many(graph, fragments, inputs, outputs)
+    }
+
+    fn prepare(
+        &self,
+        graph: &Arc<Graph>,
+        fragment: FragmentId,
+        inputs: &Inputs,
+        outputs: &[Option<Output>],
+    ) -> Result<Arc<dyn Kernel>, DeviceError> {
+        self.variant().prepare(graph, fragment, inputs, outputs)
+    }
+}
