@@ -16,7 +16,7 @@ use rand::{Rng, SeedableRng};
 use trireme_device_api::{DeviceError, DevicePool, Sink, Variant};
 
 pub use compare::compare;
-pub use matrix::{Extent, matrix};
+pub use matrix::{Extent, matrix, matrix_cases};
 pub use print::{case_text, expr_text, graph_text, rows_text, type_name};
 
 use crate::driver::{Together, run_as, run_emitting_as, unsupported, unsupported_bound};
@@ -40,6 +40,20 @@ pub struct Summary {
     pub unjudged: usize,
     /// Cases that the variant doesn't take, by reason.
     pub unsupported: BTreeMap<String, usize>,
+}
+
+impl Summary {
+    /// Adds what another check met.
+    pub fn add(&mut self, other: &Summary) {
+        self.cases += other.cases;
+        self.rows += other.rows;
+        self.errors += other.errors;
+        self.starved += other.starved;
+        self.unjudged += other.unjudged;
+        for (reason, count) in &other.unsupported {
+            *self.unsupported.entry(reason.clone()).or_default() += count;
+        }
+    }
 }
 
 impl fmt::Display for Summary {

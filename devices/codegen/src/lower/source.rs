@@ -78,7 +78,7 @@ impl<'a> Lowering<'a> {
 pub(super) fn main_kernel(l: &mut Lowering<'_>, sink: &mut dyn Sink) -> Lowered<u64> {
     let rows = l.source_rows()?;
     let bound = l.source_bound();
-    let kernel = l.kernel("main", |l| {
+    let kernel = l.kernel("pipeline", |l| {
         sink.begin(l)?;
         match rows {
             Rows::Segments(shape) => segments(l, shape, sink)?,

@@ -44,6 +44,16 @@ pub fn matrix(variant: &dyn Variant, extent: Extent) -> Result<Summary, Box<Mism
     Ok(summary)
 }
 
+/// All systematic cases, for who runs some of them.
+pub fn matrix_cases(extent: Extent) -> Vec<Case> {
+    let mut cases = Vec::new();
+    let _: Result<(), Box<Mismatch>> = for_each(extent, &mut |case| {
+        cases.push(case);
+        Ok(())
+    });
+    cases
+}
+
 /// Calls `take` with all systematic cases.
 pub(super) fn for_each(extent: Extent, take: &mut Take<'_>) -> Result<(), Box<Mismatch>> {
     expressions::operators(extent, take)?;

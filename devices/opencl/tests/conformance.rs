@@ -1,0 +1,89 @@
+//! Fragments on an OpenCL device against the naive interpreter: random graphs and the systematic matrix.
+//!
+//! Each case is compiled for the device, which takes PoCL a good part of a second, so that the usual run is short: as many
+//! cases as fit into `TRIREME_CONFORMANCE_SECONDS` (10) for each test. `TRIREME_CONFORMANCE_CASES` random cases from
+//! `TRIREME_CONFORMANCE_SEED`, and the whole matrix with `TRIREME_CONFORMANCE_FULL`, whatever the time.
+//!
+//! Without a device these tests say so and pass, unless `TRIREME_REQUIRE_OPENCL=1`.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+use rand::seq::SliceRandom;
+use trireme_device_api::{Backend, Device, Variant};
+use trireme_device_cpu::FusedVariant;
+use trireme_device_opencl::{OpenClBackend, OpenClSettings};
+use trireme_device_testkit::conformance::{Extent, Summary, check_all, matrix_cases};
+use trireme_device_testkit::generate;
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|value| value.parse().ok())
+}
+
+/// The first device, or none.
+fn device() -> Option<Arc<dyn Device>> {
+    let settings = OpenClSettings {
+        arena_bytes_max: Some(256 << 20),
+        ..OpenClSettings::default()
+    };
+    let probed = OpenClBackend::new(settings, Arc::new(FusedVariant::new())).probe();
+    let Some(device) = probed.devices.into_iter().next() else {
+        let reason = probed.absent.unwrap_or_default();
+        assert!(
+            std::env::var("TRIREME_REQUIRE_OPENCL").is_err(),
+            "no OpenCL device: {reason}"
+        );
+        println!("skipped: no OpenCL device: {reason}");
+        return None;
+    };
+    Some(device)
+}
+
+/// Checks cases until the time is up.
+fn check_for(variant: &dyn Variant, seconds: Option<u64>, cases: impl IntoIterator<Item = generate::Case>) -> Summary {
+    let started = Instant::now();
+    let mut total = Summary::default();
+    for case in cases {
+        if seconds.is_some_and(|seconds| started.elapsed() > Duration::from_secs(seconds)) {
+            break;
+        }
+        let name = format!("{} (seed {})", case.name, case.seed);
+        let one = check_all(variant, [case]).unwrap_or_else(|mismatch| panic!("{name}: {mismatch:?}"));
+        total.add(&one);
+    }
+    total
+}
+
+#[test]
+fn random_graphs() {
+    let Some(device) = device() else { return };
+    let cases = number("TRIREME_CONFORMANCE_CASES");
+    let seed = number("TRIREME_CONFORMANCE_SEED").unwrap_or(1);
+    let seconds = cases
+        .is_none()
+        .then(|| number("TRIREME_CONFORMANCE_SECONDS").unwrap_or(10));
+    let seeds = seed..seed + cases.unwrap_or(10_000);
+    let summary = check_for(device.variant().as_ref(), seconds, seeds.map(generate::graph));
+    println!("from seed {seed}: {summary}");
+    assert!(summary.rows > 0, "nothing ran: {summary}");
+}
+
+#[test]
+fn systematic_graphs() {
+    let Some(device) = device() else { return };
+    let full = std::env::var_os("TRIREME_CONFORMANCE_FULL").is_some();
+    let mut cases = matrix_cases(if full { Extent::Full } else { Extent::Quick });
+    let seconds = (!full).then(|| number("TRIREME_CONFORMANCE_SECONDS").unwrap_or(10));
+    if !full {
+        // Some of everything: neighbours are alike.
+        let seed = number("TRIREME_CONFORMANCE_SEED").unwrap_or(1);
+        println!("in the order of seed {seed}");
+        cases.shuffle(&mut SmallRng::seed_from_u64(seed));
+    }
+    let all = cases.len();
+    let summary = check_for(device.variant().as_ref(), seconds, cases);
+    println!("of {all} cases: {summary}");
+    assert!(summary.rows > 0, "nothing ran: {summary}");
+}
