@@ -127,6 +127,11 @@ pub fn lower(graph: &Graph, fragment: FragmentId, bound: &Bound<'_>, target: Tar
 
 /// A sink in the making. A fragment has one main kernel, and one more for each [`Pass`]; all of them share the sink.
 pub(crate) trait Sink {
+    /// Only so many groups get rows in main kernels, for sinks with memory per group.
+    fn groups_max(&self) -> Option<u32> {
+        None
+    }
+
     /// Uniform code at the start of each main kernel: private accumulators, local arrays and their initialisation. Barriers
     /// are allowed.
     fn begin(&mut self, l: &mut Lowering<'_>) -> Lowered<()>;

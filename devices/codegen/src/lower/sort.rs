@@ -7,8 +7,11 @@ use super::{Lowered, Lowering, Sink};
 mod full;
 mod group;
 mod order;
+mod select;
+mod top;
 
 use full::{FullSort, Limits};
+use top::TopRows;
 
 /// The sink that sorts.
 pub(super) fn sink<'s>(
@@ -21,5 +24,8 @@ pub(super) fn sink<'s>(
         offset: offset as u64,
         most: limit.map_or(u64::MAX, |limit| limit as u64),
     };
+    if let Some(top) = TopRows::new(l, keys, limits) {
+        return Ok(Box::new(top));
+    }
     Ok(Box::new(FullSort::new(l, keys, limits)?))
 }

@@ -114,6 +114,16 @@ impl Lowering<'_> {
         self.target.group * self.target.items
     }
 
+    /// The first tile of the group, the tiles' end and how far apart the group's tiles are.
+    fn tiles_of_group(&mut self, sink: &dyn Sink, end: Ir) -> (Ir, Ir, Ir) {
+        let Some(most) = sink.groups_max() else {
+            return (Ir::GroupIndex, end, Ir::Groups);
+        };
+        let end = Ir::GroupIndex.lt(u32(most)).select(end, u32(0));
+        let end = self.b.set(Scalar::U32, end);
+        (Ir::GroupIndex, end.into(), Ir::Groups.min(u32(most)))
+    }
+
     /// The rows of a tile that begins at row `start` of `rows` (both U32).
     fn tile(
         &mut self,
@@ -144,9 +154,11 @@ impl Lowering<'_> {
     ) -> Lowered<()> {
         let rows = self.b.set(Scalar::U32, count.to(Scalar::U32));
         let tile = u32(self.tile_rows());
-        let (first, step) = (Ir::GroupIndex.times(tile.clone()), Ir::Groups.times(tile));
-        self.range(Scalar::U32, (first, rows.into(), step), |l, start| {
-            l.tile((start, rows.into()), sink, body)
+        let tiles = Ir::from(rows).plus(u32(self.tile_rows() - 1)).over(tile.clone());
+        let bounds = self.tiles_of_group(sink, tiles);
+        self.range(Scalar::U32, bounds, |l, number| {
+            let start = l.b.set(Scalar::U32, number.times(tile));
+            l.tile((start.into(), rows.into()), sink, body)
         })
     }
 }
@@ -183,8 +195,9 @@ fn segments(l: &mut Lowering<'_>, shape: &ScanShape, sink: &mut dyn Sink) -> Low
     let tiles = word(&mut l.b, u64(1));
     let segment = l.b.set(Scalar::U64, u64(TABLE_HEADER_WORDS as u64));
     let tile_rows = u64(u64::from(l.tile_rows()));
-    let (first, step) = (Ir::GroupIndex.to(Scalar::U64), Ir::Groups.to(Scalar::U64));
-    l.range(Scalar::U64, (first, tiles.into(), step), |l, tile| {
+    let bounds = l.tiles_of_group(sink, Ir::from(tiles).to(Scalar::U32));
+    l.range(Scalar::U32, bounds, |l, tile| {
+        let tile = tile.to(Scalar::U64);
         l.b.repeat(|b| {
             let next = b.set(Scalar::U64, Ir::from(segment).plus(stride.clone()));
             b.when(Ir::from(next).gt(last.into()), |b| b.push(Stmt::Break));

@@ -134,6 +134,9 @@ impl Sink for FullSort<'_> {
             count: self.store.count,
             capacity,
         };
+        if sorting.words.is_empty() {
+            return Ok(ProgramOutput::Rows(sorting.output));
+        }
         if capacity <= FEW || l.target.local_bytes < SAMPLING_BYTES {
             sorting.by_one_group(l, self.exact)?;
         } else {
@@ -155,20 +158,20 @@ fn scratch(l: &mut Lowering<'_>, name: &str, bytes: u64, fill: Fill) -> RegionRe
 /// Columns like these, for a result.
 pub(super) fn output(l: &mut Lowering<'_>, like: &[ResidentColumn], bound: u64) -> ResidentRows {
     let bound = bound.max(1);
-    let mut region = |name: String, bytes: u64| {
+    let mut region = |name: String, bytes: u64, fill: Fill| {
         l.region(Region {
             name,
             bytes,
-            fill: Fill::Nothing,
+            fill,
             lifetime: Lifetime::Output,
         })
     };
     let columns = like.iter().enumerate().map(|(index, column)| {
         let elem = crate::lower::output::storage_elem(column.shape.storage);
-        let values = elem.map(|elem| region(format!("sorted {index}"), bound * u64::from(elem.bytes())));
+        let values = elem.map(|elem| region(format!("sorted {index}"), bound * u64::from(elem.bytes()), Fill::Nothing));
         let validity = column
             .validity
-            .map(|_| region(format!("sorted {index} validity"), bound));
+            .map(|_| region(format!("sorted {index} validity"), bound, Fill::Nothing));
         ResidentColumn {
             shape: column.shape.clone(),
             values,
@@ -178,7 +181,7 @@ pub(super) fn output(l: &mut Lowering<'_>, like: &[ResidentColumn], bound: u64) 
     let columns = columns.collect();
     ResidentRows {
         columns,
-        count: region("sorted count".to_owned(), 8),
+        count: region("sorted count".to_owned(), 8, Fill::Byte(0)),
         bound,
     }
 }

@@ -166,6 +166,9 @@ impl Lowering<'_> {
             self.order_part(part, value, &mut packer)?;
         }
         packer.close();
+        if packer.words.is_empty() {
+            packer.words.push((u64(0), OrderWord::Plain));
+        }
         order.words = packer.words.iter().map(|(_, word)| *word).collect();
         let values = packer
             .words
