@@ -19,6 +19,8 @@ settings! {
         column_cache: bool = true, Plain;
         /// Shapes of queries whose plans are kept; 0 means none.
         plan_cache_shapes: usize = 1_024, Count("shapes"), 0..=1_000_000;
+        /// Folder to which the graphs of fragments that run over local files are written, for benchmarks; "" means none are.
+        graph_dir: Option<PathBuf> = None, Plain;
         /// Folder for what does not fit into memory; "" means `.trireme/spill` in the data folder.
         spill_dir: Option<PathBuf> = None, Plain;
         /// Most that may be spilled at the same time; 0 means no spilling.

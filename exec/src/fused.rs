@@ -10,7 +10,9 @@ use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
 use parking_lot::Mutex;
-use trireme_columns::{ColumnCache, ColumnRequest, ColumnSource as Source, TableFile, TableFiles};
+use trireme_columns::{
+    ColumnCache, ColumnRequest, ColumnSource as Source, SavedGraph, SavedScan, TableFile, TableFiles,
+};
 use trireme_device_api::{
     DeviceError, DevicePool, DeviceState, Graph, Inputs, Kernel, Output, Rows, ScanInput, Support, Value, Variant,
 };
@@ -19,7 +21,7 @@ use crate::devices::{DeviceChoice, DeviceMode, Devices};
 use crate::error::{ErrorClass, QueryError};
 use crate::graph::{GraphKernel, Hooks, Took};
 use crate::history::History;
-use crate::operators::{ColumnSource, FileScan};
+use crate::operators::{ColumnSource, FileScan, FragmentPlan};
 use crate::placement::Placement;
 use crate::pool::WorkerPool;
 
@@ -30,6 +32,8 @@ pub struct FragmentRuntime {
     columns: Arc<ColumnCache>,
     devices: Devices,
     history: History,
+    /// Where graphs that run are written.
+    graph_dir: Option<PathBuf>,
     counters: Counters,
 }
 
@@ -52,12 +56,13 @@ pub struct FragmentCounts {
 }
 
 impl FragmentRuntime {
-    /// A runtime over these parts; `variant` is the processor's.
+    /// A runtime over these parts; `variant` is the processor's. Graphs that run are written to `graph_dir`.
     pub fn new(
         pool: Arc<WorkerPool>,
         variant: Arc<dyn Variant>,
         columns: Arc<ColumnCache>,
         devices: Devices,
+        graph_dir: Option<PathBuf>,
     ) -> Arc<Self> {
         Arc::new(Self {
             pool,
@@ -65,6 +70,7 @@ impl FragmentRuntime {
             columns,
             devices,
             history: History::default(),
+            graph_dir,
             counters: Counters::default(),
         })
     }
@@ -87,6 +93,36 @@ impl FragmentRuntime {
     /// What ran.
     pub fn history(&self) -> &History {
         &self.history
+    }
+
+    /// Writes a graph that runs over local files, where a folder for them is set.
+    pub(crate) fn save(&self, plan: &FragmentPlan) {
+        let Some(folder) = &self.graph_dir else { return };
+        let local = |scan: &FileScan| {
+            let files = scan
+                .files
+                .iter()
+                .map(|file| PathBuf::from(format!("/{}", file.object_meta.location)));
+            let columns = scan
+                .columns
+                .iter()
+                .map(|column| (column.name.clone(), column.data_type.clone()));
+            SavedScan {
+                name: scan.name.clone(),
+                files: files.collect(),
+                columns: columns.collect(),
+            }
+        };
+        let saved = SavedGraph {
+            graph: plan.graph.as_ref().clone(),
+            scans: plan.scans.iter().map(local).collect(),
+            parameters: plan.parameters.clone(),
+        };
+        let name = format!("graph-{}.json", self.counters.graphs.load(Ordering::Relaxed));
+        // Only benchmarks read them; a query doesn't fail for it.
+        if let Ok(text) = serde_json::to_vec(&saved) {
+            let _ = std::fs::create_dir_all(folder).and_then(|()| std::fs::write(folder.join(name), text));
+        }
     }
 
     /// Device and variant, for EXPLAIN.

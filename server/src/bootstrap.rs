@@ -372,6 +372,7 @@ fn fragments(config: &Config, processor: &Processor) -> Result<Arc<FragmentRunti
         processor.variant(),
         Arc::new(columns),
         devices,
+        config.exec.graph_dir.clone(),
     ))
 }
 

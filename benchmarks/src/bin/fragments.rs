@@ -1,21 +1,16 @@
 //! Runs saved graphs of fragments over their files, again and again, without planner and service: where a query's time goes.
 //!
-//! `fragments FOLDER [NAME…]` reads `FOLDER/NAME.json` (the graph, the files and columns of its scans, its parameters), runs
-//! each graph [`RUNS`] times on resident columns, and prints the least time of each fragment and of the whole.
+//! `fragments FOLDER [NAME…]` reads `FOLDER/NAME.json` (what a server with `exec.graph_dir` writes), runs each graph [`RUNS`] times on resident columns, and prints the least time of each fragment and of the whole.
 
 use std::collections::BTreeMap;
 use std::error::Error;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
-use object_store::local::LocalFileSystem;
-use serde::Deserialize;
-use trireme_columns::{ColumnCache, ColumnRequest, ColumnSource, Limits, TableFile, TableFiles};
-use trireme_device_api::{
-    DeviceError, DevicePool, Emit, Graph, Inputs, Kernel, Output, Progress, ScanInput, Type, Unlimited, Value, Variant,
-};
+use trireme_columns::{ColumnCache, Limits, SavedGraph};
+use trireme_device_api::{DeviceError, Emit, Graph, Inputs, Kernel, Output, Progress, Unlimited, Variant};
 use trireme_device_cpu::FusedVariant;
 
 /// As the server has it.
@@ -23,20 +18,6 @@ use trireme_device_cpu::FusedVariant;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const RUNS: usize = 15;
-
-#[derive(Deserialize)]
-struct Saved {
-    graph: Graph,
-    scans: Vec<SavedScan>,
-    parameters: Vec<Value>,
-}
-
-#[derive(Deserialize)]
-struct SavedScan {
-    name: String,
-    files: Vec<PathBuf>,
-    columns: Vec<(String, Type)>,
-}
 
 /// Drops what it gets.
 struct Sink;
@@ -71,7 +52,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         if !wanted.is_empty() && !wanted.contains(&name) {
             continue;
         }
-        let saved: Saved = serde_json::from_slice(&std::fs::read(&path)?)?;
+        let saved: SavedGraph = serde_json::from_slice(&std::fs::read(&path)?)?;
         let graph = Arc::new(saved.graph);
         let mut least = BTreeMap::new();
         let mut total = Duration::MAX;
@@ -79,7 +60,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             let began = Instant::now();
             let mut scans = Vec::new();
             for scan in &saved.scans {
-                scans.push(runtime.block_on(open(&cache, scan, workers))?);
+                scans.push(runtime.block_on(scan.open(&cache, Arc::new(Unlimited), workers))?);
             }
             least
                 .entry("open".to_owned())
@@ -109,32 +90,6 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("{name} {:.2} ms  [{}]", total.as_secs_f64() * 1e3, parts.join(" "));
     }
     Ok(())
-}
-
-async fn open(cache: &ColumnCache, scan: &SavedScan, workers: usize) -> Result<Arc<dyn ScanInput>, Box<dyn Error>> {
-    let file = |path: &PathBuf| -> Result<TableFile, Box<dyn Error>> {
-        Ok(TableFile {
-            location: object_store::path::Path::from_filesystem_path(Path::new(path))?,
-            size_bytes: std::fs::metadata(path)?.len(),
-            version: "1".to_owned(),
-            local: Some(path.clone()),
-            partition: Vec::new(),
-        })
-    };
-    let columns = scan.columns.iter().map(|(name, data_type)| ColumnRequest {
-        source: ColumnSource::File(name.clone()),
-        data_type: data_type.clone(),
-    });
-    let table = TableFiles {
-        name: scan.name.clone(),
-        store_url: "file:///".to_owned(),
-        store: Arc::new(LocalFileSystem::new()),
-        files: scan.files.iter().map(file).collect::<Result<_, _>>()?,
-        columns: columns.collect(),
-        workers,
-    };
-    let pool: Arc<dyn DevicePool> = Arc::new(Unlimited);
-    Ok(cache.open(table, pool).await?)
 }
 
 /// Runs the fragments in order; `took` hears of each one's time.

@@ -59,6 +59,7 @@ pub(super) fn tell_fallback(metrics: &ExecutionPlanMetricsSet, error: &DeviceErr
 impl Run {
     pub(super) async fn run(self) -> Result<(), RunError> {
         let timer = self.elapsed.timer();
+        self.runtime.save(&self.plan);
         let memory = Memory::of(self.context.memory_pool());
         let mut scans = Vec::with_capacity(self.plan.scans.len());
         for scan in &self.plan.scans {
