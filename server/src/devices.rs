@@ -2,24 +2,65 @@
 
 use std::fs;
 use std::sync::Arc;
+use std::time::Duration;
 
 use trireme_config::{Config, OpenCl};
 use trireme_device_api::{Backend, Device, DeviceInfo, DeviceKind, DeviceState, Variant};
 use trireme_device_cpu::FusedVariant;
+use trireme_device_cuda::{CudaBackend, CudaSettings};
+use trireme_device_opencl::{OpenClBackend, OpenClSettings, OpenClType};
+use trireme_device_runtime::Limits;
 use trireme_exec::devices::Devices;
 
 use crate::engine::DeviceCounts;
 
-/// Backends beside the processor's, as configured.
+/// Backends beside the processor's, as configured. `host` is the processor's variant, which evaluates for the others what
+/// only it can.
 pub fn backends(config: &Config, host: &Arc<dyn Variant>) -> Vec<Box<dyn Backend>> {
-    let _ = (config, host, OpenCl::Off);
-    Vec::new()
+    let settings = &config.devices;
+    let memory = Some(settings.memory_bytes).filter(|bytes| *bytes > 0);
+    let limits = Limits {
+        wait: Duration::from_millis(settings.wait_ms),
+        setting: "devices.memory_bytes".to_owned(),
+        ..Limits::default()
+    };
+    let mut found: Vec<Box<dyn Backend>> = Vec::new();
+    if settings.cuda {
+        let settings = CudaSettings {
+            limits: limits.clone(),
+            arena_bytes_max: memory,
+            arena_share: MEMORY_SHARE,
+            ..CudaSettings::default()
+        };
+        found.push(Box::new(CudaBackend::new(settings, Arc::clone(host))));
+    }
+    if settings.opencl != OpenCl::Off {
+        let mut types = vec![OpenClType::Gpu, OpenClType::Accelerator];
+        types.extend((settings.opencl == OpenCl::All).then_some(OpenClType::Cpu));
+        let settings = OpenClSettings {
+            limits,
+            types,
+            arena_bytes_max: memory,
+            // CUDA has them already.
+            except: if settings.cuda {
+                vec!["nvidia".to_owned()]
+            } else {
+                Vec::new()
+            },
+            ..OpenClSettings::default()
+        };
+        found.push(Box::new(OpenClBackend::new(settings, Arc::clone(host))));
+    }
+    found
 }
 
 /// The processor, which runs DataFusion's own operators and fused pipelines.
 pub struct Processor {
     variant: Arc<dyn Variant>,
 }
+
+/// Share of a device's free memory that is taken when nothing else is set.
+const MEMORY_SHARE: f64 = 0.8;
 
 /// Instruction sets that variants will choose by.
 const FEATURES: [&str; 6] = ["sse4_2", "avx2", "fma", "avx512f", "avx512bw", "avx512vl"];
