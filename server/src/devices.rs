@@ -10,6 +10,7 @@ use trireme_device_cpu::FusedVariant;
 use trireme_device_cuda::{CudaBackend, CudaSettings};
 use trireme_device_opencl::{OpenClBackend, OpenClSettings, OpenClType};
 use trireme_device_runtime::Limits;
+use trireme_device_sim::SimBackend;
 use trireme_exec::devices::Devices;
 
 use crate::engine::DeviceCounts;
@@ -38,7 +39,7 @@ pub fn backends(config: &Config, host: &Arc<dyn Variant>) -> Vec<Box<dyn Backend
         let mut types = vec![OpenClType::Gpu, OpenClType::Accelerator];
         types.extend((settings.opencl == OpenCl::All).then_some(OpenClType::Cpu));
         let settings = OpenClSettings {
-            limits,
+            limits: limits.clone(),
             types,
             arena_bytes_max: memory,
             // CUDA has them already.
@@ -50,6 +51,9 @@ pub fn backends(config: &Config, host: &Arc<dyn Variant>) -> Vec<Box<dyn Backend
             ..OpenClSettings::default()
         };
         found.push(Box::new(OpenClBackend::new(settings, Arc::clone(host))));
+    }
+    if !settings.simulated.is_empty() {
+        found.push(Box::new(SimBackend::new(&settings.simulated, Arc::clone(host), limits)));
     }
     found
 }
