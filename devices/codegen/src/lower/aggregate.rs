@@ -53,11 +53,14 @@ pub(super) fn sink(l: &mut Lowering<'_>, groups: &[Expr], aggregates: &[Aggregat
     main_kernel(&mut dry, &mut look)?;
     pass_kernels(&mut dry, &mut look)?;
     drop(dry);
-    let all = |known: Vec<Option<Known>>| {
-        let known: Option<Vec<Known>> = known.into_iter().collect();
-        known.ok_or_else(|| Unsupported("aggregates over no rows at all".to_owned()))
+    let known = |known: Vec<Option<Known>>, exprs: &[Expr]| -> Vec<Known> {
+        let pairs = known.into_iter().zip(exprs);
+        pairs
+            .map(|(known, expr)| known.unwrap_or_else(|| Known::nothing(&expr.data_type)))
+            .collect()
     };
-    let (groups, arguments) = (all(look.groups)?, all(look.arguments)?);
+    let groups = known(look.groups, &terms.groups);
+    let arguments = known(look.arguments, &terms.arguments);
     Ok(Box::new(Grouping::new(l, terms, &groups, arguments, aggregates)?))
 }
 

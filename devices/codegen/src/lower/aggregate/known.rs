@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use trireme_device_api::Type;
+
 use crate::ir::Expr as Ir;
 use crate::lower::{Kind, Lowered, Shape, Unsupported, Value};
 
@@ -20,6 +22,18 @@ impl Known {
         Self {
             shape: value.shape.clone(),
             nullable: value.null.is_some() || matches!(value.shape.kind, Kind::Null),
+        }
+    }
+
+    /// What no row ever has: NULL throughout.
+    pub(super) fn nothing(data_type: &Type) -> Self {
+        Self {
+            shape: Shape {
+                data_type: data_type.clone(),
+                kind: Kind::Null,
+                range: None,
+            },
+            nullable: true,
         }
     }
 

@@ -16,6 +16,12 @@ use crate::lower::{Key, KeyShape, Kind, Lowered, Lowering, Nulls, Shape, Value};
 use crate::program::{Fill, Lifetime, Region, STATUS_FAULTS, Word};
 use crate::shape::RegionRef;
 
+/// A slot for each possible key where there are no more of these than so many per row, or than this; and where they take no
+/// more memory.
+const DENSE_PER_ROW: u64 = 8;
+const DENSE_MIN: u64 = 4096;
+const DENSE_MAX: u64 = 1 << 17;
+const DENSE_BYTES_MAX: u64 = 1 << 31;
 /// The least guess of the number of keys.
 const KEYS_MIN: u64 = 1 << 16;
 /// Entries of a table of wide keys that work-items may hold unpublished.
@@ -115,11 +121,9 @@ impl Table {
     pub(super) fn groups(l: &mut Lowering<'_>, known: &[Known], words: u64) -> Lowered<(Self, Slots)> {
         let shape = key_shape(known, Nulls::Group);
         let domain = if shape.words() == 0 { Some(1) } else { shape.dense() };
-        let rows = l.rows_bound().unwrap_or(1 << 30);
-        let small = |keys: u64| {
-            let bytes = keys.checked_mul(words * 8).unwrap_or(u64::MAX);
-            keys <= 1 << 20 && bytes <= 1 << 28 || keys <= rows.saturating_mul(8) && bytes <= 1 << 31
-        };
+        let rows = l.rows_bound().unwrap_or(DENSE_MAX);
+        let most = rows.saturating_mul(DENSE_PER_ROW).max(DENSE_MIN);
+        let small = |keys: u64| keys <= most && keys.saturating_mul(words * 8) <= DENSE_BYTES_MAX;
         if let Some(slots) = domain.filter(|keys| small(*keys)) {
             let region = zeroed(l, "groups", slots * words * 8);
             let table = Self {

@@ -168,7 +168,13 @@ pub(super) fn output(l: &mut Lowering<'_>, like: &[ResidentColumn], bound: u64) 
     };
     let columns = like.iter().enumerate().map(|(index, column)| {
         let elem = crate::lower::output::storage_elem(column.shape.storage);
-        let values = elem.map(|elem| region(format!("sorted {index}"), bound * u64::from(elem.bytes()), Fill::Nothing));
+        let values = elem.map(|elem| {
+            region(
+                format!("sorted {index}"),
+                bound * u64::from(elem.bytes()),
+                Fill::Nothing,
+            )
+        });
         let validity = column
             .validity
             .map(|_| region(format!("sorted {index} validity"), bound, Fill::Nothing));

@@ -1,0 +1,192 @@
+//! Aggregates on the simulated device, of every function and kind of key, against the interpreter of graphs.
+//!
+//! Each case runs under drawn schedules, so that lost updates and races show; devices of several forms give every rung of the
+//! ladder of group tables its turn.
+
+mod kit;
+
+use std::sync::Arc;
+
+use kit::{Fresh, number};
+use rand::rngs::SmallRng;
+use rand::seq::IndexedRandom;
+use rand::{Rng, SeedableRng};
+use trireme_device_api::{
+    Aggregate, AggregateFunction, Expr, Fragment, GRAPH_VERSION, Graph, ScanSource, Sink, Source, Type, Value,
+};
+use trireme_device_testkit::conformance::check_all;
+use trireme_device_testkit::generate::{Case, Flavor, Nulls, aggregate_type, all_types, column, field};
+use trireme_device_testkit::inputs::Segmentation;
+use trireme_device_testkit::interpreter::Data;
+use trireme_device_testkit::values::Row;
+
+const FUNCTIONS: [AggregateFunction; 11] = [
+    AggregateFunction::Count,
+    AggregateFunction::Sum,
+    AggregateFunction::Min,
+    AggregateFunction::Max,
+    AggregateFunction::Average,
+    AggregateFunction::VarianceSample,
+    AggregateFunction::VariancePopulation,
+    AggregateFunction::StddevSample,
+    AggregateFunction::StddevPopulation,
+    AggregateFunction::BoolAnd,
+    AggregateFunction::BoolOr,
+];
+
+/// A table of `types` and one aggregation of it.
+fn case(name: String, columns: &[(Type, Nulls, Flavor)], rows: usize, sink: Sink, seed: u64) -> Case {
+    let mut rng = SmallRng::seed_from_u64(seed);
+    let made: Vec<Vec<Value>> = columns
+        .iter()
+        .map(|(data_type, nulls, flavor)| column(data_type, rows, *nulls, *flavor, &mut rng))
+        .collect();
+    let table: Vec<Row> = (0..rows)
+        .map(|row| made.iter().map(|values| values[row].clone()).collect())
+        .collect();
+    let fields = columns.iter().enumerate().map(|(index, (data_type, nulls, _))| {
+        let mut made = field(&format!("c{index}"), data_type.clone());
+        made.nullable = *nulls != Nulls::None || *data_type == Type::Null;
+        made
+    });
+    let Sink::Aggregate { groups, aggregates } = &sink else {
+        panic!("an aggregation");
+    };
+    let types = groups.iter().map(|group| &group.data_type);
+    let types = types.chain(aggregates.iter().map(|aggregate| &aggregate.data_type));
+    let output: Vec<_> = types
+        .enumerate()
+        .map(|(index, data_type)| field(&format!("r{index}"), data_type.clone()))
+        .collect();
+    let graph = Graph {
+        version: GRAPH_VERSION,
+        scans: vec![ScanSource {
+            name: "t".to_owned(),
+            columns: fields.collect(),
+        }],
+        streams: Vec::new(),
+        fragments: vec![Fragment {
+            source: Source::Scan(0),
+            steps: Vec::new(),
+            sink,
+            output: output.clone(),
+        }],
+        parameters: Vec::new(),
+        output,
+    };
+    Case {
+        name,
+        graph: Arc::new(graph),
+        data: Data {
+            scans: vec![table],
+            streams: Vec::new(),
+            parameters: Vec::new(),
+        },
+        segmentation: Segmentation::Random,
+        seed,
+    }
+}
+
+fn aggregate(function: AggregateFunction, argument: usize, data_type: &Type) -> Option<Aggregate> {
+    Some(Aggregate {
+        function,
+        argument: Some(Expr::column(argument, data_type.clone())),
+        distinct: false,
+        filter: None,
+        order: Vec::new(),
+        data_type: aggregate_type(function, data_type)?,
+    })
+}
+
+fn count_all() -> Aggregate {
+    Aggregate {
+        function: AggregateFunction::Count,
+        argument: None,
+        distinct: false,
+        filter: None,
+        order: Vec::new(),
+        data_type: Type::Int64,
+    }
+}
+
+fn nulls(rng: &mut SmallRng) -> Nulls {
+    *[Nulls::None, Nulls::None, Nulls::Some, Nulls::Runs, Nulls::All]
+        .choose(rng)
+        .unwrap()
+}
+
+/// Up to three keys, up to five aggregates of two arguments, some with a filter or of distinct values.
+fn random(seed: u64) -> Case {
+    let mut rng = SmallRng::seed_from_u64(seed);
+    let types = all_types();
+    let usual = [
+        Type::Int32,
+        Type::Int64,
+        Type::Utf8,
+        Type::Boolean,
+        Type::Float64,
+        Type::Date32,
+    ];
+    let mut columns: Vec<(Type, Nulls, Flavor)> = Vec::new();
+    let keys = *[0, 0, 1, 1, 1, 2, 2, 3].choose(&mut rng).unwrap();
+    for _ in 0..keys {
+        let from: &[Type] = if rng.random_bool(0.6) { &usual } else { &types };
+        let data_type = from.choose(&mut rng).unwrap().clone();
+        columns.push((data_type, nulls(&mut rng), Flavor::draw(&mut rng)));
+    }
+    let groups = (0..keys)
+        .filter(|key| !matches!(columns[*key].0, Type::Null | Type::Interval(_)))
+        .map(|key| Expr::column(key, columns[key].0.clone()))
+        .collect();
+    for _ in 0..2 {
+        let data_type = types.choose(&mut rng).unwrap().clone();
+        columns.push((data_type, nulls(&mut rng), Flavor::draw(&mut rng)));
+    }
+    columns.push((Type::Boolean, Nulls::Some, Flavor::Small));
+    let mut aggregates = Vec::new();
+    for _ in 0..rng.random_range(1..6) {
+        let argument = keys + rng.random_range(0..2);
+        let function = *FUNCTIONS.choose(&mut rng).unwrap();
+        let mut made = aggregate(function, argument, &columns[argument].0).unwrap_or_else(count_all);
+        let counts = [
+            AggregateFunction::Count,
+            AggregateFunction::Sum,
+            AggregateFunction::Average,
+        ];
+        made.distinct = made.argument.is_some() && counts.contains(&function) && rng.random_bool(0.3);
+        made.filter = rng.random_bool(0.2).then(|| Expr::column(keys + 2, Type::Boolean));
+        aggregates.push(made);
+    }
+    let rows = *[0, 1, 7, 60, 300].choose(&mut rng).unwrap();
+    let sink = Sink::Aggregate { groups, aggregates };
+    case(format!("random aggregates {seed}"), &columns, rows, sink, seed)
+}
+
+fn run(script: &str, cases: impl Iterator<Item = Case>) {
+    let device = Fresh::new(script.parse().unwrap());
+    let summary = check_all(&device, cases).unwrap_or_else(|mismatch| panic!("{script}: {mismatch}"));
+    println!("{script}: {summary}");
+    assert!(summary.rows > summary.cases / 3, "{summary}");
+}
+
+/// `TRIREME_SIM_CASES` random cases instead of the usual few, from `TRIREME_SIM_SEED`.
+fn cases(most: u64) -> impl Iterator<Item = Case> {
+    let (first, most) = (number("TRIREME_SIM_SEED", 1), number("TRIREME_SIM_CASES", most));
+    println!("seeds from {first}");
+    (first..first + most).map(random)
+}
+
+#[test]
+fn registers_and_dense_tables() {
+    run("group=8,items=2,groups=3", cases(40));
+}
+
+#[test]
+fn local_memory_and_large_groups() {
+    run("group=16,items=1,groups=2,wide=off,local=1MiB", cases(40));
+}
+
+#[test]
+fn all_in_the_arena() {
+    run("group=8,items=1,groups=4,local=1KiB", cases(40));
+}
