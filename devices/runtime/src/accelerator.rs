@@ -7,7 +7,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use trireme_device_api::{Device, DeviceError, DeviceInfo, DeviceState, Variant, Vitals};
 
-use crate::arena::Arena;
+use crate::arena::{Arena, Block};
+use crate::columns::Tier;
 use crate::driver::Driver;
 use crate::executor::Executor;
 use crate::host::HostEvaluator;
@@ -52,6 +53,7 @@ pub(crate) struct Counters {
 pub(crate) struct Core {
     pub(crate) driver: Arc<dyn Driver>,
     pub(crate) arena: Arc<Arena>,
+    pub(crate) columns: Tier,
     pub(crate) kernels: KernelCache,
     pub(crate) host: HostEvaluator,
     pub(crate) limits: Limits,
@@ -70,6 +72,19 @@ impl Core {
         match self.state() {
             DeviceState::Off(reason) => Err(DeviceError::Device(reason)),
             _ => Ok(()),
+        }
+    }
+
+    /// Memory, for which columns that nobody reads are dropped; none if there is no room.
+    ///
+    /// # Errors
+    /// When the driver refuses.
+    pub(crate) fn room(&self, bytes: u64) -> Result<Option<Block>, DeviceError> {
+        loop {
+            let block = self.arena.allocate(bytes)?;
+            if block.is_some() || bytes > self.arena.bytes() || !self.columns.evict(bytes) {
+                return Ok(block);
+            }
         }
     }
 
@@ -104,6 +119,7 @@ impl Accelerator {
         driver.reserve(bytes)?;
         let core = Arc::new(Core {
             arena: Arena::new(Arc::clone(&driver), bytes),
+            columns: Tier::default(),
             kernels: KernelCache::new(Arc::clone(&driver)),
             host: HostEvaluator::new(host),
             limits,
@@ -114,6 +130,11 @@ impl Accelerator {
         });
         let variant = Arc::new(AcceleratorVariant::new(Arc::clone(&core)));
         Ok(Self { core, variant })
+    }
+
+    /// Drops all columns from the device's memory that nobody reads at this moment.
+    pub fn trim(&self) {
+        self.core.columns.evict(u64::MAX);
     }
 }
 
@@ -130,6 +151,8 @@ impl Device for Accelerator {
         let counters = &self.core.counters;
         Vitals {
             used_bytes: self.core.arena.used(),
+            columns_bytes: self.core.columns.bytes(),
+            evictions: self.core.columns.evictions(),
             fragments: read(&counters.fragments),
             launches: read(&counters.launches),
             syncs: read(&counters.syncs),

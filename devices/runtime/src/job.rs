@@ -1,24 +1,21 @@
 //! A run from its loaded columns to its outputs, on a thread of the device.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use trireme_device_api::{DeviceColumn, DeviceError, FragmentId, FragmentReport, Output, Reservation, Rows};
+use trireme_device_api::{DeviceError, FragmentId, FragmentReport, Output, Reservation, Rows};
 use trireme_device_codegen::{Hints, Program, ProgramOutput};
 
-use crate::columns::Uploaded;
-use crate::driver::Queue;
 use crate::executor::{Job, Ran};
-use crate::image::Image;
+use crate::fills::{Columns, Fills, Plan, Resident};
 use crate::kernels::Loaded;
+use crate::memory::Memory;
 use crate::resident::{DeviceBuild, DeviceRows, Held};
-use crate::run::{Memory, Resident, Run, Verdict};
+use crate::run::{Run, Verdict};
 use crate::task::Task;
-
-/// Loaded columns, by table, segment and column.
-pub(crate) type Columns = Vec<Vec<Vec<Option<Arc<DeviceColumn>>>>>;
 
 /// What a run left.
 pub(crate) struct Outcome {
@@ -38,7 +35,9 @@ pub(crate) struct Told {
 /// A run.
 pub(crate) struct RunJob {
     task: Task,
-    columns: Columns,
+    /// Let go when they have memory in the device.
+    columns: Mutex<Columns>,
+    fills: Fills,
     attempt: Mutex<Attempt>,
     pub(crate) told: Mutex<Told>,
     /// Nobody waits any more.
@@ -49,7 +48,7 @@ pub(crate) struct RunJob {
 struct Attempt {
     hints: Vec<Hints>,
     lowered: Option<(Vec<Program>, Vec<Arc<Loaded>>)>,
-    uploaded: Option<Vec<Resident>>,
+    plan: Option<Plan>,
     reports: Vec<FragmentReport>,
     retries: u32,
 }
@@ -60,13 +59,14 @@ impl RunJob {
         let attempt = Attempt {
             hints: vec![Hints::default(); task.ids.len()],
             lowered: None,
-            uploaded: None,
+            plan: None,
             reports: vec![FragmentReport::default(); task.ids.len()],
             retries: 0,
         };
         Self {
             task,
-            columns,
+            columns: Mutex::new(columns),
+            fills: Fills::default(),
             attempt: Mutex::new(attempt),
             told: Mutex::default(),
             abandoned: AtomicBool::new(false),
@@ -95,31 +95,68 @@ impl RunJob {
         loop {
             self.check()?;
             self.lower(attempt)?;
-            if attempt.uploaded.is_none() {
-                attempt.uploaded = self.upload(attempt)?;
+            if attempt.plan.is_none() {
+                attempt.plan = Plan::new(&self.task, &self.columns.lock())?;
             }
-            let (Some(columns), Some((programs, modules))) = (&attempt.uploaded, &attempt.lowered) else {
+            let (Some(plan), Some((programs, modules))) = (&mut attempt.plan, &attempt.lowered) else {
                 return Ok(None);
             };
             let wanted = self.task.wanted();
-            let Some(memory) = Memory::allocate(&self.task, programs, &wanted)? else {
-                attempt.uploaded = None;
+            let Some(memory) = Memory::allocate(&self.task, programs)? else {
+                attempt.plan = None;
                 return Ok(None);
             };
-            let mut run = Run::new(&self.task, programs, modules, columns, memory);
-            run.start()?;
-            let finished = run.finish();
+            self.columns.lock().clear();
+            let mut run = Run::new(&self.task, programs, modules, memory);
+            let finished = self.run_all(&mut run, plan);
             for (report, more) in attempt.reports.iter_mut().zip(&run.reports) {
                 add(report, more);
             }
             match finished? {
-                (Verdict::Fine, front) => return self.outcome(&mut run, &wanted, &front).map(Some),
+                (Verdict::Fine, front) => {
+                    let outcome = self.outcome(&mut run, &plan.tables, &wanted, &front);
+                    for (report, more) in attempt.reports.iter_mut().zip(&run.reports) {
+                        report.input_rows = more.input_rows;
+                        report.output_rows = more.output_rows;
+                        report.copy_ns = more.copy_ns;
+                    }
+                    return outcome.map(Some);
+                }
                 (Verdict::Capacity(needed), _) => {
                     drop(run);
                     self.again(attempt, &needed)?;
                 }
             }
         }
+    }
+
+    /// Queues all fragments, each after its columns, and waits.
+    fn run_all(&self, run: &mut Run<'_>, plan: &mut Plan) -> Result<(Verdict, Vec<u8>), DeviceError> {
+        run.begin(&plan.tables)?;
+        for (position, id) in self.task.ids.iter().enumerate() {
+            self.check()?;
+            if let Some(table) = self.task.table_index(*id) {
+                let began = Instant::now();
+                let copied = self
+                    .fills
+                    .run(&self.task.core, plan.take_fills(table), true, &|| self.wake())?;
+                run.reports[position].uploaded_bytes += copied;
+                run.reports[position].copy_ns += nanoseconds(began);
+            }
+            run.queue(position)?;
+        }
+        run.finish()
+    }
+
+    fn wake(&self) {
+        if let Some(wake) = &self.task.inputs.wake {
+            wake();
+        }
+    }
+
+    /// Copies a column for the run, if one waits.
+    pub(crate) fn help(&self) -> bool {
+        self.fills.help(&self.task.core)
     }
 
     fn lower(&self, attempt: &mut Attempt) -> Result<(), DeviceError> {
@@ -157,43 +194,17 @@ impl RunJob {
         Ok(())
     }
 
-    fn upload(&self, attempt: &mut Attempt) -> Result<Option<Vec<Resident>>, DeviceError> {
-        let core = &self.task.core;
-        let began = Instant::now();
-        let (mut tables, mut copied) = (Vec::new(), 0);
-        for (table, columns) in self.task.tables().iter().zip(&self.columns) {
-            let mut resident: Resident = Vec::new();
-            for columns in columns {
-                let mut segment = Vec::new();
-                for (column, shape) in columns.iter().zip(&table.shape.columns) {
-                    let Some(column) = column else {
-                        segment.push(None);
-                        continue;
-                    };
-                    self.check()?;
-                    let image = Image::new(column, shape)?;
-                    let Some(uploaded) = Uploaded::allocate(core, &image, column, shape)? else {
-                        return Ok(None);
-                    };
-                    copied += uploaded.fill(core, Queue::Compute, &image)?;
-                    segment.push(Some(Arc::new(uploaded)));
-                }
-                resident.push(segment);
-            }
-            tables.push(resident);
-        }
-        core.counters.uploaded_bytes.fetch_add(copied, Ordering::Relaxed);
-        if let Some(report) = attempt.reports.first_mut() {
-            report.uploaded_bytes += copied;
-            report.copy_ns += u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        }
-        Ok(Some(tables))
-    }
-
-    fn outcome(&self, run: &mut Run<'_>, wanted: &[bool], front: &[u8]) -> Result<Outcome, DeviceError> {
+    fn outcome(
+        &self,
+        run: &mut Run<'_>,
+        tables: &[Resident],
+        wanted: &[bool],
+        front: &[u8],
+    ) -> Result<Outcome, DeviceError> {
         let task = &self.task;
         let last = task.graph.fragments.len() - 1;
-        let texts = run.texts();
+        let texts = run.texts(tables);
+        run.count_rows(front)?;
         let mut outcome = Outcome {
             outputs: Vec::new(),
             result: None,
@@ -205,14 +216,19 @@ impl RunJob {
                 Arc::new(Held {
                     core: Arc::clone(&task.core),
                     places,
-                    blocks,
+                    _blocks: blocks,
                     texts: texts.clone(),
-                    earlier: task.held().cloned().collect(),
                 })
             };
             let output = match &run.programs[position].output {
                 ProgramOutput::Rows(rows) => {
-                    let count = run.count(rows.count, front)?.min(rows.bound);
+                    let count = run.count(rows.count, front)?;
+                    if count > rows.bound {
+                        return Err(DeviceError::Internal(format!(
+                            "{count} rows where at most {} are",
+                            rows.bound
+                        )));
+                    }
                     if *id == last {
                         let mut reservation = Reservation::new(&task.inputs.pool);
                         let began = Instant::now();
@@ -220,7 +236,7 @@ impl RunJob {
                             source.download(rows, fields, count, &mut reservation)
                         };
                         let rows = run.with_source(&texts, front, download)?;
-                        run.reports[position].copy_ns += u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+                        run.reports[position].copy_ns += nanoseconds(began);
                         outcome.result = Some((Arc::new(rows), reservation));
                         continue;
                     }
@@ -255,9 +271,7 @@ impl RunJob {
         told.reports = self.task.ids.iter().copied().zip(reports).collect();
         told.outcome = Some(outcome);
         drop(told);
-        if let Some(wake) = &self.task.inputs.wake {
-            wake();
-        }
+        self.wake();
     }
 
     fn no_room(&self) -> DeviceError {
@@ -270,6 +284,10 @@ impl RunJob {
             self.task.core.limits.setting
         ))
     }
+}
+
+fn nanoseconds(began: Instant) -> u64 {
+    u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn add(report: &mut FragmentReport, more: &FragmentReport) {
@@ -285,11 +303,13 @@ impl Job for RunJob {
     fn run(&self, last: bool) -> Ran {
         let outcome = {
             let mut attempt = self.attempt.lock();
-            match self.attempt(&mut attempt) {
-                Ok(None) if !last => return Ran::Again,
-                Ok(None) => Err(self.no_room()),
-                Ok(Some(outcome)) => Ok(outcome),
-                Err(error) => Err(error),
+            // Whoever waits must hear of it, whatever happens.
+            match catch_unwind(AssertUnwindSafe(|| self.attempt(&mut attempt))) {
+                Ok(Ok(None)) if !last => return Ran::Again,
+                Ok(Ok(None)) => Err(self.no_room()),
+                Ok(Ok(Some(outcome))) => Ok(outcome),
+                Ok(Err(error)) => Err(error),
+                Err(_) => Err(DeviceError::Internal("a run panicked".to_owned())),
             }
         };
         self.tell(outcome);

@@ -17,7 +17,8 @@ use trireme_device_api::{
     Sink, StreamInput, StreamPoll,
 };
 
-use crate::job::{Columns, Outcome, RunJob};
+use crate::fills::Columns;
+use crate::job::{Outcome, RunJob};
 use crate::task::Task;
 
 /// Batches that one step takes from a stream.
@@ -163,7 +164,8 @@ impl RunKernel {
     fn ran(&self, job: &RunJob) -> Result<Progress, DeviceError> {
         let mut told = job.told.lock();
         let Some(outcome) = told.outcome.take() else {
-            return Ok(Progress::Waiting);
+            drop(told);
+            return Ok(if job.help() { Progress::More } else { Progress::Waiting });
         };
         *self.reports.lock() = std::mem::take(&mut told.reports);
         drop(told);
@@ -239,14 +241,11 @@ impl Load {
         for (number, table) in tables.iter().enumerate() {
             let mut segments = Vec::new();
             for segment in 0..table.input.segments() {
-                let shapes = &table.shape.columns;
-                segments.push(vec![None; shapes.len()]);
-                if table.input.rows(segment) == 0 {
-                    continue;
-                }
-                let read = shapes.iter().enumerate();
-                let read = read.filter(|(_, shape)| shape.storage != trireme_device_codegen::shape::Storage::Null);
-                items.extend(read.map(|(column, _)| (number, segment, column)));
+                let width = table.shape.columns.len();
+                segments.push(vec![None; width]);
+                let read = (0..width).filter(|column| table.reads(segment, *column));
+                let missing = read.filter(|column| !table.is_resident(&task.core, segment, *column));
+                items.extend(missing.map(|column| (number, segment, column)));
             }
             columns.push(segments);
         }

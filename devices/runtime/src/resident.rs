@@ -24,18 +24,15 @@ pub(crate) struct Held {
     /// Where regions lie.
     pub(crate) places: HashMap<RegionRef, u64>,
     /// The memory itself.
-    pub(crate) blocks: Vec<Arc<Block>>,
+    pub(crate) _blocks: Vec<Arc<Block>>,
     /// Strings of handles.
     pub(crate) texts: Texts,
-    /// What the regions mean may lie in memory of earlier runs.
-    pub(crate) earlier: Vec<Arc<Held>>,
 }
 
 impl Held {
-    /// Where a region of this or an earlier run lies.
+    /// Where a region lies.
     pub(crate) fn place(&self, region: RegionRef) -> Option<u64> {
-        let here = self.places.get(&region).copied();
-        here.or_else(|| self.earlier.iter().find_map(|held| held.place(region)))
+        self.places.get(&region).copied()
     }
 }
 
@@ -193,7 +190,7 @@ impl Source<'_> {
             return Ok(());
         }
         if parts.len() > 1
-            && let Some(together) = core.arena.allocate(bytes as u64)?
+            && let Some(together) = core.room(bytes as u64)?
         {
             for part in &parts {
                 let to = together.at() + part.to as u64;

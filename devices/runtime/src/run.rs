@@ -1,35 +1,24 @@
-//! One run of fragments on the device: memory, uploads, launches, and one wait at the end.
-//!
-//! ```text
-//!  front    [ status of each program │ counts of outputs │ a small result ]   one copy back tells how it went
-//!  meta     [ words of each program │ segment tables ]                        one copy to the device
-//!  regions  one block each
-//! ```
+//! One run of fragments on the device: uploads, launches, and one wait at the end.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use trireme_device_api::{DeviceError, FragmentReport};
-use trireme_device_codegen::shape::{COLUMN_WORDS, RegionRef, SEGMENT_HEADER_WORDS, TABLE_HEADER_WORDS};
+use trireme_device_api::{DeviceError, FragmentReport, Source as RowSource};
+use trireme_device_codegen::shape::{COLUMN_WORDS, RegionRef, TABLE_HEADER_WORDS};
 use trireme_device_codegen::{
-    Fault, Fill, Groups, Lifetime, Program, ProgramOutput, STATUS_FAULTS, STATUS_NEEDED, Word,
+    Fault, Fill, Groups, Lifetime, Program, ProgramOutput, STATUS_FAULTS, STATUS_NEEDED, When, Word,
 };
 
 use crate::accelerator::Core;
-use crate::arena::{Block, aligned};
-use crate::columns::Uploaded;
-use crate::driver::Queue;
+use crate::arena::Block;
+use crate::driver::{Event, Queue};
+use crate::fills::Resident;
 use crate::kernels::Loaded;
-use crate::resident::{Source, element_bytes};
-use crate::task::Task;
-use crate::texts::{Table, Texts};
-
-/// Results of up to so many bytes come with the status.
-const SMALL_RESULT_BYTES: u64 = 64 << 10;
-
-/// Columns of one table, by segment and column; none where nobody reads.
-pub(crate) type Resident = Vec<Vec<Option<Arc<Uploaded>>>>;
+use crate::memory::Memory;
+use crate::resident::Source;
+use crate::task::{Given, Task};
+use crate::texts::Texts;
 
 /// How a run went.
 pub(crate) enum Verdict {
@@ -43,148 +32,12 @@ pub(crate) enum Verdict {
 pub(crate) struct Run<'a> {
     pub(crate) task: &'a Task,
     pub(crate) programs: &'a [Program],
-    pub(crate) modules: &'a [Arc<Loaded>],
-    /// By table, as [`Task::tables`].
-    pub(crate) columns: &'a [Resident],
+    modules: &'a [Arc<Loaded>],
     pub(crate) memory: Memory,
     pub(crate) reports: Vec<FragmentReport>,
+    /// Before the first program, and after each, where the device tells times.
+    marks: Vec<Arc<dyn Event>>,
     queued: bool,
-}
-
-/// The memory of a run.
-pub(crate) struct Memory {
-    pub(crate) places: HashMap<RegionRef, u64>,
-    pub(crate) blocks: HashMap<RegionRef, Arc<Block>>,
-    pub(crate) front: Arc<Block>,
-    front_bytes: u64,
-    meta: Block,
-    /// In the meta block: words of each program.
-    words: Vec<u64>,
-    /// In the meta block: the segment table of each program that reads segments.
-    segments: Vec<Option<u64>>,
-    pub(crate) tables: Vec<Vec<Arc<Table>>>,
-}
-
-/// Regions that are read with the status: the status, counts, and the last rows where they are few.
-fn front_regions(task: &Task, programs: &[Program], wanted: &[bool]) -> Vec<RegionRef> {
-    let mut found: Vec<_> = programs.iter().map(|program| program.status).collect();
-    let last = task.graph.fragments.len() - 1;
-    for ((program, id), wanted) in programs.iter().zip(&task.ids).zip(wanted) {
-        if let (ProgramOutput::Rows(rows), true) = (&program.output, wanted) {
-            found.push(rows.count);
-            let row: usize = rows
-                .columns
-                .iter()
-                .map(|column| element_bytes(column.shape.storage) + 1)
-                .sum();
-            if *id == last && rows.bound.saturating_mul(row as u64) <= SMALL_RESULT_BYTES {
-                found.extend(
-                    rows.columns
-                        .iter()
-                        .flat_map(|column| column.values.into_iter().chain(column.validity)),
-                );
-            }
-        }
-    }
-    let mut seen = Vec::new();
-    found.retain(|region| {
-        let own = task.ids.contains(&region.fragment);
-        let new = own && !seen.contains(region);
-        seen.push(*region);
-        new
-    });
-    found
-}
-
-/// Words of a segment table.
-fn segment_words(rows: &[usize], width: usize) -> usize {
-    TABLE_HEADER_WORDS + rows.iter().filter(|rows| **rows > 0).count() * (SEGMENT_HEADER_WORDS + width * COLUMN_WORDS)
-}
-
-impl Memory {
-    /// Takes all that the run needs; none if there is no room.
-    ///
-    /// # Errors
-    /// When the driver refuses.
-    pub(crate) fn allocate(task: &Task, programs: &[Program], wanted: &[bool]) -> Result<Option<Self>, DeviceError> {
-        let arena = &task.core.arena;
-        let bytes_of = |region: RegionRef| {
-            let position = task.ids.iter().position(|id| *id == region.fragment);
-            position
-                .and_then(|position| programs[position].regions.get(region.region))
-                .map_or(0, |region| region.bytes)
-        };
-        let mut front_bytes = 0;
-        let mut places = HashMap::new();
-        let in_front = front_regions(task, programs, wanted);
-        for region in &in_front {
-            places.insert(*region, front_bytes);
-            front_bytes += bytes_of(*region).next_multiple_of(16);
-        }
-        let Some(front) = arena.allocate(front_bytes)? else {
-            return Ok(None);
-        };
-        for place in places.values_mut() {
-            *place += front.at();
-        }
-        let mut blocks = HashMap::new();
-        for (program, id) in programs.iter().zip(&task.ids) {
-            for (index, region) in program.regions.iter().enumerate() {
-                let reference = RegionRef {
-                    fragment: *id,
-                    region: index,
-                };
-                if places.contains_key(&reference) {
-                    continue;
-                }
-                let Some(block) = arena.allocate(region.bytes)? else {
-                    return Ok(None);
-                };
-                places.insert(reference, block.at());
-                blocks.insert(reference, Arc::new(block));
-            }
-        }
-        let mut meta_bytes = 0;
-        let mut words = Vec::new();
-        let mut segments = Vec::new();
-        let mut tables = Vec::new();
-        for (program, id) in programs.iter().zip(&task.ids) {
-            words.push(meta_bytes);
-            meta_bytes += aligned(program.words.len() as u64 * 8);
-            segments.push(task.table(*id).map(|table| {
-                let at = meta_bytes;
-                let rows: Vec<_> = (0..table.input.segments())
-                    .map(|segment| table.input.rows(segment))
-                    .collect();
-                meta_bytes += aligned(segment_words(&rows, table.shape.columns.len()) as u64 * 8);
-                at
-            }));
-            let mut own = Vec::new();
-            for content in &program.tables {
-                let Some(block) = arena.allocate(content.len() as u64)? else {
-                    return Ok(None);
-                };
-                own.push(Arc::new(Table {
-                    block,
-                    content: Arc::clone(content),
-                }));
-            }
-            tables.push(own);
-        }
-        let Some(meta) = arena.allocate(meta_bytes)? else {
-            return Ok(None);
-        };
-        Ok(Some(Self {
-            places,
-            blocks,
-            front: Arc::new(front),
-            front_bytes,
-            meta,
-            words,
-            segments,
-            tables,
-        }))
-    }
 }
 
 impl Core {
@@ -202,21 +55,15 @@ impl Core {
 }
 
 impl<'a> Run<'a> {
-    /// With memory, and columns that are there.
-    pub(crate) fn new(
-        task: &'a Task,
-        programs: &'a [Program],
-        modules: &'a [Arc<Loaded>],
-        columns: &'a [Resident],
-        memory: Memory,
-    ) -> Self {
+    /// With memory.
+    pub(crate) fn new(task: &'a Task, programs: &'a [Program], modules: &'a [Arc<Loaded>], memory: Memory) -> Self {
         Self {
             task,
             programs,
             modules,
-            columns,
             memory,
             reports: vec![FragmentReport::default(); programs.len()],
+            marks: Vec::new(),
             queued: false,
         }
     }
@@ -227,51 +74,59 @@ impl<'a> Run<'a> {
             .ok_or_else(|| DeviceError::Internal(format!("{region:?} is not in the device's memory")))
     }
 
-    /// Queues everything.
+    /// Copies what programs start from; `columns` by table, as [`Task::tables`].
     ///
     /// # Errors
     /// When the device is lost.
-    pub(crate) fn start(&mut self) -> Result<(), DeviceError> {
+    pub(crate) fn begin(&mut self, columns: &[Resident]) -> Result<(), DeviceError> {
         self.queued = true;
-        self.upload_meta()?;
-        for position in 0..self.programs.len() {
-            self.fill(position)?;
-            self.launch(position)?;
-        }
-        Ok(())
-    }
-
-    fn upload_meta(&mut self) -> Result<(), DeviceError> {
-        let driver = &self.task.core.driver;
-        let at = self.memory.meta.at();
-        let mut content = vec![0_u64; self.memory.meta.bytes() as usize / 8];
+        let core = &self.task.core;
+        let mut content = vec![0_u64; size(self.memory.meta.bytes()) / 8];
         for (position, program) in self.programs.iter().enumerate() {
             let mut put = |start: u64, words: &[u64]| {
-                let start = start as usize / 8;
+                let start = size(start) / 8;
                 content[start..start + words.len()].copy_from_slice(words);
             };
             put(self.memory.words[position], &self.words(position, program)?);
-            if let Some(start) = self.memory.segments[position] {
-                put(start, &self.segment_table(position, program)?);
-            }
-            for table in &self.memory.tables[position] {
-                let (content, bytes) = (&table.content, table.content.len() as u64);
-                if bytes > 0 {
-                    driver.upload(Queue::Compute, table.block.at(), bytes, &mut |offset, slab| {
-                        let start = offset as usize;
-                        slab.copy_from_slice(&content[start..start + slab.len()]);
-                        Ok(())
-                    })?;
-                }
-                self.reports[position].uploaded_bytes += bytes;
+            let table = self.task.table_index(self.task.ids[position]);
+            if let (Some(start), Some(table)) = (self.memory.segments[position], table) {
+                let all = 0..columns[table].len();
+                put(start, &self.segment_table(position, all, &columns[table]));
             }
         }
+        let mut copied = 0;
+        for table in &self.memory.new_tables {
+            upload(core, table.block.at(), &table.content)?;
+            copied += table.content.len() as u64;
+            core.columns.keep_table(table);
+        }
         let bytes: Vec<u8> = content.iter().flat_map(|word| word.to_le_bytes()).collect();
-        driver.upload(Queue::Compute, at, bytes.len() as u64, &mut |offset, slab| {
-            let start = offset as usize;
-            slab.copy_from_slice(&bytes[start..start + slab.len()]);
-            Ok(())
-        })
+        upload(core, self.memory.meta.at(), &bytes)?;
+        copied += bytes.len() as u64;
+        core.counters.uploaded_bytes.fetch_add(copied, Ordering::Relaxed);
+        if let Some(report) = self.reports.first_mut() {
+            report.uploaded_bytes += copied;
+        }
+        self.fill_front()?;
+        self.mark()
+    }
+
+    fn mark(&mut self) -> Result<(), DeviceError> {
+        self.marks.push(self.task.core.driver.record(Queue::Compute)?);
+        Ok(())
+    }
+
+    /// Queues a program whose columns are there.
+    ///
+    /// # Errors
+    /// When the device is lost.
+    pub(crate) fn queue(&mut self, position: usize) -> Result<(), DeviceError> {
+        self.fill(position)?;
+        for when in [When::Before, When::Chunk, When::After] {
+            self.launch(position, when)?;
+        }
+        self.task.core.counters.fragments.fetch_add(1, Ordering::Relaxed);
+        self.mark()
     }
 
     fn words(&self, position: usize, program: &Program) -> Result<Vec<u64>, DeviceError> {
@@ -289,63 +144,101 @@ impl<'a> Run<'a> {
         program.words.iter().map(resolve).collect()
     }
 
-    fn segment_table(&self, position: usize, program: &Program) -> Result<Vec<u64>, DeviceError> {
-        let id = self.task.ids[position];
-        let (Some(table), Some(columns)) = (self.task.table(id), self.task.table_index(id)) else {
-            return Ok(Vec::new());
+    /// The segment table of some segments, whose columns are given by segment.
+    pub(crate) fn segment_table(
+        &self,
+        position: usize,
+        segments: std::ops::Range<usize>,
+        columns: &Resident,
+    ) -> Vec<u64> {
+        let Some(table) = self.task.table(self.task.ids[position]) else {
+            return Vec::new();
         };
-        let columns = &self.columns[columns];
+        let tile_rows = self.programs[position].tile_rows.max(1);
         let mut words = vec![0_u64; TABLE_HEADER_WORDS];
         let mut tiles = 0;
-        for segment in 0..table.input.segments() {
+        for (segment, columns) in segments.zip(columns) {
             let rows = table.input.rows(segment) as u64;
             if rows == 0 {
                 continue;
             }
             words[0] += 1;
             words.extend([rows, tiles]);
-            tiles += rows.div_ceil(program.tile_rows.max(1));
-            for column in &columns[segment] {
+            tiles += rows.div_ceil(tile_rows);
+            for column in columns {
                 let at = |block: &Option<Block>| block.as_ref().map_or(0, Block::at);
-                match column {
-                    Some(column) => words.extend([
-                        at(&column.values),
-                        column.base as u64,
-                        at(&column.validity),
-                        at(&column.bytes),
-                    ]),
-                    None => words.extend([0; COLUMN_WORDS]),
-                }
+                words.extend(column.as_ref().map_or([0; COLUMN_WORDS], |column| {
+                    let base = column.base.cast_unsigned();
+                    [at(&column.values), base, at(&column.validity), at(&column.bytes)]
+                }));
             }
         }
         words[1] = tiles;
-        Ok(words)
+        words
+    }
+
+    /// Puts another segment table in a program's place, for what is queued from now on.
+    ///
+    /// # Errors
+    /// When the device is lost.
+    pub(crate) fn replace_segments(&self, position: usize, words: &[u64]) -> Result<(), DeviceError> {
+        let Some(offset) = self.memory.segments[position] else {
+            return Ok(());
+        };
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        upload(&self.task.core, self.memory.meta.at() + offset, &bytes)
+    }
+
+    /// Puts into the front's regions what must stand there, neighbours at once.
+    fn fill_front(&self) -> Result<(), DeviceError> {
+        let mut runs: Vec<(u64, u64, u64)> = Vec::new();
+        for region in &self.memory.in_front {
+            let position = self.task.ids.iter().position(|id| *id == region.fragment);
+            let Some(memory) = position.and_then(|position| self.programs[position].regions.get(region.region)) else {
+                continue;
+            };
+            let (at, bytes) = (self.place(*region)?, memory.bytes.next_multiple_of(16));
+            let Some(word) = fill_word(memory.fill) else { continue };
+            match runs.last_mut() {
+                Some((start, length, with)) if *start + *length == at && *with == word => *length += bytes,
+                _ => runs.push((at, bytes, word)),
+            }
+        }
+        let driver = &self.task.core.driver;
+        runs.into_iter()
+            .filter(|(_, bytes, _)| *bytes > 0)
+            .try_for_each(|(at, bytes, word)| driver.fill(Queue::Compute, at, bytes, word))
     }
 
     /// Puts into regions what must stand there at the start.
-    fn fill(&mut self, position: usize) -> Result<(), DeviceError> {
+    pub(crate) fn fill(&self, position: usize) -> Result<(), DeviceError> {
         let fragment = self.task.ids[position];
         for (region, memory) in self.programs[position].regions.iter().enumerate() {
-            let word = match memory.fill {
-                Fill::Nothing => continue,
-                Fill::Byte(byte) => u64::from_le_bytes([byte; 8]),
-                Fill::Word(word) => word,
-            };
-            let at = self.place(RegionRef { fragment, region })?;
-            let bytes = memory.bytes.next_multiple_of(8);
-            if bytes > 0 {
-                self.task.core.driver.fill(Queue::Compute, at, bytes, word)?;
+            let reference = RegionRef { fragment, region };
+            let Some(word) = fill_word(memory.fill) else { continue };
+            if self.memory.in_front.contains(&reference) || memory.bytes == 0 {
+                continue;
             }
+            let bytes = memory.bytes.next_multiple_of(8);
+            let at = self.place(reference)?;
+            self.task.core.driver.fill(Queue::Compute, at, bytes, word)?;
         }
         Ok(())
     }
 
-    fn launch(&mut self, position: usize) -> Result<(), DeviceError> {
+    /// Queues a program's launches of one phase.
+    ///
+    /// # Errors
+    /// When the device is lost.
+    pub(crate) fn launch(&mut self, position: usize, when: When) -> Result<(), DeviceError> {
         let core = &self.task.core;
-        let program = &self.programs[position];
         let info = core.driver.info();
         let block = self.memory.meta.at() + self.memory.words[position];
-        for launch in &program.launches {
+        for launch in self.programs[position]
+            .launches
+            .iter()
+            .filter(|launch| launch.when == when)
+        {
             let groups = match launch.groups {
                 Groups::One => 1,
                 Groups::Rows(rows) => {
@@ -359,7 +252,6 @@ impl<'a> Run<'a> {
             self.reports[position].launches += 1;
             core.counters.launches.fetch_add(1, Ordering::Relaxed);
         }
-        core.counters.fragments.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
@@ -368,9 +260,10 @@ impl<'a> Run<'a> {
     /// # Errors
     /// The query's own, when a kernel found one; when the device is lost.
     pub(crate) fn finish(&mut self) -> Result<(Verdict, Vec<u8>), DeviceError> {
-        let mut front = vec![0_u8; self.memory.front_bytes as usize];
+        let mut front = vec![0_u8; size(self.memory.front_bytes)];
         self.task.core.download(self.memory.front.at(), &mut front)?;
         self.queued = false;
+        self.read_marks();
         if let Some(report) = self.reports.last_mut() {
             report.syncs += 1;
             report.downloaded_bytes += front.len() as u64;
@@ -378,7 +271,7 @@ impl<'a> Run<'a> {
         let mut needed = Vec::new();
         for (position, program) in self.programs.iter().enumerate() {
             let status = self.place(program.status)? - self.memory.front.at();
-            let word = |index: usize| word_at(&front, status as usize + index * 8);
+            let word = |index: usize| word_at(&front, size(status) + index * 8);
             let faults = word(STATUS_FAULTS);
             let found = program
                 .faults
@@ -401,28 +294,60 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// The number of rows of an output, from the front's bytes.
-    pub(crate) fn count(&self, region: RegionRef, front: &[u8]) -> Result<u64, DeviceError> {
-        let at = self.place(region)?;
-        match at.checked_sub(self.memory.front.at()) {
-            Some(offset) if offset + 8 <= front.len() as u64 => Ok(word_at(front, offset as usize)),
-            _ => {
-                let mut word = [0; 8];
-                self.task.core.download(at, &mut word)?;
-                Ok(u64::from_le_bytes(word))
+    /// Times of kernels, where the device tells.
+    fn read_marks(&mut self) {
+        let times: Vec<_> = self.marks.iter().map(|mark| mark.time_ns()).collect();
+        for (report, pair) in self.reports.iter_mut().zip(times.windows(2)) {
+            if let [Some(before), Some(after)] = pair {
+                report.kernel_ns += after.saturating_sub(*before);
             }
         }
     }
 
-    /// Strings that handles of this run may mean.
-    pub(crate) fn texts(&self) -> Texts {
+    /// Notes how many rows fragments read and left, from the front's bytes.
+    ///
+    /// # Errors
+    /// When a count is not there.
+    pub(crate) fn count_rows(&mut self, front: &[u8]) -> Result<(), DeviceError> {
+        for (position, id) in self.task.ids.iter().enumerate() {
+            let input = match (&self.task.graph.fragments[*id].source, self.task.table(*id)) {
+                (_, Some(table)) => Some(table.shape.rows),
+                (RowSource::Fragment(read), None) => match self.task.ids.iter().position(|id| id == read) {
+                    Some(earlier) => self.reports[earlier].output_rows,
+                    None => match &self.task.given[*read] {
+                        Some(Given::Rows(rows)) => Some(rows.count),
+                        _ => None,
+                    },
+                },
+                _ => None,
+            };
+            let output = match &self.programs[position].output {
+                ProgramOutput::Rows(rows) => Some(self.count(rows.count, front)?),
+                ProgramOutput::Build(_) => None,
+            };
+            self.reports[position].input_rows = input.unwrap_or(0);
+            self.reports[position].output_rows = output;
+        }
+        Ok(())
+    }
+
+    /// The number of rows of an output, from the front's bytes.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub(crate) fn count(&self, region: RegionRef, front: &[u8]) -> Result<u64, DeviceError> {
+        let offset = self.place(region)?.checked_sub(self.memory.front.at());
+        match offset {
+            Some(offset) if size(offset) + 8 <= front.len() => Ok(word_at(front, size(offset))),
+            _ => Err(DeviceError::Internal(format!("{region:?} is not with the status"))),
+        }
+    }
+
+    /// Strings that handles of this run may mean; `columns` are all that it reads.
+    pub(crate) fn texts(&self, columns: &[Resident]) -> Texts {
         let mut texts = Texts::default();
-        self.columns
-            .iter()
-            .flatten()
-            .flatten()
-            .flatten()
-            .for_each(|column| texts.add_column(column));
+        let columns = columns.iter().flatten().flatten().flatten();
+        columns.for_each(|column| texts.add_column(column));
         self.memory
             .tables
             .iter()
@@ -460,10 +385,10 @@ impl<'a> Run<'a> {
 impl Drop for Run<'_> {
     fn drop(&mut self) {
         // Memory is given back when the device is done with it.
-        if self.queued
-            && let Ok(event) = self.task.core.driver.record(Queue::Compute)
-        {
-            let _ = event.wait();
+        for queue in [Queue::Copy, Queue::Compute].into_iter().filter(|_| self.queued) {
+            if let Ok(event) = self.task.core.driver.record(queue) {
+                let _ = event.wait();
+            }
         }
     }
 }
@@ -472,4 +397,30 @@ fn word_at(bytes: &[u8], at: usize) -> u64 {
     let mut word = [0; 8];
     word.copy_from_slice(&bytes[at..at + 8]);
     u64::from_le_bytes(word)
+}
+
+fn size(value: u64) -> usize {
+    usize::try_from(value).unwrap_or(usize::MAX)
+}
+
+/// The word that fills a region; none when anything may stand there.
+fn fill_word(fill: Fill) -> Option<u64> {
+    match fill {
+        Fill::Nothing => None,
+        Fill::Byte(byte) => Some(u64::from_le_bytes([byte; 8])),
+        Fill::Word(word) => Some(word),
+    }
+}
+
+/// Copies to the device, before what is queued for kernels from now on.
+fn upload(core: &Core, at: u64, bytes: &[u8]) -> Result<(), DeviceError> {
+    if bytes.is_empty() {
+        return Ok(());
+    }
+    core.driver
+        .upload(Queue::Compute, at, bytes.len() as u64, &mut |offset, slab| {
+            let start = size(offset);
+            slab.copy_from_slice(&bytes[start..start + slab.len()]);
+            Ok(())
+        })
 }

@@ -1,15 +1,17 @@
 //! What a run is about: the fragments, where their rows come from, and what is known of them.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use trireme_device_api::{
     DeviceError, FragmentId, Graph, Inputs, Output, Rows, ScanInput, Sink, Source, StreamInput, Support,
 };
-use trireme_device_codegen::shape::ScanShape;
+use trireme_device_codegen::shape::{ScanShape, Storage};
 use trireme_device_codegen::{Bound, Hints, Input, Program, ProgramOutput, lower};
 
 use crate::accelerator::Core;
+use crate::columns::Key;
 use crate::resident::{DeviceBuild, DeviceRows, Held};
 use crate::shapes::{RowsInput, field_shapes, scan_shape, used_by};
 
@@ -18,6 +20,19 @@ use crate::shapes::{RowsInput, field_shapes, scan_shape, used_by};
 pub(crate) struct Table {
     pub(crate) input: Arc<dyn ScanInput>,
     pub(crate) shape: ScanShape,
+}
+
+impl Table {
+    /// Whether a column of a segment is read from memory.
+    pub(crate) fn reads(&self, segment: usize, column: usize) -> bool {
+        self.shape.columns[column].storage != Storage::Null && self.input.rows(segment) > 0
+    }
+
+    /// Whether a column is in the device's memory already.
+    pub(crate) fn is_resident(&self, core: &Core, segment: usize, column: usize) -> bool {
+        let identity = self.input.identity(segment, column);
+        identity.is_some_and(|identity| core.columns.has(Key::column(identity, &self.shape.columns[column])))
+    }
 }
 
 /// What an earlier run left.
@@ -221,8 +236,7 @@ impl Task {
                 host: &self.core.host,
                 hints: *hints,
             };
-            let program = lower(&self.graph, *id, &bound, self.core.driver.info().target)
-                .map_err(|reason| DeviceError::Unsupported(reason.0))?;
+            let program = lower_one(&self.graph, *id, &bound, &self.core).map_err(DeviceError::Unsupported)?;
             outputs[*id] = Some(output_of(&program));
             programs.push(program);
         }
@@ -239,6 +253,15 @@ impl Task {
                 .any(|(_, fragment)| fragment.inputs().contains(&id))
         };
         self.ids.iter().map(|id| *id == last || read_outside(*id)).collect()
+    }
+}
+
+/// Lowers a fragment; a bug there costs the fragment its device, and nobody else anything.
+fn lower_one(graph: &Graph, id: FragmentId, bound: &Bound<'_>, core: &Core) -> Result<Program, String> {
+    let target = core.driver.info().target;
+    match catch_unwind(AssertUnwindSafe(|| lower(graph, id, bound, target))) {
+        Ok(lowered) => lowered.map_err(|reason| reason.0),
+        Err(_) => Err("lowering it panicked".to_owned()),
     }
 }
 
@@ -368,7 +391,7 @@ fn lower_all(core: &Core, graph: &Graph, inputs: &Inputs, reasons: &mut [Option<
         let lowered = match (source, fragment.inputs().iter().find(|read| outputs[**read].is_none())) {
             (Some(error), _) => Err(error.to_string()),
             (None, Some(read)) => Err(format!("fragment {read} leaves what can't be read here")),
-            (None, None) => lower(graph, id, &bound, core.driver.info().target).map_err(|reason| reason.0),
+            (None, None) => lower_one(graph, id, &bound, core),
         };
         match lowered {
             Ok(program) => outputs[id] = Some(output_of(&program)),

@@ -10,7 +10,7 @@ use trireme_device_api::{DeviceError, Values};
 use trireme_device_codegen::shape::HANDLE_LENGTH_BITS;
 
 use crate::arena::Block;
-use crate::columns::Uploaded;
+use crate::uploaded::Uploaded;
 
 /// Bytes by their place in the arena.
 #[derive(Debug, Clone, Default)]

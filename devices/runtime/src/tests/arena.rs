@@ -18,7 +18,10 @@ fn arena(driver: &Arc<TestDriver>) -> Arc<Arena> {
 
 /// Whether a list of blocks leaves a gap of so many bytes.
 fn has_gap(blocks: &[Block], bytes: u64) -> bool {
-    let mut taken: Vec<_> = blocks.iter().map(|block| (block.at(), block.at() + aligned(block.bytes()))).collect();
+    let mut taken: Vec<_> = blocks
+        .iter()
+        .map(|block| (block.at(), block.at() + aligned(block.bytes())))
+        .collect();
     taken.sort_unstable();
     let starts = std::iter::once(aligned(1)).chain(taken.iter().map(|(_, end)| *end));
     let ends = taken.iter().map(|(start, _)| *start).chain([ARENA_BYTES]);

@@ -134,7 +134,10 @@ impl Driver for TestDriver {
         while offset < bytes {
             let length = SLAB_BYTES.min(usize::try_from(bytes - offset).unwrap());
             write(offset, &mut slab[..length])?;
-            self.machine.lock().write(at + offset, &slab[..length]).map_err(broken)?;
+            self.machine
+                .lock()
+                .write(at + offset, &slab[..length])
+                .map_err(broken)?;
             offset += length as u64;
         }
         Ok(())
