@@ -16,7 +16,7 @@ use trireme_device_runtime::{Driver, DriverInfo, Event, ModuleId, Queue, Writer}
 use crate::error::Health;
 use crate::memory::buffer;
 use crate::probe::Found;
-use crate::program::{self, Loaded};
+use crate::program::{Loaded, Programs};
 use crate::settings::OpenClSettings;
 use crate::stream::{Commands, OpenClEvent};
 use crate::sys::{Api, Object, count, size};
@@ -33,7 +33,7 @@ const MAPPED_BYTES_MIN: u64 = 1 << 20;
 /// ```
 pub struct OpenClDriver {
     info: DriverInfo,
-    options: CString,
+    programs: Programs,
     /// The device's memory is the host's.
     host: bool,
     // Dropped in this order: what commands use goes after they are done.
@@ -61,9 +61,9 @@ impl OpenClDriver {
                 target: found.target,
                 groups: found.groups,
                 arena_bytes_max: found.arena_bytes_max,
-                identity: Some(found.identity),
+                identity: found.binaries.then_some(found.identity),
             },
-            options,
+            programs: Programs::new(options, !found.binaries),
             host: found.host,
             commands,
             modules: RwLock::new(HashMap::new()),
@@ -154,12 +154,12 @@ impl Driver for OpenClDriver {
 
     fn compile(&self, _module: &Module, text: &str) -> Result<Vec<u8>, DeviceError> {
         self.health.alive()?;
-        program::compile(&self.commands, text, &self.options)
+        self.programs.compile(&self.commands, text)
     }
 
     fn load(&self, module: &Module, binary: &[u8]) -> Result<ModuleId, DeviceError> {
         self.health.alive()?;
-        let loaded = program::load(&self.commands, module, binary, &self.options)?;
+        let loaded = self.programs.load(&self.commands, module, binary)?;
         let id = ModuleId(self.next_module.fetch_add(1, Ordering::Relaxed));
         self.modules.write().insert(id, Arc::new(loaded));
         Ok(id)

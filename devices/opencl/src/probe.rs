@@ -38,6 +38,8 @@ pub(crate) struct Found {
     pub(crate) identity: String,
     pub(crate) options: String,
     pub(crate) host: bool,
+    /// Compiled modules are taken as binaries.
+    pub(crate) binaries: bool,
 }
 
 /// The devices, and why some or all are not taken.
@@ -198,6 +200,10 @@ fn describe(
         identity,
         options,
         host,
+        // PoCL keeps compiled kernels on disk itself.
+        binaries: settings
+            .binaries
+            .unwrap_or(platform_name != "Portable Computing Language"),
     })
 }
 

@@ -1,5 +1,6 @@
 //! Modules: text to binary, binary to kernels.
 
+use std::collections::VecDeque;
 use std::ffi::{CStr, CString};
 
 use opencl_sys as cl;
@@ -17,8 +18,67 @@ pub(crate) struct Loaded {
     pub(crate) group: u32,
 }
 
-/// Compiles text for the device.
-pub(crate) fn compile(commands: &Commands, text: &str, options: &CStr) -> Result<Vec<u8>, DeviceError> {
+/// How a "binary" begins that is the text itself.
+const TEXT: &[u8] = b"OpenCL C\n";
+
+/// Programs that were compiled and not loaded yet, at most.
+const BUILT_MAX: usize = 16;
+
+/// Compiles and loads.
+///
+/// A platform that keeps compiled kernels on disk itself, by text, gives binaries that nobody needs, and compiles each kernel
+/// once more to make them, for groups of any size (PoCL: as long again). There the binary is the text, and what was compiled
+/// waits here to be loaded.
+pub(crate) struct Programs {
+    options: CString,
+    /// Binaries are texts.
+    texts: bool,
+    built: Mutex<VecDeque<(String, Object)>>,
+}
+
+impl Programs {
+    pub(crate) fn new(options: CString, texts: bool) -> Self {
+        Self {
+            options,
+            texts,
+            built: Mutex::default(),
+        }
+    }
+
+    /// Compiles text for the device.
+    pub(crate) fn compile(&self, commands: &Commands, text: &str) -> Result<Vec<u8>, DeviceError> {
+        let program = from_text(commands, text)?;
+        build(commands, &program, &self.options)?;
+        if !self.texts {
+            return binary(commands, &program);
+        }
+        let mut built = self.built.lock();
+        built.truncate(BUILT_MAX - 1);
+        built.push_front((text.to_owned(), program));
+        Ok([TEXT, text.as_bytes()].concat())
+    }
+
+    /// Loads what [`Programs::compile`] gave.
+    pub(crate) fn load(&self, commands: &Commands, module: &Module, binary: &[u8]) -> Result<Loaded, DeviceError> {
+        let program = match binary.strip_prefix(TEXT).map(std::str::from_utf8) {
+            Some(Ok(text)) => {
+                let mut built = self.built.lock();
+                let position = built.iter().position(|(known, _)| known == text);
+                let known = position.and_then(|position| built.remove(position));
+                drop(built);
+                if let Some((_, program)) = known {
+                    return take_kernels(commands, module, &program);
+                }
+                from_text(commands, text)?
+            }
+            _ => from_binary(commands, binary)?,
+        };
+        build(commands, &program, &self.options)?;
+        take_kernels(commands, module, &program)
+    }
+}
+
+fn from_text(commands: &Commands, text: &str) -> Result<Object, DeviceError> {
     let (mut place, length) = (text.as_ptr().cast(), text.len());
     let mut code = 0;
     // SAFETY: one text of `length` bytes, which the call copies.
@@ -32,13 +92,10 @@ pub(crate) fn compile(commands: &Commands, text: &str, options: &CStr) -> Result
         )
     };
     commands.health.check("making a program", code)?;
-    let program = Object::new(&commands.api, raw, commands.api.release_program);
-    build(commands, &program, options)?;
-    binary(commands, &program)
+    Ok(Object::new(&commands.api, raw, commands.api.release_program))
 }
 
-/// Loads a binary that [`compile`] gave.
-pub(crate) fn load(commands: &Commands, module: &Module, binary: &[u8], options: &CStr) -> Result<Loaded, DeviceError> {
+fn from_binary(commands: &Commands, binary: &[u8]) -> Result<Object, DeviceError> {
     let (mut place, length) = (binary.as_ptr(), binary.len());
     let (mut code, mut status) = (0, 0);
     // SAFETY: one device and one binary of `length` bytes, which the call copies.
@@ -56,11 +113,14 @@ pub(crate) fn load(commands: &Commands, module: &Module, binary: &[u8], options:
     commands.health.check("loading a binary", code)?;
     let program = Object::new(&commands.api, raw, commands.api.release_program);
     commands.health.check("loading a binary", status)?;
-    build(commands, &program, options)?;
+    Ok(program)
+}
+
+fn take_kernels(commands: &Commands, module: &Module, program: &Object) -> Result<Loaded, DeviceError> {
     let kernels = module
         .kernels
         .iter()
-        .map(|kernel| self::kernel(commands, &program, &kernel.name, module.group));
+        .map(|kernel| self::kernel(commands, program, &kernel.name, module.group));
     Ok(Loaded {
         kernels: kernels.collect::<Result<_, _>>()?,
         group: module.group,

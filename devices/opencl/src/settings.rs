@@ -36,6 +36,8 @@ pub struct OpenClSettings {
     pub group: Option<u32>,
     /// Rows that a work-item takes of one tile; likewise.
     pub items: Option<u32>,
+    /// Whether compiled modules are taken as binaries, to be kept; by default unless the platform keeps them itself.
+    pub binaries: Option<bool>,
     /// Options of the compiler besides those that results depend on.
     pub options: String,
 }
@@ -53,6 +55,7 @@ impl Default for OpenClSettings {
             slabs_max: 16,
             group: None,
             items: None,
+            binaries: None,
             options: String::new(),
         }
     }

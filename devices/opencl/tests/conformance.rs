@@ -15,7 +15,7 @@ use rand::seq::SliceRandom;
 use trireme_device_api::{Backend, Device, Variant};
 use trireme_device_cpu::FusedVariant;
 use trireme_device_opencl::{OpenClBackend, OpenClSettings};
-use trireme_device_testkit::conformance::{Extent, Summary, check_all, matrix_cases};
+use trireme_device_testkit::conformance::{Extent, Summary, check_all, matrix_cases, survey};
 use trireme_device_testkit::generate;
 
 fn number(name: &str) -> Option<u64> {
@@ -86,4 +86,20 @@ fn systematic_graphs() {
     let summary = check_for(device.variant().as_ref(), seconds, cases);
     println!("of {all} cases: {summary}");
     assert!(summary.rows > 0, "nothing ran: {summary}");
+}
+
+/// For who mends the lowering: what differs, one of each sort, at most `TRIREME_CONFORMANCE_SURVEY`.
+#[test]
+#[ignore = "it looks for more than one mismatch, and takes minutes"]
+fn survey_of_mismatches() {
+    let Some(device) = device() else { return };
+    let most = usize::try_from(number("TRIREME_CONFORMANCE_SURVEY").unwrap_or(8)).unwrap_or(8);
+    let cases = usize::try_from(number("TRIREME_CONFORMANCE_CASES").unwrap_or(50)).unwrap_or(50);
+    let seed = number("TRIREME_CONFORMANCE_SEED").unwrap_or(1);
+    let (summary, found) = survey(device.variant().as_ref(), seed, cases, None, most);
+    println!("from seed {seed}: {summary}");
+    for mismatch in &found {
+        println!("{mismatch}");
+    }
+    assert!(found.is_empty(), "{} sorts of mismatches", found.len());
 }

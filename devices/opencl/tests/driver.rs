@@ -12,7 +12,12 @@ use trireme_device_runtime::{Driver, ModuleId, Queue};
 
 /// The first device with an arena of 64 MiB, or none.
 fn driver() -> Option<Arc<OpenClDriver>> {
+    driver_with(None)
+}
+
+fn driver_with(binaries: Option<bool>) -> Option<Arc<OpenClDriver>> {
     let settings = OpenClSettings {
+        binaries,
         slab_bytes: 1 << 17,
         slabs_max: 3,
         ..OpenClSettings::default()
@@ -260,9 +265,38 @@ fn several_threads_launch_one_kernel() {
     });
 }
 
+/// Both ways: a binary, and the text in a binary's place.
+#[test]
+fn what_was_compiled_can_be_loaded_twice_and_by_another_driver() {
+    for binaries in [true, false] {
+        let (Some(first), Some(second)) = (driver_with(Some(binaries)), driver_with(Some(binaries))) else {
+            return;
+        };
+        assert_eq!(first.info().identity.is_some(), binaries);
+        let module = module(&["sum", "twice"], 64);
+        let binary = first.compile(&module, ATOMICS).expect("compiled");
+        for driver in [&first, &first, &second] {
+            let id = driver.load(&module, &binary).expect("loaded");
+            put(
+                driver,
+                Queue::Compute,
+                0,
+                &[0, 0, 4096_u64]
+                    .iter()
+                    .flat_map(|word: &u64| word.to_le_bytes())
+                    .collect::<Vec<_>>(),
+            );
+            driver.fill(Queue::Compute, 4096, 8, 21).expect("filled");
+            driver.launch(Queue::Compute, id, 1, 1, 0).expect("launched");
+            assert_eq!(words(&get(driver, Queue::Compute, 4096, 8)), [42]);
+            driver.unload(id);
+        }
+    }
+}
+
 #[test]
 fn refusals_are_told_and_lose_nothing() {
-    let Some(driver) = driver() else { return };
+    let Some(driver) = driver_with(Some(true)) else { return };
     let module = module(&["sum"], 64);
     let error = driver.compile(&module, "__kernel void sum(__global uchar *a, ulong b) { nonsense; }");
     let Err(DeviceError::Internal(text)) = error else {
