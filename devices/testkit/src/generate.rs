@@ -15,7 +15,7 @@ use std::sync::Arc;
 use trireme_device_api::{Field, Graph, Type};
 
 pub use data::{Flavor, Nulls, all_types, column, literal_of, value};
-pub use expr::{aggregate_type, arithmetic_type};
+pub use expr::{aggregate_type, arithmetic_type, expression};
 pub use function::argument_types;
 pub use graph::graph;
 

@@ -121,6 +121,23 @@ pub fn aggregate_type(function: AggregateFunction, argument: &Type) -> Option<Ty
     }
 }
 
+/// An expression over columns, of a type or of any; parameters that it needs are added.
+pub fn expression(
+    wanted: Option<&Type>,
+    columns: &[Column],
+    depth: usize,
+    parameters: &mut Vec<(Type, Value)>,
+    rng: &mut SmallRng,
+) -> Expr {
+    let mut expressions = Expressions {
+        rng,
+        columns,
+        parameters,
+    };
+    let any = expressions.some_type();
+    expressions.expr(wanted.unwrap_or(&any), depth)
+}
+
 impl Expressions<'_> {
     /// An expression of the type, at most so deep.
     pub(super) fn expr(&mut self, wanted: &Type, depth: usize) -> Expr {

@@ -96,13 +96,16 @@ impl Lowering<'_> {
         let mut branches = Vec::new();
         for (condition, value) in conditions {
             let (truth, before) = self.apart(&row, |l, row| l.truth(row, condition))?;
-            row = before.row.clone();
-            let failing = before.fails;
-            if truth == build::bool(false) && !failing {
+            let constant = !before.fails && matches!(truth, Ir::Const(_));
+            if constant && truth == build::bool(false) {
                 continue;
             }
+            // What a condition loaded that isn't computed isn't there.
+            let always = constant;
+            if !always {
+                row = before.row.clone();
+            }
             let (value, apart) = self.apart(&row, |l, row| l.expr(row, value))?;
-            let always = truth == build::bool(true) && !failing;
             branches.push(Branch {
                 condition: (!always).then_some((truth, before)),
                 value,

@@ -369,6 +369,7 @@ impl Lowering<'_> {
         let value = self.keep(Scalar::F64, value);
         let (ir, lane) = match Shape::lane((low, high)) {
             Scalar::I128 if *to == Type::UInt64 => (value.to(Scalar::U64).to(Scalar::I128), Scalar::I128),
+            Scalar::I32 if is_decimal(to) => (value.to(Scalar::I64), Scalar::I64),
             lane => (value.to(lane), lane),
         };
         let ir = self.keep(lane, ir);
