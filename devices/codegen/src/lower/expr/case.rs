@@ -7,7 +7,7 @@ use trireme_device_api::{Dictionary, Expr, Type};
 
 use super::logic::{Apart, EAGER_COST};
 use super::range::{Range, union};
-use super::register::{Number, boolean, integral, is_null, null_of, number, other};
+use super::register::{Number, boolean, constant, integral, is_null, null_of, number, other};
 use super::strings::United;
 use crate::build;
 use crate::ir::{Const, Expr as Ir, Scalar, Stmt, Var};
@@ -96,12 +96,11 @@ impl Lowering<'_> {
         let mut branches = Vec::new();
         for (condition, value) in conditions {
             let (truth, before) = self.apart(&row, |l, row| l.truth(row, condition))?;
-            let constant = !before.fails && matches!(truth, Ir::Const(_));
-            if constant && truth == build::bool(false) {
+            let always = !before.fails && matches!(truth, Ir::Const(_));
+            if always && truth == build::bool(false) {
                 continue;
             }
             // What a condition loaded that isn't computed isn't there.
-            let always = constant;
             if !always {
                 row = before.row.clone();
             }
@@ -240,7 +239,10 @@ impl Lowering<'_> {
     /// A branch's value as the target has it.
     fn fitted(&mut self, value: &Value, target: &Target, branch: usize) -> Lowered<Ir> {
         if is_null(value) {
-            return Ok(zero(target.scalar()));
+            return Ok(match target {
+                Target::Integer(range) => constant(Shape::lane(*range), range.0),
+                _ => zero(target.scalar()),
+            });
         }
         Ok(match (target, &value.shape.kind) {
             (Target::Integer(range), Kind::Integer(_)) => number(value)?.to(Shape::lane(*range)),

@@ -41,7 +41,7 @@ impl Lowering<'_> {
         values: &[Value],
         data_type: &Type,
     ) -> Lowered<Value> {
-        if values.iter().any(is_null) {
+        if function.descriptor().strict && values.iter().any(is_null) {
             return Ok(null_of(data_type));
         }
         support(function).map_err(Unsupported)?;

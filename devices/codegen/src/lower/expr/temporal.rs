@@ -40,7 +40,11 @@ impl Lowering<'_> {
         };
         let interval = match self.folded(interval)? {
             Some(Ok(Constant::Interval(interval))) => interval,
-            Some(Ok(_)) => return Ok(null_of(data_type)),
+            Some(Ok(_)) => {
+                // Its errors count all the same.
+                self.expr(row, time)?;
+                return Ok(null_of(data_type));
+            }
             Some(Err(error)) => return self.constant(Err(error), data_type),
             None => return Err(Unsupported("intervals that aren't constant have no kernel".to_owned())),
         };
