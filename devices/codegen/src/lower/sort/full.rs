@@ -19,14 +19,8 @@ use crate::program::{Fill, Groups, Lifetime, ProgramOutput, Region, When, Word};
 use crate::shape::{RegionRef, ResidentColumn, ResidentRows};
 use trireme_device_api::SortKey;
 
-/// Rows that one group sorts in reasonable time.
-const FEW: u64 = 1 << 14;
-
-/// Buckets at most.
-const BUCKETS: u32 = 1024;
-
-/// Local memory that sorting by samples takes at least.
-const SAMPLING_BYTES: u32 = 20 << 10;
+/// Runs that one group sorts and merges in reasonable time.
+const RUNS_FEW: u64 = 8;
 
 /// Rows of the sample per bucket.
 const SAMPLES: u32 = 4;
@@ -65,6 +59,8 @@ struct Sorting {
 
 /// Memory for sorting by samples.
 struct Areas {
+    /// Buckets at most.
+    most: u32,
     /// U64: buckets.
     buckets: RegionRef,
     /// Row numbers, U32, one fewer than buckets.
@@ -137,7 +133,7 @@ impl Sink for FullSort<'_> {
         if sorting.words.is_empty() {
             return Ok(ProgramOutput::Rows(sorting.output));
         }
-        if capacity <= FEW || l.target.local_bytes < SAMPLING_BYTES {
+        if capacity <= RUNS_FEW * u64::from(run_rows(l)) {
             sorting.by_one_group(l, self.exact)?;
         } else {
             sorting.by_samples(l, self.exact)?;
@@ -208,7 +204,7 @@ pub(super) fn copy_row(
     rank: Ir,
 ) -> Lowered<()> {
     let offset = l.word(Word::Value(limits.offset));
-    let most = l.word(Word::Value(limits.most));
+    let most = l.word(Word::Value(limits.most.min(1 << 40)));
     let index = l.b.set(Scalar::U64, rank.to(Scalar::U64).minus(offset));
     // Ranks below the offset are above any limit.
     let unlimited = limits.offset == 0 && limits.most == u64::MAX;
@@ -297,8 +293,11 @@ impl Sorting {
     }
 
     fn by_samples(&self, l: &mut Lowering<'_>, exact: bool) -> Lowered<()> {
-        let buckets = u64::from(BUCKETS);
+        // Splitters and counts of buckets take half of the local memory at most.
+        let most = 1 << (l.target.local_bytes / 32).clamp(8, 1024).ilog2();
+        let buckets = u64::from(most);
         let areas = Areas {
+            most,
             buckets: scratch(l, "buckets", 8, Fill::Nothing),
             splitters: scratch(l, "splitters", buckets * 4, Fill::Nothing),
             samples: ["samples", "samples again"]
@@ -325,7 +324,7 @@ impl Sorting {
         let rows = self.rows_here(l, !exact)?;
         self.store_count(l, rows.clone());
         let half = run_rows(l) / 2;
-        let some = rows.clone().over(u32(half)).plus(u32(1)).min(u32(BUCKETS));
+        let some = rows.clone().over(u32(half)).plus(u32(1)).min(u32(areas.most));
         let few = rows.clone().le(u32(2 * half));
         let buckets = l.b.set(Scalar::U32, few.select(u32(1), some));
         let place_of_buckets = l.base(areas.buckets);
@@ -385,9 +384,9 @@ impl Sorting {
         let [splitters, counts, bucket_of] = bases;
         let group = l.target.group;
         let b = &mut l.b;
-        let words = b.local(Elem::U64, BUCKETS);
-        let numbers = b.local(Elem::U32, BUCKETS);
-        let tally = b.local(Elem::U32, BUCKETS);
+        let words = b.local(Elem::U64, areas.most);
+        let numbers = b.local(Elem::U32, areas.most);
+        let tally = b.local(Elem::U32, areas.most);
         b.range(Scalar::U32, Ir::LocalIndex, buckets.into(), u32(group), |b, index| {
             b.push(Stmt::StoreLocal(tally, index.into(), u32(0)));
             b.when(Ir::from(index).plus(u32(1)).lt(buckets.into()), |b| {
@@ -442,13 +441,13 @@ impl Sorting {
         let [counts, begins, filled, bucket_of, numbers] = bases.map(|region| l.base(region));
         let group = l.target.group;
         let b = &mut l.b;
-        let starts = b.local(Elem::U32, BUCKETS.max(group));
-        b.range(Scalar::U32, Ir::LocalIndex, u32(BUCKETS), u32(group), |b, index| {
+        let starts = b.local(Elem::U32, areas.most);
+        b.range(Scalar::U32, Ir::LocalIndex, u32(areas.most), u32(group), |b, index| {
             let rows = b.load(place(Elem::U32, counts.clone(), index.into()));
             b.push(Stmt::StoreLocal(starts, index.into(), rows.into()));
         });
         b.push(Stmt::Barrier);
-        scan(b, group, starts);
+        scan(b, group, (starts, areas.most));
         b.when(Ir::GroupIndex.eq(u32(0)), |b| {
             b.range(Scalar::U32, Ir::LocalIndex, buckets.into(), u32(group), |b, index| {
                 let start = Ir::LoadLocal(starts, Box::new(index.into()));
@@ -496,15 +495,15 @@ fn all_rows(b: &mut Builder, group: u32, rows: Ir, inside: impl FnOnce(&mut Buil
     b.range(Scalar::U32, first, rows, step, |b, row| inside(b, row.into()));
 }
 
-/// Replaces each of [`BUCKETS`] numbers by the sum of those before it. Uniform code, with a barrier at its end.
-fn scan(b: &mut Builder, group: u32, numbers: LocalId) {
-    let items = BUCKETS.div_ceil(group);
+/// Replaces each of `count` numbers by the sum of those before it. Uniform code, with a barrier at its end.
+fn scan(b: &mut Builder, group: u32, (numbers, count): (LocalId, u32)) {
+    let items = count.div_ceil(group);
     let sums = b.local(Elem::U32, group);
     let first = b.set(Scalar::U32, Ir::LocalIndex.times(u32(items)));
     let number = |at: Ir| Ir::LoadLocal(numbers, Box::new(at));
     let sum_at = |at: Ir| Ir::LoadLocal(sums, Box::new(at));
     let own = b.set(Scalar::U32, u32(0));
-    let last = b.set(Scalar::U32, Ir::from(first).plus(u32(items)).min(u32(BUCKETS)));
+    let last = b.set(Scalar::U32, Ir::from(first).plus(u32(items)).min(u32(count)));
     b.range(Scalar::U32, first.into(), last.into(), u32(1), |b, at| {
         b.assign(own, Ir::from(own).plus(number(at.into())));
     });

@@ -255,9 +255,9 @@ fn bits_at_most(data_type: &Type) -> u32 {
         Type::Float32 => 32,
         Type::Float64 => 64,
         _ => match data_type.value_range() {
-            Some((low, high)) => match u64::try_from(high - low) {
-                Ok(most) => 64 - most.leading_zeros(),
-                Err(_) => 128,
+            Some((low, high)) => match high.checked_sub(low).map(u64::try_from) {
+                Some(Ok(most)) => 64 - most.leading_zeros(),
+                _ => 128,
             },
             // A prefix, and a word for itself.
             None => 191,

@@ -1,0 +1,173 @@
+//! Sorted and emitted rows of random tables against the naive interpreter of graphs, under drawn schedules: keys of every
+//! type, ties, NULLs, limits and offsets; by selection, by one group and by samples, over scans and over resident rows.
+
+mod kit;
+
+use std::sync::Arc;
+
+use kit::{Fresh, number};
+use rand::rngs::SmallRng;
+use rand::seq::IndexedRandom;
+use rand::{Rng, SeedableRng};
+use trireme_device_api::{
+    BinaryOperator, Expr, Fragment, GRAPH_VERSION, Graph, ScanSource, Sink, SortKey, Source, Step, Type, Value,
+};
+use trireme_device_sim::Script;
+use trireme_device_testkit::conformance::check_all;
+use trireme_device_testkit::generate::{Case, Flavor, Nulls, all_types, column, field};
+use trireme_device_testkit::inputs::Segmentation;
+use trireme_device_testkit::interpreter::Data;
+
+fn limits(rng: &mut SmallRng) -> (Option<usize>, usize) {
+    let limit = match rng.random_range(0..4) {
+        0 => None,
+        1 => Some(rng.random_range(0..12)),
+        2 => Some(rng.random_range(1..60)),
+        _ => Some(rng.random_range(1..2_000)),
+    };
+    let offset = if rng.random_bool(0.3) {
+        rng.random_range(0..20)
+    } else {
+        0
+    };
+    (limit, offset)
+}
+
+fn sort(rng: &mut SmallRng, columns: &[Type], limit: Option<usize>, offset: usize) -> Sink {
+    let keys = (0..rng.random_range(1..4)).map(|_| {
+        let index = rng.random_range(0..columns.len());
+        SortKey {
+            expr: Expr::column(index, columns[index].clone()),
+            descending: rng.random_bool(0.5),
+            nulls_first: rng.random_bool(0.5),
+        }
+    });
+    Sink::Sort {
+        keys: keys.collect(),
+        limit,
+        offset,
+    }
+}
+
+fn case(seed: u64, rows: &[usize]) -> Case {
+    let mut rng = SmallRng::seed_from_u64(seed);
+    let types: Vec<Type> = all_types()
+        .into_iter()
+        .filter(|data_type| !matches!(data_type, Type::Interval(_)))
+        .collect();
+    let mut columns: Vec<Type> = (0..rng.random_range(1..4))
+        .map(|_| types.choose(&mut rng).unwrap().clone())
+        .collect();
+    columns.push(Type::Int32);
+    let rows = *rows.choose(&mut rng).unwrap();
+    let flavors = [
+        Flavor::Wide,
+        Flavor::Small,
+        Flavor::Skewed,
+        Flavor::Sorted,
+        Flavor::Extreme,
+    ];
+    let values: Vec<Vec<Value>> = columns
+        .iter()
+        .map(|data_type| {
+            let nulls = *Nulls::ALL.choose(&mut rng).unwrap();
+            column(data_type, rows, nulls, *flavors.choose(&mut rng).unwrap(), &mut rng)
+        })
+        .collect();
+    let fields: Vec<_> = columns
+        .iter()
+        .enumerate()
+        .map(|(index, data_type)| field(&format!("c{index}"), data_type.clone()))
+        .collect();
+    let mut steps = Vec::new();
+    if rng.random_bool(0.4) {
+        let last = columns.len() - 1;
+        let key = Expr::column(last, Type::Int32);
+        let bound = Expr::literal(Value::Int(rng.random_range(-50..50)), Type::Int32);
+        steps.push(Step::Filter(Expr::binary(
+            BinaryOperator::Less,
+            key,
+            bound,
+            Type::Boolean,
+        )));
+    }
+    let (limit, offset) = limits(&mut rng);
+    let mut fragments = Vec::new();
+    let mut source = Source::Scan(0);
+    if rng.random_bool(0.4) {
+        let sink = if rng.random_bool(0.5) {
+            Sink::Emit { limit: None, offset: 0 }
+        } else {
+            sort(&mut rng, &columns, None, 0)
+        };
+        fragments.push(Fragment {
+            source,
+            steps: std::mem::take(&mut steps),
+            sink,
+            output: fields.clone(),
+        });
+        source = Source::Fragment(0);
+    }
+    let sink = if rng.random_bool(0.2) {
+        Sink::Emit { limit, offset }
+    } else {
+        sort(&mut rng, &columns, limit, offset)
+    };
+    fragments.push(Fragment {
+        source,
+        steps,
+        sink,
+        output: fields.clone(),
+    });
+    let rows = (0..rows).map(|row| values.iter().map(|column| column[row].clone()).collect());
+    Case {
+        name: format!("sort {seed}"),
+        data: Data {
+            scans: vec![rows.collect()],
+            ..Data::default()
+        },
+        graph: Arc::new(Graph {
+            version: GRAPH_VERSION,
+            fragments,
+            scans: vec![ScanSource {
+                name: "table".to_owned(),
+                columns: fields.clone(),
+            }],
+            streams: Vec::new(),
+            parameters: Vec::new(),
+            output: fields,
+        }),
+        segmentation: Segmentation::Random,
+        seed,
+    }
+}
+
+fn checked(script: Script, rows: &[usize], seed: u64, cases: u64) {
+    let variant = Fresh::new(script);
+    let summary = check_all(&variant, (seed..seed + cases).map(|seed| case(seed, rows))).unwrap();
+    println!("seed {seed}: {summary}");
+    assert!(summary.rows * 2 > summary.cases, "{summary}");
+}
+
+fn script(group: u32, local_bytes: u32) -> Script {
+    Script {
+        memory_bytes: 16 << 20,
+        group,
+        local_bytes,
+        ..Script::default()
+    }
+}
+
+#[test]
+fn sorts_of_few_rows() {
+    let cases = number("TRIREME_SORT_CASES", 150);
+    let rows = [0, 1, 2, 7, 33, 100, 200];
+    checked(script(8, 4 << 10), &rows, number("TRIREME_SORT_SEED", 1), cases);
+}
+
+#[test]
+fn sorts_by_samples() {
+    let cases = number("TRIREME_SORT_CASES", 25);
+    let rows = [300, 500, 900];
+    checked(script(16, 2 << 10), &rows, number("TRIREME_SORT_SEED", 1_000), cases);
+}
