@@ -276,6 +276,9 @@ impl Driver for SimDriver {
     ) -> Result<(), DeviceError> {
         let code = self.modules.lock().get(&module).cloned();
         let code = code.ok_or_else(|| DeviceError::Internal("a module that is not loaded".to_owned()))?;
+        if !self.script.run {
+            return self.call(Phase::Launch);
+        }
         let command = Command::Launch {
             code,
             kernel,

@@ -12,6 +12,7 @@
 //! | `lag=on` | queued work is done late, and out of step with the other queue | on |
 //! | `slow=200us` | each call takes so long; us, ms, s | none |
 //! | `texts=FOLDER` | the CUDA text of each module that is compiled is written there, for `check-kernels` | none |
+//! | `run=off` | kernels are compiled and launched, but nothing runs: for `texts` | on |
 //! | `KIND@PHASE:N` | the N-th call of a phase fails; `N+`: all from the N-th on | |
 //!
 //! Kinds: `oom`, `error`, `wrong` (a binary of another version), `lost` (the device stays off). Phases: those of [`Phase`], and
@@ -109,6 +110,8 @@ pub struct Script {
     pub slow: Duration,
     /// Where texts of kernels are written.
     pub texts: Option<PathBuf>,
+    /// Launched kernels run.
+    pub run: bool,
     /// What fails.
     pub injections: Vec<Injection>,
 }
@@ -129,6 +132,7 @@ impl Default for Script {
             lag: true,
             slow: Duration::ZERO,
             texts: None,
+            run: true,
             injections: Vec::new(),
         }
     }
@@ -177,6 +181,7 @@ impl Script {
             "races" => self.races = switch(value)?,
             "lag" => self.lag = switch(value)?,
             "slow" => self.slow = duration(value)?,
+            "run" => self.run = switch(value)?,
             "texts" => self.texts = Some(PathBuf::from(value)),
             _ => return None,
         }
