@@ -175,10 +175,22 @@ pub fn survey(
     extent: Option<Extent>,
     most: usize,
 ) -> (Summary, Vec<Box<Mismatch>>) {
+    survey_where(variant, (seed, cases), extent, most, &|_| true)
+}
+
+/// As [`survey`], of the cases that are wanted; random ones by first seed and number.
+pub fn survey_where(
+    variant: &dyn Variant,
+    (seed, cases): (u64, usize),
+    extent: Option<Extent>,
+    most: usize,
+    wanted: &dyn Fn(&Case) -> bool,
+) -> (Summary, Vec<Box<Mismatch>>) {
     let mut summary = Summary::default();
     let mut found: BTreeMap<String, Box<Mismatch>> = BTreeMap::new();
     let mut take = |case: Case| {
         if found.len() < most
+            && wanted(&case)
             && let Err(mismatch) = judge_unshrunk(variant, &case, &mut summary)
         {
             let letters = |text: &str| text.chars().filter(|c| !c.is_ascii_digit()).collect::<String>();

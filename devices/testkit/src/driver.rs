@@ -32,13 +32,19 @@ pub fn unsupported(variant: &dyn Variant, graph: &Graph) -> Option<String> {
     })
 }
 
-/// The first fragment that the variant doesn't take with these inputs, with its reason.
+/// Why the variant doesn't take the graph with these inputs: the reason of the first fragment that has one of its own.
 pub fn unsupported_bound(variant: &dyn Variant, graph: &Arc<Graph>, inputs: &Inputs) -> Option<String> {
-    let supports = variant.support_bound(graph, inputs);
-    supports.into_iter().find_map(|support| match support {
+    let supports = variant.support_bound(graph, inputs).into_iter();
+    let mut reasons = supports.filter_map(|support| match support {
         Support::Supported => None,
         Support::Unsupported { reason } => Some(reason),
-    })
+    });
+    let first = reasons.next()?;
+    let of_another = |reason: &String| reason.ends_with("runs elsewhere");
+    if !of_another(&first) {
+        return Some(first);
+    }
+    reasons.find(|reason| !of_another(reason)).or(Some(first))
 }
 
 /// How a graph's fragments are given to a variant.
