@@ -59,6 +59,8 @@ pub(crate) struct Core {
     pub(crate) limits: Limits,
     pub(crate) counters: Counters,
     pub(crate) executor: Executor,
+    /// Bytes that there was no room for last.
+    pub(crate) refused: AtomicU64,
     /// Why the device is off.
     off: Mutex<Option<String>>,
 }
@@ -82,8 +84,12 @@ impl Core {
     pub(crate) fn room(&self, bytes: u64) -> Result<Option<Block>, DeviceError> {
         loop {
             let block = self.arena.allocate(bytes)?;
-            if block.is_some() || bytes > self.arena.bytes() || !self.columns.evict(bytes) {
+            if block.is_some() {
                 return Ok(block);
+            }
+            if bytes > self.arena.bytes() || !self.columns.evict(bytes) {
+                self.refused.store(bytes, Ordering::Relaxed);
+                return Ok(None);
             }
         }
     }
@@ -125,6 +131,7 @@ impl Accelerator {
             limits,
             counters: Counters::default(),
             executor: Executor::default(),
+            refused: AtomicU64::new(0),
             off: Mutex::default(),
             driver,
         });

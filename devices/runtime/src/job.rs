@@ -34,14 +34,22 @@ pub(crate) struct Told {
 
 /// A run.
 pub(crate) struct RunJob {
-    task: Task,
+    pub(crate) task: Task,
     /// Let go when they have memory in the device.
-    columns: Mutex<Columns>,
-    fills: Fills,
+    pub(crate) columns: Mutex<Columns>,
+    pub(crate) fills: Fills,
     attempt: Mutex<Attempt>,
     pub(crate) told: Mutex<Told>,
     /// Nobody waits any more.
     pub(crate) abandoned: AtomicBool,
+}
+
+/// How a try ended.
+enum Ended {
+    Well(Outcome),
+    NoRoom,
+    /// Fragments (by position) need so many entries.
+    TooSmall(Vec<(usize, u64)>),
 }
 
 /// What tries have found out.
@@ -73,17 +81,16 @@ impl RunJob {
         }
     }
 
-    /// What it is about.
-    pub(crate) fn task(&self) -> &Task {
-        &self.task
-    }
-
     /// Whether it holds memory of the device already.
     pub(crate) fn holds(&self) -> bool {
         self.task.held().next().is_some()
     }
 
-    fn check(&self) -> Result<(), DeviceError> {
+    /// Fails when nobody waits any more.
+    ///
+    /// # Errors
+    /// [`DeviceError::Cancelled`], [`DeviceError::Device`].
+    pub(crate) fn check(&self) -> Result<(), DeviceError> {
         if self.abandoned.load(Ordering::SeqCst) {
             return Err(DeviceError::Cancelled);
         }
@@ -98,34 +105,46 @@ impl RunJob {
             if attempt.plan.is_none() {
                 attempt.plan = Plan::new(&self.task, &self.columns.lock())?;
             }
-            let (Some(plan), Some((programs, modules))) = (&mut attempt.plan, &attempt.lowered) else {
+            let Some((programs, modules)) = &attempt.lowered else {
                 return Ok(None);
             };
-            let wanted = self.task.wanted();
-            let Some(memory) = Memory::allocate(&self.task, programs)? else {
+            let mut memory = None;
+            if attempt.plan.is_some() {
+                memory = Memory::allocate(&self.task, programs)?;
+            }
+            if memory.is_none() {
+                // Without its columns there may be room for the rest of it.
                 attempt.plan = None;
+                memory = Memory::allocate(&self.task, programs)?;
+            }
+            let Some(memory) = memory else {
                 return Ok(None);
             };
-            self.columns.lock().clear();
             let mut run = Run::new(&self.task, programs, modules, memory);
-            let finished = self.run_all(&mut run, plan);
+            let finished = match &mut attempt.plan {
+                Some(plan) => {
+                    self.columns.lock().clear();
+                    let finished = self.run_all(&mut run, plan);
+                    finished.map(|finished| Some((finished, plan.tables.clone())))
+                }
+                None => self.run_staged(&mut run).and_then(|texts| match texts {
+                    Some(texts) => Ok(Some((run.finish()?, texts))),
+                    None => Ok(None),
+                }),
+            };
+            let ended = finished.and_then(|finished| match finished {
+                None => Ok(Ended::NoRoom),
+                Some(((Verdict::Fine, front), tables)) => self.outcome(&mut run, &tables, &front).map(Ended::Well),
+                Some(((Verdict::Capacity(needed), _), _)) => Ok(Ended::TooSmall(needed)),
+            });
             for (report, more) in attempt.reports.iter_mut().zip(&run.reports) {
                 add(report, more);
             }
-            match finished? {
-                (Verdict::Fine, front) => {
-                    let outcome = self.outcome(&mut run, &plan.tables, &wanted, &front);
-                    for (report, more) in attempt.reports.iter_mut().zip(&run.reports) {
-                        report.input_rows = more.input_rows;
-                        report.output_rows = more.output_rows;
-                        report.copy_ns = more.copy_ns;
-                    }
-                    return outcome.map(Some);
-                }
-                (Verdict::Capacity(needed), _) => {
-                    drop(run);
-                    self.again(attempt, &needed)?;
-                }
+            drop(run);
+            match ended? {
+                Ended::Well(outcome) => return Ok(Some(outcome)),
+                Ended::NoRoom => return Ok(None),
+                Ended::TooSmall(needed) => self.again(attempt, &needed)?,
             }
         }
     }
@@ -148,7 +167,7 @@ impl RunJob {
         run.finish()
     }
 
-    fn wake(&self) {
+    pub(crate) fn wake(&self) {
         if let Some(wake) = &self.task.inputs.wake {
             wake();
         }
@@ -194,14 +213,9 @@ impl RunJob {
         Ok(())
     }
 
-    fn outcome(
-        &self,
-        run: &mut Run<'_>,
-        tables: &[Resident],
-        wanted: &[bool],
-        front: &[u8],
-    ) -> Result<Outcome, DeviceError> {
+    fn outcome(&self, run: &mut Run<'_>, tables: &[Resident], front: &[u8]) -> Result<Outcome, DeviceError> {
         let task = &self.task;
+        let wanted = task.wanted();
         let last = task.graph.fragments.len() - 1;
         let texts = run.texts(tables);
         run.count_rows(front)?;
@@ -277,8 +291,9 @@ impl RunJob {
     fn no_room(&self) -> DeviceError {
         let arena = &self.task.core.arena;
         DeviceError::OutOfMemory(format!(
-            "no room on {}: {} of {} bytes are used, limited by {}",
+            "no room on {} for {} bytes: {} of {} bytes are used, limited by {}",
             self.task.core.driver.info().device.id,
+            self.task.core.refused.load(Ordering::Relaxed),
             arena.used(),
             arena.bytes(),
             self.task.core.limits.setting
@@ -286,7 +301,7 @@ impl RunJob {
     }
 }
 
-fn nanoseconds(began: Instant) -> u64 {
+pub(crate) fn nanoseconds(began: Instant) -> u64 {
     u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX)
 }
 
@@ -297,6 +312,8 @@ fn add(report: &mut FragmentReport, more: &FragmentReport) {
     report.syncs += more.syncs;
     report.copy_ns += more.copy_ns;
     report.kernel_ns += more.kernel_ns;
+    report.input_rows = more.input_rows;
+    report.output_rows = more.output_rows;
 }
 
 impl Job for RunJob {
@@ -311,6 +328,12 @@ impl Job for RunJob {
                 Ok(Err(error)) => Err(error),
                 Err(_) => Err(DeviceError::Internal("a run panicked".to_owned())),
             }
+        };
+        {
+            // What it held is free before anybody hears of its end.
+            let mut attempt = self.attempt.lock();
+            (attempt.plan, attempt.lowered) = (None, None);
+            self.columns.lock().clear();
         };
         self.tell(outcome);
         Ran::Done

@@ -170,7 +170,7 @@ impl RunKernel {
         *self.reports.lock() = std::mem::take(&mut told.reports);
         drop(told);
         let outcome = outcome?;
-        let task = job.task();
+        let task = &job.task;
         let emits = task
             .graph
             .fragments

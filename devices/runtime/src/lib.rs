@@ -22,6 +22,7 @@ mod resident;
 mod run;
 mod shapes;
 pub mod slabs;
+mod staged;
 mod task;
 mod texts;
 mod uploaded;

@@ -19,6 +19,7 @@ use crate::memory::Memory;
 use crate::resident::Source;
 use crate::task::{Given, Task};
 use crate::texts::Texts;
+use crate::uploaded::Uploaded;
 
 /// How a run went.
 pub(crate) enum Verdict {
@@ -37,6 +38,8 @@ pub(crate) struct Run<'a> {
     pub(crate) reports: Vec<FragmentReport>,
     /// Before the first program, and after each, where the device tells times.
     marks: Vec<Arc<dyn Event>>,
+    /// What it reads, until it is done.
+    pins: Vec<Arc<Uploaded>>,
     queued: bool,
 }
 
@@ -52,6 +55,15 @@ impl Core {
             .fetch_add(into.len() as u64, Ordering::Relaxed);
         self.driver.download(Queue::Compute, at, into)
     }
+
+    /// Waits for all that was queued, as far as the device can be waited for.
+    pub(crate) fn idle(&self) {
+        for queue in [Queue::Copy, Queue::Compute] {
+            if let Ok(event) = self.driver.record(queue) {
+                let _ = event.wait();
+            }
+        }
+    }
 }
 
 impl<'a> Run<'a> {
@@ -64,6 +76,7 @@ impl<'a> Run<'a> {
             memory,
             reports: vec![FragmentReport::default(); programs.len()],
             marks: Vec::new(),
+            pins: Vec::new(),
             queued: false,
         }
     }
@@ -89,9 +102,10 @@ impl<'a> Run<'a> {
             };
             put(self.memory.words[position], &self.words(position, program)?);
             let table = self.task.table_index(self.task.ids[position]);
-            if let (Some(start), Some(table)) = (self.memory.segments[position], table) {
-                let all = 0..columns[table].len();
-                put(start, &self.segment_table(position, all, &columns[table]));
+            // Those of chunks come later.
+            let columns = table.and_then(|table| columns.get(table));
+            if let (Some(start), Some(columns)) = (self.memory.segments[position], columns) {
+                put(start, &self.segment_table(position, 0..columns.len(), columns));
             }
         }
         let mut copied = 0;
@@ -121,12 +135,39 @@ impl<'a> Run<'a> {
     /// # Errors
     /// When the device is lost.
     pub(crate) fn queue(&mut self, position: usize) -> Result<(), DeviceError> {
+        self.start(position)?;
+        self.launch(position, When::Chunk)?;
+        self.end(position)
+    }
+
+    /// Queues what comes before the first chunk.
+    ///
+    /// # Errors
+    /// When the device is lost.
+    pub(crate) fn start(&mut self, position: usize) -> Result<(), DeviceError> {
         self.fill(position)?;
-        for when in [When::Before, When::Chunk, When::After] {
-            self.launch(position, when)?;
-        }
+        self.launch(position, When::Before)
+    }
+
+    /// Queues what comes after the last chunk.
+    ///
+    /// # Errors
+    /// When the device is lost.
+    pub(crate) fn end(&mut self, position: usize) -> Result<(), DeviceError> {
+        self.launch(position, When::After)?;
         self.task.core.counters.fragments.fetch_add(1, Ordering::Relaxed);
         self.mark()
+    }
+
+    /// Holds columns until it is done.
+    pub(crate) fn pin(&mut self, columns: &Resident) {
+        self.pins.extend(columns.iter().flatten().flatten().cloned());
+    }
+
+    /// Counts a wait for the device.
+    pub(crate) fn waited(&mut self, position: usize) {
+        self.task.core.counters.syncs.fetch_add(1, Ordering::Relaxed);
+        self.reports[position].syncs += 1;
     }
 
     fn words(&self, position: usize, program: &Program) -> Result<Vec<u64>, DeviceError> {
@@ -211,7 +252,7 @@ impl<'a> Run<'a> {
     }
 
     /// Puts into regions what must stand there at the start.
-    pub(crate) fn fill(&self, position: usize) -> Result<(), DeviceError> {
+    fn fill(&self, position: usize) -> Result<(), DeviceError> {
         let fragment = self.task.ids[position];
         for (region, memory) in self.programs[position].regions.iter().enumerate() {
             let reference = RegionRef { fragment, region };
@@ -385,10 +426,8 @@ impl<'a> Run<'a> {
 impl Drop for Run<'_> {
     fn drop(&mut self) {
         // Memory is given back when the device is done with it.
-        for queue in [Queue::Copy, Queue::Compute].into_iter().filter(|_| self.queued) {
-            if let Ok(event) = self.task.core.driver.record(queue) {
-                let _ = event.wait();
-            }
+        if self.queued {
+            self.task.core.idle();
         }
     }
 }

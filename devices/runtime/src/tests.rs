@@ -3,3 +3,5 @@
 mod arena;
 pub(crate) mod driver;
 mod graphs;
+mod kit;
+mod runs;

@@ -1,25 +1,16 @@
 //! Whole graphs: conformance of the variant over the interpreter.
 
-use std::sync::Arc;
-
-use trireme_device_api::{Device, Variant};
-use trireme_device_cpu::FusedVariant;
+use trireme_device_api::Device;
 use trireme_device_testkit::conformance;
 
 use super::driver::TestDriver;
-use crate::accelerator::{Accelerator, Limits};
-use crate::driver::Driver;
-
-fn accelerator(driver: &Arc<TestDriver>) -> Accelerator {
-    let driver: Arc<dyn Driver> = Arc::<TestDriver>::clone(driver);
-    let host: Arc<dyn Variant> = Arc::new(FusedVariant::new());
-    Accelerator::new(driver, host, Limits::default()).unwrap()
-}
+use super::kit::{accelerator, count};
+use crate::accelerator::Limits;
 
 #[test]
 fn random_graphs_agree_with_the_interpreter() {
     let driver = TestDriver::new(64 << 20);
-    let device = accelerator(&driver);
+    let device = accelerator(&driver, Limits::default());
     let (summary, mismatches) = conformance::survey(device.variant().as_ref(), 1, count(60), None, 4);
     println!("{summary}");
     for mismatch in &mismatches {
@@ -29,10 +20,4 @@ fn random_graphs_agree_with_the_interpreter() {
     assert!(summary.rows > 0);
     device.trim();
     assert_eq!(driver.machine.lock().allocated(), (0, 0));
-}
-
-/// `TRIREME_CASES` or so many.
-fn count(cases: usize) -> usize {
-    let asked = std::env::var("TRIREME_CASES").ok();
-    asked.and_then(|asked| asked.parse().ok()).unwrap_or(cases)
 }
