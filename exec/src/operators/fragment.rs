@@ -32,7 +32,7 @@ use trireme_device_api::{ErrorAction, Graph, Value};
 
 use super::FileScan;
 use super::run::{Run, RunError, tell_fallback};
-use super::stream::EmitBuffer;
+use super::stream::{EmitBuffer, EmitEnd};
 use crate::devices::{DeviceChoice, DeviceMode};
 use crate::fused::{FragmentRuntime, query_error};
 
@@ -221,10 +221,9 @@ impl ExecutionPlan for FragmentExec {
             metrics: self.metrics.clone(),
         };
         let outcome = SpawnedTask::spawn(async move {
-            let emit = Arc::clone(&run.emit);
-            let outcome = run.run().await;
-            emit.end();
-            outcome
+            // Also when the run panics: the stream would wait for ever.
+            let _ends = EmitEnd(Arc::clone(&run.emit));
+            run.run().await
         });
         Ok(Box::pin(FragmentStream {
             schema: self.schema(),

@@ -149,6 +149,15 @@ struct EmitInner {
     waker: Option<Waker>,
 }
 
+/// Ends the buffer when it is dropped.
+pub(super) struct EmitEnd(pub(super) Arc<EmitBuffer>);
+
+impl Drop for EmitEnd {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
 impl EmitBuffer {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
