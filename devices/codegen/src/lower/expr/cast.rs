@@ -104,6 +104,9 @@ fn same_number(from: &Type, to: &Type) -> bool {
 
 /// The reason why values of one type have no kernel that casts them to another.
 pub(super) fn support(from: &Type, to: &Type) -> Result<(), String> {
+    if by_way_of_integers(from, to) {
+        return support(from, &Type::Int64).and_then(|()| support(&Type::Int64, to));
+    }
     let number = |data_type: &Type| data_type.is_integer() || is_decimal(data_type);
     let positive = scale(from) >= 0 && scale(to) >= 0;
     let supported = match (from, to) {
@@ -123,12 +126,23 @@ pub(super) fn support(from: &Type, to: &Type) -> Result<(), String> {
     Err(format!("a cast of {from:?} to {to:?} has no kernel"))
 }
 
+/// A timestamp and a number become each other by way of Int64.
+fn by_way_of_integers(from: &Type, to: &Type) -> bool {
+    let number = |data_type: &Type| data_type.is_integer() || data_type.is_float() || is_decimal(data_type);
+    let timestamp = |data_type: &Type| matches!(data_type, Type::Timestamp { .. });
+    (timestamp(from) && number(to) && *to != Type::Int64) || (number(from) && *from != Type::Int64 && timestamp(to))
+}
+
 impl Lowering<'_> {
     /// A value as another type.
     pub(super) fn cast(&mut self, operand: &Value, to: &Type, safe: bool) -> Lowered<Value> {
         let from = operand.shape.data_type.clone();
         if is_null(operand) {
             return Ok(null_of(to));
+        }
+        if by_way_of_integers(&from, to) {
+            let between = self.cast(operand, &Type::Int64, safe)?;
+            return self.cast(&between, to, safe);
         }
         if from == *to || (from.is_text() && (to.is_text() || to.is_bytes())) {
             let mut value = operand.clone();

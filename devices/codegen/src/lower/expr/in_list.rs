@@ -41,6 +41,9 @@ impl Lowering<'_> {
                 }
             }
         }
+        if list.is_empty() {
+            return Ok(boolean(build::bool(negated), None));
+        }
         if is_null(operand) {
             return Ok(null_of(&Type::Boolean));
         }

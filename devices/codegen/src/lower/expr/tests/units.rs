@@ -1,1 +1,511 @@
 //! Cases that chance rarely finds: ends of types, ties, what is not reached.
+
+use trireme_device_api::{
+    BinaryOperator as Op, DatePart, Expr, Function, Interval, IntervalKind, Node, TimeUnit, Type, Value,
+};
+use trireme_device_testkit::generate::arithmetic_type;
+
+use super::agrees;
+use super::rig::{Column, Outcome, Table, project};
+
+fn decimal(precision: u8, scale: i8) -> Type {
+    Type::Decimal { precision, scale }
+}
+
+fn column(data_type: &Type, values: &[Value], exact_range: bool, raw: bool) -> Column {
+    Column {
+        data_type: data_type.clone(),
+        values: values.to_vec(),
+        raw,
+        exact_range,
+    }
+}
+
+/// One row of two columns: as an error of one row hides the others' values.
+fn pair(left: (&Type, Value), right: (&Type, Value), exact: bool) -> Table {
+    Table {
+        columns: vec![
+            column(left.0, &[left.1], exact, false),
+            column(right.0, &[right.1], exact, false),
+        ],
+        rows: 1,
+    }
+}
+
+fn operands(left: &Type, right: &Type) -> (Expr, Expr) {
+    (Expr::column(0, left.clone()), Expr::column(1, right.clone()))
+}
+
+fn text(text: &str) -> Value {
+    Value::Bytes(text.as_bytes().into())
+}
+
+fn ends(data_type: &Type) -> Vec<Value> {
+    let (low, high) = data_type.value_range().unwrap();
+    let mut ends = vec![low, low + 1, 0, 1, 7, high / 2, high];
+    if low < 0 {
+        ends.push(-1);
+    }
+    ends.into_iter().map(Value::Int).collect()
+}
+
+#[test]
+fn arithmetic_at_the_ends_of_types() {
+    let ops = [Op::Add, Op::Subtract, Op::Multiply, Op::Divide, Op::Remainder];
+    let types = [
+        Type::Int8,
+        Type::Int32,
+        Type::Int64,
+        Type::UInt32,
+        Type::UInt64,
+        decimal(5, 2),
+        decimal(18, 4),
+        decimal(38, 0),
+        decimal(38, 10),
+        decimal(38, 38),
+    ];
+    let mut judged = 0;
+    for left in &types {
+        for right in &types {
+            for op in ops {
+                let Some(result) = arithmetic_type(op, left, right) else {
+                    continue;
+                };
+                let (l, r) = operands(left, right);
+                let expr = Expr::binary(op, l, r, result);
+                for a in ends(left) {
+                    for b in ends(right) {
+                        let table = pair((left, a.clone()), (right, b), judged % 5 == 0);
+                        judged += u64::from(agrees(&table, &expr, &[], judged).is_ok());
+                    }
+                }
+            }
+        }
+    }
+    assert!(judged > 8_000, "{judged}");
+}
+
+#[test]
+fn decimals_of_any_scales_compare() {
+    let types = [
+        decimal(38, 0),
+        decimal(38, 10),
+        decimal(38, 38),
+        decimal(5, 2),
+        decimal(20, 1),
+    ];
+    for left in &types {
+        for right in &types {
+            let (l, r) = operands(left, right);
+            for op in [
+                Op::Equal,
+                Op::Less,
+                Op::LessOrEqual,
+                Op::GreaterOrEqual,
+                Op::NotDistinct,
+            ] {
+                let expr = Expr::binary(op, l.clone(), r.clone(), Type::Boolean);
+                for a in ends(left) {
+                    for b in ends(right) {
+                        let table = pair((left, a.clone()), (right, b), false);
+                        agrees(&table, &expr, &[], 0).unwrap();
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn casts_round_truncate_and_fail_as_arrow_does() {
+    let targets = [
+        Type::Int8,
+        Type::Int32,
+        Type::Int64,
+        Type::UInt8,
+        Type::UInt64,
+        Type::Float32,
+        Type::Float64,
+        Type::Boolean,
+        decimal(5, 2),
+        decimal(18, 4),
+        decimal(38, 0),
+        decimal(38, 10),
+    ];
+    let mut sources: Vec<(Type, Value)> = Vec::new();
+    for source in [
+        Type::Int8,
+        Type::Int64,
+        Type::UInt64,
+        decimal(5, 2),
+        decimal(38, 10),
+        decimal(38, 0),
+    ] {
+        sources.extend(ends(&source).into_iter().map(|value| (source.clone(), value)));
+    }
+    for cents in [
+        -250, -249, -251, 249, 250, 251, 99_950, 99_949, 12_750, 12_800, -12_850, -12_950,
+    ] {
+        sources.push((decimal(18, 4), Value::Int(cents)));
+    }
+    let floats = [
+        0.0,
+        -0.0,
+        0.5,
+        -0.5,
+        1.5,
+        2.5,
+        -2.5,
+        0.499_999_999_999_999_94,
+        127.9,
+        128.0,
+        -128.9,
+        -129.0,
+        255.5,
+        256.0,
+        1e18,
+        9.2e18,
+        9.3e18,
+        -9.223_372_036_854_775_8e18,
+        1.8e19,
+        1e37,
+        9.99e37,
+        1e38,
+        1.7e38,
+        1.8e38,
+        1e300,
+        999.985,
+        999.995,
+        f64::NAN,
+        f64::INFINITY,
+        f64::NEG_INFINITY,
+        1e-40,
+        16_777_217.0,
+    ];
+    sources.extend(floats.iter().map(|value| (Type::Float64, Value::Float(*value))));
+    let narrow = floats.iter().map(|value| f64::from(*value as f32));
+    sources.extend(narrow.map(|value| (Type::Float32, Value::Float(value))));
+    let mut judged = 0;
+    for (source, value) in &sources {
+        for target in &targets {
+            for safe in [false, true] {
+                let expr = Expr {
+                    node: Node::Cast {
+                        expr: Box::new(Expr::column(0, source.clone())),
+                        safe,
+                    },
+                    data_type: target.clone(),
+                };
+                let table = pair((source, value.clone()), (&Type::Int8, Value::Int(1)), false);
+                judged += u32::from(agrees(&table, &expr, &[], 0).is_ok());
+            }
+        }
+    }
+    assert!(judged > 2_000, "{judged}");
+}
+
+#[test]
+fn parts_and_intervals_at_the_ends_of_months_and_eras() {
+    let days = [
+        -719_162_i128,
+        -141_428,
+        -1,
+        0,
+        1,
+        58,
+        59,
+        60,
+        364,
+        365,
+        789,
+        11_016,
+        11_017,
+        18_321,
+        18_262,
+        18_627,
+        19_722,
+        19_723,
+        47_541,
+        2_932_896,
+        -135_140,
+        -719_529,
+        90_000_000,
+        -90_000_000,
+    ];
+    let parts = [
+        DatePart::Year,
+        DatePart::Quarter,
+        DatePart::Month,
+        DatePart::Week,
+        DatePart::Day,
+        DatePart::DayOfWeek,
+        DatePart::DayOfYear,
+        DatePart::Hour,
+        DatePart::Minute,
+        DatePart::Second,
+    ];
+    let timestamp = |unit| Type::Timestamp { unit, zone: None };
+    let units = [
+        TimeUnit::Second,
+        TimeUnit::Millisecond,
+        TimeUnit::Microsecond,
+        TimeUnit::Nanosecond,
+    ];
+    let mut times: Vec<(Type, i128)> = days.iter().map(|day| (Type::Date32, *day)).collect();
+    for unit in units {
+        let per_day = 86_400 * i128::from(unit.per_second());
+        for day in &days[..22] {
+            for more in [0, 1, per_day - 1] {
+                times.push((timestamp(unit), day * per_day + more));
+            }
+        }
+    }
+    times.retain(|(_, value)| i64::try_from(*value).is_ok());
+    let intervals = [
+        (1, 0, 0),
+        (-1, 0, 0),
+        (12, 0, 0),
+        (-13, 3, 1),
+        (0, 31, -1),
+        (1, -1, 86_399_999_999_999),
+        (1200, 0, 0),
+    ];
+    for (data_type, value) in times {
+        let table = pair(
+            (&data_type, Value::Int(value)),
+            (&Type::Int8, Value::Int(1)),
+            value % 2 == 0,
+        );
+        for part in parts {
+            let expr = Box::new(Expr::column(0, data_type.clone()));
+            let expr = Expr {
+                node: Node::Extract { part, expr },
+                data_type: Type::Int32,
+            };
+            agrees(&table, &expr, &[], 0).unwrap();
+        }
+        for (months, days, nanoseconds) in intervals {
+            for op in [Op::Add, Op::Subtract] {
+                let interval = Value::Interval(Interval {
+                    months,
+                    days,
+                    nanoseconds,
+                });
+                let interval = Expr::literal(interval, Type::Interval(IntervalKind::MonthDayNano));
+                let expr = Expr::binary(op, Expr::column(0, data_type.clone()), interval, data_type.clone());
+                agrees(&table, &expr, &[], 0).unwrap();
+            }
+        }
+    }
+}
+
+const TEXTS: [&str; 14] = [
+    "",
+    " ",
+    "a",
+    "ab",
+    "aab",
+    "abab",
+    "  ä b ",
+    "ä",
+    "€uro",
+    "日本語",
+    "🦀a🦀",
+    "a%b",
+    "a\\b",
+    "special  requests",
+];
+
+fn texts() -> Table {
+    let values: Vec<Value> = TEXTS.iter().map(|one| text(one)).chain([Value::Null]).collect();
+    Table {
+        rows: values.len(),
+        columns: vec![
+            column(&Type::Utf8, &values, false, true),
+            column(&Type::Utf8, &values, false, false),
+        ],
+    }
+}
+
+#[test]
+fn patterns_match_raw_strings() {
+    let patterns = [
+        "",
+        "%",
+        "%%",
+        "_",
+        "__",
+        "a%",
+        "%a",
+        "%a%",
+        "a_b",
+        "%a_b%",
+        "_%",
+        "%_",
+        "%b%a%",
+        "ab%ab",
+        "a\\%b",
+        "a\\\\b",
+        "a\\",
+        "\\",
+        "_uro",
+        "%語",
+        "🦀_🦀",
+        "%special%requests%",
+        "%ab",
+        "a%b%",
+        "_ä%",
+        "%_ä_%",
+    ];
+    for pattern in patterns {
+        let expr = Expr {
+            node: Node::Like {
+                expr: Box::new(Expr::column(0, Type::Utf8)),
+                pattern: Box::new(Expr::literal(text(pattern), Type::Utf8)),
+                negated: pattern.len() % 2 == 1,
+                case_insensitive: false,
+            },
+            data_type: Type::Boolean,
+        };
+        agrees(&texts(), &expr, &[], 0).unwrap();
+    }
+}
+
+#[test]
+fn functions_of_raw_strings() {
+    let int = |value: i64| Expr::literal(Value::Int(value.into()), Type::Int64);
+    let part = |value: &str| Expr::literal(text(value), Type::Utf8);
+    let counts = [i64::MIN, -9, -2, -1, 0, 1, 2, 3, 9, i64::MAX];
+    let mut calls: Vec<(Function, Vec<Expr>, Type)> = Vec::new();
+    for count in counts {
+        calls.push((Function::Left, vec![int(count)], Type::Utf8));
+        calls.push((Function::Right, vec![int(count)], Type::Utf8));
+        calls.push((Function::Substring, vec![int(count)], Type::Utf8));
+        for length in counts {
+            calls.push((Function::Substring, vec![int(count), int(length)], Type::Utf8));
+        }
+    }
+    for piece in ["", "a", "ab", "b ", "ä", "語", "zz"] {
+        for function in [Function::StartsWith, Function::EndsWith, Function::Contains] {
+            calls.push((function, vec![part(piece)], Type::Boolean));
+        }
+        calls.push((Function::Position, vec![part(piece)], Type::Int32));
+    }
+    for function in [Function::Trim, Function::TrimStart, Function::TrimEnd] {
+        calls.push((function, vec![], Type::Utf8));
+        calls.push((function, vec![part("a b")], Type::Utf8));
+    }
+    calls.push((Function::CharacterLength, vec![], Type::Int32));
+    calls.push((Function::OctetLength, vec![], Type::Int32));
+    for (function, rest, data_type) in calls {
+        for column in [0, 1] {
+            let args = std::iter::once(Expr::column(column, Type::Utf8)).chain(rest.clone());
+            let expr = Expr::call(function, args.collect(), data_type.clone());
+            agrees(&texts(), &expr, &[], 0).unwrap();
+        }
+    }
+}
+
+#[test]
+fn codes_and_handles_compare() {
+    for op in [
+        Op::Equal,
+        Op::NotEqual,
+        Op::Less,
+        Op::LessOrEqual,
+        Op::Greater,
+        Op::Distinct,
+        Op::NotDistinct,
+    ] {
+        for raw in [(false, false), (false, true), (true, true)] {
+            for first in TEXTS {
+                let values: Vec<Value> = TEXTS.iter().map(|one| text(one)).chain([Value::Null]).collect();
+                let mut turned = values.clone();
+                turned.rotate_left(first.len() % 5);
+                let table = Table {
+                    rows: values.len(),
+                    columns: vec![
+                        column(&Type::Utf8, &values, false, raw.0),
+                        column(&Type::Utf8, &turned, false, raw.1),
+                    ],
+                };
+                let (l, r) = operands(&Type::Utf8, &Type::Utf8);
+                agrees(&table, &Expr::binary(op, l.clone(), r, Type::Boolean), &[], 0).unwrap();
+                let constant = Expr::literal(text(first), Type::Utf8);
+                agrees(&table, &Expr::binary(op, l, constant, Type::Boolean), &[], 0).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn lists_of_all_sizes() {
+    for count in [0, 1, 2, 8, 9, 40] {
+        for step in [1, 1_000_000_007] {
+            for with_null in [false, true] {
+                let ints = (0..count).map(|at| Value::Int((at - 3) * step));
+                let list = ints.chain(with_null.then_some(Value::Null));
+                let list = list.map(|value| Expr::literal(value, Type::Int64)).collect();
+                let values: Vec<Value> = (-4..9).map(|at| Value::Int(at * step)).chain([Value::Null]).collect();
+                let table = Table {
+                    rows: values.len(),
+                    columns: vec![column(&Type::Int64, &values, count % 2 == 0, false)],
+                };
+                let expr = Expr {
+                    node: Node::InList {
+                        expr: Box::new(Expr::column(0, Type::Int64)),
+                        list,
+                        negated: with_null,
+                    },
+                    data_type: Type::Boolean,
+                };
+                agrees(&table, &expr, &[], 0).unwrap();
+            }
+        }
+        let list =
+            (0..count).map(|at| Expr::literal(text(&"ab".repeat(at as usize % 3 + at as usize / 9)), Type::Utf8));
+        let expr = Expr {
+            node: Node::InList {
+                expr: Box::new(Expr::column(0, Type::Utf8)),
+                list: list.collect(),
+                negated: false,
+            },
+            data_type: Type::Boolean,
+        };
+        agrees(&texts(), &expr, &[], 0).unwrap();
+    }
+}
+
+#[test]
+fn what_is_not_reached_does_not_fail() {
+    let column_of = |values: &[i128]| {
+        let values: Vec<Value> = values.iter().map(|value| Value::Int(*value)).collect();
+        column(&Type::Int64, &values, false, false)
+    };
+    let table = Table {
+        rows: 3,
+        columns: vec![column_of(&[0, 1, 2]), column_of(&[0, 5, 10])],
+    };
+    let (x, y) = operands(&Type::Int64, &Type::Int64);
+    let zero = || Expr::literal(Value::Int(0), Type::Int64);
+    let nonzero = Expr::binary(Op::NotEqual, x.clone(), zero(), Type::Boolean);
+    let quotient = Expr::binary(Op::Divide, y, x, Type::Int64);
+    let positive = Expr::binary(Op::Greater, quotient.clone(), zero(), Type::Boolean);
+    let and = Expr::binary(Op::And, nonzero.clone(), positive.clone(), Type::Boolean);
+    let or = Expr {
+        node: Node::Not(Box::new(nonzero.clone())),
+        data_type: Type::Boolean,
+    };
+    let or = Expr::binary(Op::Or, or, positive, Type::Boolean);
+    let case = Expr {
+        node: Node::Case {
+            branches: vec![(nonzero, quotient.clone())],
+            otherwise: None,
+        },
+        data_type: Type::Int64,
+    };
+    for guarded in [and, or, case] {
+        agrees(&table, &guarded, &[], 0).unwrap();
+    }
+    assert!(matches!(project(&table, &quotient, &[], 0), Ok(Outcome::Fault(_))));
+}
