@@ -155,7 +155,7 @@ impl Lowering<'_> {
             Kind::Integer(_) => {
                 let number = number(operand)?;
                 if to.is_float() {
-                    return Ok(self.to_float(&number, &from, to, null));
+                    return Ok(self.float_of(&number, &from, to, null));
                 }
                 if *to == Type::Boolean {
                     let ir = number.ir.clone().ne(constant(number.lane(), 0));
@@ -177,7 +177,7 @@ impl Lowering<'_> {
                 let ir = self.keep(Scalar::I32, ir);
                 Ok(integral(to, Number { ir, range: (0, 1) }, null))
             }
-            Kind::Float32 | Kind::Float64 => self.from_float(operand, to, safe),
+            Kind::Float32 | Kind::Float64 => self.cast_float(operand, to, safe),
             _ => Err(Unsupported(format!("a cast of {from:?} to {to:?} has no kernel"))),
         }
     }
@@ -319,7 +319,7 @@ impl Lowering<'_> {
         Ok(integral(to, number, null))
     }
 
-    fn to_float(&mut self, number: &Number, from: &Type, to: &Type, null: Option<Ir>) -> Value {
+    fn float_of(&mut self, number: &Number, from: &Type, to: &Type, null: Option<Ir>) -> Value {
         let divisor = is_decimal(from).then(|| Ir::Const(Const::F64(10_f64.powi(scale(from)))));
         if *to == Type::Float32 {
             let ir = match divisor {
@@ -336,7 +336,7 @@ impl Lowering<'_> {
         other(to, Kind::Float64, self.keep(Scalar::F64, ir), null)
     }
 
-    fn from_float(&mut self, operand: &Value, to: &Type, safe: bool) -> Lowered<Value> {
+    fn cast_float(&mut self, operand: &Value, to: &Type, safe: bool) -> Lowered<Value> {
         let single = matches!(operand.shape.kind, Kind::Float32);
         let null = operand.null.clone();
         match to {

@@ -6,7 +6,7 @@ use super::arithmetic::scaled;
 use super::range::{Range, power_of_ten, scale};
 use super::register::{Number, boolean, constant, is_null, null_of, number, wider};
 use crate::build;
-use crate::ir::{Expr as Ir, Scalar};
+use crate::ir::Expr as Ir;
 use crate::lower::{Kind, Lowered, Lowering, Row, Shape, Unsupported, Value};
 
 use trireme_device_api::Type;

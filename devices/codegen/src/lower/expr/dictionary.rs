@@ -380,11 +380,11 @@ fn floats(values: impl Iterator<Item = f64>, data_type: &Type) -> Table {
 }
 
 /// Strings become codes of a dictionary of their own.
-fn codes(values: &[Constant]) -> Form {
+fn codes<'v>(values: &'v [Constant]) -> Form {
     let mut known: HashMap<&[u8], u32> = HashMap::new();
     let mut distinct: Vec<&[u8]> = Vec::new();
-    let mut code_of = |value| match value {
-        &Constant::Bytes(ref bytes) => *known.entry(bytes).or_insert_with(|| {
+    let mut code_of = |value: &'v Constant| match value {
+        Constant::Bytes(bytes) => *known.entry(bytes).or_insert_with(|| {
             distinct.push(bytes);
             u32::try_from(distinct.len() - 1).unwrap_or(u32::MAX)
         }),

@@ -41,43 +41,39 @@ impl Lowering<'_> {
             ));
         }
         let elements = elements(pattern);
-        let forms: (Option<Vec<u8>>, Option<Vec<u8>>, Option<Vec<u8>>, Option<Vec<u8>>) = match elements.as_slice() {
+        match elements.as_slice() {
             [MANY] => return Ok(build::bool(true)),
-            [MANY, middle @ .., MANY] => (None, None, None, literal(middle)),
-            [MANY, suffix @ ..] => (None, None, literal(suffix), None),
-            [prefix @ .., MANY] => (None, literal(prefix), None, None),
-            all => (literal(all), None, None, None),
-        };
-        match forms {
-            (Some(exact), ..) => {
-                let exact = self.text_literal(&exact)?;
-                Ok(self.text_equal(text.clone(), exact))
+            [MANY, middle @ .., MANY] => {
+                if let Some(part) = literal(middle) {
+                    let part = self.text_literal(&part)?;
+                    return Ok(self.text_find(text.clone(), part).ne(build::u32(NOWHERE)));
+                }
             }
-            (_, Some(prefix), ..) => self.starts_with(text, &prefix),
-            (_, _, Some(suffix), _) => self.ends_with(text, &suffix),
-            (.., Some(part)) => {
-                let part = self.text_literal(&part)?;
-                Ok(self.text_find(text.clone(), part).ne(build::u32(NOWHERE)))
+            [MANY, suffix @ ..] => {
+                if let Some(suffix) = literal(suffix) {
+                    let suffix = self.text_literal(&suffix)?;
+                    return Ok(self.at_end(text, suffix));
+                }
             }
-            _ => {
-                let bytes = elements
-                    .iter()
-                    .flat_map(|element| element.to_le_bytes().into_iter().take(2));
-                let base = self.table(bytes.collect::<Arc<[u8]>>());
-                let count = self.word(Word::Value(elements.len() as u64)).to(Scalar::U32);
-                Ok(self.text_like(text.clone(), base, count))
+            [prefix @ .., MANY] => {
+                if let Some(prefix) = literal(prefix) {
+                    let prefix = self.text_literal(&prefix)?;
+                    return Ok(self.text_at(text.clone(), prefix, build::u32(0)));
+                }
+            }
+            all => {
+                if let Some(exact) = literal(all) {
+                    let exact = self.text_literal(&exact)?;
+                    return Ok(self.text_equal(text.clone(), exact));
+                }
             }
         }
-    }
-
-    fn starts_with(&mut self, text: &Ir, prefix: &[u8]) -> Lowered<Ir> {
-        let prefix = self.text_literal(prefix)?;
-        Ok(self.text_at(text.clone(), prefix, build::u32(0)))
-    }
-
-    fn ends_with(&mut self, text: &Ir, suffix: &[u8]) -> Lowered<Ir> {
-        let suffix = self.text_literal(suffix)?;
-        Ok(self.at_end(text, suffix))
+        let bytes = elements
+            .iter()
+            .flat_map(|element| element.to_le_bytes().into_iter().take(2));
+        let base = self.table(bytes.collect::<Arc<[u8]>>());
+        let count = self.word(Word::Value(elements.len() as u64)).to(Scalar::U32);
+        Ok(self.text_like(text.clone(), base, count))
     }
 
     /// Bool: a text ends with another.

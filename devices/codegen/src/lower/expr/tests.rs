@@ -1,6 +1,11 @@
 //! Expressions in kernels against the naive evaluator: projections of small tables, interpreted, row by row.
 
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "small tables, and floats that are meant to be rounded"
+)]
 mod rig;
+#[expect(clippy::cast_possible_truncation, clippy::too_many_lines, reason = "lists of cases")]
 mod units;
 
 use std::collections::BTreeMap;
