@@ -190,3 +190,8 @@ fn local_memory_and_large_groups() {
 fn all_in_the_arena() {
     run("group=8,items=1,groups=4,local=1KiB", cases(40));
 }
+
+#[test]
+fn some_slots_in_local_memory() {
+    run("group=16,items=2,groups=2,wide=off,local=4KiB", cases(40));
+}

@@ -5,14 +5,14 @@
 //!
 //!  no groups, few words     registers                 reduced in local memory at the end of the kernel, then atomics
 //!  few slots                local memory, private     likewise
-//!  a slot per key           arena                     atomics
-//!  hashed                   arena                     atomics
+//!  a slot per key, hashed   arena                     atomics; a few slots of each group of work-items in local memory
 //! ```
 //!
 //! Everything that tables and words depend on is known before the first kernel is written: the fragment is lowered once with
 //! a sink that only looks at its rows' shapes. DISTINCT is a set of (slot, value) pairs beside the groups: the row that
 //! brings a pair adds its value to the slot, so that one kernel does for all.
 
+mod cache;
 mod cells;
 mod finish;
 mod fold;
@@ -28,6 +28,7 @@ use super::source::{main_kernel, pass_kernels};
 use super::{Lowered, Lowering, ProgramOutput, Row, Sink, Unsupported, Value};
 use crate::build::{u32, u64};
 use crate::ir::{Elem, Expr as Ir, LocalId, Scalar, Stmt, Var};
+use cache::Cache;
 use cells::{Cells, Shared};
 use finish::Finisher;
 use fold::Share;
@@ -206,6 +207,7 @@ struct Grouping {
     /// Of the kernel that is being written: by slot and word.
     registers: Vec<Vec<Var>>,
     local: Option<LocalId>,
+    cache: Option<Cache>,
 }
 
 /// The slot of the current row.
@@ -213,6 +215,8 @@ struct Place {
     /// U64.
     slot: Ir,
     shared: Shared,
+    /// Where the cache has it, if it does (Bool).
+    cached: Option<(Ir, Shared)>,
 }
 
 impl Grouping {
@@ -251,6 +255,7 @@ impl Grouping {
             home,
             registers: Vec::new(),
             local: None,
+            cache: None,
         };
         grouping.make_sets(l)?;
         Ok(grouping)
@@ -383,7 +388,16 @@ impl Grouping {
                 let first = self.private(l, place.slot.clone().to(Scalar::U32));
                 into(l, &self.local_cells(l, first))
             }
-            Home::Arena => into(l, &Cells::Shared(place.shared.clone())),
+            Home::Arena => {
+                let arena = Cells::Shared(place.shared.clone());
+                match &place.cached {
+                    None => into(l, &arena),
+                    Some((hit, cached)) => {
+                        let cached = Cells::Shared(cached.clone());
+                        l.either(hit.clone(), |l| into(l, &cached), |l| into(l, &arena))
+                    }
+                }
+            }
         }
     }
 
@@ -472,7 +486,10 @@ impl Sink for Grouping {
                     },
                 );
             }
-            Home::Arena => {}
+            Home::Arena => {
+                let slots = self.table.as_ref().map_or(1, Table::slots);
+                self.cache = Cache::begin(l, slots, self.recipe.words);
+            }
         }
         Ok(())
     }
@@ -489,7 +506,8 @@ impl Sink for Grouping {
         };
         let rest = |l: &mut Lowering<'_>| {
             let shared = self.slots.shared(l, slot.clone());
-            let place = Place { slot, shared };
+            let cached = self.cache.as_ref().map(|cache| cache.find(l, &slot));
+            let place = Place { slot, shared, cached };
             self.apply(l, None, &values, &place)?;
             for (index, filter) in self.terms.filters.iter().enumerate() {
                 let condition = l.condition(row, filter)?;
@@ -515,7 +533,10 @@ impl Sink for Grouping {
         match self.home {
             Home::Registers { .. } => self.flush_registers(l),
             Home::Local { .. } => self.flush_local(l),
-            Home::Arena => Ok(()),
+            Home::Arena => match self.cache.take() {
+                Some(cache) => cache.flush(l, self.slots, &self.recipe.primitives),
+                None => Ok(()),
+            },
         }
     }
 

@@ -3,37 +3,75 @@
 //! ```text
 //!  private   registers by slot, or a column of local memory per work-item      plain additions
 //!     └─ at the end of a kernel: halved again and again in local memory ─▶ shared, one atomic per word and group
-//!  shared    an array of slots in the arena                                    atomics
+//!  shared    an array of slots in the arena, or a cache of some in local memory  atomics
 //! ```
 //!
 //! What the words mean is the recipe's affair: here are only additions with carry, sums of floats, maxima, texts.
 
 use super::plan::{Fold, Primitive};
 use crate::build::{bool, place, u32, u64};
-use crate::ir::{Atomic, Elem, Expr as Ir, LocalId, Place, Scalar, Stmt, Target, Var};
+use crate::ir::{Atomic, Elem, Expr as Ir, LocalId, Scalar, Stmt, Target, Var};
 use crate::lower::{Lowered, Lowering};
 
-/// An array of slots in the arena.
+/// A slot that many work-items fold into at once.
 #[derive(Debug, Clone)]
 pub(super) struct Shared {
-    /// U64: its address.
-    pub(super) base: Ir,
-    /// U64: the slot's first word.
-    pub(super) first: Ir,
+    memory: Memory,
+    /// The slot's first word: U64 in the arena, U32 in local memory.
+    first: Ir,
+}
+
+#[derive(Debug, Clone)]
+enum Memory {
+    /// U64: where the slots are.
+    Arena(Ir),
+    Local(LocalId),
 }
 
 impl Shared {
-    pub(super) fn place(&self, at: u32) -> Place {
-        let index = if at == 0 {
-            self.first.clone()
-        } else {
-            self.first.clone().plus(u64(u64::from(at)))
+    /// From word `first` (U64) of the slots at `base` (U64).
+    pub(super) fn in_arena(base: Ir, first: Ir) -> Self {
+        let memory = Memory::Arena(base);
+        Self { memory, first }
+    }
+
+    /// From word `first` (U32) of a local array.
+    pub(super) fn in_group(array: LocalId, first: Ir) -> Self {
+        let memory = Memory::Local(array);
+        Self { memory, first }
+    }
+
+    /// From the slot's word `at` on.
+    pub(super) fn from(&self, at: u32) -> Self {
+        let offset = match self.memory {
+            _ if at == 0 => return self.clone(),
+            Memory::Arena(_) => u64(at.into()),
+            Memory::Local(_) => u32(at),
         };
-        place(Elem::U64, self.base.clone(), index)
+        Self {
+            memory: self.memory.clone(),
+            first: self.first.clone().plus(offset),
+        }
     }
 
     fn target(&self, at: u32) -> Target {
-        Target::Arena(self.place(at))
+        let place = self.from(at);
+        match place.memory {
+            Memory::Arena(base) => Target::Arena(self::place(Elem::U64, base, place.first)),
+            Memory::Local(array) => Target::Local(array, place.first),
+        }
+    }
+
+    /// A word, where nobody folds into the slot any more.
+    pub(super) fn word(&self, at: u32) -> Ir {
+        let place = self.from(at);
+        match place.memory {
+            Memory::Arena(base) => Ir::Load {
+                place: self::place(Elem::U64, base, place.first),
+                constant: true,
+            },
+            Memory::Local(array) => Ir::LoadLocal(array, Box::new(place.first)),
+        }
     }
 }
 
@@ -88,10 +126,7 @@ impl Cells {
             Cells::Local { array, first, stride } => {
                 Ir::LoadLocal(*array, Box::new(first.clone().plus(u32(at * stride))))
             }
-            Cells::Shared(shared) => Ir::Load {
-                place: shared.place(at),
-                constant: false,
-            },
+            Cells::Shared(shared) => shared.word(at),
         }
     }
 
@@ -102,7 +137,7 @@ impl Cells {
                 let index = first.clone().plus(u32(at * stride));
                 l.b.push(Stmt::StoreLocal(*array, index, value));
             }
-            Cells::Shared(shared) => l.b.store(shared.place(at), value),
+            Cells::Shared(shared) => l.b.atomic(shared.target(at), Atomic::Store(value)),
         }
     }
 
@@ -269,12 +304,13 @@ impl Shared {
 }
 
 impl Cells {
-    /// As [`Shared::once`]; private slots keep what the shared one says.
+    /// As [`Shared::once`] of the slot in the arena; others keep what it says.
     pub(super) fn once(&self, l: &mut Lowering<'_>, shared: &Shared, at: u32, first: Ir) -> Lowered<Ir> {
-        if let Cells::Shared(shared) = self {
-            return Ok(shared.once(l, at, first).into());
-        }
-        let held = l.b.set(Scalar::U64, self.load(at));
+        let held = match self {
+            Cells::Shared(own) if matches!(own.memory, Memory::Arena(_)) => return Ok(own.once(l, at, first).into()),
+            Cells::Shared(own) => l.b.fetch(Scalar::U64, own.target(at), Atomic::Load),
+            _ => l.b.set(Scalar::U64, self.load(at)),
+        };
         l.when(Ir::from(held).eq(u64(0)), |l| {
             let chosen = shared.once(l, at, first);
             l.b.assign(held, chosen.into());

@@ -85,8 +85,7 @@ impl Finisher<'_> {
             let used = l.b.set(Scalar::Bool, bool(false));
             l.when(Ir::from(slot).lt(slots.clone()), |l| {
                 let rows = self.slots.shared(l, slot.into());
-                let rows = l.b.load(rows.place(0));
-                l.b.assign(used, Ir::from(rows).ne(u64(0)));
+                l.b.assign(used, rows.word(0).ne(u64(0)));
                 Ok(())
             })?;
             let index = place.of(l, used);
@@ -102,7 +101,9 @@ impl Finisher<'_> {
     /// The aggregates of a slot.
     fn results(&self, l: &mut Lowering<'_>, slot: Ir) -> Lowered<Vec<Value>> {
         let shared = self.slots.shared(l, slot);
-        let words: Vec<Var> = (0..self.recipe.words).map(|at| l.b.load(shared.place(at))).collect();
+        let words: Vec<Var> = (0..self.recipe.words)
+            .map(|at| l.b.set(Scalar::U64, shared.word(at)))
+            .collect();
         let slot = Slot {
             recipe: self.recipe,
             words: &words,

@@ -75,8 +75,7 @@ impl Grouping {
                     own.fold_all(l, &other, &chunk.primitives)
                 })?;
                 l.when(Ir::LocalIndex.eq(u32(0)), |l| {
-                    let mut shared = self.slots.shared(l, u64(slot));
-                    shared.first = shared.first.plus(u64(chunk.first.into()));
+                    let shared = self.slots.shared(l, u64(slot)).from(chunk.first);
                     own.flush(l, &shared, &chunk.primitives)
                 })?;
                 l.b.push(Stmt::Barrier);

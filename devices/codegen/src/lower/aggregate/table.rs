@@ -473,10 +473,8 @@ impl Slots {
     /// The words of a slot (U64).
     pub(super) fn shared(self, l: &mut Lowering<'_>, slot: Ir) -> super::cells::Shared {
         let first = slot.times(u64(self.stride)).plus(u64(self.first));
-        super::cells::Shared {
-            base: l.base(self.region),
-            first: l.b.set(Scalar::U64, first).into(),
-        }
+        let base = l.base(self.region);
+        super::cells::Shared::in_arena(base, l.b.set(Scalar::U64, first).into())
     }
 }
 

@@ -1,0 +1,161 @@
+//! What grouping costs by the number of groups, on the OpenCL device that is there: for who changes group tables.
+//!
+//! `cargo test --release -p trireme-device-opencl --test groups -- --ignored --nocapture` prints a line per number of groups
+//! and kind of key: nanoseconds per row beyond those of the same aggregates without groups, of the best of a few runs. The
+//! machine's other work is in them; the ratio from line to line is what counts.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use trireme_device_api::{
+    Aggregate, AggregateFunction, Backend, Device, DevicePool, Expr, Fragment, GRAPH_VERSION, Graph, Inputs, Output,
+    ScanInput, ScanSource, Sink, Source, Type, Value, Variant,
+};
+use trireme_device_cpu::FusedVariant;
+use trireme_device_opencl::{OpenClBackend, OpenClSettings};
+use trireme_device_testkit::driver::step_until_done;
+use trireme_device_testkit::generate::field;
+use trireme_device_testkit::inputs::{CountingPool, Layout, MemoryScan, Segmentation};
+use trireme_device_testkit::values::{Row, text};
+
+const ROWS: usize = 1 << 20;
+const RUNS: usize = 4;
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Keys {
+    /// Without groups.
+    None,
+    /// 0, 1, 2, …
+    Dense,
+    /// Anywhere in 64 bits.
+    Sparse,
+    /// Strings that are no codes.
+    Texts,
+}
+
+fn graph(key: Option<&Type>) -> Graph {
+    let aggregate = |function, argument: Option<usize>| Aggregate {
+        function,
+        argument: argument.map(|argument| Expr::column(argument, Type::Int64)),
+        distinct: false,
+        filter: None,
+        order: Vec::new(),
+        data_type: Type::Int64,
+    };
+    let aggregates = vec![
+        aggregate(AggregateFunction::Count, None),
+        aggregate(AggregateFunction::Sum, Some(1)),
+        aggregate(AggregateFunction::Max, Some(1)),
+    ];
+    let groups: Vec<Expr> = key.map(|key| Expr::column(0, key.clone())).into_iter().collect();
+    let types = groups.iter().map(|group| &group.data_type);
+    let types = types.chain(aggregates.iter().map(|aggregate| &aggregate.data_type));
+    let output: Vec<_> = types.map(|data_type| field("r", data_type.clone())).collect();
+    let mut columns = [key.unwrap_or(&Type::Int64), &Type::Int64].map(|data_type| field("c", data_type.clone()));
+    columns.iter_mut().for_each(|column| column.nullable = false);
+    Graph {
+        version: GRAPH_VERSION,
+        scans: vec![ScanSource {
+            name: "t".to_owned(),
+            columns: columns.to_vec(),
+        }],
+        streams: Vec::new(),
+        fragments: vec![Fragment {
+            source: Source::Scan(0),
+            steps: Vec::new(),
+            sink: Sink::Aggregate { groups, aggregates },
+            output: output.clone(),
+        }],
+        parameters: Vec::new(),
+        output,
+    }
+}
+
+fn rows(keys: Keys, groups: i64) -> Vec<Row> {
+    let mut rng = SmallRng::seed_from_u64(7);
+    (0..ROWS)
+        .map(|_| {
+            let key = rng.random_range(0..groups);
+            let key = match keys {
+                Keys::None | Keys::Dense => Value::Int(key.into()),
+                Keys::Sparse => Value::Int(key.wrapping_mul(0x9e37_79b9_7f4a_7c15_u64.cast_signed()).into()),
+                Keys::Texts => text(&format!("key number {key}")),
+            };
+            vec![key, Value::Int(rng.random_range(0..10_000))]
+        })
+        .collect()
+}
+
+/// Nanoseconds per row of the best run.
+fn measure(variant: &dyn Variant, keys: Keys, groups: i64) -> f64 {
+    let key = match keys {
+        Keys::None => None,
+        Keys::Dense | Keys::Sparse => Some(Type::Int64),
+        Keys::Texts => Some(Type::Utf8),
+    };
+    let graph = Arc::new(graph(key.as_ref()));
+    let layout = Layout {
+        segmentation: Segmentation::One,
+        dictionary: 0.0,
+        wide: 0.0,
+        offset: 0.0,
+    };
+    let mut rng = SmallRng::seed_from_u64(1);
+    let scan = MemoryScan::new(&graph.scans[0].columns, &rows(keys, groups), &layout, &mut rng).unwrap();
+    let scan: Arc<dyn ScanInput> = Arc::new(scan);
+    let pool: Arc<dyn DevicePool> = Arc::new(CountingPool::new(usize::MAX));
+    let once = || {
+        let inputs = Inputs {
+            scans: vec![Arc::clone(&scan)],
+            streams: Vec::new(),
+            parameters: Vec::new(),
+            workers: 1,
+            pool: Arc::clone(&pool),
+            cancelled: Arc::new(AtomicBool::new(false)),
+            batch_rows: 8192,
+            emit: None,
+            wake: None,
+        };
+        let started = Instant::now();
+        let kernel = variant.prepare(&graph, 0, &inputs, &[None]).unwrap();
+        step_until_done(kernel.as_ref(), 1).unwrap();
+        let rows = match kernel.finish().unwrap() {
+            Output::Resident(resident) => resident.download().unwrap(),
+            Output::Rows(rows) => rows,
+            _ => panic!("no rows"),
+        };
+        assert!(rows.rows() > 0);
+        started.elapsed().as_nanos() as f64 / ROWS as f64
+    };
+    once();
+    (0..RUNS).map(|_| once()).fold(f64::INFINITY, f64::min)
+}
+
+#[test]
+#[ignore = "measures"]
+fn cost_by_number_of_groups() {
+    let probed = OpenClBackend::new(OpenClSettings::default(), Arc::new(FusedVariant::new())).probe();
+    let Some(device) = probed.devices.into_iter().next() else {
+        println!("skipped: no OpenCL device");
+        return;
+    };
+    let variant = device.variant();
+    let nothing = measure(variant.as_ref(), Keys::None, 1);
+    println!("groups.none = {nothing:.1} ns/row");
+    for keys in [Keys::Dense, Keys::Sparse, Keys::Texts] {
+        let mut before = None;
+        let most = if keys == Keys::Texts { 100_000 } else { 1_000_000 };
+        for groups in [1, 4, 16, 100, 1_000, 10_000, 100_000, 1_000_000] {
+            if groups > most {
+                break;
+            }
+            let cost = measure(variant.as_ref(), keys, groups);
+            let ratio = before.map_or(1.0, |before: f64| cost / before);
+            println!("groups.{keys:?}.{groups} = {cost:.1} ns/row (×{ratio:.2})");
+            before = Some(cost);
+        }
+    }
+}
