@@ -1,5 +1,6 @@
 //! A device that runs fragments: what all its runs share.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -26,6 +27,10 @@ pub struct Limits {
     pub retries: u32,
     /// The setting that limits the memory, for messages.
     pub setting: String,
+    /// Where compiled kernels are kept for the next process; none keeps them in memory only.
+    pub kernel_folder: Option<PathBuf>,
+    /// Bytes that the folder may take.
+    pub kernel_folder_bytes: u64,
 }
 
 impl Default for Limits {
@@ -35,6 +40,8 @@ impl Default for Limits {
             wait: Duration::from_secs(2),
             retries: 6,
             setting: "the device's memory".to_owned(),
+            kernel_folder: None,
+            kernel_folder_bytes: 256 << 20,
         }
     }
 }
@@ -126,7 +133,13 @@ impl Accelerator {
         let core = Arc::new(Core {
             arena: Arena::new(Arc::clone(&driver), bytes),
             columns: Tier::default(),
-            kernels: KernelCache::new(Arc::clone(&driver)),
+            kernels: KernelCache::new(
+                Arc::clone(&driver),
+                limits
+                    .kernel_folder
+                    .clone()
+                    .map(|folder| (folder, limits.kernel_folder_bytes)),
+            ),
             host: HostEvaluator::new(host),
             limits,
             counters: Counters::default(),

@@ -1,9 +1,17 @@
-//! Compiled kernels, in memory.
+//! Compiled kernels: in memory while the process runs, and in a folder for the next one.
+//!
+//! ```text
+//!  key = SHA-256(format, text, driver's identity), each with its length      file: magic │ digest of what follows │ binary
+//! ```
+//!
+//! A file is written under a name of its own and renamed, so that no reader sees half of one; what is cut short, garbled or
+//! refused by the driver is a miss. The folder is a convenience: no failure of it fails a query.
 
 use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
@@ -11,6 +19,15 @@ use trireme_device_api::DeviceError;
 use trireme_device_codegen::ir::Module;
 
 use crate::driver::{Driver, ModuleId};
+
+/// Of the files' format and of what the key is made from.
+const MAGIC: &[u8; 8] = b"TRKERN01";
+
+/// Bytes before the binary: magic and digest.
+const HEADER_BYTES: usize = 8 + 32;
+
+/// Modules that stay loaded.
+const LOADED_MAX: usize = 2048;
 
 /// Digest of what a module is made from.
 type Key = [u8; 32];
@@ -43,49 +60,205 @@ pub(crate) struct Took {
     pub(crate) ns: u64,
 }
 
+/// A module's place; locked while it is compiled, so that nobody else compiles it too.
+#[derive(Default)]
+struct Slot {
+    loaded: Mutex<Option<Arc<Loaded>>>,
+    used: AtomicU64,
+}
+
 /// Modules by what they are made from.
 pub(crate) struct KernelCache {
     driver: Arc<dyn Driver>,
-    loaded: Mutex<HashMap<Key, Arc<Loaded>>>,
+    folder: Option<Folder>,
+    slots: Mutex<HashMap<Key, Arc<Slot>>>,
+    clock: AtomicU64,
     pub(crate) compiled: AtomicU64,
     pub(crate) cached: AtomicU64,
 }
 
 impl KernelCache {
-    /// Empty.
-    pub(crate) fn new(driver: Arc<dyn Driver>) -> Self {
+    /// With a folder of at most so many bytes, if there is one and the driver's binaries may be kept.
+    pub(crate) fn new(driver: Arc<dyn Driver>, folder: Option<(PathBuf, u64)>) -> Self {
+        let keeps = driver.info().identity.is_some();
         Self {
+            folder: folder
+                .filter(|_| keeps)
+                .map(|(path, bytes_max)| Folder { path, bytes_max }),
             driver,
-            loaded: Mutex::default(),
+            slots: Mutex::default(),
+            clock: AtomicU64::new(0),
             compiled: AtomicU64::new(0),
             cached: AtomicU64::new(0),
         }
     }
 
-    /// The module, compiled in this thread if it isn't known.
+    /// The module, compiled in this thread if it is not known.
     ///
     /// # Errors
     /// Those of the driver.
     pub(crate) fn get(&self, module: &Module) -> Result<(Arc<Loaded>, Took), DeviceError> {
         let text = self.driver.text(module);
-        let key: Key = Sha256::digest(text.as_bytes()).into();
-        if let Some(loaded) = self.loaded.lock().get(&key) {
+        let key = key(&text, self.driver.info().identity.as_deref().unwrap_or_default());
+        let slot = Arc::clone(self.slots.lock().entry(key).or_default());
+        slot.used
+            .store(self.clock.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
+        let mut place = slot.loaded.lock();
+        if let Some(loaded) = &*place {
             self.cached.fetch_add(1, Ordering::Relaxed);
             return Ok((Arc::clone(loaded), Took::default()));
         }
         let began = Instant::now();
-        let binary = self.driver.compile(module, &text)?;
-        let id = self.driver.load(module, &binary)?;
+        let (id, compiled) = self.load(module, &text, &key)?;
         let loaded = Arc::new(Loaded {
             driver: Arc::clone(&self.driver),
             id,
         });
-        self.compiled.fetch_add(1, Ordering::Relaxed);
-        self.loaded.lock().insert(key, Arc::clone(&loaded));
+        *place = Some(Arc::clone(&loaded));
+        drop(place);
+        self.shrink();
+        let counter = if compiled { &self.compiled } else { &self.cached };
+        counter.fetch_add(1, Ordering::Relaxed);
         let took = Took {
-            compiled: true,
+            compiled,
             ns: u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX),
         };
         Ok((loaded, took))
     }
+
+    /// From the folder, or compiled (true).
+    fn load(&self, module: &Module, text: &str, key: &Key) -> Result<(ModuleId, bool), DeviceError> {
+        if let Some(folder) = &self.folder
+            && let Some(binary) = folder.read(key)
+        {
+            match self.driver.load(module, &binary) {
+                Ok(id) => return Ok((id, false)),
+                Err(error @ (DeviceError::Device(_) | DeviceError::OutOfMemory(_))) => return Err(error),
+                // Made by another compiler than its key says.
+                Err(_) => folder.remove(key),
+            }
+        }
+        let binary = self.driver.compile(module, text)?;
+        let id = self.driver.load(module, &binary)?;
+        if let Some(folder) = &self.folder {
+            folder.write(key, &binary);
+        }
+        Ok((id, true))
+    }
+
+    /// Forgets the modules that were not used for longest, when there are too many.
+    fn shrink(&self) {
+        let mut slots = self.slots.lock();
+        if slots.len() <= LOADED_MAX {
+            return;
+        }
+        let mut used: Vec<_> = slots.values().map(|slot| slot.used.load(Ordering::Relaxed)).collect();
+        let middle = used.len() / 4;
+        let (_, oldest, _) = used.select_nth_unstable(middle);
+        let oldest = *oldest;
+        slots.retain(|_, slot| slot.used.load(Ordering::Relaxed) >= oldest);
+    }
+}
+
+fn key(text: &str, identity: &str) -> Key {
+    let mut digest = Sha256::new();
+    for part in [MAGIC.as_slice(), text.as_bytes(), identity.as_bytes()] {
+        digest.update((part.len() as u64).to_le_bytes());
+        digest.update(part);
+    }
+    digest.finalize().into()
+}
+
+/// Binaries in files.
+struct Folder {
+    path: PathBuf,
+    bytes_max: u64,
+}
+
+impl Folder {
+    fn file(&self, key: &Key) -> PathBuf {
+        let name: String = key.iter().map(|byte| format!("{byte:02x}")).collect();
+        self.path.join(name + ".kernel")
+    }
+
+    /// The binary, if there is a whole one.
+    fn read(&self, key: &Key) -> Option<Vec<u8>> {
+        let path = self.file(key);
+        let mut content = std::fs::read(&path).ok()?;
+        let (magic, digest) = (content.get(..8)?, content.get(8..HEADER_BYTES)?);
+        let is_whole = magic == MAGIC && *digest == digest_of(key, &content[HEADER_BYTES..]);
+        if !is_whole {
+            self.remove(key);
+            return None;
+        }
+        // What is used stays longest.
+        if let Ok(file) = std::fs::File::options().append(true).open(&path) {
+            let _ = file.set_modified(SystemTime::now());
+        }
+        content.drain(..HEADER_BYTES);
+        Some(content)
+    }
+
+    fn write(&self, key: &Key, binary: &[u8]) {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        if (binary.len() + HEADER_BYTES) as u64 > self.bytes_max || std::fs::create_dir_all(&self.path).is_err() {
+            return;
+        }
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let temporary = self.path.join(format!("{}-{number}.tmp", std::process::id()));
+        let mut content = Vec::with_capacity(HEADER_BYTES + binary.len());
+        content.extend_from_slice(MAGIC);
+        content.extend_from_slice(&digest_of(key, binary));
+        content.extend_from_slice(binary);
+        let written = std::fs::write(&temporary, content).and_then(|()| std::fs::rename(&temporary, self.file(key)));
+        if written.is_err() {
+            let _ = std::fs::remove_file(&temporary);
+        }
+        self.shrink();
+    }
+
+    fn remove(&self, key: &Key) {
+        let _ = std::fs::remove_file(self.file(key));
+    }
+
+    /// Removes what was not used for longest, until the rest is within the limit.
+    fn shrink(&self) {
+        let mut files = files(&self.path);
+        let mut bytes: u64 = files.iter().map(|(_, bytes, _)| bytes).sum();
+        files.sort_unstable();
+        for (_, size, path) in files {
+            if bytes <= self.bytes_max {
+                break;
+            }
+            if std::fs::remove_file(path).is_ok() {
+                bytes -= size;
+            }
+        }
+    }
+}
+
+/// Of the key too, so that a file under another's name is foreign.
+fn digest_of(key: &Key, binary: &[u8]) -> [u8; 32] {
+    let mut digest = Sha256::new();
+    digest.update(key);
+    digest.update(binary);
+    digest.finalize().into()
+}
+
+/// The cache's files: when they were used last, their size.
+fn files(folder: &Path) -> Vec<(SystemTime, u64, PathBuf)> {
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return Vec::new();
+    };
+    let known = |path: &Path| {
+        path.extension()
+            .is_some_and(|found| found == "kernel" || found == "tmp")
+    };
+    entries
+        .flatten()
+        .filter_map(|entry| {
+            let (path, metadata) = (entry.path(), entry.metadata().ok()?);
+            known(&path).then_some((metadata.modified().ok()?, metadata.len(), path))
+        })
+        .collect()
 }

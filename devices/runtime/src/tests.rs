@@ -3,5 +3,6 @@
 mod arena;
 pub(crate) mod driver;
 mod graphs;
+mod kernels;
 mod kit;
 mod runs;
