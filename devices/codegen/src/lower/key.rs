@@ -148,11 +148,6 @@ impl KeyShape {
         self.words.len()
     }
 
-    /// Word `index` is a handle.
-    pub(crate) fn is_text(&self, index: usize) -> bool {
-        self.words[index] == WordKind::Text
-    }
-
     /// Where a key is one plain word: it is below this.
     pub(crate) fn dense(&self) -> Option<u64> {
         match self.words.as_slice() {

@@ -4,11 +4,14 @@ use super::{
     Coding, Const, Dictionary, Field, Ir, Key, KeyShape, KeyWord, Kind, Lowered, Lowering, NullCoding, Nulls, Part,
     Scalar, Unsupported, Value, Word, WordKind, bool, lane_range, u64,
 };
-use crate::build::place;
-use crate::ir::Elem;
+use crate::build::{i32, place, u32};
+use crate::ir::{Elem, Stmt};
+use crate::lower::Shape;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+
+use trireme_device_api::Type;
 
 /// What a code of another dictionary becomes when the value isn't in the part's.
 const NO_CODE: u32 = u32::MAX;
@@ -76,7 +79,8 @@ impl Lowering<'_> {
             either(&mut words.null, null.clone());
         }
         if matches!(value.shape.kind, Kind::Null) {
-            return Ok(self.null_part(nulls, part, words));
+            Self::null_part(nulls, part, words);
+            return Ok(());
         }
         if let (Nulls::Group, NullCoding::Never, Some(null)) = (nulls, part.null, &value.null) {
             either(&mut words.impossible, null.clone());
@@ -102,7 +106,7 @@ impl Lowering<'_> {
     }
 
     /// A part that is NULL for sure.
-    fn null_part(&mut self, nulls: Nulls, part: &Part, words: &mut Words) {
+    fn null_part(nulls: Nulls, part: &Part, words: &mut Words) {
         match part.null {
             NullCoding::Flag(field) => words.put(field, u64(1)),
             NullCoding::Never if nulls == Nulls::Group => either(&mut words.impossible, bool(true)),
@@ -138,7 +142,7 @@ impl Lowering<'_> {
                 let mut code = ir;
                 if !Arc::ptr_eq(dictionary, other) {
                     code = self.translated(dictionary, other, value)?;
-                    impossible = Some(code.clone().eq(crate::build::u32(NO_CODE)));
+                    impossible = Some(code.clone().eq(u32(NO_CODE)));
                 }
                 self.put_counted(*field, part, value, code.to(Scalar::U64), impossible.as_ref(), words);
             }
@@ -150,7 +154,16 @@ impl Lowering<'_> {
                 let bits = self.canonical_f64(ir);
                 words.put(*field, or_zero(value, bits));
             }
-            (Coding::Text(word), Kind::Text) => words.words[*word] = Some(or_zero(value, ir)),
+            (Coding::Code { field, dictionary }, Kind::Text) => {
+                let handle = self.b.set(Scalar::U64, or_zero(value, ir));
+                let code = self.found(dictionary, handle.into())?;
+                impossible = Some(code.clone().eq(u32(NO_CODE)));
+                self.put_counted(*field, part, value, code.to(Scalar::U64), impossible.as_ref(), words);
+            }
+            (Coding::Text(word), Kind::Text | Kind::Code(_)) => {
+                let handle = self.handle(value)?;
+                words.words[*word] = Some(or_zero(value, handle));
+            }
             _ => return Err(Unsupported("keys of different representations".to_owned())),
         }
         Ok(impossible)
@@ -227,17 +240,58 @@ impl Lowering<'_> {
         let mut table = Vec::with_capacity(from.len() * 4);
         for code in 0..u32::try_from(from.len()).unwrap_or(NO_CODE) {
             let found = known.get(from.get(code)).copied().unwrap_or(NO_CODE);
-            table.extend_from_slice(&found.to_ne_bytes());
+            table.extend_from_slice(&found.to_le_bytes());
         }
         if table.is_empty() {
-            table.extend_from_slice(&NO_CODE.to_ne_bytes());
+            table.extend_from_slice(&NO_CODE.to_le_bytes());
         }
         let table = self.table(table.into());
         let code = match &value.null {
-            Some(null) => null.clone().select(crate::build::u32(0), value.ir.clone()),
+            Some(null) => null.clone().select(u32(0), value.ir.clone()),
             None => value.ir.clone(),
         };
         Ok(self.b.load(place(Elem::U32, table, code)).into())
+    }
+
+    /// U32: the code of a string, or [`NO_CODE`].
+    fn found(&mut self, dictionary: &Arc<Dictionary>, handle: Ir) -> Lowered<Ir> {
+        let mut order = vec![0_u32; dictionary.len().max(1)];
+        for (rank, code) in dictionary.ranks().iter().zip(0..) {
+            order[*rank as usize] = code;
+        }
+        let order: Vec<u8> = order.into_iter().flat_map(u32::to_le_bytes).collect();
+        let order = self.table(order.into());
+        let count = self.word(Word::Value(dictionary.len() as u64));
+        let found = self.b.set(Scalar::U32, u32(NO_CODE));
+        let low = self.b.set(Scalar::U32, u32(0));
+        let high = self.b.set(Scalar::U32, count.to(Scalar::U32));
+        self.repeat(|l| {
+            l.b.when(Ir::from(low).ge(high.into()), |b| b.push(Stmt::Break));
+            let middle = l.b.set(Scalar::U32, Ir::from(low).plus(high.into()).shr(u32(1)));
+            let code = l.b.load(place(Elem::U32, order, middle.into()));
+            let entry = Value {
+                ir: code.into(),
+                null: None,
+                shape: Shape {
+                    data_type: Type::Utf8,
+                    kind: Kind::Code(Arc::clone(dictionary)),
+                    range: None,
+                },
+            };
+            let entry = l.handle(&entry)?;
+            let compared = l.text_compare(entry, handle);
+            let compared = l.b.set(Scalar::I32, compared);
+            l.b.when(Ir::from(compared).eq(i32(0)), |b| {
+                b.assign(found, code.into());
+                b.push(Stmt::Break);
+            });
+            let less = Ir::from(compared).lt(i32(0));
+            let above = Ir::from(middle).plus(u32(1));
+            l.b.assign(low, less.clone().select(above, low.into()));
+            l.b.assign(high, less.select(high.into(), middle.into()));
+            Ok(())
+        })?;
+        Ok(found.into())
     }
 
     /// U64: equal where the floats are equal, all NaNs alike.
@@ -252,7 +306,6 @@ impl Lowering<'_> {
 
     /// U32: as [`Lowering::canonical_f64`].
     pub(crate) fn canonical_f32(&mut self, ir: Ir) -> Ir {
-        use crate::build::u32;
         let zero = ir.clone().eq(Ir::Const(Const::F32(0.0)));
         let nan = ir.clone().ne(ir.clone());
         let bits = zero.select(u32(0), ir.bits(Scalar::U32));

@@ -9,7 +9,7 @@
 
 use super::order::{OrderWord, compare_words};
 use crate::build::{Builder, call, i32, place, u32, u64};
-use crate::ir::{Elem, Expr as Ir, Function, FunctionId, LocalId, Scalar, Stmt, Var};
+use crate::ir::{Elem, Expr as Ir, FunctionId, LocalId, Scalar, Stmt, Var};
 use crate::lower::Lowering;
 
 /// What stands in for a row behind the last.
@@ -21,9 +21,7 @@ pub(super) struct Rows {
     pub(super) group: u32,
     /// Where each word of the rows' keys lies: U64s by row.
     pub(super) words: Vec<Ir>,
-    /// Bool: the first row of two comes first.
-    less: FunctionId,
-    /// As `less`, for rows whose first words are equal.
+    /// Bool: the first row of two, whose first words are equal, comes first.
     less_beyond: FunctionId,
 }
 
@@ -80,21 +78,11 @@ impl Rows {
         Self {
             group: l.target.group,
             words,
-            less: less(l, order, 0),
-            less_beyond: less(l, order, 1),
+            less_beyond: less(l, order),
         }
     }
 
-    /// Bool: row `first` comes before row `second`; both U32.
-    pub(super) fn less(&self, first: Ir, second: Ir) -> Ir {
-        let rows = [first, second];
-        call(
-            self.less,
-            rows.into_iter().chain(self.words.iter().cloned()).collect::<Vec<_>>(),
-        )
-    }
-
-    /// As [`Rows::less`], of rows whose first words are equal.
+    /// Bool: row `first` comes before row `second` (both U32), whose first words are equal.
     fn less_beyond(&self, first: Ir, second: Ir) -> Ir {
         let rows = [first, second];
         let words = self.words.iter().skip(1).cloned();
@@ -229,14 +217,11 @@ impl Rows {
     }
 }
 
+/// Gives a Bool, whether the element at the first place comes after the one at the second, and what swaps them.
+type Compare<'c> = dyn FnMut(&mut Builder, &Ir, &Ir) -> (Var, Vec<Stmt>) + 'c;
+
 /// The network that sorts `size` (a variable, U32, a power of two) elements. Uniform code, with a barrier at its end.
-/// `compare` gives a Bool, whether the element at the first place comes after the one at the second, and what swaps them.
-pub(super) fn bitonic(
-    b: &mut Builder,
-    group: u32,
-    size: Var,
-    compare: &mut dyn FnMut(&mut Builder, &Ir, &Ir) -> (Var, Vec<Stmt>),
-) {
+pub(super) fn bitonic(b: &mut Builder, group: u32, size: Var, compare: &mut Compare<'_>) {
     let half = b.set(Scalar::U32, Ir::from(size).shr(u32(1)));
     let block = b.set(Scalar::U32, u32(2));
     b.repeat(|b| {
@@ -263,16 +248,16 @@ pub(super) fn bitonic(
     });
 }
 
-/// The function that says whether one row comes before another, by their words from number `from` on, then by number.
-fn less(l: &mut Lowering<'_>, order: &[OrderWord], from: usize) -> FunctionId {
+/// The function that says whether one row comes before another, by their words behind the first, then by number.
+fn less(l: &mut Lowering<'_>, order: &[OrderWord]) -> FunctionId {
     let comparer = l.comparer(order);
-    l.function(&format!("order_less_{from}"), |_| {
+    l.function("order_less", |_| {
         let mut b = Builder::new();
         let (first, second) = (b.var(Scalar::U32), b.var(Scalar::U32));
-        let words: Vec<Var> = order.iter().skip(from).map(|_| b.var(Scalar::U64)).collect();
-        if order.len() > from {
-            let result = compare_words(&mut b, (order, from), comparer, &mut |_, index| {
-                let base = Ir::from(words[index - from]);
+        let words: Vec<Var> = order.iter().skip(1).map(|_| b.var(Scalar::U64)).collect();
+        if order.len() > 1 {
+            let result = compare_words(&mut b, (order, 1), comparer, &mut |_, index| {
+                let base = Ir::from(words[index - 1]);
                 let word = |row: Var| load(Elem::U64, base.clone(), row.into());
                 (word(first), word(second))
             });
@@ -281,6 +266,6 @@ fn less(l: &mut Lowering<'_>, order: &[OrderWord], from: usize) -> FunctionId {
             });
         }
         b.push(Stmt::Return(Ir::from(first).lt(second.into())));
-        b.function(format!("order_less_{from}"), 2 + words.len(), Scalar::Bool)
+        b.function("order_less", 2 + words.len(), Scalar::Bool)
     })
 }

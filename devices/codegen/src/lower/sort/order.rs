@@ -249,17 +249,12 @@ impl Lowering<'_> {
             }
             (Coding::Boolean, Kind::Boolean) => (ir.select(u64(1), u64(0)), 1),
             (Coding::Code(dictionary), Kind::Code(other)) if Arc::ptr_eq(dictionary, other) => {
-                let mut content: Vec<u8> = dictionary.ranks().iter().flat_map(|rank| rank.to_ne_bytes()).collect();
-                if content.is_empty() {
-                    content.extend_from_slice(&[0; 4]);
-                }
-                let table = self.table(content.into());
                 let code = match &value.null {
                     Some(null) => null.clone().select(u32(0), ir),
                     None => ir,
                 };
-                let rank = self.b.load(place(Elem::U32, table, code));
-                (Ir::from(rank).to(Scalar::U64), (dictionary.len() as u64).max(1) - 1)
+                let rank = self.rank(code, dictionary);
+                (rank.to(Scalar::U64), (dictionary.len() as u64).max(1) - 1)
             }
             (Coding::Integer { .. } | Coding::Boolean | Coding::Code(_), _) => return Err(differs()),
             _ => return Ok(None),
