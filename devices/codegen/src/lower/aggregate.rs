@@ -214,6 +214,8 @@ struct Grouping {
 struct Place {
     /// U64.
     slot: Ir,
+    /// In the first copy, which says what all copies share.
+    first: Shared,
     shared: Shared,
     /// Where the cache has it, if it does (Bool).
     cached: Option<(Ir, Shared)>,
@@ -367,7 +369,7 @@ impl Grouping {
     fn fold(&self, l: &mut Lowering<'_>, shares: &[Share], place: &Place) -> Lowered<()> {
         let into = |l: &mut Lowering<'_>, cells: &Cells| {
             let mut shares = shares.iter();
-            shares.try_for_each(|share| share.fold(l, cells, &place.shared))
+            shares.try_for_each(|share| share.fold(l, cells, &place.first))
         };
         if shares.is_empty() {
             return Ok(());
@@ -505,9 +507,18 @@ impl Sink for Grouping {
             }
         };
         let rest = |l: &mut Lowering<'_>| {
-            let shared = self.slots.shared(l, slot.clone());
+            let first = self.slots.shared(l, slot.clone());
+            let shared = match self.home {
+                Home::Arena if self.slots.copies > 1 => self.slots.own(l, slot.clone()),
+                _ => first.clone(),
+            };
             let cached = self.cache.as_ref().map(|cache| cache.find(l, &slot));
-            let place = Place { slot, shared, cached };
+            let place = Place {
+                slot,
+                first,
+                shared,
+                cached,
+            };
             self.apply(l, None, &values, &place)?;
             for (index, filter) in self.terms.filters.iter().enumerate() {
                 let condition = l.condition(row, filter)?;

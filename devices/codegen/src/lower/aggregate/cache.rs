@@ -90,7 +90,7 @@ impl Cache {
             let tag = Ir::LoadLocal(self.tags, Box::new(entry.clone()));
             let tag: Ir = l.b.set(Scalar::U64, tag).into();
             l.when(tag.clone().ne(u64(0)), |l| {
-                let shared = slots.shared(l, tag.minus(u64(1)));
+                let shared = slots.own(l, tag.minus(u64(1)));
                 let first = l.b.set(Scalar::U32, entry.times(u32(self.width)));
                 Cells::Shared(Shared::in_group(self.words, first.into())).flush(l, &shared, primitives)
             })

@@ -304,10 +304,9 @@ impl Shared {
 }
 
 impl Cells {
-    /// As [`Shared::once`] of the slot in the arena; others keep what it says.
+    /// As [`Shared::once`] of the one that decides; these cells keep what it says.
     pub(super) fn once(&self, l: &mut Lowering<'_>, shared: &Shared, at: u32, first: Ir) -> Lowered<Ir> {
         let held = match self {
-            Cells::Shared(own) if matches!(own.memory, Memory::Arena(_)) => return Ok(own.once(l, at, first).into()),
             Cells::Shared(own) => l.b.fetch(Scalar::U64, own.target(at), Atomic::Load),
             _ => l.b.set(Scalar::U64, self.load(at)),
         };

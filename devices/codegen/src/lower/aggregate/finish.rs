@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 
+use super::cells::{Cells, Shared};
 use super::plan::{Finish, Recipe};
 use super::result::Slot;
 use super::table::{Slots, Table};
@@ -60,7 +61,10 @@ impl Finisher<'_> {
 
     fn only(&self, l: &mut Lowering<'_>, count: RegionRef, columns: &mut Option<Vec<ResidentColumn>>) -> Lowered<()> {
         l.when(Ir::LocalIndex.eq(u32(0)), |l| {
-            let values = self.results(l, u64(0))?;
+            let shared = self.slots.shared(l, u64(0));
+            let words = (0..self.recipe.words).map(|at| l.b.set(Scalar::U64, shared.word(at)));
+            let words: Vec<Var> = words.collect();
+            let values = self.results(l, &words)?;
             store(l, columns, &values, &u64(0), 1)?;
             let count = l.base(count);
             l.b.store(place(Elem::U64, count, u64(0)), u64(1));
@@ -83,30 +87,51 @@ impl Finisher<'_> {
         l.range(Scalar::U64, (first, slots.clone(), step), |l, start| {
             let slot = l.b.set(Scalar::U64, start.plus(Ir::LocalIndex.to(Scalar::U64)));
             let used = l.b.set(Scalar::Bool, bool(false));
+            let words: Vec<Var> = (0..self.recipe.words).map(|_| l.b.var(Scalar::U64)).collect();
             l.when(Ir::from(slot).lt(slots.clone()), |l| {
-                let rows = self.slots.shared(l, slot.into());
-                l.b.assign(used, rows.word(0).ne(u64(0)));
+                let shared = self.slots.shared(l, slot.into());
+                l.b.assign(words[0], shared.word(0));
+                if self.slots.copies > 1 {
+                    self.read(l, &shared, &words);
+                    self.fold_copies(l, slot, &words)?;
+                }
+                l.b.assign(used, Ir::from(words[0]).ne(u64(0)));
                 Ok(())
             })?;
             let index = place.of(l, used);
             l.when(used.into(), |l| {
-                let (_, key) = table.stored(l, slot.into());
+                if self.slots.copies == 1 {
+                    let shared = self.slots.shared(l, slot.into());
+                    self.read(l, &shared, &words);
+                }
+                let key = table.stored(l, slot.into());
                 let mut values = l.key_values(&table.shape, &key);
-                values.extend(self.results(l, slot.into())?);
+                values.extend(self.results(l, &words)?);
                 store(l, columns, &values, &index, bound)
             })
         })
     }
 
+    /// All words but the first.
+    fn read(&self, l: &mut Lowering<'_>, shared: &Shared, words: &[Var]) {
+        for (at, word) in (0..).zip(words).skip(1) {
+            l.b.assign(*word, shared.word(at));
+        }
+    }
+
+    fn fold_copies(&self, l: &mut Lowering<'_>, slot: Var, words: &[Var]) -> Lowered<()> {
+        let cells = Cells::Registers(words.to_vec());
+        l.range(Scalar::U64, (u64(1), u64(self.slots.copies), u64(1)), |l, copy| {
+            let other = Cells::Shared(self.slots.copy(l, slot.into(), copy));
+            cells.fold_all(l, &other, &self.recipe.primitives)
+        })
+    }
+
     /// The aggregates of a slot.
-    fn results(&self, l: &mut Lowering<'_>, slot: Ir) -> Lowered<Vec<Value>> {
-        let shared = self.slots.shared(l, slot);
-        let words: Vec<Var> = (0..self.recipe.words)
-            .map(|at| l.b.set(Scalar::U64, shared.word(at)))
-            .collect();
+    fn results(&self, l: &mut Lowering<'_>, words: &[Var]) -> Lowered<Vec<Value>> {
         let slot = Slot {
             recipe: self.recipe,
-            words: &words,
+            words,
             rows: self.rows,
         };
         let finishes = self.recipe.finishes.iter();

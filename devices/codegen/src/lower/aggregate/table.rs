@@ -9,6 +9,7 @@
 //! A work-item that loses the race for a slot keeps the entry it had made ready for its next new key. Probing is bounded: a
 //! table that is too full is a fault, and the row is dropped, for the fragment runs again.
 
+use super::cells::Shared;
 use super::known::Known;
 use crate::build::{bool, place, u32, u64};
 use crate::ir::{Atomic, Elem, Expr as Ir, Scalar, Stmt, Target, Var};
@@ -22,6 +23,9 @@ const DENSE_PER_ROW: u64 = 8;
 const DENSE_MIN: u64 = 4096;
 const DENSE_MAX: u64 = 1 << 17;
 const DENSE_BYTES_MAX: u64 = 1 << 31;
+/// Words that copies of slots take at most, and copies.
+const COPIES_WORDS: u64 = 1 << 17;
+const COPIES_MAX: u64 = 8;
 /// The least guess of the number of keys.
 const KEYS_MIN: u64 = 1 << 16;
 /// Entries of a table of wide keys that work-items may hold unpublished.
@@ -125,13 +129,12 @@ impl Table {
         let most = rows.saturating_mul(DENSE_PER_ROW).max(DENSE_MIN);
         let small = |keys: u64| keys <= most && keys.saturating_mul(words * 8) <= DENSE_BYTES_MAX;
         if let Some(slots) = domain.filter(|keys| small(*keys)) {
-            let region = zeroed(l, "groups", slots * words * 8);
             let table = Self {
                 shape,
                 keys: Keys::Dense { slots },
                 expected: slots,
             };
-            return Ok((table, Slots::new(region, words, 0)));
+            return Ok((table, Slots::copied(l, slots, words)));
         }
         let expected = expected(l, domain);
         let slots = (expected * 2).next_power_of_two();
@@ -400,20 +403,17 @@ impl Table {
         });
     }
 
-    /// Bool: whether a slot has a key, where that doesn't follow from its other words; and the key's words. For kernels that
-    /// run later.
-    pub(super) fn stored(&self, l: &mut Lowering<'_>, slot: Ir) -> (Option<Ir>, Vec<Ir>) {
+    /// The key's words of a slot (U64) that has one. For kernels that run later.
+    pub(super) fn stored(&self, l: &mut Lowering<'_>, slot: Ir) -> Vec<Ir> {
         match &self.keys {
-            Keys::Dense { .. } | Keys::Bits { .. } if self.shape.words() == 0 => (None, Vec::new()),
-            Keys::Dense { .. } | Keys::Bits { .. } => (None, vec![slot]),
+            Keys::Dense { .. } | Keys::Bits { .. } if self.shape.words() == 0 => Vec::new(),
+            Keys::Dense { .. } | Keys::Bits { .. } => vec![slot],
             Keys::Packed { words, stride, .. } => {
                 let base = l.base(*words);
                 let word = l.b.load(place(Elem::U64, base, slot.times(u64(*stride))));
-                let used = Ir::from(word).ne(u64(0));
-                let key = l.b.set(Scalar::U64, Ir::from(word).minus(u64(1)));
-                (Some(used), vec![key.into()])
+                vec![l.b.set(Scalar::U64, Ir::from(word).minus(u64(1))).into()]
             }
-            Keys::Wide(wide) => (None, wide.load(l, slot, true)),
+            Keys::Wide(wide) => wide.load(l, slot, true),
         }
     }
 }
@@ -452,17 +452,42 @@ impl Wide {
     }
 }
 
-/// Where the words of slots are.
+/// Where the words of slots are. Few slots have several copies, which groups of work-items share out among each other so
+/// that they wait less for each other's atomics.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Slots {
-    pub(super) region: RegionRef,
+    region: RegionRef,
     stride: u64,
     first: u64,
+    /// A power of two.
+    pub(super) copies: u64,
+    /// Words from one copy to the next.
+    distance: u64,
 }
 
 impl Slots {
-    pub(super) fn new(region: RegionRef, stride: u64, first: u64) -> Self {
-        Self { region, stride, first }
+    fn new(region: RegionRef, stride: u64, first: u64) -> Self {
+        Self {
+            region,
+            stride,
+            first,
+            copies: 1,
+            distance: 0,
+        }
+    }
+
+    /// So many slots of so many words.
+    fn copied(l: &mut Lowering<'_>, slots: u64, words: u64) -> Self {
+        let distance = slots * words;
+        let copies = match COPIES_WORDS / distance.max(1) {
+            0 => 1,
+            most => 1 << most.min(COPIES_MAX).ilog2(),
+        };
+        Self {
+            copies,
+            distance,
+            ..Self::new(zeroed(l, "groups", distance * copies * 8), words, 0)
+        }
     }
 
     /// A slot of words, none of a table's.
@@ -470,11 +495,27 @@ impl Slots {
         Self::new(zeroed(l, "total", words.max(1) * 8), words, 0)
     }
 
-    /// The words of a slot (U64).
-    pub(super) fn shared(self, l: &mut Lowering<'_>, slot: Ir) -> super::cells::Shared {
+    /// The words of a slot (U64), in the first copy.
+    pub(super) fn shared(self, l: &mut Lowering<'_>, slot: Ir) -> Shared {
         let first = slot.times(u64(self.stride)).plus(u64(self.first));
         let base = l.base(self.region);
-        super::cells::Shared::in_arena(base, l.b.set(Scalar::U64, first).into())
+        Shared::in_arena(base, l.b.set(Scalar::U64, first).into())
+    }
+
+    /// The words of a slot (U64) in another copy (U64).
+    pub(super) fn copy(self, l: &mut Lowering<'_>, slot: Ir, copy: Ir) -> Shared {
+        let first = slot.times(u64(self.stride)).plus(copy.times(u64(self.distance)));
+        let base = l.base(self.region);
+        Shared::in_arena(base, l.b.set(Scalar::U64, first).into())
+    }
+
+    /// The words of a slot (U64) in this group of work-items' copy.
+    pub(super) fn own(self, l: &mut Lowering<'_>, slot: Ir) -> Shared {
+        if self.copies == 1 {
+            return self.shared(l, slot);
+        }
+        let most = u32(u32::try_from(self.copies).unwrap_or(1) - 1);
+        self.copy(l, slot, Ir::GroupIndex.and(most).to(Scalar::U64))
     }
 }
 
