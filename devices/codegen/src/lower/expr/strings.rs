@@ -108,7 +108,7 @@ impl Lowering<'_> {
     }
 
     /// A dictionary's entries for the device: handles relative to the table, then the bytes.
-    pub(super) fn uploaded(&mut self, dictionary: &Arc<Dictionary>) -> Lowered<Arc<[u8]>> {
+    pub(crate) fn uploaded(&mut self, dictionary: &Arc<Dictionary>) -> Lowered<Arc<[u8]>> {
         let made = &mut self.parts.expressions.made;
         if let Some((_, content)) = made.texts.iter().find(|(known, _)| Arc::ptr_eq(known, dictionary)) {
             return Ok(Arc::clone(content));

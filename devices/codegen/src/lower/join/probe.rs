@@ -115,8 +115,14 @@ impl<'p> Join<'p> {
             };
             return Ok((key, None));
         }
-        let key = l.key(&self.build.key, keys)?;
-        let mut absent = either(key.null.clone(), key.impossible.clone());
+        let (mut adapted, mut absent) = (Vec::new(), None);
+        for (value, shape) in keys.iter().zip(&self.build.keys) {
+            let (value, impossible) = super::adapt::adapted(l, value, shape)?;
+            adapted.push(value);
+            absent = either(absent, impossible);
+        }
+        let key = l.key(&self.build.key, &adapted)?;
+        absent = either(absent, either(key.null.clone(), key.impossible.clone()));
         if self.build.nulls_equal && !self.probe.null_equals_null {
             absent = either(absent, any_null(l, keys));
         }
