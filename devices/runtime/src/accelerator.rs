@@ -14,6 +14,7 @@ use crate::driver::Driver;
 use crate::executor::Executor;
 use crate::host::HostEvaluator;
 use crate::kernels::KernelCache;
+use crate::programs::Programs;
 use crate::variant::AcceleratorVariant;
 
 /// What a device may take.
@@ -62,6 +63,7 @@ pub(crate) struct Core {
     pub(crate) arena: Arc<Arena>,
     pub(crate) columns: Tier,
     pub(crate) kernels: KernelCache,
+    pub(crate) programs: Programs,
     pub(crate) host: HostEvaluator,
     pub(crate) limits: Limits,
     pub(crate) counters: Counters,
@@ -140,6 +142,7 @@ impl Accelerator {
                     .clone()
                     .map(|folder| (folder, limits.kernel_folder_bytes)),
             ),
+            programs: Programs::default(),
             host: HostEvaluator::new(host),
             limits,
             counters: Counters::default(),
@@ -152,8 +155,9 @@ impl Accelerator {
         Ok(Self { core, variant })
     }
 
-    /// Drops all columns from the device's memory that nobody reads at this moment.
+    /// Drops what is only kept for later: programs, and columns in the device's memory that nobody reads at this moment.
     pub fn trim(&self) {
+        self.core.programs.clear();
         self.core.columns.evict(u64::MAX);
     }
 }

@@ -13,9 +13,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use trireme_device_api::DeviceError;
 
 use crate::driver::Driver;
@@ -33,7 +32,6 @@ pub(crate) struct Arena {
     driver: Arc<dyn Driver>,
     bytes: u64,
     free: Mutex<Free>,
-    given_back: Condvar,
     /// Counts blocks that were given back.
     epoch: AtomicU64,
 }
@@ -97,7 +95,6 @@ impl Arena {
             driver,
             bytes: usable,
             free: Mutex::new(free),
-            given_back: Condvar::new(),
             epoch: AtomicU64::new(0),
         })
     }
@@ -113,6 +110,7 @@ impl Arena {
     }
 
     /// The largest block that there is room for.
+    #[cfg(test)]
     pub(crate) fn largest(&self) -> u64 {
         self.free.lock().by_size.last().map_or(0, |(bytes, _)| *bytes)
     }
@@ -141,14 +139,6 @@ impl Arena {
     /// Counts blocks that were given back: what didn't fit may fit when it has grown.
     pub(crate) fn epoch(&self) -> u64 {
         self.epoch.load(Ordering::SeqCst)
-    }
-
-    /// Waits until blocks were given back since `epoch`, but not longer than `most`.
-    pub(crate) fn wait_past(&self, epoch: u64, most: Duration) {
-        let mut free = self.free.lock();
-        if self.epoch() == epoch {
-            self.given_back.wait_for(&mut free, most);
-        }
     }
 }
 
@@ -186,6 +176,5 @@ impl Drop for Block {
         let mut free = self.arena.free.lock();
         free.give_back(self.at, aligned(self.bytes));
         self.arena.epoch.fetch_add(1, Ordering::SeqCst);
-        self.arena.given_back.notify_all();
     }
 }

@@ -11,8 +11,9 @@ use trireme_device_codegen::{Hints, Program, ProgramOutput};
 
 use crate::executor::{Job, Ran};
 use crate::fills::{Columns, Fills, Plan, Resident};
-use crate::kernels::Loaded;
+use crate::kernels::{Loaded, Took};
 use crate::memory::Memory;
+use crate::programs::Lowered;
 use crate::resident::{DeviceBuild, DeviceRows, Held};
 use crate::run::{Run, Verdict};
 use crate::task::Task;
@@ -44,6 +45,18 @@ pub(crate) struct RunJob {
     pub(crate) abandoned: AtomicBool,
 }
 
+/// A program that can be launched.
+pub(crate) struct Ready {
+    lowered: Arc<Lowered>,
+    pub(crate) module: Arc<Loaded>,
+}
+
+impl Ready {
+    fn program(&self) -> Option<&Program> {
+        self.lowered.program.as_ref().ok()
+    }
+}
+
 /// How a try ended.
 enum Ended {
     Well(Outcome),
@@ -55,25 +68,25 @@ enum Ended {
 /// What tries have found out.
 struct Attempt {
     hints: Vec<Hints>,
-    lowered: Option<(Vec<Program>, Vec<Arc<Loaded>>)>,
+    programs: Option<Vec<Arc<Lowered>>>,
     plan: Option<Plan>,
     reports: Vec<FragmentReport>,
     retries: u32,
 }
 
 impl RunJob {
-    /// Over loaded columns.
-    pub(crate) fn new(task: Task, columns: Columns) -> Self {
+    /// Without columns yet.
+    pub(crate) fn new(task: Task) -> Self {
         let attempt = Attempt {
             hints: vec![Hints::default(); task.ids.len()],
-            lowered: None,
+            programs: None,
             plan: None,
             reports: vec![FragmentReport::default(); task.ids.len()],
             retries: 0,
         };
         Self {
             task,
-            columns: Mutex::new(columns),
+            columns: Mutex::default(),
             fills: Fills::default(),
             attempt: Mutex::new(attempt),
             told: Mutex::default(),
@@ -101,26 +114,24 @@ impl RunJob {
     fn attempt(&self, attempt: &mut Attempt) -> Result<Option<Outcome>, DeviceError> {
         loop {
             self.check()?;
-            self.lower(attempt)?;
+            let ready = self.ready(attempt)?;
             if attempt.plan.is_none() {
                 attempt.plan = Plan::new(&self.task, &self.columns.lock())?;
             }
-            let Some((programs, modules)) = &attempt.lowered else {
-                return Ok(None);
-            };
+            let programs: Vec<_> = ready.iter().filter_map(Ready::program).collect();
             let mut memory = None;
             if attempt.plan.is_some() {
-                memory = Memory::allocate(&self.task, programs)?;
+                memory = Memory::allocate(&self.task, &programs)?;
             }
             if memory.is_none() {
                 // Without its columns there may be room for the rest of it.
                 attempt.plan = None;
-                memory = Memory::allocate(&self.task, programs)?;
+                memory = Memory::allocate(&self.task, &programs)?;
             }
             let Some(memory) = memory else {
                 return Ok(None);
             };
-            let mut run = Run::new(&self.task, programs, modules, memory);
+            let mut run = Run::new(&self.task, programs, &ready, memory);
             let finished = match &mut attempt.plan {
                 Some(plan) => {
                     self.columns.lock().clear();
@@ -178,20 +189,73 @@ impl RunJob {
         self.fills.help(&self.task.core)
     }
 
-    fn lower(&self, attempt: &mut Attempt) -> Result<(), DeviceError> {
-        if attempt.lowered.is_some() {
-            return Ok(());
-        }
+    /// Lowers the fragments; gives how many modules there are to compile.
+    ///
+    /// # Errors
+    /// [`DeviceError::Unsupported`] with the reason.
+    pub(crate) fn lower(&self) -> Result<usize, DeviceError> {
+        let mut attempt = self.attempt.lock();
         let programs = self.task.lower(&attempt.hints)?;
-        let mut modules = Vec::new();
-        for (program, report) in programs.iter().zip(&mut attempt.reports) {
-            let (module, took) = self.task.core.kernels.get(&program.module)?;
-            report.compiled += u32::from(took.compiled);
-            report.compile_ns += took.ns;
-            modules.push(module);
-        }
-        attempt.lowered = Some((programs, modules));
+        let count = programs.len();
+        attempt.programs = Some(programs);
+        Ok(count)
+    }
+
+    /// Compiles the module of the fragment at a position, in this thread, unless it is known.
+    ///
+    /// # Errors
+    /// Those of the driver.
+    pub(crate) fn compile(&self, position: usize) -> Result<(), DeviceError> {
+        let lowered = self
+            .attempt
+            .lock()
+            .programs
+            .as_ref()
+            .map(|all| Arc::clone(&all[position]));
+        let Some(lowered) = lowered else { return Ok(()) };
+        let (_, took) = self.module(&lowered)?;
+        let report = &mut self.attempt.lock().reports[position];
+        report.compiled += u32::from(took.compiled);
+        report.compile_ns += took.ns;
         Ok(())
+    }
+
+    fn module(&self, lowered: &Lowered) -> Result<(Arc<Loaded>, Took), DeviceError> {
+        let kernels = &self.task.core.kernels;
+        match (lowered.module.get(), &lowered.program) {
+            (Some(module), _) => {
+                kernels.cached.fetch_add(1, Ordering::Relaxed);
+                Ok((Arc::clone(module), Took::default()))
+            }
+            (None, Ok(program)) => {
+                let (module, took) = kernels.get(&program.module)?;
+                Ok((Arc::clone(lowered.module.get_or_init(|| module)), took))
+            }
+            (None, Err(reason)) => Err(DeviceError::Unsupported(reason.clone())),
+        }
+    }
+
+    /// The programs with their modules.
+    fn ready(&self, attempt: &mut Attempt) -> Result<Vec<Ready>, DeviceError> {
+        let programs = match &attempt.programs {
+            Some(programs) => programs.clone(),
+            None => self.task.lower(&attempt.hints)?,
+        };
+        attempt.programs = Some(programs.clone());
+        let mut ready = Vec::new();
+        for (lowered, report) in programs.into_iter().zip(&mut attempt.reports) {
+            let module = match lowered.module.get() {
+                Some(module) => Arc::clone(module),
+                None => {
+                    let (module, took) = self.module(&lowered)?;
+                    report.compiled += u32::from(took.compiled);
+                    report.compile_ns += took.ns;
+                    module
+                }
+            };
+            ready.push(Ready { lowered, module });
+        }
+        Ok(ready)
     }
 
     /// Larger tables for the next try.
@@ -203,7 +267,7 @@ impl RunJob {
                 attempt.retries
             )));
         }
-        attempt.lowered = None;
+        attempt.programs = None;
         for (position, needed) in needed {
             let hint = &mut attempt.hints[*position];
             let doubled = hint.capacity.unwrap_or(0).saturating_mul(2);
@@ -332,7 +396,7 @@ impl Job for RunJob {
         {
             // What it held is free before anybody hears of its end.
             let mut attempt = self.attempt.lock();
-            (attempt.plan, attempt.lowered) = (None, None);
+            (attempt.plan, attempt.programs) = (None, None);
             self.columns.lock().clear();
         };
         self.tell(outcome);

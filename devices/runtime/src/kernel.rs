@@ -1,16 +1,16 @@
 //! A run as workers see it: they read streams and load columns, then the device's threads take over.
 //!
 //! ```text
-//!  Drain ─▶ Load (a queue of segments' columns, many workers) ─▶ Runs (Waiting, until told) ─▶ Emits ─▶ Done
+//!  Drain ─▶ Load (columns to load, modules to compile, many workers) ─▶ Runs (Waiting, until told) ─▶ Emits ─▶ Done
 //! ```
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use arrow::array::{Array, ArrayRef, RecordBatch};
+use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::compute::{cast, concat};
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, SchemaRef};
 use parking_lot::Mutex;
 use trireme_device_api::{
     DeviceColumn, DeviceError, Emit, Field, FragmentId, FragmentReport, Kernel, Output, Progress, Reservation, Rows,
@@ -36,7 +36,7 @@ enum Phase {
     Drain(Box<Drain>),
     Load(Arc<Load>),
     Runs(Arc<RunJob>),
-    Emits(Box<Emits>),
+    Emits(Arc<Emits>),
     /// What `finish` gives, and the memory of the result, which is held as long as the kernel.
     Done(
         Option<Output>,
@@ -54,25 +54,40 @@ struct Drain {
     reservation: Reservation,
 }
 
-/// Columns that are being loaded.
+/// What must be done before a run starts.
 struct Load {
-    task: Mutex<Option<Task>>,
-    tables: Vec<Arc<dyn trireme_device_api::ScanInput>>,
-    cancelled: Arc<std::sync::atomic::AtomicBool>,
-    /// (table, segment, column).
-    items: Vec<(usize, usize, usize)>,
+    job: Arc<RunJob>,
+    items: Vec<Item>,
     next: AtomicUsize,
     done: AtomicUsize,
-    columns: Mutex<Columns>,
 }
 
-/// A result that goes to the client.
+/// A part of it.
+#[derive(Clone, Copy)]
+enum Item {
+    /// Load a column.
+    Column {
+        table: usize,
+        segment: usize,
+        column: usize,
+    },
+    /// Compile the module of the fragment at this position.
+    Module(usize),
+}
+
+/// A result that goes to the client, a batch at a time, by any worker.
 struct Emits {
     emit: Arc<dyn Emit>,
-    batches: VecDeque<RecordBatch>,
-    outputs: Vec<(FragmentId, Output)>,
+    fields: Vec<Field>,
+    schema: SchemaRef,
+    rows: Arc<Rows>,
+    /// (segment, first row, rows).
+    batches: Vec<(usize, usize, usize)>,
+    next: AtomicUsize,
+    done: AtomicUsize,
+    /// Taken by whoever is done last.
+    rest: Mutex<Option<(Vec<(FragmentId, Output)>, Reservation)>>,
     last: FragmentId,
-    reservation: Reservation,
 }
 
 impl RunKernel {
@@ -97,6 +112,7 @@ impl RunKernel {
         match &*phase {
             Phase::Busy => None,
             Phase::Load(load) => Some(Phase::Load(Arc::clone(load))),
+            Phase::Emits(emits) => Some(Phase::Emits(Arc::clone(emits))),
             Phase::Runs(job) if job.told.lock().outcome.is_none() => Some(Phase::Runs(Arc::clone(job))),
             _ => Some(std::mem::replace(&mut *phase, Phase::Busy)),
         }
@@ -135,29 +151,22 @@ impl RunKernel {
         Ok(self.put(Phase::Drain(drain)))
     }
 
-    fn load(&self, load: &Arc<Load>) -> Result<Progress, DeviceError> {
-        if load.cancelled.load(Ordering::SeqCst) {
-            return Err(DeviceError::Cancelled);
-        }
+    fn load(&self, load: &Load) -> Result<Progress, DeviceError> {
+        let job = &load.job;
+        job.check()?;
         let number = load.next.fetch_add(1, Ordering::SeqCst);
-        if let Some((table, segment, column)) = load.items.get(number).copied() {
-            let loaded = load.tables[table].load(segment, column)?;
-            load.columns.lock()[table][segment][column] = Some(loaded);
-            if load.done.fetch_add(1, Ordering::SeqCst) + 1 < load.items.len() {
-                return Ok(Progress::More);
-            }
-        } else if !load.items.is_empty() || number > 0 {
-            return Ok(Progress::Waiting);
-        }
-        // The last one.
-        let Some(task) = load.task.lock().take() else {
+        let Some(item) = load.items.get(number) else {
             return Ok(Progress::Waiting);
         };
-        let core = Arc::clone(&task.core);
-        let job = Arc::new(RunJob::new(task, std::mem::take(&mut load.columns.lock())));
-        self.put(Phase::Runs(Arc::clone(&job)));
-        let holds = job.holds();
-        core.executor.submit(job, holds, core.limits.wait, &core.arena)?;
+        load.one(*item)?;
+        if load.done.fetch_add(1, Ordering::SeqCst) + 1 < load.items.len() {
+            return Ok(Progress::More);
+        }
+        // The last one.
+        self.put(Phase::Runs(Arc::clone(job)));
+        let core = &job.task.core;
+        let (shared, wait) = (Arc::clone(job), core.limits.wait);
+        core.executor.submit(shared, job.holds(), wait, &core.arena)?;
         Ok(Progress::More)
     }
 
@@ -183,16 +192,9 @@ impl RunKernel {
                     result: Some((rows, reservation)),
                 },
                 Some(emit),
-            ) if emits => {
-                let batches = rows.to_batches(&task.graph.output, task.inputs.batch_rows);
-                let emits = Emits {
-                    emit: Arc::clone(emit),
-                    batches: batches.collect::<Result<_, _>>()?,
-                    outputs,
-                    last: task.graph.fragments.len() - 1,
-                    reservation,
-                };
-                Ok(self.put(Phase::Emits(Box::new(emits))))
+            ) if emits && rows.rows() > 0 => {
+                let rest = (outputs, reservation);
+                Ok(self.put(Phase::Emits(Arc::new(Emits::new(&job.task, emit, rows, rest)))))
             }
             (Outcome { mut outputs, result }, _) => {
                 let mut reserved = None;
@@ -214,50 +216,101 @@ impl RunKernel {
         Progress::Done
     }
 
-    fn emit(&self, mut emits: Box<Emits>) -> Progress {
-        while let Some(batch) = emits.batches.pop_front() {
-            if !emits.emit.ready() {
-                emits.batches.push_front(batch);
-                self.put(Phase::Emits(emits));
-                return Progress::Waiting;
-            }
-            emits.emit.push(batch);
+    fn emit(&self, emits: &Emits) -> Result<Progress, DeviceError> {
+        if emits.next.load(Ordering::SeqCst) >= emits.batches.len() || !emits.emit.ready() {
+            return Ok(Progress::Waiting);
         }
-        let Emits {
-            mut outputs,
-            last,
-            reservation,
-            ..
-        } = *emits;
-        outputs.push((last, Output::Rows(Arc::new(Rows::default()))));
-        self.done(outputs, Some(reservation))
+        let number = emits.next.fetch_add(1, Ordering::SeqCst);
+        let Some(batch) = emits.batches.get(number) else {
+            return Ok(Progress::Waiting);
+        };
+        emits.emit.push(emits.batch(*batch)?);
+        if emits.done.fetch_add(1, Ordering::SeqCst) + 1 < emits.batches.len() {
+            return Ok(Progress::More);
+        }
+        let Some((mut outputs, reservation)) = emits.rest.lock().take() else {
+            return Ok(Progress::Waiting);
+        };
+        outputs.push((emits.last, Output::Rows(Arc::new(Rows::default()))));
+        Ok(self.done(outputs, Some(reservation)))
+    }
+}
+
+impl Emits {
+    fn new(task: &Task, emit: &Arc<dyn Emit>, rows: Arc<Rows>, rest: (Vec<(FragmentId, Output)>, Reservation)) -> Self {
+        let step = task.inputs.batch_rows.max(1);
+        let mut batches = Vec::new();
+        for (segment, (rows, _)) in rows.segments.iter().enumerate() {
+            let starts = (0..*rows).step_by(step);
+            batches.extend(starts.map(|start| (segment, start, step.min(rows - start))));
+        }
+        Self {
+            emit: Arc::clone(emit),
+            fields: task.graph.output.clone(),
+            schema: Field::schema(&task.graph.output),
+            rows,
+            batches,
+            next: AtomicUsize::new(0),
+            done: AtomicUsize::new(0),
+            rest: Mutex::new(Some(rest)),
+            last: task.graph.fragments.len() - 1,
+        }
+    }
+
+    fn batch(&self, (segment, start, rows): (usize, usize, usize)) -> Result<RecordBatch, DeviceError> {
+        let (_, columns) = &self.rows.segments[segment];
+        let columns = columns.iter().take(self.fields.len());
+        let arrays = columns
+            .map(|column| column.to_arrow(start, rows))
+            .collect::<Result<_, _>>()?;
+        let options = RecordBatchOptions::new().with_row_count(Some(rows));
+        RecordBatch::try_new_with_options(Arc::clone(&self.schema), arrays, &options)
+            .map_err(|error| DeviceError::Internal(format!("result columns: {error}")))
     }
 }
 
 impl Load {
+    /// Lowers, and lists what must be done.
     fn new(task: Task) -> Result<Self, DeviceError> {
-        let tables: Vec<_> = task.tables().into_iter().cloned().collect();
-        let (mut items, mut columns) = (Vec::new(), Columns::new());
-        for (number, table) in tables.iter().enumerate() {
+        let job = Arc::new(RunJob::new(task));
+        // Compiling takes longest: it comes first.
+        let mut items: Vec<_> = (0..job.lower()?).map(Item::Module).collect();
+        let mut columns = Columns::new();
+        for (number, table) in job.task.tables().into_iter().enumerate() {
             let mut segments = Vec::new();
             for segment in 0..table.input.segments() {
                 let width = table.shape.columns.len();
                 segments.push(vec![None; width]);
                 let read = (0..width).filter(|column| table.reads(segment, *column));
-                let missing = read.filter(|column| !table.is_resident(&task.core, segment, *column));
-                items.extend(missing.map(|column| (number, segment, column)));
+                let missing = read.filter(|column| !table.is_resident(&job.task.core, segment, *column));
+                items.extend(missing.map(|column| Item::Column {
+                    table: number,
+                    segment,
+                    column,
+                }));
             }
             columns.push(segments);
         }
+        *job.columns.lock() = columns;
         Ok(Self {
-            cancelled: Arc::clone(&task.inputs.cancelled),
-            tables: tables.into_iter().map(|table| table.input).collect(),
-            task: Mutex::new(Some(task)),
+            job,
             items,
             next: AtomicUsize::new(0),
             done: AtomicUsize::new(0),
-            columns: Mutex::new(columns),
         })
+    }
+
+    fn one(&self, item: Item) -> Result<(), DeviceError> {
+        match item {
+            Item::Module(position) => self.job.compile(position),
+            Item::Column { table, segment, column } => {
+                let input = self.job.task.tables().get(table).map(|table| Arc::clone(&table.input));
+                let input = input.ok_or_else(|| DeviceError::Internal(format!("there is no table {table}")))?;
+                let loaded = input.load(segment, column)?;
+                self.job.columns.lock()[table][segment][column] = Some(loaded);
+                Ok(())
+            }
+        }
     }
 }
 
@@ -295,7 +348,7 @@ impl Kernel for RunKernel {
             Some(Phase::Drain(drain)) => self.drain(drain),
             Some(Phase::Load(load)) => self.load(&load),
             Some(Phase::Runs(job)) => self.ran(&job),
-            Some(Phase::Emits(emits)) => Ok(self.emit(emits)),
+            Some(Phase::Emits(emits)) => self.emit(&emits),
             Some(phase @ Phase::Done(..)) => {
                 self.put(phase);
                 Ok(Progress::Done)

@@ -18,6 +18,7 @@ mod job;
 mod kernel;
 mod kernels;
 mod memory;
+mod programs;
 mod resident;
 mod run;
 mod shapes;

@@ -50,7 +50,7 @@ pub(crate) struct Memory {
 /// The programs of a run and what they are lowered from.
 struct Layout<'a> {
     task: &'a Task,
-    programs: &'a [Program],
+    programs: &'a [&'a Program],
     places: HashMap<RegionRef, u64>,
     blocks: HashMap<RegionRef, Arc<Block>>,
 }
@@ -60,7 +60,7 @@ impl Memory {
     ///
     /// # Errors
     /// When the driver refuses.
-    pub(crate) fn allocate(task: &Task, programs: &[Program]) -> Result<Option<Self>, DeviceError> {
+    pub(crate) fn allocate(task: &Task, programs: &[&Program]) -> Result<Option<Self>, DeviceError> {
         let mut layout = Layout {
             task,
             programs,
@@ -219,7 +219,7 @@ impl Layout<'_> {
 }
 
 /// Regions that are read with the status: the status, counts, and the last rows where they are few.
-fn front_regions(task: &Task, programs: &[Program]) -> Vec<RegionRef> {
+fn front_regions(task: &Task, programs: &[&Program]) -> Vec<RegionRef> {
     let mut found: Vec<_> = programs.iter().map(|program| program.status).collect();
     let last = task.graph.fragments.len() - 1;
     for (program, id) in programs.iter().zip(&task.ids) {

@@ -94,6 +94,13 @@ struct Part {
     bytes: usize,
 }
 
+/// Parts of each column, and the bytes of a copy of all.
+type Parts = (Vec<[Option<Part>; 2]>, usize);
+
+/// Bytes and rows of one copy to the host, about.
+const PIECE_BYTES: u64 = 64 << 20;
+const PIECE_ROWS: u64 = 4 << 20;
+
 /// Bytes of an element of a resident column.
 pub(crate) fn element_bytes(storage: Storage) -> usize {
     match storage {
@@ -112,8 +119,8 @@ fn size(value: u64) -> usize {
 }
 
 impl Source<'_> {
-    /// The arrays of `count` rows: for each column its values and validity.
-    fn parts(&self, rows: &ResidentRows, count: usize) -> Result<(Vec<[Option<Part>; 2]>, usize), DeviceError> {
+    /// The arrays of `count` rows from `first`: for each column its values and validity.
+    fn parts(&self, rows: &ResidentRows, first: u64, count: usize) -> Result<Parts, DeviceError> {
         let mut end = 0;
         let mut part = |region: Option<RegionRef>, width: usize| {
             let Some(region) = region.filter(|_| width > 0) else {
@@ -122,7 +129,7 @@ impl Source<'_> {
             let from = (self.place)(region)
                 .ok_or_else(|| DeviceError::Internal(format!("{region:?} is not in the device's memory")))?;
             let part = Part {
-                from,
+                from: from + first * width as u64,
                 to: end,
                 bytes: count * width,
             };
@@ -137,7 +144,7 @@ impl Source<'_> {
         Ok((parts, end))
     }
 
-    /// The first `count` rows, in the host's memory, which `reservation` is grown by.
+    /// The first `count` rows, in the host's memory, which `reservation` is grown by. Many rows come in several segments.
     ///
     /// # Errors
     /// When memory is short, or the device is lost.
@@ -148,11 +155,31 @@ impl Source<'_> {
         count: u64,
         reservation: &mut Reservation,
     ) -> Result<Rows, DeviceError> {
-        if count == 0 {
-            return Ok(Rows::default());
+        let width: usize = rows
+            .columns
+            .iter()
+            .map(|column| element_bytes(column.shape.storage) + 1)
+            .sum();
+        let step = (PIECE_BYTES / width.max(1) as u64).clamp(1, PIECE_ROWS);
+        let mut segments = Vec::new();
+        let mut first = 0;
+        while first < count {
+            let piece = step.min(count - first);
+            segments.push(self.piece(rows, fields, first, size(piece), reservation)?);
+            first += piece;
         }
-        let count = size(count);
-        let (parts, bytes) = self.parts(rows, count)?;
+        Ok(Rows { segments })
+    }
+
+    fn piece(
+        &self,
+        rows: &ResidentRows,
+        fields: &[Field],
+        first: u64,
+        count: usize,
+        reservation: &mut Reservation,
+    ) -> Result<(usize, Vec<Arc<DeviceColumn>>), DeviceError> {
+        let (parts, bytes) = self.parts(rows, first, count)?;
         reservation.grow(bytes)?;
         let mut copy = MutableBuffer::from_len_zeroed(bytes);
         self.copy(&parts, &mut copy)?;
@@ -172,9 +199,7 @@ impl Source<'_> {
                 reservation,
             )?));
         }
-        Ok(Rows {
-            segments: vec![(count, columns)],
-        })
+        Ok((count, columns))
     }
 
     /// All parts with one wait, where there is room to put them together; else each by itself.

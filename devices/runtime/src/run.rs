@@ -14,7 +14,7 @@ use crate::accelerator::Core;
 use crate::arena::Block;
 use crate::driver::{Event, Queue};
 use crate::fills::Resident;
-use crate::kernels::Loaded;
+use crate::job::Ready;
 use crate::memory::Memory;
 use crate::resident::Source;
 use crate::task::{Given, Task};
@@ -32,8 +32,8 @@ pub(crate) enum Verdict {
 /// A run under way.
 pub(crate) struct Run<'a> {
     pub(crate) task: &'a Task,
-    pub(crate) programs: &'a [Program],
-    modules: &'a [Arc<Loaded>],
+    pub(crate) programs: Vec<&'a Program>,
+    ready: &'a [Ready],
     pub(crate) memory: Memory,
     pub(crate) reports: Vec<FragmentReport>,
     /// Before the first program, and after each, where the device tells times.
@@ -68,13 +68,13 @@ impl Core {
 
 impl<'a> Run<'a> {
     /// With memory.
-    pub(crate) fn new(task: &'a Task, programs: &'a [Program], modules: &'a [Arc<Loaded>], memory: Memory) -> Self {
+    pub(crate) fn new(task: &'a Task, programs: Vec<&'a Program>, ready: &'a [Ready], memory: Memory) -> Self {
         Self {
             task,
-            programs,
-            modules,
-            memory,
             reports: vec![FragmentReport::default(); programs.len()],
+            programs,
+            ready,
+            memory,
             marks: Vec::new(),
             pins: Vec::new(),
             queued: false,
@@ -287,7 +287,7 @@ impl<'a> Run<'a> {
                     u32::try_from(most).unwrap_or(u32::MAX).clamp(1, info.groups.max(1))
                 }
             };
-            let module = self.modules[position].id();
+            let module = self.ready[position].module.id();
             core.driver
                 .launch(Queue::Compute, module, launch.kernel, groups, block)?;
             self.reports[position].launches += 1;

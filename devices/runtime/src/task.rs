@@ -1,6 +1,5 @@
 //! What a run is about: the fragments, where their rows come from, and what is known of them.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -8,10 +7,11 @@ use trireme_device_api::{
     DeviceError, FragmentId, Graph, Inputs, Output, Rows, ScanInput, Sink, Source, StreamInput, Support,
 };
 use trireme_device_codegen::shape::{ScanShape, Storage};
-use trireme_device_codegen::{Bound, Hints, Input, Program, ProgramOutput, lower};
+use trireme_device_codegen::{Bound, Hints, Input, Program, ProgramOutput};
 
 use crate::accelerator::Core;
 use crate::columns::Key;
+use crate::programs::{Lineage, Lowered};
 use crate::resident::{DeviceBuild, DeviceRows, Held};
 use crate::shapes::{RowsInput, field_shapes, scan_shape, used_by};
 
@@ -218,7 +218,7 @@ impl Task {
     ///
     /// # Errors
     /// [`DeviceError::Unsupported`] with the reason.
-    pub(crate) fn lower(&self, hints: &[Hints]) -> Result<Vec<Program>, DeviceError> {
+    pub(crate) fn lower(&self, hints: &[Hints]) -> Result<Vec<Arc<Lowered>>, DeviceError> {
         let scans: Vec<_> = self.scans.iter().map(|table| table.shape.clone()).collect();
         let streams: Vec<_> = self
             .streams
@@ -226,6 +226,7 @@ impl Task {
             .map(|table| table.as_ref().map(|table| table.shape.clone()))
             .collect();
         let mut outputs: Vec<_> = self.given.iter().map(|given| given.as_ref().map(input_of)).collect();
+        let mut lineage: Lineage = vec![None; self.graph.fragments.len()];
         let mut programs = Vec::new();
         for (id, hints) in self.ids.iter().zip(hints) {
             let bound = Bound {
@@ -236,9 +237,14 @@ impl Task {
                 host: &self.core.host,
                 hints: *hints,
             };
-            let program = lower_one(&self.graph, *id, &bound, &self.core).map_err(DeviceError::Unsupported)?;
-            outputs[*id] = Some(output_of(&program));
-            programs.push(program);
+            let target = self.core.driver.info().target;
+            let lowered = self.core.programs.lower(&self.graph, *id, &bound, &lineage, target);
+            match &lowered.program {
+                Ok(program) => outputs[*id] = Some(output_of(program)),
+                Err(reason) => return Err(DeviceError::Unsupported(reason.clone())),
+            }
+            lineage[*id] = Some(Arc::clone(&lowered));
+            programs.push(lowered);
         }
         Ok(programs)
     }
@@ -253,15 +259,6 @@ impl Task {
                 .any(|(_, fragment)| fragment.inputs().contains(&id))
         };
         self.ids.iter().map(|id| *id == last || read_outside(*id)).collect()
-    }
-}
-
-/// Lowers a fragment; a bug there costs the fragment its device, and nobody else anything.
-fn lower_one(graph: &Graph, id: FragmentId, bound: &Bound<'_>, core: &Core) -> Result<Program, String> {
-    let target = core.driver.info().target;
-    match catch_unwind(AssertUnwindSafe(|| lower(graph, id, bound, target))) {
-        Ok(lowered) => lowered.map_err(|reason| reason.0),
-        Err(_) => Err("lowering it panicked".to_owned()),
     }
 }
 
@@ -309,7 +306,7 @@ fn bind(core: &Arc<Core>, graph: &Graph, id: FragmentId, output: Option<&Output>
 }
 
 /// Whether each fragment can be lowered with these inputs; fragments of `foreign` run elsewhere.
-pub(crate) fn support(core: &Core, graph: &Graph, inputs: &Inputs) -> Vec<Support> {
+pub(crate) fn support(core: &Core, graph: &Arc<Graph>, inputs: &Inputs) -> Vec<Support> {
     let count = graph.fragments.len();
     let mut reasons: Vec<Option<String>> = vec![None; count];
     // A build and its probes run on one device: what rules out one rules out the others, until nothing changes.
@@ -339,7 +336,7 @@ pub(crate) fn support(core: &Core, graph: &Graph, inputs: &Inputs) -> Vec<Suppor
     reasons.into_iter().map(answer).collect()
 }
 
-fn lower_all(core: &Core, graph: &Graph, inputs: &Inputs, reasons: &mut [Option<String>]) {
+fn lower_all(core: &Core, graph: &Arc<Graph>, inputs: &Inputs, reasons: &mut [Option<String>]) {
     let ids: Vec<_> = (0..graph.fragments.len()).filter(|id| reasons[*id].is_none()).collect();
     let scans: Vec<_> = inputs
         .scans
@@ -366,6 +363,7 @@ fn lower_all(core: &Core, graph: &Graph, inputs: &Inputs, reasons: &mut [Option<
         .collect();
     let stream_shapes: Vec<_> = streams.iter().map(|shape| shape.as_ref().ok().cloned()).collect();
     let mut outputs: Vec<Option<Input>> = vec![None; graph.fragments.len()];
+    let mut lineage: Lineage = vec![None; graph.fragments.len()];
     for (id, fragment) in graph.fragments.iter().enumerate() {
         let elsewhere = || {
             let used = used_of(graph, &Source::Fragment(id), fragment.output.len());
@@ -391,11 +389,18 @@ fn lower_all(core: &Core, graph: &Graph, inputs: &Inputs, reasons: &mut [Option<
         let lowered = match (source, fragment.inputs().iter().find(|read| outputs[**read].is_none())) {
             (Some(error), _) => Err(error.to_string()),
             (None, Some(read)) => Err(format!("fragment {read} leaves what can't be read here")),
-            (None, None) => lower_one(graph, id, &bound, core),
+            (None, None) => {
+                let target = core.driver.info().target;
+                let lowered = core.programs.lower(graph, id, &bound, &lineage, target);
+                let answer = lowered.program.as_ref().map(output_of).map_err(Clone::clone);
+                lineage[id] = Some(lowered);
+                answer
+            }
         };
         match lowered {
-            Ok(program) => outputs[id] = Some(output_of(&program)),
+            Ok(output) => outputs[id] = Some(output),
             Err(reason) => {
+                lineage[id] = None;
                 reasons[id] = Some(reason);
                 outputs[id] = elsewhere();
             }
