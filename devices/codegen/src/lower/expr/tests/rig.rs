@@ -296,7 +296,7 @@ fn graph(columns: &[&Column], expr: &Expr) -> Graph {
 }
 
 fn run(program: &Program, columns: &[&Column], scan: &ScanShape, seed: u64) -> Outcome {
-    let mut machine = Machine::new(1 << 20);
+    let mut machine = Machine::new(1 << 18);
     let mut regions = Vec::new();
     for region in &program.regions {
         let bytes = region.bytes.next_multiple_of(8).max(8);
