@@ -10,14 +10,17 @@ use trireme_device_api::{Carrier, Codes, DeviceColumn, DeviceError, Strings, Val
 use trireme_device_codegen::ir::Elem;
 use trireme_device_codegen::shape::{ColumnShape, HANDLE_LENGTH_BITS, Storage};
 
+/// Writes bytes from an offset, a multiple of 16, into a slab of whole elements.
+type Convert = Box<dyn Fn(u64, &mut [u8]) + Send + Sync>;
+
 /// One array of a column.
 pub(crate) enum Piece {
     /// As the host has it.
     Raw(Buffer),
     /// So many zero bytes.
     Zeros(u64),
-    /// So many bytes, converted as they are written: from a byte offset, a multiple of 64, into a slab of whole elements.
-    Converted(u64, Box<dyn Fn(u64, &mut [u8]) + Send + Sync>),
+    /// So many bytes, converted as they are written.
+    Converted(u64, Convert),
 }
 
 impl Piece {

@@ -77,8 +77,9 @@ struct Attempt {
 impl RunJob {
     /// Without columns yet.
     pub(crate) fn new(task: Task) -> Self {
+        let hints = task.ids.iter().map(|id| task.core.programs.hints(&task.graph, *id));
         let attempt = Attempt {
-            hints: vec![Hints::default(); task.ids.len()],
+            hints: hints.collect(),
             programs: None,
             plan: None,
             reports: vec![FragmentReport::default(); task.ids.len()],
@@ -272,6 +273,10 @@ impl RunJob {
             let hint = &mut attempt.hints[*position];
             let doubled = hint.capacity.unwrap_or(0).saturating_mul(2);
             hint.capacity = Some(doubled.max(*needed).max(1024));
+            self.task
+                .core
+                .programs
+                .learn(&self.task.graph, self.task.ids[*position], *hint);
             attempt.reports[*position].retries += 1;
         }
         Ok(())
@@ -311,10 +316,14 @@ impl RunJob {
                         let mut reservation = Reservation::new(&task.inputs.pool);
                         let began = Instant::now();
                         let download = |source: crate::resident::Source<'_>| {
-                            source.download(rows, fields, count, &mut reservation)
+                            let rows = source.download(rows, fields, count, &mut reservation)?;
+                            Ok((rows, source.syncs.get(), source.bytes.get()))
                         };
-                        let rows = run.with_source(&texts, front, download)?;
-                        run.reports[position].copy_ns += nanoseconds(began);
+                        let (rows, syncs, bytes) = run.with_source(&texts, front, download)?;
+                        let report = &mut run.reports[position];
+                        report.copy_ns += nanoseconds(began);
+                        report.syncs += syncs;
+                        report.downloaded_bytes += bytes;
                         outcome.result = Some((Arc::new(rows), reservation));
                         continue;
                     }

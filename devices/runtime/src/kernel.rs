@@ -75,6 +75,9 @@ enum Item {
     Module(usize),
 }
 
+/// The other outputs, and the memory of the result.
+type Rest = (Vec<(FragmentId, Output)>, Reservation);
+
 /// A result that goes to the client, a batch at a time, by any worker.
 struct Emits {
     emit: Arc<dyn Emit>,
@@ -86,7 +89,7 @@ struct Emits {
     next: AtomicUsize,
     done: AtomicUsize,
     /// Taken by whoever is done last.
-    rest: Mutex<Option<(Vec<(FragmentId, Output)>, Reservation)>>,
+    rest: Mutex<Option<Rest>>,
     last: FragmentId,
 }
 
@@ -237,7 +240,7 @@ impl RunKernel {
 }
 
 impl Emits {
-    fn new(task: &Task, emit: &Arc<dyn Emit>, rows: Arc<Rows>, rest: (Vec<(FragmentId, Output)>, Reservation)) -> Self {
+    fn new(task: &Task, emit: &Arc<dyn Emit>, rows: Arc<Rows>, rest: Rest) -> Self {
         let step = task.inputs.batch_rows.max(1);
         let mut batches = Vec::new();
         for (segment, (rows, _)) in rows.segments.iter().enumerate() {

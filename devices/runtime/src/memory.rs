@@ -1,7 +1,8 @@
 //! The memory of a run, taken at once or not at all.
 //!
 //! ```text
-//!  front    [ status of each program │ counts of rows │ a small result ]   one copy back tells how it went
+//!  front    [ status of each program │ counts of rows │ a small result ][ small regions that are filled ]
+//!             one copy back tells how it went                             a few fills set them all
 //!  meta     [ words of each program │ segment tables ]                      one copy to the device
 //!  regions  a block each; where scratch is large, programs use the same memory for it one after another
 //!  tables   constants, kept in the device's tier of columns
@@ -12,7 +13,7 @@ use std::sync::Arc;
 
 use trireme_device_api::DeviceError;
 use trireme_device_codegen::shape::{COLUMN_WORDS, RegionRef, SEGMENT_HEADER_WORDS, TABLE_HEADER_WORDS};
-use trireme_device_codegen::{Lifetime, Program, ProgramOutput};
+use trireme_device_codegen::{Fill, Lifetime, Program, ProgramOutput};
 
 use crate::arena::{Block, aligned};
 use crate::resident::element_bytes;
@@ -21,6 +22,9 @@ use crate::texts;
 
 /// Results of up to so many bytes come with the status.
 const SMALL_RESULT_BYTES: u64 = 64 << 10;
+
+/// Filled regions of up to so many bytes lie in the front.
+const SMALL_REGION_BYTES: u64 = 4 << 10;
 
 /// Programs share memory for scratch when it would take this part of the arena.
 const SHARED_FROM: u64 = 8;
@@ -32,7 +36,7 @@ pub(crate) struct Memory {
     /// Regions with a block of their own.
     pub(crate) blocks: HashMap<RegionRef, Arc<Block>>,
     pub(crate) front: Arc<Block>,
-    /// Regions of the front, in order, and its bytes.
+    /// Regions of the front, in order, and the bytes of those that are copied back.
     pub(crate) in_front: Vec<RegionRef>,
     pub(crate) front_bytes: u64,
     pub(crate) meta: Block,
@@ -143,17 +147,43 @@ impl Layout<'_> {
     }
 
     fn front(&mut self) -> Result<Option<(Block, Vec<RegionRef>, u64)>, DeviceError> {
-        let in_front = front_regions(self.task, self.programs);
-        let mut end = 0;
-        for region in &in_front {
+        let mut in_front = front_regions(self.task, self.programs);
+        let (copied, mut end, mut copied_bytes) = (in_front.len(), 0, 0);
+        let small = self.small_regions(&in_front);
+        in_front.extend(small);
+        for (number, region) in in_front.iter().enumerate() {
             self.places.insert(*region, end);
             end += self.bytes(*region).next_multiple_of(16);
+            if number < copied {
+                copied_bytes = end;
+            }
         }
         let front = self.task.core.room(end)?;
         for place in self.places.values_mut() {
             *place += front.as_ref().map_or(0, Block::at);
         }
-        Ok(front.map(|front| (front, in_front, end)))
+        Ok(front.map(|front| (front, in_front, copied_bytes)))
+    }
+
+    /// Small regions that are filled, those with the same fill together.
+    fn small_regions(&self, in_front: &[RegionRef]) -> Vec<RegionRef> {
+        let mut found = Vec::new();
+        for (program, id) in self.programs.iter().zip(&self.task.ids) {
+            for (index, region) in program.regions.iter().enumerate() {
+                let reference = RegionRef {
+                    fragment: *id,
+                    region: index,
+                };
+                let fill = fill_word(region.fill);
+                if let (Some(word), true) = (fill, region.bytes <= SMALL_REGION_BYTES)
+                    && !in_front.contains(&reference)
+                {
+                    found.push((word, reference));
+                }
+            }
+        }
+        found.sort_by_key(|(word, _)| *word);
+        found.into_iter().map(|(_, reference)| reference).collect()
     }
 
     /// Memory that programs share, if they do; none if there is no room.
@@ -246,4 +276,13 @@ fn front_regions(task: &Task, programs: &[&Program]) -> Vec<RegionRef> {
         new
     });
     found
+}
+
+/// The word that fills a region; none when anything may stand there.
+pub(crate) fn fill_word(fill: Fill) -> Option<u64> {
+    match fill {
+        Fill::Nothing => None,
+        Fill::Byte(byte) => Some(u64::from_le_bytes([byte; 8])),
+        Fill::Word(word) => Some(word),
+    }
 }

@@ -81,10 +81,18 @@ fn same_column(left: &ColumnShape, right: &ColumnShape) -> bool {
 /// The lowered fragments of a graph so far.
 pub(crate) type Lineage = Vec<Option<Arc<Lowered>>>;
 
+/// What runs of a graph's fragment have found out.
+struct Learned {
+    graph: Arc<Graph>,
+    id: FragmentId,
+    hints: Hints,
+}
+
 /// Lowered fragments, the latest last.
 #[derive(Default)]
 pub(crate) struct Programs {
     kept: Mutex<VecDeque<Arc<Lowered>>>,
+    learned: Mutex<VecDeque<Learned>>,
     next: AtomicU64,
 }
 
@@ -129,8 +137,32 @@ impl Programs {
         lowered
     }
 
+    /// What an earlier run of the fragment found out, so that the next doesn't run twice too.
+    pub(crate) fn hints(&self, graph: &Arc<Graph>, id: FragmentId) -> Hints {
+        let learned = self.learned.lock();
+        let found = learned
+            .iter()
+            .find(|learned| learned.id == id && Arc::ptr_eq(&learned.graph, graph));
+        found.map_or_else(Hints::default, |learned| learned.hints)
+    }
+
+    /// Notes what a run found out.
+    pub(crate) fn learn(&self, graph: &Arc<Graph>, id: FragmentId, hints: Hints) {
+        let mut learned = self.learned.lock();
+        learned.retain(|learned| learned.id != id || !Arc::ptr_eq(&learned.graph, graph));
+        if learned.len() >= KEPT_MAX {
+            learned.pop_front();
+        }
+        learned.push_back(Learned {
+            graph: Arc::clone(graph),
+            id,
+            hints,
+        });
+    }
+
     /// Forgets all.
     pub(crate) fn clear(&self) {
+        self.learned.lock().clear();
         self.kept.lock().clear();
     }
 }

@@ -1,6 +1,7 @@
 //! What a run leaves in the device's memory, and how rows come back from there.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -66,6 +67,8 @@ impl Resident for DeviceRows {
             place: &|region| self.held.place(region),
             texts: &self.held.texts,
             known: (0, &[]),
+            syncs: Cell::new(0),
+            bytes: Cell::new(0),
         };
         let rows = source.download(&self.rows, &self.fields, self.count, &mut reservation)?;
         self.reserved.lock().push(reservation);
@@ -84,6 +87,9 @@ pub(crate) struct Source<'a> {
     pub(crate) texts: &'a Texts,
     /// A part of the arena that was copied already, and where it lies.
     pub(crate) known: (u64, &'a [u8]),
+    /// Waits and bytes of copies.
+    pub(crate) syncs: Cell<u32>,
+    pub(crate) bytes: Cell<u64>,
 }
 
 /// An array to copy.
@@ -221,12 +227,18 @@ impl Source<'_> {
                 let to = together.at() + part.to as u64;
                 driver.copy(Queue::Compute, part.from, to, part.bytes as u64)?;
             }
-            return core.download(together.at(), into.as_slice_mut());
+            return self.wait_for(together.at(), into.as_slice_mut());
         }
         for part in parts {
-            core.download(part.from, &mut into.as_slice_mut()[part.to..part.to + part.bytes])?;
+            self.wait_for(part.from, &mut into.as_slice_mut()[part.to..part.to + part.bytes])?;
         }
         Ok(())
+    }
+
+    fn wait_for(&self, at: u64, into: &mut [u8]) -> Result<(), DeviceError> {
+        self.syncs.set(self.syncs.get() + 1);
+        self.bytes.set(self.bytes.get() + into.len() as u64);
+        self.core.download(at, into)
     }
 
     /// A part that was copied already.

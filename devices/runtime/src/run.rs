@@ -1,5 +1,6 @@
 //! One run of fragments on the device: uploads, launches, and one wait at the end.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -7,7 +8,7 @@ use std::sync::atomic::Ordering;
 use trireme_device_api::{DeviceError, FragmentReport, Source as RowSource};
 use trireme_device_codegen::shape::{COLUMN_WORDS, RegionRef, TABLE_HEADER_WORDS};
 use trireme_device_codegen::{
-    Fault, Fill, Groups, Lifetime, Program, ProgramOutput, STATUS_FAULTS, STATUS_NEEDED, When, Word,
+    Fault, Groups, Lifetime, Program, ProgramOutput, STATUS_FAULTS, STATUS_NEEDED, When, Word,
 };
 
 use crate::accelerator::Core;
@@ -15,7 +16,7 @@ use crate::arena::Block;
 use crate::driver::{Event, Queue};
 use crate::fills::Resident;
 use crate::job::Ready;
-use crate::memory::Memory;
+use crate::memory::{Memory, fill_word};
 use crate::resident::Source;
 use crate::task::{Given, Task};
 use crate::texts::Texts;
@@ -405,6 +406,8 @@ impl<'a> Run<'a> {
             place: &|region| self.place(region).ok(),
             texts,
             known: (self.memory.front.at(), front),
+            syncs: Cell::new(0),
+            bytes: Cell::new(0),
         })
     }
 
@@ -440,15 +443,6 @@ fn word_at(bytes: &[u8], at: usize) -> u64 {
 
 fn size(value: u64) -> usize {
     usize::try_from(value).unwrap_or(usize::MAX)
-}
-
-/// The word that fills a region; none when anything may stand there.
-fn fill_word(fill: Fill) -> Option<u64> {
-    match fill {
-        Fill::Nothing => None,
-        Fill::Byte(byte) => Some(u64::from_le_bytes([byte; 8])),
-        Fill::Word(word) => Some(word),
-    }
 }
 
 /// Copies to the device, before what is queued for kernels from now on.

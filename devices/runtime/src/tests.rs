@@ -1,6 +1,7 @@
 //! Runs over the interpreter, whatever the schedule.
 
 mod arena;
+mod columns;
 pub(crate) mod driver;
 mod graphs;
 mod kernels;
