@@ -395,7 +395,8 @@ impl Job for RunJob {
             let mut attempt = self.attempt.lock();
             // Whoever waits must hear of it, whatever happens.
             match catch_unwind(AssertUnwindSafe(|| self.attempt(&mut attempt))) {
-                Ok(Ok(None)) if !last => return Ran::Again,
+                // Where nothing is used, waiting gives no more room.
+                Ok(Ok(None)) if !last && self.task.core.arena.used() > 0 => return Ran::Again,
                 Ok(Ok(None)) => Err(self.no_room()),
                 Ok(Ok(Some(outcome))) => Ok(outcome),
                 Ok(Err(error)) => Err(error),

@@ -82,6 +82,15 @@ fn positive() -> Step {
 
 /// Sum, largest and count of the positive numbers of each kind.
 pub(crate) fn grouping() -> Arc<Graph> {
+    aggregating(vec![Expr::column(1, Type::Int32)])
+}
+
+/// Sum, largest and count of all positive numbers.
+pub(crate) fn summing() -> Arc<Graph> {
+    aggregating(Vec::new())
+}
+
+fn aggregating(groups: Vec<Expr>) -> Arc<Graph> {
     let number = Expr::column(0, Type::Int64);
     let aggregate = |function| Aggregate {
         function,
@@ -93,13 +102,12 @@ pub(crate) fn grouping() -> Arc<Graph> {
     };
     let functions = [AggregateFunction::Sum, AggregateFunction::Max, AggregateFunction::Count];
     let aggregates: Vec<_> = functions.into_iter().map(aggregate).collect();
-    let mut output = vec![field("kind", Type::Int32)];
+    let mut output: Vec<_> = groups.iter().map(|_| field("kind", Type::Int32)).collect();
     output.extend(
         aggregates
             .iter()
             .map(|aggregate| field("a", aggregate.data_type.clone())),
     );
-    let groups = vec![Expr::column(1, Type::Int32)];
     graph(vec![positive()], Sink::Aggregate { groups, aggregates }, output)
 }
 

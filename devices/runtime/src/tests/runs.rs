@@ -13,7 +13,7 @@ use trireme_device_testkit::inputs::CountingPool;
 use trireme_device_testkit::values::Row;
 
 use super::driver::TestDriver;
-use super::kit::{Named, accelerator, emitting, expected, grouping, inputs, rows};
+use super::kit::{Named, accelerator, emitting, expected, grouping, inputs, rows, summing};
 use crate::accelerator::{Accelerator, Limits};
 
 fn check(device: &Accelerator, graph: &Arc<Graph>, scan: &Arc<Named>, rows: &[Row]) -> Result<(), DeviceError> {
@@ -79,21 +79,22 @@ fn columns_stay_in_device_memory() {
 
 #[test]
 fn what_is_used_often_stays_when_room_is_made() {
+    const ARENA_BYTES: u64 = 96 << 10;
     let mut rng = SmallRng::seed_from_u64(3);
     let table: Vec<_> = rows(2_000, 5, &mut rng);
-    let driver = TestDriver::new(256 << 10);
+    let driver = TestDriver::new(ARENA_BYTES);
     let device = accelerator(&driver, Limits::default());
     let often = Named::new(&table, 500, 1);
     for number in 0..30 {
-        check(&device, &grouping(), &often, &table).unwrap();
-        check(&device, &grouping(), &often, &table).unwrap();
-        check(&device, &grouping(), &Named::new(&table, 500, 2 + number), &table).unwrap();
+        check(&device, &summing(), &often, &table).unwrap();
+        check(&device, &summing(), &often, &table).unwrap();
+        check(&device, &summing(), &Named::new(&table, 500, 2 + number), &table).unwrap();
+        let vitals = device.vitals();
+        assert!(vitals.columns_bytes <= vitals.used_bytes && vitals.used_bytes <= ARENA_BYTES);
     }
-    let vitals = device.vitals();
-    assert!(vitals.evictions > 0, "{vitals:?}");
-    assert!(vitals.columns_bytes <= vitals.used_bytes && vitals.used_bytes <= 256 << 10);
+    assert!(device.vitals().evictions > 0);
     let loads = often.loads.load(Ordering::SeqCst);
-    assert!(loads < 30 * 8 / 2, "{loads} loads of what is used most");
+    assert!(loads < 30 * 4 / 2, "{loads} loads of what is used most");
     no_leak(&driver, &device);
 }
 
@@ -101,33 +102,25 @@ fn what_is_used_often_stays_when_room_is_made() {
 fn many_runs_on_a_device_with_memory_for_one_end() {
     let mut rng = SmallRng::seed_from_u64(4);
     let table = rows(2_000, 50, &mut rng);
-    let driver = TestDriver::new(40 << 10);
+    let driver = TestDriver::new(24 << 10);
     let limits = Limits {
-        wait: Duration::from_millis(500),
+        wait: Duration::from_secs(20),
         ..Limits::default()
     };
     let device = accelerator(&driver, limits);
-    let (well, refused) = std::thread::scope(|scope| {
+    std::thread::scope(|scope| {
         let start = |number: u64| {
             let (device, table) = (&device, &table);
             scope.spawn(move || {
+                // One segment: it fits alone, and in no chunks.
                 let scan = Named::new(table, 2_000, number);
-                check(device, &grouping(), &scan, table)
+                check(device, &summing(), &scan, table)
             })
         };
         let running: Vec<_> = (0..16).map(start).collect();
-        let ended = running.into_iter().map(|thread| thread.join().unwrap());
-        let (well, refused): (Vec<_>, Vec<_>) = ended.partition(Result::is_ok);
-        assert!(
-            refused
-                .iter()
-                .all(|refused| matches!(refused, Err(DeviceError::OutOfMemory(_)))),
-            "{refused:?}"
-        );
-        (well.len(), refused.len())
+        let ended: Vec<_> = running.into_iter().map(|thread| thread.join().unwrap()).collect();
+        assert!(ended.iter().all(Result::is_ok), "{ended:?}");
     });
-    println!("{well} well, {refused} refused");
-    assert!(well > 0);
     no_leak(&driver, &device);
 }
 
