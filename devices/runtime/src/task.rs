@@ -249,7 +249,7 @@ impl Task {
         Ok(programs)
     }
 
-    /// Fragments of this run whose outputs somebody else reads.
+    /// Fragments of this run whose outputs somebody else reads; one that runs alone always leaves its own.
     pub(crate) fn wanted(&self) -> Vec<bool> {
         let last = self.graph.fragments.len().saturating_sub(1);
         let read_outside = |id: FragmentId| {
@@ -258,7 +258,9 @@ impl Task {
                 .filter(|(other, _)| !self.ids.contains(other))
                 .any(|(_, fragment)| fragment.inputs().contains(&id))
         };
-        self.ids.iter().map(|id| *id == last || read_outside(*id)).collect()
+        let alone = self.ids.len() == 1;
+        let wanted = |id: &FragmentId| alone || *id == last || read_outside(*id);
+        self.ids.iter().map(wanted).collect()
     }
 }
 

@@ -30,6 +30,7 @@ pub struct SimDriver {
     modules: Mutex<HashMap<ModuleId, Arc<Code>>>,
     next_module: AtomicU64,
     random: Mutex<Random>,
+    peak_bytes: AtomicU64,
 }
 
 /// What events see of the device.
@@ -73,6 +74,7 @@ impl SimDriver {
             next_module: AtomicU64::new(0),
             random: Mutex::new(Random::new(script.seed ^ 0x0b0a_7e5d)),
             script: script.clone(),
+            peak_bytes: AtomicU64::new(0),
         }
     }
 
@@ -100,6 +102,11 @@ impl SimDriver {
     pub fn allocated(&self) -> (usize, u64) {
         let queues = self.shared.queues.lock();
         queues.as_ref().map_or((0, 0), |queues| queues.machine.allocated())
+    }
+
+    /// The most bytes that were allocated at once, with what lies between allocations.
+    pub fn peak_bytes(&self) -> u64 {
+        self.peak_bytes.load(Ordering::SeqCst)
     }
 
     /// Modules that are loaded at this moment.
@@ -185,7 +192,9 @@ impl Driver for SimDriver {
 
     fn allocated(&self, at: u64, bytes: u64) -> Result<(), DeviceError> {
         self.call(Phase::Allocation)?;
-        self.shared.with(|queues| queues.machine.allocate(at, bytes))
+        self.shared.with(|queues| queues.machine.allocate(at, bytes))?;
+        self.peak_bytes.fetch_max(at + bytes, Ordering::SeqCst);
+        Ok(())
     }
 
     fn freed(&self, at: u64) {

@@ -1,6 +1,8 @@
 //! Simulated devices for tests: a new one for each run, so that a fault of one case never reaches the next.
 #![allow(dead_code, unreachable_pub, reason = "each test uses a part")]
 
+pub mod graphs;
+
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex};

@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::buffer::{BooleanBuffer, Buffer, ScalarBuffer};
 use rand::Rng;
@@ -55,7 +56,12 @@ pub struct MemoryScan {
     profiles: Vec<ColumnProfile>,
     segments: Vec<(usize, Vec<Arc<DeviceColumn>>)>,
     zones_known: bool,
+    /// Of its first column.
+    identity: u64,
 }
+
+/// What no other column is called.
+static IDENTITIES: AtomicU64 = AtomicU64::new(1);
 
 impl MemoryScan {
     /// Lays rows out.
@@ -82,10 +88,12 @@ impl MemoryScan {
             }
             profiles.push(shape.profile);
         }
+        let columns = (profiles.len() * segments.len()) as u64;
         Ok(Self {
             profiles,
             segments,
             zones_known: rng.random_bool(0.8),
+            identity: IDENTITIES.fetch_add(columns, Ordering::Relaxed),
         })
     }
 }
@@ -429,6 +437,10 @@ impl ScanInput for MemoryScan {
 
     fn zone(&self, segment: usize, column: usize) -> Option<ZoneMap> {
         self.zones_known.then(|| self.segments[segment].1[column].zone)
+    }
+
+    fn identity(&self, segment: usize, column: usize) -> Option<u64> {
+        Some(self.identity + (segment * self.profiles.len() + column) as u64)
     }
 
     fn load(&self, segment: usize, column: usize) -> Result<Arc<DeviceColumn>, DeviceError> {

@@ -1,0 +1,342 @@
+//! Every fault in every phase, at every call: right rows or a named error that lets the query fall back, no memory left
+//! behind, nobody waiting for ever, and a device that works again where the fault was not its end.
+//!
+//! `TRIREME_FAULT_SEEDS` random graphs with a random fault each, from `TRIREME_FAULT_SEED`, instead of the usual few.
+
+mod kit;
+
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use kit::graphs::join_group_sort;
+use kit::number;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use trireme_device_api::{Device, DeviceError, DevicePool, DeviceState, ErrorAction, Variant};
+use trireme_device_cpu::FusedVariant;
+use trireme_device_runtime::{Accelerator, Limits};
+use trireme_device_sim::{FaultKind, Injection, Phase, Script, SimDriver, device};
+use trireme_device_testkit::conformance::compare;
+use trireme_device_testkit::driver::{Together, run_as, unsupported_bound};
+use trireme_device_testkit::generate::{self, Case};
+use trireme_device_testkit::inputs::{CountingPool, Layout, bind};
+use trireme_device_testkit::interpreter::{Answer, interpret};
+use trireme_device_testkit::values::Row;
+
+/// A run that takes longer waits for ever.
+const STUCK_AFTER: Duration = Duration::from_secs(60);
+
+/// How long a device's threads may take to give back what they hold.
+const SETTLES_WITHIN: Duration = Duration::from_secs(5);
+
+type Made = (Arc<SimDriver>, Accelerator);
+type Rows = Result<Vec<Row>, DeviceError>;
+
+fn limits() -> Limits {
+    Limits {
+        wait: Duration::from_millis(200),
+        ..Limits::default()
+    }
+}
+
+fn made(script: &Script) -> Result<Made, DeviceError> {
+    let host: Arc<dyn Variant> = Arc::new(FusedVariant::new());
+    device(script, 0, &host, limits())
+}
+
+/// Runs a case; none where its fragments aren't taken with these inputs.
+fn run(device: &Made, case: &Case, layout_seed: u64, threads: usize, together: Together) -> Option<Rows> {
+    let pool = Arc::new(CountingPool::new(usize::MAX));
+    let shared: Arc<dyn DevicePool> = Arc::<CountingPool>::clone(&pool);
+    let layout = Layout {
+        segmentation: case.segmentation,
+        ..Layout::default()
+    };
+    let mut rng = SmallRng::seed_from_u64(layout_seed);
+    let variant = device.1.variant();
+    let inputs = bind(&case.graph, &case.data, &layout, &shared, &mut rng).unwrap();
+    drop(shared);
+    if unsupported_bound(variant.as_ref(), &case.graph, &inputs).is_some() {
+        return None;
+    }
+    let rows = run_as(variant.as_ref(), &case.graph, inputs, threads, together);
+    settled("the pool's reservations", || pool.check().is_ok());
+    Some(rows)
+}
+
+fn settled(what: &str, mut done: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !done() {
+        assert!(began.elapsed() < SETTLES_WITHIN, "{what} were not given back");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// That only columns are in the device's memory, and then nothing.
+fn gives_everything_back(device: Made) {
+    let (driver, accelerator) = device;
+    settled("a run's blocks", || {
+        let vitals = accelerator.vitals();
+        vitals.used_bytes == vitals.columns_bytes
+    });
+    drop(accelerator);
+    settled("the device's blocks", || driver.allocated() == (0, 0));
+    settled("the device's modules", || driver.modules() == 0);
+}
+
+/// A case with what it gives.
+struct Judged {
+    case: Case,
+    expected: Result<Answer, DeviceError>,
+}
+
+impl Judged {
+    fn new(case: Case) -> Self {
+        let expected = interpret(&case.graph, &case.data);
+        Self { case, expected }
+    }
+
+    /// That rows, or the query's own error, are right.
+    fn right(&self, rows: &Rows) -> Result<(), String> {
+        match (&self.expected, rows) {
+            (Ok(answer), Ok(rows)) => compare(&self.case.graph, &self.case.data.parameters, answer, rows),
+            (Err(DeviceError::Arithmetic(_)), Err(DeviceError::Arithmetic(_))) => Ok(()),
+            (_, rows) => Err(format!("{rows:?}")),
+        }
+    }
+
+    /// Whether an error is the one that a fault must lead to.
+    fn named(&self, kind: FaultKind, error: &DeviceError) -> bool {
+        let fits = match kind {
+            FaultKind::OutOfMemory => matches!(error, DeviceError::OutOfMemory(_)),
+            FaultKind::Lost => matches!(error, DeviceError::Device(_)),
+            FaultKind::Error | FaultKind::Wrong => matches!(error, DeviceError::Internal(_)),
+        };
+        fits && error.action() == ErrorAction::FallBack
+    }
+}
+
+/// How a run with a fault went.
+#[derive(Debug, PartialEq, Eq)]
+enum Went {
+    /// The fault was not reached.
+    Untouched,
+    /// It was, and the run gave its rows nevertheless, or the error that belongs to the fault.
+    Survived,
+    /// The graph is not taken.
+    Unsupported,
+}
+
+/// Runs a case on a device with one fault, and once more.
+fn with_fault(judged: &Judged, script: &Script, threads: usize, together: Together) -> Went {
+    let injection = script.injections[0];
+    let device = match made(script) {
+        Ok(device) => device,
+        Err(error) => {
+            assert_eq!(injection.phase, Some(Phase::Reserve), "{error:?}");
+            assert!(judged.named(injection.kind, &error), "{error:?}");
+            return Went::Survived;
+        }
+    };
+    let seed = judged.case.seed;
+    let Some(first) = run(&device, &judged.case, seed, threads, together) else {
+        return Went::Unsupported;
+    };
+    assert_eq!(device.0.violation(), None);
+    let fired = device.0.fired();
+    match (&first, judged.right(&first)) {
+        (_, Ok(())) => {}
+        (Err(error), Err(_)) if fired && judged.named(injection.kind, error) => {}
+        (_, Err(what)) => panic!("fault reached: {fired}; {what}"),
+    }
+    // Once more: a lost device stays off, all others work.
+    let off = matches!(device.1.info().state, DeviceState::Off(_));
+    assert_eq!(
+        off,
+        fired && injection.kind == FaultKind::Lost,
+        "{:?}",
+        device.1.info().state
+    );
+    match run(&device, &judged.case, seed, threads, together) {
+        Some(Err(DeviceError::Device(_))) | None if off => {}
+        Some(second) if !off && (fired || injection.nth > 1) => {
+            // The fault may lie in the second run.
+            let reached = device.0.fired() && !fired;
+            match (&second, judged.right(&second)) {
+                (_, Ok(())) => {}
+                (Err(error), Err(_)) if reached && judged.named(injection.kind, error) => {}
+                (_, Err(what)) => panic!("the second run: {what}"),
+            }
+        }
+        second => panic!("the second run, off: {off}: {second:?}"),
+    }
+    assert_eq!(device.0.violation(), None);
+    gives_everything_back(device);
+    if fired { Went::Survived } else { Went::Untouched }
+}
+
+/// Runs in a thread of its own, so that one that hangs has a name.
+fn within_time<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
+    let (send, receive) = mpsc::channel();
+    let worker = std::thread::spawn(move || {
+        let _ = send.send(work());
+    });
+    match receive.recv_timeout(STUCK_AFTER) {
+        Ok(done) => done,
+        Err(mpsc::RecvTimeoutError::Timeout) => panic!("{name} hangs"),
+        Err(mpsc::RecvTimeoutError::Disconnected) => {
+            let reason = worker.join().unwrap_err();
+            let text = reason.downcast_ref::<String>().cloned();
+            panic!("{name}: {}", text.unwrap_or_else(|| "a panic".to_owned()));
+        }
+    }
+}
+
+fn script(seed: u64, injection: Injection) -> Script {
+    Script {
+        memory_bytes: 64 << 20,
+        seed,
+        injections: vec![injection],
+        ..Script::default()
+    }
+}
+
+fn called(kind: FaultKind, phase: Phase, nth: u64) -> Injection {
+    Injection {
+        kind,
+        phase: Some(phase),
+        nth,
+        onwards: false,
+    }
+}
+
+/// Which faults a phase knows.
+fn kinds(phase: Phase) -> &'static [FaultKind] {
+    match phase {
+        Phase::Reserve | Phase::Allocation => &[FaultKind::OutOfMemory, FaultKind::Lost],
+        Phase::Load => &FaultKind::ALL,
+        Phase::Compile => &[FaultKind::Error, FaultKind::Lost],
+        Phase::Upload | Phase::Launch => &[FaultKind::OutOfMemory, FaultKind::Error, FaultKind::Lost],
+        Phase::Download | Phase::Fill | Phase::Copy | Phase::Event => &[FaultKind::Error, FaultKind::Lost],
+    }
+}
+
+fn every_call(case: impl Fn() -> Case, together: Together) {
+    for phase in Phase::ALL {
+        for kind in kinds(phase) {
+            let mut nth = 1;
+            loop {
+                let judged = Judged::new(case());
+                let name = format!(
+                    "{}: {}@{}:{nth}, {together:?}",
+                    judged.case.name,
+                    kind.name(),
+                    phase.name()
+                );
+                let injection = called(*kind, phase, nth);
+                let went = within_time(&name, move || with_fault(&judged, &script(nth, injection), 2, together));
+                assert_ne!(went, Went::Unsupported, "{name}");
+                if went == Went::Untouched {
+                    break;
+                }
+                nth += 1;
+            }
+            println!("{} at {}: {} calls", kind.name(), phase.name(), nth - 1);
+        }
+    }
+}
+
+#[test]
+fn every_fault_at_every_call_of_fragments_that_run_as_one() {
+    every_call(|| join_group_sort(1, 40, 150), Together::All);
+}
+
+#[test]
+fn every_fault_at_every_call_of_fragments_that_run_one_by_one() {
+    every_call(|| join_group_sort(2, 40, 150), Together::No);
+}
+
+/// A random graph, a random fault of a random phase, at a call that a run without faults makes.
+fn random_fault(seed: u64) -> Went {
+    let case = generate::graph(seed);
+    let mut rng = SmallRng::seed_from_u64(seed ^ 0xfa17);
+    let together = if rng.random_bool(0.5) {
+        Together::All
+    } else {
+        Together::No
+    };
+    let threads = rng.random_range(1..4);
+    let judged = Judged::new(case);
+    if matches!(judged.expected, Err(DeviceError::Unsupported(_))) {
+        return Went::Unsupported;
+    }
+    let device = made(&Script {
+        seed,
+        ..Script::default()
+    });
+    let device = device.unwrap();
+    let Some(rows) = run(&device, &judged.case, seed, threads, together) else {
+        return Went::Unsupported;
+    };
+    judged.right(&rows).unwrap();
+    let phase = Phase::ALL[rng.random_range(1..Phase::ALL.len())];
+    let kinds = kinds(phase);
+    let kind = kinds[rng.random_range(0..kinds.len())];
+    let nth = rng.random_range(1..=device.0.count(phase).max(1));
+    gives_everything_back(device);
+    with_fault(&judged, &script(seed, called(kind, phase, nth)), threads, together)
+}
+
+#[test]
+fn random_faults_of_random_graphs() {
+    let first = number("TRIREME_FAULT_SEED", 1);
+    let seeds = number("TRIREME_FAULT_SEEDS", 60);
+    let mut reached = 0;
+    for seed in first..first + seeds {
+        let went = within_time(&format!("seed {seed}"), move || random_fault(seed));
+        reached += u64::from(went == Went::Survived);
+    }
+    println!("seeds {first} … {}: {reached} faults reached", first + seeds - 1);
+    assert!(reached * 4 >= seeds, "only {reached} of {seeds} faults were reached");
+}
+
+/// Many graphs at once where there is memory for one: each waits for its turn.
+#[test]
+fn sixteen_graphs_share_memory_for_one() {
+    let judged = Arc::new(Judged::new(join_group_sort(3, 60, 400)));
+    let alone = made(&Script::default()).unwrap();
+    judged
+        .right(&run(&alone, &judged.case, 3, 1, Together::All).unwrap())
+        .unwrap();
+    let peak = alone.0.peak_bytes();
+    gives_everything_back(alone);
+    for seed in 0..3 {
+        let host: Arc<dyn Variant> = Arc::new(FusedVariant::new());
+        let script = Script {
+            memory_bytes: peak + peak / 4,
+            seed,
+            ..Script::default()
+        };
+        let limits = Limits {
+            wait: Duration::from_secs(30),
+            ..Limits::default()
+        };
+        let device = Arc::new(device(&script, 0, &host, limits).unwrap());
+        let workers: Vec<_> = (0..16)
+            .map(|worker| {
+                let (device, judged) = (Arc::clone(&device), Arc::clone(&judged));
+                std::thread::spawn(move || {
+                    let rows = run(&device, &judged.case, worker, 1, Together::All).unwrap();
+                    assert_eq!(judged.right(&rows), Ok(()), "seed {seed}, worker {worker}");
+                })
+            })
+            .collect();
+        let began = Instant::now();
+        for worker in workers {
+            worker.join().unwrap();
+        }
+        assert!(began.elapsed() < STUCK_AFTER);
+        assert_eq!(device.0.violation(), None);
+        gives_everything_back(Arc::into_inner(device).unwrap());
+    }
+}
