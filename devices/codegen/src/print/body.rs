@@ -154,7 +154,7 @@ impl<'a> Writer<'a> {
                 return self.branches(&condition, then, otherwise);
             }
             Stmt::Loop(stmts) => {
-                self.line("for (;;) {");
+                self.line("LOOP {");
                 self.inner(stmts);
                 "}".to_owned()
             }

@@ -272,6 +272,9 @@ impl Writer<'_> {
     }
 
     fn binary(&mut self, operator: Binary, left: &Expr, right: &Expr) -> Text {
+        if let Some(other) = without_neutral(operator, left, right) {
+            return self.expr(other);
+        }
         let (left, right) = (self.expr(left), self.expr(right));
         let scalar = left.scalar;
         if scalar == Scalar::I128 {
@@ -422,6 +425,29 @@ impl Writer<'_> {
         self.pieces.need(function);
         let args: Vec<String> = args.into_iter().map(|arg| arg.exact().text).collect();
         Text::atom(scalar, format!("{function}({})", args.join(", ")))
+    }
+}
+
+/// The other operand, where one changes nothing. Not of floats, whose zeros have signs.
+fn without_neutral<'e>(operator: Binary, left: &'e Expr, right: &'e Expr) -> Option<&'e Expr> {
+    let zero = |expr: &Expr| {
+        use Const::{Bool, I32, I64, I128, U32, U64};
+        matches!(
+            expr,
+            Expr::Const(Bool(false) | I32(0) | U32(0) | I64(0) | U64(0) | I128(0))
+        )
+    };
+    let is_true = |expr: &Expr| matches!(expr, Expr::Const(Const::Bool(true)));
+    match operator {
+        Binary::Add | Binary::Or | Binary::Xor if zero(left) => Some(right),
+        Binary::Add | Binary::Subtract | Binary::Or | Binary::Xor | Binary::ShiftLeft | Binary::ShiftRight
+            if zero(right) =>
+        {
+            Some(left)
+        }
+        Binary::And if is_true(left) => Some(right),
+        Binary::And if is_true(right) => Some(left),
+        _ => None,
     }
 }
 

@@ -73,7 +73,7 @@ KERNEL(64) column_sum(GLOBAL u8* arena, u64 block) {
     }
     BARRIER();
     v1 = (u64)(GROUP_INDEX * 64u + LOCAL_INDEX);
-    for (;;) {
+    LOOP {
         if (v1 >= w1) break;
         v2 = LOAD_CONSTANT(i32, w0, v1);
         if (v2 != -1) {
