@@ -12,7 +12,7 @@ use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use trireme_device_api::{
-    Aggregate, AggregateFunction, Expr, Fragment, GRAPH_VERSION, Graph, ScanSource, Sink, Source, Type, Value,
+    Aggregate, AggregateFunction, Expr, Fragment, GRAPH_VERSION, Graph, ScanSource, Sink, SortKey, Source, Type, Value,
 };
 use trireme_device_testkit::conformance::check_all;
 use trireme_device_testkit::generate::{Case, Flavor, Nulls, aggregate_type, all_types, column, field};
@@ -20,7 +20,7 @@ use trireme_device_testkit::inputs::Segmentation;
 use trireme_device_testkit::interpreter::Data;
 use trireme_device_testkit::values::Row;
 
-const FUNCTIONS: [AggregateFunction; 11] = [
+const FUNCTIONS: [AggregateFunction; 13] = [
     AggregateFunction::Count,
     AggregateFunction::Sum,
     AggregateFunction::Min,
@@ -32,6 +32,8 @@ const FUNCTIONS: [AggregateFunction; 11] = [
     AggregateFunction::StddevPopulation,
     AggregateFunction::BoolAnd,
     AggregateFunction::BoolOr,
+    AggregateFunction::First,
+    AggregateFunction::Last,
 ];
 
 /// A table of `types` and one aggregation of it.
@@ -41,9 +43,13 @@ fn case(name: String, columns: &[(Type, Nulls, Flavor)], rows: usize, sink: Sink
         .iter()
         .map(|(data_type, nulls, flavor)| column(data_type, rows, *nulls, *flavor, &mut rng))
         .collect();
-    let table: Vec<Row> = (0..rows)
+    let mut table: Vec<Row> = (0..rows)
         .map(|row| made.iter().map(|values| values[row].clone()).collect())
         .collect();
+    // The last column orders FIRST and LAST.
+    for (row, unique) in table.iter_mut().zip((0..).map(|row| row * 7_919 % 1_000_003)) {
+        row[columns.len() - 1] = Value::Int(unique);
+    }
     let fields = columns.iter().enumerate().map(|(index, (data_type, nulls, _))| {
         let mut made = field(&format!("c{index}"), data_type.clone());
         made.nullable = *nulls != Nulls::None || *data_type == Type::Null;
@@ -115,6 +121,26 @@ fn nulls(rng: &mut SmallRng) -> Nulls {
         .unwrap()
 }
 
+/// By a column that repeats, perhaps, then by the last one, which doesn't.
+fn order(rng: &mut SmallRng, column: usize, columns: &[(Type, Nulls, Flavor)]) -> Vec<SortKey> {
+    let mut keys = Vec::new();
+    let unique = (columns.len() - 1, Type::Int64);
+    let first = (column, columns[column].0.clone());
+    for (index, data_type) in [first, unique] {
+        if data_type != Type::Null
+            && !matches!(data_type, Type::Interval(_))
+            && (index == columns.len() - 1 || rng.random_bool(0.5))
+        {
+            keys.push(SortKey {
+                expr: Expr::column(index, data_type),
+                descending: rng.random_bool(0.5),
+                nulls_first: rng.random_bool(0.5),
+            });
+        }
+    }
+    keys
+}
+
 /// Up to three keys, up to five aggregates of two arguments, some with a filter or of distinct values.
 fn random(seed: u64) -> Case {
     let mut rng = SmallRng::seed_from_u64(seed);
@@ -143,6 +169,7 @@ fn random(seed: u64) -> Case {
         columns.push((data_type, nulls(&mut rng), Flavor::draw(&mut rng)));
     }
     columns.push((Type::Boolean, Nulls::Some, Flavor::Small));
+    columns.push((Type::Int64, Nulls::None, Flavor::Small));
     let mut aggregates = Vec::new();
     for _ in 0..rng.random_range(1..6) {
         let argument = keys + rng.random_range(0..2);
@@ -154,6 +181,9 @@ fn random(seed: u64) -> Case {
             AggregateFunction::Average,
         ];
         made.distinct = made.argument.is_some() && counts.contains(&function) && rng.random_bool(0.3);
+        if matches!(function, AggregateFunction::First | AggregateFunction::Last) {
+            made.order = order(&mut rng, keys + 1, &columns);
+        }
         made.filter = rng.random_bool(0.2).then(|| Expr::column(keys + 2, Type::Boolean));
         aggregates.push(made);
     }

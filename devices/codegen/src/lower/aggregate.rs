@@ -12,6 +12,7 @@
 //! a sink that only looks at its rows' shapes. DISTINCT is a set of (slot, value) pairs beside the groups: the row that
 //! brings a pair adds its value to the slot, so that one kernel does for all.
 
+mod best;
 mod cache;
 mod cells;
 mod finish;
@@ -28,6 +29,7 @@ use super::source::{main_kernel, pass_kernels};
 use super::{Lowered, Lowering, ProgramOutput, Row, Sink, Unsupported, Value};
 use crate::build::{u32, u64};
 use crate::ir::{Elem, Expr as Ir, LocalId, Scalar, Stmt, Var};
+use best::Best;
 use cache::Cache;
 use cells::{Cells, Shared};
 use finish::Finisher;
@@ -203,6 +205,7 @@ struct Grouping {
     table: Option<Table>,
     slots: Slots,
     sets: Vec<Set>,
+    bests: Vec<Best>,
     home: Home,
     /// Of the kernel that is being written: by slot and word.
     registers: Vec<Vec<Var>>,
@@ -247,7 +250,9 @@ impl Grouping {
             (Some(table), slots)
         };
         let home = home(l, table.as_ref(), words);
+        let bests = recipe.bests.iter().map(|wanted| Best::new(l, wanted.clone())).collect();
         let mut grouping = Self {
+            bests,
             terms,
             recipe,
             arguments,
@@ -441,6 +446,12 @@ fn shares(l: &mut Lowering<'_>, primitives: &[Primitive], value: Option<&Value>)
     Ok(all)
 }
 
+/// Offers the row to those that look for the best one under this filter.
+fn offer(l: &mut Lowering<'_>, bests: &mut [Best], row: &mut Row, filter: Option<usize>, place: &Place) -> Lowered<()> {
+    let mut bests = bests.iter_mut().filter(|best| best.wanted.filter == filter);
+    bests.try_for_each(|best| best.row(l, row, &place.first))
+}
+
 fn home(l: &Lowering<'_>, table: Option<&Table>, words: u64) -> Home {
     let Some(table) = table else {
         return Home::Registers { slots: 1 };
@@ -465,6 +476,7 @@ impl Sink for Grouping {
     fn begin(&mut self, l: &mut Lowering<'_>) -> Lowered<()> {
         self.table.iter_mut().for_each(|table| table.begin(l));
         self.sets.iter_mut().for_each(|set| set.table.begin(l));
+        self.bests.iter_mut().for_each(|best| best.begin(l));
         self.registers.clear();
         match self.home {
             Home::Registers { slots } => {
@@ -506,6 +518,7 @@ impl Sink for Grouping {
                 (found.slot, found.found)
             }
         };
+        let mut bests = std::mem::take(&mut self.bests);
         let rest = |l: &mut Lowering<'_>| {
             let first = self.slots.shared(l, slot.clone());
             let shared = match self.home {
@@ -520,20 +533,24 @@ impl Sink for Grouping {
                 cached,
             };
             self.apply(l, None, &values, &place)?;
+            offer(l, &mut bests, row, None, &place)?;
             for (index, filter) in self.terms.filters.iter().enumerate() {
                 let condition = l.condition(row, filter)?;
                 let mut inner = row.clone();
                 l.when(condition, |l| {
                     let values = self.terms.arguments(l, &mut inner, Some(index))?;
-                    self.apply(l, Some(index), &values, &place)
+                    self.apply(l, Some(index), &values, &place)?;
+                    offer(l, &mut bests, &mut inner, Some(index), &place)
                 })?;
             }
             Ok(())
         };
         match found {
-            Some(found) => l.when(found, rest),
-            None => rest(l),
+            Some(found) => l.when(found, rest)?,
+            None => rest(l)?,
         }
+        self.bests = bests;
+        Ok(())
     }
 
     fn slot_end(&mut self, _: &mut Lowering<'_>) -> Lowered<()> {
@@ -557,6 +574,7 @@ impl Sink for Grouping {
             recipe: &self.recipe,
             table: self.table.as_ref(),
             slots: self.slots,
+            bests: &self.bests,
             rows,
         };
         finisher.finish(l)

@@ -6,7 +6,7 @@ use super::{Lowered, Lowering, Sink};
 
 mod full;
 mod group;
-mod order;
+pub(super) mod order;
 mod select;
 mod top;
 

@@ -54,7 +54,7 @@ impl Shared {
         }
     }
 
-    fn target(&self, at: u32) -> Target {
+    pub(super) fn target(&self, at: u32) -> Target {
         let place = self.from(at);
         match place.memory {
             Memory::Arena(base) => Target::Arena(self::place(Elem::U64, base, place.first)),

@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 
+use super::best::Best;
 use super::cells::{Cells, Shared};
 use super::plan::{Finish, Recipe};
 use super::result::Slot;
@@ -24,6 +25,7 @@ pub(super) struct Finisher<'a> {
     /// None: exactly one row.
     pub(super) table: Option<&'a Table>,
     pub(super) slots: Slots,
+    pub(super) bests: &'a [Best],
     /// No more rows than this.
     pub(super) rows: u64,
 }
@@ -133,6 +135,7 @@ impl Finisher<'_> {
             recipe: self.recipe,
             words,
             rows: self.rows,
+            bests: self.bests,
         };
         let finishes = self.recipe.finishes.iter();
         finishes

@@ -24,11 +24,14 @@ pub(super) enum Share {
 impl Share {
     /// Of a value that is not NULL; counts need none.
     pub(super) fn new(l: &mut Lowering<'_>, primitive: &Primitive, value: Option<&Value>) -> Lowered<Vec<Self>> {
+        if let Operation::Best(_) = primitive.operation {
+            return Ok(Vec::new());
+        }
         let Some(value) = value.filter(|_| primitive.operation != Operation::Count) else {
             return Ok(words(primitive, &[u64(1)]));
         };
         Ok(match &primitive.operation {
-            Operation::Count => Vec::new(),
+            Operation::Count | Operation::Best(_) => Vec::new(),
             Operation::Sum { words: count } => {
                 let lane = lane(value)?;
                 words(primitive, &extended(l, value.ir.clone(), lane, *count))

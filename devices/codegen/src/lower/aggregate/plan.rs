@@ -11,8 +11,9 @@
 
 use std::sync::Arc;
 
-use trireme_device_api::{Aggregate, AggregateFunction, Dictionary, Type};
+use trireme_device_api::{Aggregate, AggregateFunction, Dictionary, SortKey, Type};
 
+use super::best::Wanted;
 use super::known::Known;
 use crate::lower::{Kind, Lowered, Unsupported};
 
@@ -34,6 +35,8 @@ pub(super) enum Operation {
     ExtremeText { max: bool },
     /// A value of the group, and sums of distances from it and of their squares: `shift, sum, squares`.
     Moments { divisor: f64 },
+    /// An entry of [`Recipe::bests`], by position.
+    Best(usize),
     /// Exact sums of distances from `middle` and of their squares.
     ExactMoments { middle: i128, sum: u32, squares: u32 },
 }
@@ -104,6 +107,7 @@ impl Operation {
             Operation::SumFloat => vec![Fold::AddFloat],
             Operation::Extreme { .. } => vec![Fold::Max],
             Operation::ExtremeText { max } => vec![Fold::Text { max: *max }],
+            Operation::Best(_) => vec![Fold::Once],
             Operation::Moments { .. } => vec![Fold::Once, Fold::AddFloat, Fold::AddFloat],
             Operation::ExactMoments { sum, squares, .. } => vec![Fold::Add(*sum), Fold::Add(*squares)],
         }
@@ -170,6 +174,12 @@ pub(super) enum Finish {
         state: usize,
         nullable: bool,
     },
+    /// The entry of the best row.
+    Best {
+        state: usize,
+        best: usize,
+        nullable: bool,
+    },
     Variance {
         moments: usize,
         count: usize,
@@ -186,6 +196,8 @@ pub(super) struct Recipe {
     pub(super) finishes: Vec<(Finish, Type)>,
     /// Words of a slot.
     pub(super) words: u32,
+    /// What is kept with the row that it is of.
+    pub(super) bests: Vec<Wanted>,
 }
 
 /// What the arguments of one aggregate are.
@@ -221,7 +233,7 @@ fn supported(aggregate: &Aggregate) -> Lowered<()> {
         | AggregateFunction::StddevSample
         | AggregateFunction::StddevPopulation => number && aggregate.data_type == Type::Float64 && !aggregate.distinct,
         AggregateFunction::BoolAnd | AggregateFunction::BoolOr => *data_type == Type::Boolean,
-        AggregateFunction::First | AggregateFunction::Last => false,
+        AggregateFunction::First | AggregateFunction::Last => *data_type == aggregate.data_type,
     };
     if fine {
         return Ok(());
@@ -398,9 +410,8 @@ impl Part<'_> {
             | AggregateFunction::StddevPopulation => self.variance(recipe),
             AggregateFunction::Min | AggregateFunction::BoolAnd => self.extreme(recipe, false)?,
             AggregateFunction::Max | AggregateFunction::BoolOr => self.extreme(recipe, true)?,
-            AggregateFunction::First | AggregateFunction::Last => {
-                return Err(Unsupported("FIRST and LAST are not lowered".to_owned()));
-            }
+            AggregateFunction::First => self.best(recipe, &self.aggregate.order, false, false)?,
+            AggregateFunction::Last => self.best(recipe, &self.aggregate.order, true, false)?,
         })
     }
 
@@ -475,13 +486,46 @@ impl Part<'_> {
             Kind::Code(dictionary) => Order::Rank(Arc::clone(dictionary)),
             _ => {
                 let (low, high) = self.known.bounds();
-                let span = high.checked_sub(low).filter(|span| *span <= i128::from(u64::MAX));
-                span.ok_or_else(|| Unsupported("MIN or MAX of values that span more than 64 bits".to_owned()))?;
+                let span = high.checked_sub(low);
+                if span.is_none_or(|span| span > i128::from(u64::MAX)) {
+                    return self.wide_extreme(recipe, max);
+                }
                 Order::Integer { low, high }
             }
         };
         let count = (nullable && !order.tells_none()).then(|| self.count(recipe));
         let state = self.add(recipe, Operation::Extreme { max, order });
         Ok(Finish::Extreme { state, count, nullable })
+    }
+
+    fn wide_extreme(&self, recipe: &mut Recipe, max: bool) -> Lowered<Finish> {
+        let argument = self.aggregate.argument.clone();
+        let expr = argument.ok_or_else(|| Unsupported("MIN or MAX of nothing".to_owned()))?;
+        let key = SortKey {
+            expr,
+            descending: max,
+            nulls_first: false,
+        };
+        self.best(recipe, &[key], false, true)
+    }
+
+    fn best(&self, recipe: &mut Recipe, keys: &[SortKey], last: bool, values_only: bool) -> Lowered<Finish> {
+        let argument = self.aggregate.argument.clone();
+        let argument = argument.ok_or_else(|| Unsupported("FIRST or LAST of nothing".to_owned()))?;
+        let best = recipe.bests.len();
+        recipe.bests.push(Wanted {
+            argument,
+            known: self.known.clone(),
+            filter: self.filter,
+            keys: keys.to_vec(),
+            last,
+            values_only,
+            at: recipe.words,
+        });
+        Ok(Finish::Best {
+            state: recipe.add(Operation::Best(best), None, self.filter, false),
+            best,
+            nullable: self.nullable(),
+        })
     }
 }

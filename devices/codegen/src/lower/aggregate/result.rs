@@ -2,6 +2,7 @@
 
 use trireme_device_api::{DeviceError, Type};
 
+use super::best::Best;
 use super::cells::float_of;
 use super::plan::{Finish, Operation, Order, ROWS_MAX, Recipe};
 use crate::build::{bool, place, u64};
@@ -15,6 +16,7 @@ pub(super) struct Slot<'a> {
     pub(super) words: &'a [Var],
     /// No group has more rows.
     pub(super) rows: u64,
+    pub(super) bests: &'a [Best],
 }
 
 /// A float of the text.
@@ -170,6 +172,10 @@ impl Slot<'_> {
                 let handle = none.clone().select(u64(0), word.minus(u64(1)));
                 let null = nullable.then(|| l.b.set(Scalar::Bool, none).into());
                 Ok(other(l, Kind::Text, handle, null, data_type))
+            }
+            Finish::Best { state, best, nullable } => {
+                let word = self.word(*state, 0);
+                self.bests[*best].result(l, &word, *nullable)
             }
             Finish::Variance { .. } => self.variance(l, finish, data_type),
         }
@@ -417,7 +423,7 @@ fn exact_squares(
 }
 
 /// I128 of two words.
-fn wide(low: Ir, high: Ir) -> Ir {
+pub(super) fn wide(low: Ir, high: Ir) -> Ir {
     let high = high.to(Scalar::I64).to(Scalar::I128);
     let two_to_64 = Ir::Const(Const::I128(1 << 64));
     high.times(two_to_64).plus(low.to(Scalar::I128))

@@ -26,12 +26,14 @@ const DENSE_BYTES_MAX: u64 = 1 << 31;
 /// Words that copies of slots take at most, and copies.
 const COPIES_WORDS: u64 = 1 << 17;
 const COPIES_MAX: u64 = 8;
+/// A table may be made for half of the rows where it takes no more memory than this, else for a quarter.
+const ROOMY_BYTES: u64 = 128 << 20;
 /// The least guess of the number of keys.
 const KEYS_MIN: u64 = 1 << 16;
 /// Entries of a table of wide keys that work-items may hold unpublished.
 const SPARES: u64 = 1 << 16;
 /// Slots that are tried for one key.
-const PROBES_MAX: u64 = 2048;
+const PROBES_MAX: u32 = 512;
 /// Between two looks at the status.
 const PROBES_STEP: u32 = 32;
 /// A set of bits has no more of them than this, or than so many per row.
@@ -45,6 +47,8 @@ pub(super) struct Table {
     keys: Keys,
     /// Keys that it is made for.
     expected: u64,
+    /// There can't be more.
+    all: bool,
 }
 
 #[derive(Debug)]
@@ -100,15 +104,19 @@ fn zeroed(l: &mut Lowering<'_>, name: &str, bytes: u64) -> RegionRef {
     })
 }
 
-/// How many keys to expect, of at most `domain` different ones.
-fn expected(l: &Lowering<'_>, domain: Option<u64>) -> u64 {
-    let guess = (l.rows_guess() / 4)
-        .max(KEYS_MIN)
-        .max(l.bound.hints.capacity.unwrap_or(0));
-    guess
-        .min(l.rows_bound().unwrap_or(u64::MAX))
-        .min(domain.unwrap_or(u64::MAX))
-        .clamp(1, 1 << 30)
+/// How many keys to expect, of at most `domain` different ones, and whether there can't be more. A slot takes about so many
+/// bytes.
+fn expected(l: &Lowering<'_>, domain: Option<u64>, slot_bytes: u64) -> (u64, bool) {
+    let rows = l.rows_guess();
+    let half = rows / 2;
+    let guess = if half.saturating_mul(2 * slot_bytes) <= ROOMY_BYTES {
+        half
+    } else {
+        rows / 4
+    };
+    let guess = guess.max(KEYS_MIN).max(l.bound.hints.capacity.unwrap_or(0));
+    let most = l.rows_bound().unwrap_or(u64::MAX).min(domain.unwrap_or(u64::MAX));
+    (guess.min(most).clamp(1, 1 << 30), most <= guess)
 }
 
 fn key_shape(known: &[Known], nulls: Nulls) -> KeyShape {
@@ -133,10 +141,11 @@ impl Table {
                 shape,
                 keys: Keys::Dense { slots },
                 expected: slots,
+                all: true,
             };
             return Ok((table, Slots::copied(l, slots, words)));
         }
-        let expected = expected(l, domain);
+        let (expected, all) = expected(l, domain, (words + 1) * 8);
         let slots = (expected * 2).next_power_of_two();
         if domain.is_some_and(|keys| keys < u64::MAX) {
             let region = zeroed(l, "groups", slots * (words + 1) * 8);
@@ -145,13 +154,24 @@ impl Table {
                 stride: words + 1,
                 slots,
             };
-            let table = Self { shape, keys, expected };
+            let table = Self {
+                shape,
+                keys,
+                expected,
+                all,
+            };
             return Ok((table, Slots::new(region, words + 1, 1)));
         }
         let wide = Wide::new(l, &shape, expected);
         let region = zeroed(l, "groups", wide.entries * words * 8);
         let keys = Keys::Wide(wide);
-        Ok((Self { shape, keys, expected }, Slots::new(region, words, 0)))
+        let table = Self {
+            shape,
+            keys,
+            expected,
+            all,
+        };
+        Ok((table, Slots::new(region, words, 0)))
     }
 
     /// Of values that are not NULL, by slot of their group (of so many).
@@ -172,9 +192,10 @@ impl Table {
                 shape,
                 keys,
                 expected: u64::MAX,
+                all: true,
             });
         }
-        let expected = expected(l, domain);
+        let (expected, all) = expected(l, domain, 8);
         let slots = (expected * 2).next_power_of_two();
         let keys = if domain.is_some_and(|keys| keys < u64::MAX) {
             let words = zeroed(l, "values", slots * 8);
@@ -186,7 +207,12 @@ impl Table {
         } else {
             Keys::Wide(Wide::new(l, &shape, expected))
         };
-        Ok(Self { shape, keys, expected })
+        Ok(Self {
+            shape,
+            keys,
+            expected,
+            all,
+        })
     }
 
     /// Slots are below this.
@@ -281,12 +307,12 @@ impl Table {
 
     /// Counts a probe, and leaves the loop where there were too many or the table is known to be too small.
     fn give_up(&self, l: &mut Lowering<'_>, probes: Var, found: Var) {
+        if self.all {
+            return;
+        }
         l.b.assign(probes, Ir::from(probes).plus(u32(1)));
         let seldom = Ir::from(probes).and(u32(PROBES_STEP - 1)).eq(u32(0));
-        let most = PROBES_MAX
-            .min(self.slots().max(self.expected))
-            .max(u64::from(PROBES_STEP));
-        let most = l.word(Word::Value(most)).to(Scalar::U32);
+        let most = u32(PROBES_MAX);
         let status = l.base(l.status);
         l.b.begin();
         let target = Target::Arena(place(Elem::U64, status, u64(STATUS_FAULTS as u64)));
@@ -421,7 +447,7 @@ impl Table {
 impl Wide {
     fn new(l: &mut Lowering<'_>, shape: &KeyShape, expected: u64) -> Self {
         let slots = (expected * 2).next_power_of_two();
-        let entries = expected + SPARES.min(l.rows_guess());
+        let entries = (expected + SPARES).min(l.rows_bound().unwrap_or(u64::MAX)).max(1);
         let words = shape.words() as u64;
         Self {
             slots: zeroed(l, "slots", slots * 4),

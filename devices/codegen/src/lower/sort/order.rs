@@ -19,15 +19,15 @@ use crate::lower::{Kind, Lowered, Lowering, Row, Shape, Unsupported, Value};
 use crate::program::Word;
 
 /// How rows are compared.
-pub(super) struct Order {
+pub(crate) struct Order {
     parts: Vec<Part>,
     /// Words of a row, most significant first.
-    pub(super) words: Vec<OrderWord>,
+    pub(crate) words: Vec<OrderWord>,
 }
 
 /// A word of a row's key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum OrderWord {
+pub(crate) enum OrderWord {
     /// By its value.
     Plain,
     /// By the bytes that the handle names.
@@ -152,7 +152,7 @@ impl Coding {
 
 impl Lowering<'_> {
     /// The words of the current row's keys. The first row decides the order's shape.
-    pub(super) fn order_words(
+    pub(crate) fn order_words(
         &mut self,
         keys: &[SortKey],
         order: &mut Option<Order>,
@@ -319,7 +319,7 @@ impl Lowering<'_> {
     }
 
     /// The function that compares texts, if the order has any.
-    pub(super) fn comparer(&mut self, order: &[OrderWord]) -> Option<FunctionId> {
+    pub(crate) fn comparer(&mut self, order: &[OrderWord]) -> Option<FunctionId> {
         let texts = order.iter().any(|word| *word != OrderWord::Plain);
         texts.then(|| self.text_comparer())
     }
@@ -327,7 +327,7 @@ impl Lowering<'_> {
 
 /// I32: negative, 0 or positive as the first row's words come before, with or after the second's. `word` gives both rows'
 /// words of a number, and is asked inside the branch that needs them.
-pub(super) fn compare_words(
+pub(crate) fn compare_words(
     b: &mut Builder,
     (order, from): (&[OrderWord], usize),
     comparer: Option<FunctionId>,
