@@ -74,10 +74,10 @@ impl Lowering<'_> {
         self.text_call("text_at", text_at, vec![text, part, at])
     }
 
-    /// U32: the first byte at which `part` stands, or [`NOWHERE`].
-    pub(super) fn text_find(&mut self, text: Ir, part: Ir) -> Ir {
+    /// U32: the first byte at which `part` stands, from byte `from` (U32) on, or [`NOWHERE`]; so too where `from` is.
+    pub(super) fn text_find(&mut self, text: Ir, part: Ir, from: Ir) -> Ir {
         let at = self.function("text_at", |_| text_at());
-        self.text_call("text_find", || text_find(at), vec![text, part])
+        self.text_call("text_find", || text_find(at), vec![text, part, from])
     }
 
     /// Bool: the text matches a pattern of `count` (U32) elements of 16 bits at `base`.
@@ -130,23 +130,24 @@ fn text_at() -> Function {
 
 fn text_find(text_at: FunctionId) -> Function {
     let mut f = Builder::new();
-    let (text, part) = (f.var(Scalar::U64), f.var(Scalar::U64));
+    let (text, part, from) = (f.var(Scalar::U64), f.var(Scalar::U64), f.var(Scalar::U32));
     let (bytes, wanted) = (Bytes::of(&mut f, text), Bytes::of(&mut f, part));
-    f.when(wanted.length.clone().gt(bytes.length.clone()), |f| {
+    let short = wanted.length.clone().gt(bytes.length.clone());
+    f.when(short.or(Ir::from(from).gt(bytes.length.clone())), |f| {
         returns(f, build::u32(NOWHERE));
     });
-    f.when(wanted.length.clone().eq(zero()), |f| returns(f, zero()));
+    f.when(wanted.length.clone().eq(zero()), |f| returns(f, from.into()));
     let first = f.set(Scalar::U32, wanted.at(zero()));
     let end = bytes.length.clone().minus(wanted.length.clone()).plus(build::u32(1));
     let end = f.set(Scalar::U32, end);
-    f.range(Scalar::U32, zero(), end.into(), build::u32(1), |f, i| {
+    f.range(Scalar::U32, from.into(), end.into(), build::u32(1), |f, i| {
         f.when(bytes.at(i.into()).eq(first.into()), |f| {
             let found = call(text_at, [text.into(), part.into(), i.into()]);
             f.when(found, |f| returns(f, i.into()));
         });
     });
     returns(&mut f, build::u32(NOWHERE));
-    f.function("text_find", 2, Scalar::U32)
+    f.function("text_find", 3, Scalar::U32)
 }
 
 /// Greedy, with one point to come back to: the last run.

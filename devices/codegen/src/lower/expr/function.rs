@@ -66,7 +66,7 @@ impl Lowering<'_> {
                     Function::StartsWith => self.text_at(text, part, build::u32(0)),
                     Function::EndsWith => self.at_end(&text, part),
                     _ => {
-                        let at = self.text_find(text.clone(), part);
+                        let at = self.text_find(text.clone(), part, build::u32(0));
                         let at = self.keep(Scalar::U32, at);
                         let found = at.clone().ne(build::u32(NOWHERE));
                         if function == Function::Position {

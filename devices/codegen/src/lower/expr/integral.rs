@@ -211,7 +211,9 @@ impl Lowering<'_> {
             let least = a.clone().eq(constant(lane, lane_range(lane).0));
             self.flag(least.and(b.clone().eq(constant(lane, -1))))
         });
-        let b = match [&zero, &wrapped].into_iter().flatten().cloned().reduce(Ir::or) {
+        // A NULL divisor is in range, as all registers are; but here a mistake elsewhere would end the process.
+        let guard = (zero.is_none() && null.is_some()).then(|| b.clone().eq(constant(lane, 0)));
+        let b = match [&zero, &wrapped, &guard].into_iter().flatten().cloned().reduce(Ir::or) {
             None => b,
             Some(replaced) => self.keep(lane, replaced.select(constant(lane, 1), b)),
         };

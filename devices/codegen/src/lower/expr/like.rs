@@ -41,39 +41,59 @@ impl Lowering<'_> {
             ));
         }
         let elements = elements(pattern);
-        match elements.as_slice() {
-            [MANY] => return Ok(build::bool(true)),
-            [MANY, middle @ .., MANY] => {
-                if let Some(part) = literal(middle) {
-                    let part = self.text_literal(&part)?;
-                    return Ok(self.text_find(text.clone(), part).ne(build::u32(NOWHERE)));
-                }
+        let runs: Option<Vec<Vec<u8>>> = elements.split(|element| *element == MANY).map(literal).collect();
+        match runs.as_deref() {
+            Some([exact]) => {
+                let exact = self.text_literal(exact)?;
+                Ok(self.text_equal(text.clone(), exact))
             }
-            [MANY, suffix @ ..] => {
-                if let Some(suffix) = literal(suffix) {
-                    let suffix = self.text_literal(&suffix)?;
-                    return Ok(self.at_end(text, suffix));
-                }
-            }
-            [prefix @ .., MANY] => {
-                if let Some(prefix) = literal(prefix) {
-                    let prefix = self.text_literal(&prefix)?;
-                    return Ok(self.text_at(text.clone(), prefix, build::u32(0)));
-                }
-            }
-            all => {
-                if let Some(exact) = literal(all) {
-                    let exact = self.text_literal(&exact)?;
-                    return Ok(self.text_equal(text.clone(), exact));
-                }
+            Some([prefix, parts @ .., suffix]) => self.in_order(text, prefix, parts, suffix),
+            _ => {
+                let bytes = elements
+                    .iter()
+                    .flat_map(|element| element.to_le_bytes().into_iter().take(2));
+                let base = self.table(bytes.collect::<Arc<[u8]>>());
+                let count = self.word(Word::Value(elements.len() as u64)).to(Scalar::U32);
+                Ok(self.text_like(text.clone(), base, count))
             }
         }
-        let bytes = elements
-            .iter()
-            .flat_map(|element| element.to_le_bytes().into_iter().take(2));
-        let base = self.table(bytes.collect::<Arc<[u8]>>());
-        let count = self.word(Word::Value(elements.len() as u64)).to(Scalar::U32);
-        Ok(self.text_like(text.clone(), base, count))
+    }
+
+    /// Bool: the text begins with the prefix, holds the parts one after another, and ends with the suffix after them.
+    fn in_order(&mut self, text: &Ir, prefix: &[u8], parts: &[Vec<u8>], suffix: &[u8]) -> Lowered<Ir> {
+        let nowhere = || build::u32(NOWHERE);
+        let mut tests = Vec::new();
+        let mut at = build::u32(0);
+        if !prefix.is_empty() {
+            let prefix = self.text_literal(prefix)?;
+            let begins = self.text_at(text.clone(), prefix.clone(), build::u32(0));
+            if parts.is_empty() && suffix.is_empty() {
+                return Ok(begins);
+            }
+            let begins = self.flag(begins);
+            at = self.keep(Scalar::U32, begins.clone().select(handle_length(prefix), nowhere()));
+            tests.push(begins);
+        }
+        for part in parts {
+            let part = self.text_literal(part)?;
+            let found = self.text_find(text.clone(), part.clone(), at);
+            let found = self.keep(Scalar::U32, found);
+            let somewhere = self.flag(found.clone().ne(nowhere()));
+            let after = found.plus(handle_length(part));
+            at = self.keep(Scalar::U32, somewhere.clone().select(after, nowhere()));
+            // Where an earlier part isn't, no later one is.
+            tests = vec![somewhere];
+        }
+        if !suffix.is_empty() {
+            let suffix = self.text_literal(suffix)?;
+            let (length, size) = (handle_length(text.clone()), handle_length(suffix.clone()));
+            let start = self.keep(Scalar::U32, length.clone().minus(size.clone()));
+            let fits = self.flag(size.le(length).and(at.le(start.clone())));
+            let start = fits.clone().select(start, build::u32(0));
+            let ends = fits.and(self.text_at(text.clone(), suffix, start));
+            tests.push(ends);
+        }
+        Ok(tests.into_iter().reduce(Ir::and).unwrap_or(build::bool(true)))
     }
 
     /// Bool: a text ends with another.
