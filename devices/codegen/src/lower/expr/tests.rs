@@ -16,6 +16,8 @@ use trireme_device_api::{DeviceError, Expr, Type, Value};
 use trireme_device_testkit::generate::{Column as Field, Flavor, Nulls, all_types, column, expression};
 use trireme_device_testkit::interpreter::evaluate;
 
+use super::support::is_slow;
+use super::supports;
 use rig::{Column, Outcome, Table, project};
 
 /// What to run: `SEED` and `EXPRESSIONS` from the environment, or these.
@@ -60,7 +62,29 @@ fn one(seed: u64) -> Result<(), String> {
     let depth = rng.random_range(1..4);
     let expr = expression(None, &fields, depth, &mut parameters, &mut rng);
     let parameters: Vec<Value> = parameters.into_iter().map(|(_, value)| value).collect();
-    agrees(&table, &expr, &parameters, seed)
+    let outcome = agrees(&table, &expr, &parameters, seed);
+    if table
+        .columns
+        .iter()
+        .all(|column| !column.raw || !column.data_type.is_bytes())
+    {
+        said_before(&expr, &outcome, seed);
+    }
+    outcome
+}
+
+/// What is said to have a kernel has one, where all strings are codes; more has one once ranges are known.
+fn said_before(expr: &Expr, outcome: &Result<(), String>, seed: u64) {
+    let known_later = [
+        "not judged",
+        "fails in many ways",
+        "fails for many",
+        "trimming of other",
+    ];
+    if let (Ok(()), Err(reason)) = (supports(expr), outcome) {
+        let later = known_later.iter().any(|known| reason.contains(known)) || is_slow(expr);
+        assert!(later, "SEED={seed}: {reason}\n{expr:#?}");
+    }
 }
 
 /// Compares with the naive evaluator.
