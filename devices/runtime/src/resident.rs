@@ -223,11 +223,18 @@ impl Source<'_> {
         if parts.len() > 1
             && let Some(together) = core.room(bytes as u64)?
         {
-            for part in &parts {
-                let to = together.at() + part.to as u64;
-                driver.copy(Queue::Compute, part.from, to, part.bytes as u64)?;
+            let copied = parts
+                .iter()
+                .try_for_each(|part| {
+                    let to = together.at() + part.to as u64;
+                    driver.copy(Queue::Compute, part.from, to, part.bytes as u64)
+                })
+                .and_then(|()| self.wait_for(together.at(), into.as_slice_mut()));
+            if copied.is_err() {
+                // Copies into the block may still be queued.
+                core.idle();
             }
-            return self.wait_for(together.at(), into.as_slice_mut());
+            return copied;
         }
         for part in parts {
             self.wait_for(part.from, &mut into.as_slice_mut()[part.to..part.to + part.bytes])?;

@@ -30,6 +30,9 @@ pub(crate) enum Verdict {
     Capacity(Vec<(usize, u64)>),
 }
 
+/// Tries to wait for a queue.
+const IDLE_TRIES: u32 = 3;
+
 /// A run under way.
 pub(crate) struct Run<'a> {
     pub(crate) task: &'a Task,
@@ -60,8 +63,12 @@ impl Core {
     /// Waits for all that was queued, as far as the device can be waited for.
     pub(crate) fn idle(&self) {
         for queue in [Queue::Copy, Queue::Compute] {
-            if let Ok(event) = self.driver.record(queue) {
-                let _ = event.wait();
+            // A driver that fails once may answer the next time; memory in use must not be given back.
+            for _ in 0..IDLE_TRIES {
+                match self.driver.record(queue).and_then(|event| event.wait()) {
+                    Ok(()) | Err(DeviceError::Device(_)) => break,
+                    Err(_) => {}
+                }
             }
         }
     }

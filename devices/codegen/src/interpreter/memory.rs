@@ -153,10 +153,9 @@ impl Allocations {
 
     /// The allocation that a base points into: start and end. A base may point behind the last byte, where nothing can be read.
     pub(super) fn find(&self, base: u64) -> Result<(u64, u64), Wrong> {
-        if let Some((start, end)) = self.live.range(..=base).next_back()
-            && base <= *end
-        {
-            return Ok((*start, *end));
+        let live = self.live.range(..=base).next_back().map(|(start, end)| (*start, *end));
+        if let Some((start, end)) = live.filter(|(_, end)| base < *end) {
+            return Ok((start, end));
         }
         if let Some((start, end)) = self.freed.range(..=base).next_back()
             && base < *end
@@ -166,6 +165,10 @@ impl Allocations {
                 base,
                 format!("the base points into {start} … {end}, which was given back"),
             ));
+        }
+        // Behind the last byte nothing can be read, but bases may point there.
+        if let Some((start, end)) = live.filter(|(_, end)| base == *end) {
+            return Ok((start, end));
         }
         Err(Wrong::at(
             ViolationKind::OutOfBounds,
