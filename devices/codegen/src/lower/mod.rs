@@ -13,6 +13,7 @@
 //! addresses, sizes) are words of the block.
 
 mod aggregate;
+mod ahead;
 mod emit;
 mod expr;
 mod join;

@@ -18,8 +18,8 @@ use crate::build::{Builder, bool, place, u32, u64};
 use crate::ir::{Elem, Expr as Ir, Scalar, Stmt, Var};
 use crate::program::{Groups, When, Word};
 use crate::shape::{
-    COLUMN_WORDS, ColumnShape, HANDLE_LENGTH_BITS, ResidentColumn, ResidentRows, SEGMENT_HEADER_WORDS, ScanShape,
-    Storage, TABLE_HEADER_WORDS,
+    COLUMN_WORDS, ColumnShape, HANDLE_LENGTH_BITS, RegionRef, ResidentColumn, ResidentRows, SEGMENT_HEADER_WORDS,
+    ScanShape, Storage, TABLE_HEADER_WORDS,
 };
 
 /// Rows that kernels number by 32 bits.
@@ -124,42 +124,93 @@ impl Lowering<'_> {
         (Ir::GroupIndex, end.into(), Ir::Groups.min(u32(most)))
     }
 
-    /// The rows of a tile that begins at row `start` of `rows` (both U32).
-    fn tile(
-        &mut self,
-        (start, rows): (Ir, Ir),
-        sink: &mut dyn Sink,
-        body: &mut dyn FnMut(&mut Self, Ir, &mut dyn Sink) -> Lowered<()>,
-    ) -> Lowered<()> {
+    /// The row slots of a tile that begins at row `start` of `rows` (both U32). `body` gets a row's number in the source and
+    /// in the work-item's part of the tile.
+    fn tile(&mut self, (start, rows): (Ir, Ir), sink: &mut dyn Sink, body: &mut Body<'_>) -> Lowered<()> {
         let group = self.target.group;
-        let mut slot = |l: &mut Self, first: Ir| {
+        let mut slot = |l: &mut Self, k: Ir, first: Ir| {
             let row = l.b.set(Scalar::U32, first.plus(Ir::LocalIndex));
-            l.when(Ir::from(row).lt(rows.clone()), |l| body(l, row.into(), sink))?;
+            l.when(Ir::from(row).lt(rows.clone()), |l| body(l, &row.into(), &k, sink))?;
             sink.slot_end(l)
         };
         if self.target.items == 1 {
-            return slot(self, start);
+            return slot(self, u32(0), start);
         }
         self.range(Scalar::U32, (u32(0), u32(self.target.items), u32(1)), |l, k| {
-            slot(l, start.clone().plus(k.times(u32(group))))
+            slot(l, k.clone(), start.clone().plus(k.times(u32(group))))
         })
     }
 
-    /// Row numbers (U32) of `count` rows that stand one after another, tile by tile.
-    fn all_rows(
+    /// A tile of the source's rows, which go through all steps.
+    fn source_tile(&mut self, (start, rows): (Ir, Ir), columns: Columns<'_>, sink: &mut dyn Sink) -> Lowered<()> {
+        let mut ahead = Vec::new();
+        if self.target.wide && self.target.items > 1 {
+            let group = self.target.group;
+            let places = (0..self.target.items).map(|k| {
+                let row = start.clone().plus(u32(k * group)).plus(Ir::LocalIndex);
+                // Slots behind the last row load that one.
+                self.b.set(Scalar::U32, row.min(rows.clone().minus(u32(1)))).into()
+            });
+            let places: Vec<Ir> = places.collect();
+            ahead = self.load_ahead(columns.len(), &places, &mut |l, index, row| columns.load(l, index, row))?;
+        }
+        self.tile((start, rows), sink, &mut |l, index, k, sink| {
+            let mut row = columns.row(index);
+            super::ahead::put(&ahead, k, &mut row);
+            l.steps(0, &mut row, sink)
+        })
+    }
+
+    /// Tiles of `count` rows that stand one after another.
+    fn tiles(
         &mut self,
-        count: Ir,
+        count: RegionRef,
         sink: &mut dyn Sink,
-        body: &mut dyn FnMut(&mut Self, Ir, &mut dyn Sink) -> Lowered<()>,
+        tile: &mut dyn FnMut(&mut Self, (Ir, Ir), &mut dyn Sink) -> Lowered<()>,
     ) -> Lowered<()> {
-        let rows = self.b.set(Scalar::U32, count.to(Scalar::U32));
-        let tile = u32(self.tile_rows());
-        let tiles = Ir::from(rows).plus(u32(self.tile_rows() - 1)).over(tile.clone());
+        let count = self.base(count);
+        let count = self.b.load(place(Elem::U64, count, u64(0)));
+        let rows = self.b.set(Scalar::U32, Ir::from(count).to(Scalar::U32));
+        let tile_rows = u32(self.tile_rows());
+        let tiles = Ir::from(rows).plus(u32(self.tile_rows() - 1)).over(tile_rows.clone());
         let bounds = self.tiles_of_group(sink, tiles);
         self.range(Scalar::U32, bounds, |l, number| {
-            let start = l.b.set(Scalar::U32, number.times(tile));
-            l.tile((start.into(), rows.into()), sink, body)
+            let start = l.b.set(Scalar::U32, number.times(tile_rows));
+            tile(l, (start.into(), rows.into()), sink)
         })
+    }
+}
+
+/// Writes what happens to a row: number in the source, number in the work-item's part of the tile, both U32.
+type Body<'b> = dyn FnMut(&mut Lowering<'_>, &Ir, &Ir, &mut dyn Sink) -> Lowered<()> + 'b;
+
+/// Columns of the source.
+#[derive(Clone, Copy)]
+enum Columns<'a> {
+    Segments(&'a [ColumnShape]),
+    Resident(&'a [ResidentColumn]),
+}
+
+impl Columns<'_> {
+    fn len(self) -> usize {
+        match self {
+            Columns::Segments(columns) => columns.len(),
+            Columns::Resident(columns) => columns.len(),
+        }
+    }
+
+    fn load(self, l: &mut Lowering<'_>, index: usize, row: &Ir) -> Lowered<Value> {
+        match self {
+            Columns::Segments(columns) => segment_value(l, index, &columns[index], row),
+            Columns::Resident(columns) => resident_value(l, &columns[index], row),
+        }
+    }
+
+    fn row(self, row: &Ir) -> Row {
+        match self {
+            Columns::Segments(columns) => segment_row(columns, row),
+            Columns::Resident(columns) => resident_row(columns, row),
+        }
     }
 }
 
@@ -167,11 +218,9 @@ fn resident(l: &mut Lowering<'_>, rows: &ResidentRows, sink: &mut dyn Sink) -> L
     if rows.bound >= ROWS_MAX {
         return Err(Unsupported("more rows than kernels number".to_owned()));
     }
-    let count = l.base(rows.count);
-    let count = l.b.load(place(Elem::U64, count, u64(0)));
-    l.all_rows(count.into(), sink, &mut |l, index, sink| {
-        let mut row = resident_row(&rows.columns, &index);
-        l.steps(0, &mut row, sink)
+    let columns = Columns::Resident(&rows.columns);
+    l.tiles(rows.count, sink, &mut |l, bounds, sink| {
+        l.source_tile(bounds, columns, sink)
     })
 }
 
@@ -179,10 +228,10 @@ fn build_rows(l: &mut Lowering<'_>, pass: &Pass, sink: &mut dyn Sink) -> Lowered
     if pass.bound >= ROWS_MAX {
         return Err(Unsupported("more rows than kernels number".to_owned()));
     }
-    let count = l.base(pass.count);
-    let count = l.b.load(place(Elem::U64, count, u64(0)));
-    l.all_rows(count.into(), sink, &mut |l, index, sink| {
-        super::join::pass_row(l, pass, &index, sink)
+    l.tiles(pass.count, sink, &mut |l, bounds, sink| {
+        l.tile(bounds, sink, &mut |l, index, _, sink| {
+            super::join::pass_row(l, pass, index, sink)
+        })
     })
 }
 
@@ -211,12 +260,8 @@ fn segments(l: &mut Lowering<'_>, shape: &ScanShape, sink: &mut dyn Sink) -> Low
         let start = tile.minus(first_tile.into()).times(tile_rows).to(Scalar::U32);
         let start = l.b.set(Scalar::U32, start);
         l.hoist.segment = Some(segment);
-        let body = l.block(|l| {
-            l.tile((start.into(), rows.into()), sink, &mut |l, index, sink| {
-                let mut row = segment_row(&shape.columns, &index);
-                l.steps(0, &mut row, sink)
-            })
-        })?;
+        let columns = Columns::Segments(&shape.columns);
+        let body = l.block(|l| l.source_tile((start.into(), rows.into()), columns, sink))?;
         let hoist = std::mem::take(&mut l.hoist);
         hoist.stmts.into_iter().chain(body).for_each(|stmt| l.b.push(stmt));
         Ok(())
