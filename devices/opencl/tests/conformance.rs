@@ -75,7 +75,9 @@ fn random_graphs() {
 fn systematic_graphs() {
     let full = std::env::var_os("TRIREME_CONFORMANCE_FULL").is_some();
     // A third of the time to compile: more cases, in the usual run.
-    let Some(device) = device(if full { "" } else { "-cl-opt-disable" }) else { return };
+    let Some(device) = device(if full { "" } else { "-cl-opt-disable" }) else {
+        return;
+    };
     let mut cases = matrix_cases(if full { Extent::Full } else { Extent::Quick });
     let seconds = (!full).then(|| number("TRIREME_CONFORMANCE_SECONDS").unwrap_or(10));
     if !full {

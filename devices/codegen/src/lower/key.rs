@@ -21,6 +21,7 @@ use crate::ir::{Const, Expr as Ir, Function, Scalar, Stmt, Var};
 use crate::program::Word;
 
 mod code;
+mod find;
 mod values;
 
 /// What NULL parts of a key do.

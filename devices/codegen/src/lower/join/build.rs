@@ -3,7 +3,7 @@
 use trireme_device_api::{BuildSide, Expr, Node};
 
 use super::super::emit::RowStore;
-use super::super::{Key, KeyShape, Lowered, Lowering, Nulls, Row, Shape, Sink, Unsupported, Value};
+use super::super::{Key, KeyShape, Lowered, Lowering, Nulls, Row, Sink, Unsupported, Value};
 use super::table::{TALLY_WORDS, Table, Tally, key_number};
 use super::unique::has_unique_keys;
 use super::uses::Uses;
@@ -73,7 +73,7 @@ struct Build {
 
 #[derive(Clone)]
 struct Layout {
-    keys: Vec<Shape>,
+    scales: Vec<i8>,
     key: KeyShape,
     table: Table,
 }
@@ -91,7 +91,7 @@ impl Build {
         let key = KeyShape::of(keys, nulls);
         let table = self.choose(l, &key);
         let layout = Layout {
-            keys: keys.iter().map(|key| key.shape.clone()).collect(),
+            scales: keys.iter().map(super::probe::scale).collect(),
             key,
             table,
         };
@@ -267,7 +267,7 @@ impl Sink for Build {
             .iter()
             .map(|used| used.then(|| stored.next()).flatten());
         Ok(ProgramOutput::Build(BuildShape {
-            keys: layout.keys,
+            scales: layout.scales,
             key: layout.key,
             nulls_equal: self.uses.nulls_equal,
             table: layout.table,

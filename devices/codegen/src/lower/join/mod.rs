@@ -15,7 +15,6 @@
 //! Launches of the build end before those of a probe begin, so a table is only read while it is probed. What a probe notes of
 //! build rows (whether a row matched them) is a region of the probe's program.
 
-mod adapt;
 mod build;
 mod link;
 mod probe;
@@ -31,7 +30,7 @@ use trireme_device_api::{JoinKind, Probe};
 pub(super) use build::build_sink;
 pub(super) use probe::{pass_row, probe};
 
-use super::{KeyShape, Shape};
+use super::KeyShape;
 use crate::shape::{RegionRef, ResidentColumn};
 use table::Table;
 
@@ -41,8 +40,8 @@ const ROWS_MAX: u64 = (1 << 31) - 2;
 /// A build side in device memory, as probes see it.
 #[derive(Debug, Clone)]
 pub struct BuildShape {
-    /// Shapes of the keys.
-    keys: Vec<Shape>,
+    /// Decimal scales of the keys: integers of one scale only are compared.
+    scales: Vec<i8>,
     /// How keys become words.
     key: KeyShape,
     /// NULL is a value of the keys.

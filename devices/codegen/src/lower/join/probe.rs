@@ -115,14 +115,11 @@ impl<'p> Join<'p> {
             };
             return Ok((key, None));
         }
-        let (mut adapted, mut absent) = (Vec::new(), None);
-        for (value, shape) in keys.iter().zip(&self.build.keys) {
-            let (value, impossible) = super::adapt::adapted(l, value, shape)?;
-            adapted.push(value);
-            absent = either(absent, impossible);
+        if !keys.iter().map(scale).eq(self.build.scales.iter().copied()) {
+            return Err(Unsupported("join keys of different scales".to_owned()));
         }
-        let key = l.key(&self.build.key, &adapted)?;
-        absent = either(absent, either(key.null.clone(), key.impossible.clone()));
+        let key = l.key(&self.build.key, keys)?;
+        let mut absent = either(key.null.clone(), key.impossible.clone());
         if self.build.nulls_equal && !self.probe.null_equals_null {
             absent = either(absent, any_null(l, keys));
         }
@@ -316,6 +313,14 @@ fn payload(l: &Lowering<'_>, build: &BuildShape, probe: &Probe) -> Vec<(Type, Op
         .map_or(&[][..], |fragment| &fragment.output);
     let types = fields.iter().map(|field| field.data_type.clone());
     types.zip(build.columns.iter().cloned()).collect()
+}
+
+/// Digits after the point.
+pub(super) fn scale(value: &Value) -> i8 {
+    match value.shape.data_type {
+        Type::Decimal { scale, .. } => scale,
+        _ => 0,
+    }
 }
 
 /// Bool: some value is NULL.

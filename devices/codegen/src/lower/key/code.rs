@@ -4,17 +4,14 @@ use super::{
     Coding, Const, Dictionary, Field, Ir, Key, KeyShape, KeyWord, Kind, Lowered, Lowering, NullCoding, Nulls, Part,
     Scalar, Unsupported, Value, Word, WordKind, bool, lane_range, u64,
 };
-use crate::build::{i32, place, u32};
-use crate::ir::{Elem, Stmt};
-use crate::lower::Shape;
+use crate::build::{place, u32};
+use crate::ir::Elem;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use trireme_device_api::Type;
-
 /// What a code of another dictionary becomes when the value isn't in the part's.
-const NO_CODE: u32 = u32::MAX;
+pub(super) const NO_CODE: u32 = u32::MAX;
 
 /// The words while they are put together.
 struct Words {
@@ -251,47 +248,6 @@ impl Lowering<'_> {
             None => value.ir.clone(),
         };
         Ok(self.b.load(place(Elem::U32, table, code)).into())
-    }
-
-    /// U32: the code of a string, or [`NO_CODE`].
-    fn found(&mut self, dictionary: &Arc<Dictionary>, handle: Ir) -> Lowered<Ir> {
-        let mut order = vec![0_u32; dictionary.len().max(1)];
-        for (rank, code) in dictionary.ranks().iter().zip(0..) {
-            order[*rank as usize] = code;
-        }
-        let order: Vec<u8> = order.into_iter().flat_map(u32::to_le_bytes).collect();
-        let order = self.table(order.into());
-        let count = self.word(Word::Value(dictionary.len() as u64));
-        let found = self.b.set(Scalar::U32, u32(NO_CODE));
-        let low = self.b.set(Scalar::U32, u32(0));
-        let high = self.b.set(Scalar::U32, count.to(Scalar::U32));
-        self.repeat(|l| {
-            l.b.when(Ir::from(low).ge(high.into()), |b| b.push(Stmt::Break));
-            let middle = l.b.set(Scalar::U32, Ir::from(low).plus(high.into()).shr(u32(1)));
-            let code = l.b.load(place(Elem::U32, order, middle.into()));
-            let entry = Value {
-                ir: code.into(),
-                null: None,
-                shape: Shape {
-                    data_type: Type::Utf8,
-                    kind: Kind::Code(Arc::clone(dictionary)),
-                    range: None,
-                },
-            };
-            let entry = l.handle(&entry)?;
-            let compared = l.text_compare(entry, handle);
-            let compared = l.b.set(Scalar::I32, compared);
-            l.b.when(Ir::from(compared).eq(i32(0)), |b| {
-                b.assign(found, code.into());
-                b.push(Stmt::Break);
-            });
-            let less = Ir::from(compared).lt(i32(0));
-            let above = Ir::from(middle).plus(u32(1));
-            l.b.assign(low, less.clone().select(above, low.into()));
-            l.b.assign(high, less.select(high.into(), middle.into()));
-            Ok(())
-        })?;
-        Ok(found.into())
     }
 
     /// U64: equal where the floats are equal, all NaNs alike.

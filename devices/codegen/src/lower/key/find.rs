@@ -1,80 +1,34 @@
-//! Keys of probes in the form of the build side's: strings become codes, and codes strings.
+//! The code of a string in a dictionary, looked up on the device.
 //!
 //! ```text
-//!  build: codes     probe: handle ─hash─▶ slots ─▶ code + 1 ─▶ its string, compared      a table over the dictionary's entries
-//!  build: handles   probe: code ─▶ handle of the dictionary's entry
+//!  handle ─hash─▶ slots ─▶ code + 1 ─▶ its string, compared      slots and strings are uploaded
 //! ```
-//!
-//! Numbers of another width, and codes of another dictionary, are the affair of [`super::super::key`].
 
 use std::sync::Arc;
 
-use trireme_device_api::{Dictionary, Type};
+use trireme_device_api::Dictionary;
 
-use super::super::{Kind, Lowered, Lowering, Shape, Unsupported, Value};
-use crate::build::{Builder, call, place, u32, u64};
-use crate::ir::{Elem, Expr as Ir, Function, Scalar, Stmt};
-use crate::program::Word;
+use super::code::NO_CODE;
+use super::{Ir, Lowered, Lowering, Scalar, Stmt, Word, u64};
+use crate::build::{Builder, call, place, u32};
+use crate::ir::{Elem, Function};
 use crate::shape::HANDLE_LENGTH_BITS;
 
-/// The code of a string that a dictionary doesn't have.
-const NO_CODE: u32 = u32::MAX;
-
-/// A probe's key as the build's shape has it, and where no build key equals it.
-pub(super) fn adapted(l: &mut Lowering<'_>, value: &Value, build: &Shape) -> Lowered<(Value, Option<Ir>)> {
-    if scale(&value.shape.data_type) != scale(&build.data_type) {
-        return Err(Unsupported("join keys of different scales".to_owned()));
-    }
-    let with = |ir: Ir| Value {
-        ir,
-        null: value.null.clone(),
-        shape: build.clone(),
-    };
-    match (&build.kind, &value.shape.kind) {
-        (Kind::Text, Kind::Code(_)) => {
-            let handle = l.handle(value)?;
-            Ok((with(handle), None))
+impl Lowering<'_> {
+    /// U32: the code of a handle's string, or [`NO_CODE`].
+    pub(super) fn found(&mut self, dictionary: &Arc<Dictionary>, handle: Ir) -> Lowered<Ir> {
+        if dictionary.is_empty() {
+            return Ok(u32(NO_CODE));
         }
-        (Kind::Code(dictionary), Kind::Text) => {
-            let found = find(l, value, dictionary)?;
-            let unknown = l.b.set(Scalar::Bool, found.clone().eq(u32(NO_CODE)));
-            let code = l.b.set(Scalar::U32, Ir::from(unknown).select(u32(0), found));
-            // NULL has no code, and may equal NULL all the same.
-            let absent = match &value.null {
-                Some(null) => Ir::from(unknown).and(null.clone().not()),
-                None => unknown.into(),
-            };
-            Ok((with(code.into()), Some(absent)))
-        }
-        _ => Ok((value.clone(), None)),
+        let entries = self.uploaded(dictionary)?;
+        let entries = self.table(entries);
+        let slots = slots(dictionary);
+        let mask = self.word(Word::Value(slots.len() as u64 / 4 - 1));
+        let slots = self.table(slots);
+        let function = self.function("code_of", code_of);
+        let code = call(function, [handle, slots, mask, entries]);
+        Ok(self.b.set(Scalar::U32, code).into())
     }
-}
-
-fn scale(data_type: &Type) -> i8 {
-    match data_type {
-        Type::Decimal { scale, .. } => *scale,
-        _ => 0,
-    }
-}
-
-/// U32: the code of a handle's string, or [`NO_CODE`], also of NULL.
-fn find(l: &mut Lowering<'_>, value: &Value, dictionary: &Arc<Dictionary>) -> Lowered<Ir> {
-    let found = l.b.set(Scalar::U32, u32(NO_CODE));
-    if dictionary.is_empty() {
-        return Ok(found.into());
-    }
-    let entries = l.uploaded(dictionary)?;
-    let entries = l.table(entries);
-    let slots = slots(dictionary);
-    let mask = l.word(Word::Value(slots.len() as u64 / 4 - 1));
-    let slots = l.table(slots);
-    let function = l.function("code_of", code_of);
-    let code = call(function, [value.ir.clone(), slots, mask, entries]);
-    l.unless(value.null.clone(), |l| {
-        l.b.assign(found, code);
-        Ok(())
-    })?;
-    Ok(found.into())
 }
 
 /// Code + 1 by hash, 0 for none; at most half are taken.
