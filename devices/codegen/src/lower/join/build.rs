@@ -1,6 +1,6 @@
 //! The sink that makes a build side: rows are stored column by column, and their keys put into a table.
 
-use trireme_device_api::{BuildSide, Expr, Node};
+use trireme_device_api::{BuildSide, Expr, FragmentId, Graph, Node, Source, Step};
 
 use super::super::emit::RowStore;
 use super::super::{Key, KeyShape, Lowered, Lowering, Nulls, Row, Sink, Unsupported, Value};
@@ -115,7 +115,12 @@ impl Build {
             let next = (!self.unique).then(|| region(l, "build next", rows * 4, Fill::Nothing));
             return Table::Dense { heads, next };
         }
-        Table::Hash(super::link::hash_table(l, rows, key.words() as u64))
+        Table::Hash(super::link::hash_table(
+            l,
+            rows,
+            key.words() as u64,
+            is_filtered(l.graph, l.fragment),
+        ))
     }
 
     /// The row's payload, as far as it is needed; what may fail is computed all the same.
@@ -146,6 +151,19 @@ impl Build {
             Ok(())
         })
     }
+}
+
+/// Some of the rows that there were are left out on the way to a fragment's sink.
+fn is_filtered(graph: &Graph, fragment: FragmentId) -> bool {
+    let Some(fragment) = graph.fragments.get(fragment) else {
+        return false;
+    };
+    let leaves_out = |step: &Step| !matches!(step, Step::Project(_));
+    let before = match fragment.source {
+        Source::Fragment(source) => is_filtered(graph, source),
+        Source::Scan(_) | Source::Stream(_) => false,
+    };
+    before || fragment.steps.iter().any(leaves_out)
 }
 
 /// It can't fail.

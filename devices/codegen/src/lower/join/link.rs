@@ -7,12 +7,15 @@
 //! ```
 //!
 //! So a filtered build side has a table of the size of what is left, however many rows it might have been.
+//!
+//! Where rows are filtered before they are built from, most rows that probe have no match: a Bloom filter, a sixteenth as many
+//! blocks of 64 bits as there are buckets, keeps them away from a table that is too large for the cache.
 
 use super::super::{Key, KeyWord, Lowered, Lowering};
 use super::build::{NOT_KEYED, region};
 use super::table::Tally;
-use crate::build::{place, u32, u64};
-use crate::ir::{Atomic, Elem, Expr as Ir, Scalar, Target, Unary};
+use crate::build::{bool, place, u32, u64};
+use crate::ir::{Atomic, Elem, Expr as Ir, Scalar, Target, Unary, Var};
 use crate::program::{Fill, Groups, When};
 use crate::shape::RegionRef;
 
@@ -20,13 +23,15 @@ use crate::shape::RegionRef;
 const BUCKETS_MIN: u64 = 64;
 
 /// Up to so many buckets are cleared before the first launch, all of them; else a kernel clears those in use.
-const CLEARED_BEFORE: u64 = 1 << 16;
+const CLEARED_BEFORE: u64 = if cfg!(test) { 64 } else { 1 << 16 };
 
 /// Where a hash table lies.
 #[derive(Debug, Clone)]
 pub(super) struct HashTable {
     /// U32 by the high half of a key's hash, masked: row + 1 or 0.
     pub(super) heads: RegionRef,
+    /// Blocks of bits, U64.
+    pub(super) bloom: Option<RegionRef>,
     /// By row, U64: the key's words; then the high half of its hash over the next row + 1, or 0.
     pub(super) entries: RegionRef,
     pub(super) words: u64,
@@ -36,8 +41,16 @@ fn buckets(rows: u64) -> u64 {
     (rows * 2).next_power_of_two().max(BUCKETS_MIN)
 }
 
-/// Memory of a hash table.
-pub(super) fn hash_table(l: &mut Lowering<'_>, rows: u64, words: u64) -> HashTable {
+/// Buckets for which one block of the Bloom filter stands: a power of two.
+const BUCKETS_PER_BLOCK: u32 = 16;
+
+/// Memory of a hash table; with a Bloom filter if probes are expected to find little.
+pub(super) fn hash_table(l: &mut Lowering<'_>, rows: u64, words: u64, selective: bool) -> HashTable {
+    let blooms = selective && buckets(rows) > bloom_from(l);
+    let bloom = blooms.then(|| {
+        let blocks = buckets(rows) / u64::from(BUCKETS_PER_BLOCK);
+        region(l, "build bloom", blocks * 8, Fill::Nothing)
+    });
     let fill = if buckets(rows) <= CLEARED_BEFORE {
         Fill::Byte(0)
     } else {
@@ -45,9 +58,52 @@ pub(super) fn hash_table(l: &mut Lowering<'_>, rows: u64, words: u64) -> HashTab
     };
     HashTable {
         heads: region(l, "build heads", buckets(rows) * 4, fill),
+        bloom,
         entries: region(l, "build entries", rows * (words + 1) * 8, Fill::Nothing),
         words,
     }
+}
+
+/// Tables with more buckets in use than this are looked at through the Bloom filter, others are in the cache.
+fn bloom_from(l: &Lowering<'_>) -> u64 {
+    match l.target.wide {
+        _ if cfg!(test) => 64,
+        true => 1 << 23,
+        false => 1 << 18,
+    }
+}
+
+/// A key's block (by its number, U64) and its bits in it (U64).
+fn bloom_bits(l: &mut Lowering<'_>, hash: Ir, mask: Ir) -> (Ir, Ir) {
+    let mixed = l.b.set(Scalar::U64, hash.times(u64(0x9e37_79b9_7f4a_7c15)));
+    let blocks = mask.shr(u64(BUCKETS_PER_BLOCK.trailing_zeros().into()));
+    let block = Ir::from(mixed).shr(u64(32)).and(blocks);
+    let bit = |shift: u64| u64(1).shl(Ir::from(mixed).shr(u64(shift)).and(u64(63)));
+    let bits = bit(2).or(bit(8)).or(bit(14)).or(bit(20));
+    (block, l.b.set(Scalar::U64, bits).into())
+}
+
+/// The first row + 1 of the bucket of a hash's upper half (U32), or 0: assigned to `head`.
+pub(super) fn look_up(l: &mut Lowering<'_>, table: &HashTable, (half, mask): (Ir, Ir), head: Var) -> Lowered<()> {
+    let heads = l.base(table.heads);
+    let wide = l.b.set(Scalar::U64, half.to(Scalar::U64));
+    let mask = l.b.set(Scalar::U64, mask);
+    let maybe = l.b.set(Scalar::Bool, bool(true));
+    if let Some(bloom) = table.bloom {
+        let from = u64(bloom_from(l));
+        l.when(Ir::from(mask).ge(from), |l| {
+            let base = l.base(bloom);
+            let (block, bits) = bloom_bits(l, wide.into(), mask.into());
+            let block = l.b.load(place(Elem::U64, base, block));
+            l.b.assign(maybe, Ir::from(block).and(bits.clone()).eq(bits));
+            Ok(())
+        })?;
+    }
+    l.when(maybe.into(), |l| {
+        let first = l.b.load(place(Elem::U32, heads, Ir::from(wide).and(mask.into())));
+        l.b.assign(head, first.into());
+        Ok(())
+    })
 }
 
 /// The half of a key's hash that the table goes by, U32.
@@ -85,8 +141,15 @@ pub(super) fn kernels(
             let mask = mask(l, count);
             let heads = l.base(table.heads);
             // Two at a time; there are at least 64.
-            each(l, mask.shr(u64(1)).plus(u64(1)), |l, pair| {
+            each(l, mask.clone().shr(u64(1)).plus(u64(1)), |l, pair| {
                 l.b.store(place(Elem::U64, heads, pair), u64(0));
+                Ok(())
+            })?;
+            let Some(bloom) = table.bloom else { return Ok(()) };
+            let bloom = l.base(bloom);
+            let blocks = mask.shr(u64(BUCKETS_PER_BLOCK.trailing_zeros().into())).plus(u64(1));
+            each(l, blocks, |l, block| {
+                l.b.store(place(Elem::U64, bloom, block), u64(0));
                 Ok(())
             })
         })?;
@@ -118,7 +181,18 @@ fn link(l: &mut Lowering<'_>, table: &HashTable, count: RegionRef, tally: Region
         );
         let hash = Ir::from(known).shr(u64(32));
         l.when(Ir::from(known).ne(u64(NOT_KEYED)), |l| {
-            let target = Target::Arena(place(Elem::U32, heads, hash.and(mask)));
+            let hash = l.b.set(Scalar::U64, hash);
+            if let Some(bloom) = table.bloom {
+                let bloom = l.base(bloom);
+                let from = u64(bloom_from(l));
+                l.when(mask.clone().ge(from), |l| {
+                    let (block, bits) = bloom_bits(l, hash.into(), mask.clone());
+                    let target = Target::Arena(place(Elem::U64, bloom, block));
+                    l.b.atomic(target, Atomic::Or(bits));
+                    Ok(())
+                })?;
+            }
+            let target = Target::Arena(place(Elem::U32, heads, Ir::from(hash).and(mask)));
             let entry = row.to(Scalar::U32).plus(u32(1));
             let old = l.b.fetch(Scalar::U32, target, Atomic::Exchange(entry));
             l.b.store(last, Ir::from(known).or(Ir::from(old).to(Scalar::U64)));

@@ -2,7 +2,7 @@
 
 use super::super::{Key, KeyWord, Lowered, Lowering, Unsupported};
 use super::BuildShape;
-use super::link::{HashTable, half};
+use super::link::{self, HashTable, half};
 use super::probe::load;
 use crate::build::{bool, place, u32, u64};
 use crate::ir::{Elem, Expr as Ir, Scalar, Stmt, Var};
@@ -89,16 +89,12 @@ impl Lowering<'_> {
                 }
             }
             Table::Hash(table) => {
-                let base = self.base(table.heads);
                 let tag = self.b.set(Scalar::U32, u32(0));
                 self.unless(absent, |l| {
                     let hash = l.hash(key);
                     l.b.assign(tag, half(hash.into()));
                     let mask = load(l, build.tally, Tally::Mask as usize);
-                    let bucket = Ir::from(tag).to(Scalar::U64).and(mask);
-                    let first = l.b.load(place(Elem::U32, base, bucket));
-                    l.b.assign(head, first.into());
-                    Ok(())
+                    link::look_up(l, table, (tag.into(), mask), head)
                 })?;
                 hashed = Some(tag);
             }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use trireme_device_api::{
-    BinaryOperator, BuildSide, Expr, Field, Fragment, Graph, JoinKind, Probe, Sink, Source, Step, Type,
+    BinaryOperator, BuildSide, Expr, Field, Fragment, Graph, JoinKind, Probe, Sink, Source, Step, Type, Value,
 };
 
 use super::uses::{appends, has_pass};
@@ -33,6 +33,8 @@ struct Case {
     null_aware: bool,
     build: Table,
     row: Table,
+    /// The build side is filtered: its last column is above this.
+    above: Option<i64>,
     /// The probe is followed by another of the same build side.
     again: Option<JoinKind>,
     seed: u64,
@@ -70,6 +72,7 @@ fn case(seed: u64) -> Case {
         null_aware,
         build,
         row,
+        above: (random.below(3) == 0).then_some(-3),
         again: (random.below(4) == 0).then(|| KINDS[random.below(KINDS.len())]),
         seed,
     }
@@ -128,9 +131,14 @@ impl Case {
 
     fn graph(&self) -> Graph {
         let mut graph = rig::graph(&[self.build.clone(), self.row.clone()]);
+        let above = |bound: i64| {
+            let bound = Expr::literal(Value::Int(bound.into()), Type::Int64);
+            let last = int(self.build.columns - 1);
+            Expr::binary(BinaryOperator::Greater, last, bound, Type::Boolean)
+        };
         graph.fragments.push(Fragment {
             source: Source::Scan(0),
-            steps: Vec::new(),
+            steps: self.above.map(|bound| Step::Filter(above(bound))).into_iter().collect(),
             sink: Sink::Build(BuildSide {
                 keys: (0..self.keys).map(int).collect(),
                 payload: (0..self.build.columns).map(int).collect(),
@@ -148,8 +156,14 @@ impl Case {
 
     fn expected(&self) -> Rows {
         let mut rows = self.row.rows.clone();
+        let mut build = self.build.clone();
+        if let Some(bound) = self.above {
+            build
+                .rows
+                .retain(|row| row.last().is_some_and(|last| *last > Some(bound)));
+        }
         for (probe, width) in self.probes() {
-            rows = joined(&probe, &rows, width, &self.build);
+            rows = joined(&probe, &rows, width, &build);
         }
         rows
     }
@@ -232,7 +246,7 @@ fn check(case: &Case, target: Target) -> Ran {
 fn joins_are_those_of_all_pairs() {
     let seeds = std::env::var("TRIREME_JOIN_SEEDS").ok();
     let seeds = seeds.and_then(|seeds| seeds.parse().ok()).unwrap_or(150);
-    let (mut tables, mut anew) = (BTreeSet::new(), 0);
+    let (mut tables, mut anew, mut blooms) = (BTreeSet::new(), 0, 0);
     for seed in 0..seeds {
         let case = case(seed);
         if !is_typed(&case) {
@@ -246,6 +260,7 @@ fn joins_are_those_of_all_pairs() {
         };
         let ran = check(&case, target);
         anew += u32::from(ran.runs > 2);
+        blooms += u32::from(matches!(&ran.builds[0].table, super::table::Table::Hash(hash) if hash.bloom.is_some()));
         tables.insert(match ran.builds[0].table {
             super::table::Table::Every => "every",
             super::table::Table::Bits(_) => "bits",
@@ -257,5 +272,6 @@ fn joins_are_those_of_all_pairs() {
         tables.into_iter().collect::<Vec<_>>(),
         ["bits", "dense", "every", "hash"]
     );
+    assert!(blooms > 0, "no Bloom filter");
     assert!(anew > 0, "no join had more rows than were guessed");
 }
