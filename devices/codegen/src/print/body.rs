@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use super::expr::{elem_name, name};
-use super::prelude::Pieces;
+use super::prelude::{Pieces, kernel_piece};
 use crate::ir::{Atomic, Body, Function, Kernel, Local, LocalId, Module, Scalar, Stmt, Target, Var};
 
 /// Writes one body.
@@ -39,6 +39,7 @@ pub(super) fn function(module: &Module, function: &Function, pieces: &mut Pieces
 
 /// A kernel.
 pub(super) fn kernel(module: &Module, kernel: &Kernel, pieces: &mut Pieces) -> String {
+    pieces.need(kernel_piece(module.group));
     let mut writer = Writer::new(module, &kernel.body, &kernel.locals, pieces);
     writer.block(&kernel.body.stmts);
     let (lines, words) = writer.end();

@@ -72,7 +72,6 @@ typedef double f64;
 #define LOCAL __shared__
 #define INLINE static __device__ __forceinline__
 #define FUNCTION static __device__
-#define KERNEL(group) extern \"C\" __global__ void __launch_bounds__(group)
 #define WORD(index) __ldg((const u64*)(arena + block) + (index))
 #define AT(T, base, index) ((T*)(arena + (base)) + (index))
 #define LOAD(T, base, index) (*AT(T, base, index))
@@ -103,7 +102,6 @@ typedef double f64;
 #define LOCAL __local
 #define INLINE static inline
 #define FUNCTION static
-#define KERNEL(group) __kernel __attribute__((reqd_work_group_size(group, 1, 1))) void
 #define WORD(index) (((const GLOBAL u64*)(arena + block))[index])
 #define AT(T, base, index) ((GLOBAL T*)(arena + (base)) + (index))
 #define LOAD(T, base, index) (*AT(T, base, index))
@@ -116,8 +114,37 @@ typedef double f64;
 #define FENCE() atomic_work_item_fence(CLK_LOCAL_MEM_FENCE | CLK_GLOBAL_MEM_FENCE, memory_order_acq_rel, memory_scope_device)
 ";
 
+/// Groups of up to so many work-items can be launched with as many registers as a kernel may have at all. For them the assembler
+/// isn't told the size, because it would spill a few registers to make room for one more group.
+const GROUP_ANY_REGISTERS: u32 = 256;
+
+/// How kernels begin that have so many work-items per group.
+pub(super) fn kernel_piece(group: u32) -> &'static str {
+    if group <= GROUP_ANY_REGISTERS {
+        "kernel"
+    } else {
+        "large_kernel"
+    }
+}
+
+const OPENCL_KERNEL: &str = "\
+#define KERNEL(group) __kernel __attribute__((reqd_work_group_size(group, 1, 1))) void
+";
+
 /// Pieces in the order in which they are printed; those of [`WIDE`] follow.
 const PIECES: &[Piece] = &[
+    Piece {
+        name: "kernel",
+        needs: &[],
+        cuda: "#define KERNEL(group) extern \"C\" __global__ void\n",
+        opencl: OPENCL_KERNEL,
+    },
+    Piece {
+        name: "large_kernel",
+        needs: &[],
+        cuda: "#define KERNEL(group) extern \"C\" __global__ void __launch_bounds__(group)\n",
+        opencl: OPENCL_KERNEL,
+    },
     Piece {
         name: "bits",
         needs: &[],
