@@ -43,6 +43,8 @@ pub struct Program {
     pub status: RegionRef,
     /// Rows of one tile: what the segment table's tiles count in. 0 when the source is not a scan.
     pub tile_rows: u64,
+    /// Launches of [`When::Chunk`] may run more than once, each time over other segments.
+    pub takes_chunks: bool,
     /// What it leaves.
     pub output: ProgramOutput,
 }

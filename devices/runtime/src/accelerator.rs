@@ -32,6 +32,8 @@ pub struct Limits {
     pub kernel_folder: Option<PathBuf>,
     /// Bytes that the folder may take.
     pub kernel_folder_bytes: u64,
+    /// Columns come in chunks of about so many bytes even where all fit; for tests.
+    pub chunk_bytes: Option<u64>,
 }
 
 impl Default for Limits {
@@ -43,6 +45,7 @@ impl Default for Limits {
             setting: "the device's memory".to_owned(),
             kernel_folder: None,
             kernel_folder_bytes: 256 << 20,
+            chunk_bytes: None,
         }
     }
 }

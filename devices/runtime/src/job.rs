@@ -116,7 +116,7 @@ impl RunJob {
         loop {
             self.check()?;
             let ready = self.ready(attempt)?;
-            if attempt.plan.is_none() {
+            if attempt.plan.is_none() && self.task.core.limits.chunk_bytes.is_none() {
                 attempt.plan = Plan::new(&self.task, &self.columns.lock())?;
             }
             let programs: Vec<_> = ready.iter().filter_map(Ready::program).collect();

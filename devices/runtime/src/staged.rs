@@ -125,7 +125,12 @@ impl RunJob {
         let is_string = |column: &usize| table.shape.columns[*column].storage == Storage::Offsets;
         let wanted: Vec<_> = (0..width).filter(|column| !is_string(column)).collect();
         let free = core.arena.bytes() - core.arena.used() + core.columns.bytes();
-        let most = free / (CHUNKS as u64 + 1);
+        let in_chunks = run.programs[position].takes_chunks;
+        let most = match core.limits.chunk_bytes {
+            _ if !in_chunks => u64::MAX,
+            Some(most) => most,
+            None => free / (CHUNKS as u64 + 1),
+        };
         let mut flying = Flying {
             core,
             chunks: VecDeque::new(),
@@ -141,6 +146,9 @@ impl RunJob {
                 Gathered::NoRoom(end) => end,
             };
             chunk.truncate(end - start);
+            if end < count && !in_chunks {
+                return Ok(false);
+            }
             if end == start && start < count {
                 // Not one segment: the memory of an earlier chunk is needed first.
                 drop((chunk, fills));

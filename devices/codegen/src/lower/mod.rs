@@ -122,8 +122,11 @@ pub fn lower(graph: &Graph, fragment: FragmentId, bound: &Bound<'_>, target: Tar
     let mut sink = steps::sink(&mut l)?;
     let tile_rows = source::main_kernel(&mut l, sink.as_mut())?;
     source::pass_kernels(&mut l, sink.as_mut())?;
+    let takes_chunks = sink.takes_chunks();
     let output = sink.finish(&mut l)?;
-    Ok(l.program(tile_rows, output))
+    let mut program = l.program(tile_rows, output);
+    program.takes_chunks = takes_chunks;
+    Ok(program)
 }
 
 /// A sink in the making. A fragment has one main kernel, and one more for each [`Pass`]; all of them share the sink.
@@ -131,6 +134,12 @@ pub(crate) trait Sink {
     /// Only so many groups get rows in main kernels, for sinks with memory per group.
     fn groups_max(&self) -> Option<u32> {
         None
+    }
+
+    /// Whether the main kernel may run once for each of many chunks of the source. Sinks that keep something per group for a
+    /// finishing kernel can't.
+    fn takes_chunks(&self) -> bool {
+        true
     }
 
     /// Uniform code at the start of each main kernel: private accumulators, local arrays and their initialisation. Barriers
@@ -237,6 +246,7 @@ impl<'a> Lowering<'a> {
             faults: parts.faults,
             status: self.status,
             tile_rows,
+            takes_chunks: true,
             output,
         }
     }

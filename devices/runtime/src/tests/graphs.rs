@@ -7,11 +7,10 @@ use super::driver::TestDriver;
 use super::kit::{accelerator, count};
 use crate::accelerator::Limits;
 
-#[test]
-fn random_graphs_agree_with_the_interpreter() {
+fn survey(seed: u64, cases: usize, limits: Limits) {
     let driver = TestDriver::new(64 << 20);
-    let device = accelerator(&driver, Limits::default());
-    let (summary, mismatches) = conformance::survey(device.variant().as_ref(), 1, count(60), None, 4);
+    let device = accelerator(&driver, limits);
+    let (summary, mismatches) = conformance::survey(device.variant().as_ref(), seed, count(cases), None, 4);
     println!("{summary}");
     for mismatch in &mismatches {
         println!("{mismatch}");
@@ -20,4 +19,19 @@ fn random_graphs_agree_with_the_interpreter() {
     assert!(summary.rows > 0);
     device.trim();
     assert_eq!(driver.machine.lock().allocated(), (0, 0));
+}
+
+#[test]
+fn random_graphs_agree_with_the_interpreter() {
+    survey(1, 60, Limits::default());
+}
+
+#[test]
+fn random_graphs_whose_columns_come_in_chunks_agree_with_the_interpreter() {
+    // One segment at a time.
+    let limits = Limits {
+        chunk_bytes: Some(1),
+        ..Limits::default()
+    };
+    survey(1_000, 60, limits);
 }

@@ -118,6 +118,10 @@ impl Sink for TopRows<'_> {
         Some(self.groups)
     }
 
+    fn takes_chunks(&self) -> bool {
+        false
+    }
+
     fn begin(&mut self, l: &mut Lowering<'_>) -> Lowered<()> {
         self.selection = Some(Selection::new(&mut l.b, l.target.group, self.keep, self.size));
         Ok(())
