@@ -19,7 +19,7 @@ use crate::server::Server;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Every kind of column, with NULLs, repeats and gaps; some keys of `facts` are not among those of `dims`.
-const TABLES: [&str; 3] = [
+pub(crate) const TABLES: [&str; 3] = [
     "COPY (SELECT value AS id, value % 97 AS k, CASE WHEN value % 11 <> 0 THEN value * 7919 % 1000 - 500 END AS v, \
      CAST(value * 1.25 AS DECIMAL(15, 2)) AS price, CASE WHEN value % 7 <> 0 THEN 'name' || (value % 13) END AS name, \
      DATE '2024-01-01' + CAST(value % 400 AS INT) AS day, value * 0.5 AS f, value % 3 = 0 AS flag, 1 AS one \
@@ -29,7 +29,7 @@ const TABLES: [&str; 3] = [
 ];
 
 /// Fused as a whole, and answered the same by both variants; what comes in no order is sorted here.
-const AGREEING: [&str; 32] = [
+pub(crate) const AGREEING: [&str; 32] = [
     "SELECT count(*), count(v), sum(v), min(v), max(v), sum(price), avg(price), min(day), max(name) FROM facts",
     "SELECT k, count(*), sum(v), avg(price), min(name), max(day) FROM facts GROUP BY k ORDER BY k",
     "SELECT name, flag, count(*), sum(f) FROM facts WHERE id < 15000 GROUP BY name, flag ORDER BY name, flag",
@@ -74,18 +74,18 @@ async fn fixture(settings: &[&str]) -> (tempfile::TempDir, Server, Client) {
     (data, server, client)
 }
 
-async fn query(client: &mut Client, sql: &str) -> Answer {
+pub(crate) async fn query(client: &mut Client, sql: &str) -> Answer {
     let answer = client.query(sql).await;
     answer.unwrap_or_else(|status| panic!("{sql}: {status}"))
 }
 
-async fn run(client: &mut Client, statements: &[&str]) {
+pub(crate) async fn run(client: &mut Client, statements: &[&str]) {
     for sql in statements {
         query(client, sql).await;
     }
 }
 
-async fn rows(client: &mut Client, sql: &str) -> Vec<Vec<String>> {
+pub(crate) async fn rows(client: &mut Client, sql: &str) -> Vec<Vec<String>> {
     query(client, sql).await.rows()
 }
 
@@ -110,14 +110,14 @@ async fn replace(client: &mut Client, data: &Path, file: &str, sql: &str) {
 }
 
 /// A metric without labels.
-fn metric(server: &Server, name: &str) -> f64 {
+pub(crate) fn metric(server: &Server, name: &str) -> f64 {
     let (_, text) = server.get("/metrics").expect("metrics");
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     line.unwrap_or_else(|| panic!("no metric {name}")).parse().unwrap()
 }
 
 /// Waits until a metric is as wanted: the engine's counts reach them once a second.
-async fn wait_for_metric(server: &Server, name: &str, wanted: fn(f64) -> bool) {
+pub(crate) async fn wait_for_metric(server: &Server, name: &str, wanted: fn(f64) -> bool) {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let value = metric(server, name);
@@ -129,7 +129,7 @@ async fn wait_for_metric(server: &Server, name: &str, wanted: fn(f64) -> bool) {
     }
 }
 
-fn sorted(answer: &Answer) -> Vec<Vec<String>> {
+pub(crate) fn sorted(answer: &Answer) -> Vec<Vec<String>> {
     let mut rows = answer.rows();
     rows.sort();
     rows

@@ -1,0 +1,259 @@
+#!/usr/bin/env python3
+"""A device beside the processor: that it runs what the processor's fused variant runs, rightly, with few launches and waits; and how long.
+
+    bench_devices.py --device opencl0 [--workloads tpch,ssb,clickbench] [--scale 1] [--repetitions 3] [--verify] [--duckdb] [--area NAME]
+
+Needs only the binaries and Python's own library (SSB's and ClickBench's data need DuckDB, where they aren't made yet), so that it runs on a
+machine that is lent bare. Every query runs under `device_mode = require`: what the device claims it must do. Its rows are compared with the
+processor's, at 1e-9 relative for numbers, as sets. Launches, waits and what stayed on the processor come from `system.fragments`. Hot times
+are TPC-H's, with other literals at every repetition.
+"""
+
+import argparse
+import csv
+import io
+import math
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "tests" / "e2e"))
+
+from figures import Figures  # noqa: E402
+from tpch_literals import with_literals  # noqa: E402
+from trireme import Server, client_binary  # noqa: E402
+
+# More rows are worth a device: the issue's bound.
+LARGE_ROWS = 10_000
+COLUMNS = "run, fragment, device, launches, syncs, retries, compiled, compile_ms, input_rows, output_rows, kernel_ms, uploaded_bytes, text"
+
+
+class Client:
+    """Statements by trisql, one process for many."""
+
+    def __init__(self, server, folder):
+        self.server = server
+        self.folder = pathlib.Path(folder)
+
+    def run(self, settings, statements, timing=False):
+        """What trisql printed, by its exit code and output."""
+        script = self.folder / "script.sql"
+        script.write_text("".join(f"{text};\n" for text in [*settings, *statements]))
+        command = [client_binary(), self.server.uri, "-X", "-q", "--no-pager", "--format", "csv", "-f", str(script)]
+        done = subprocess.run(command + (["--timing"] if timing else []), capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(done.stderr.strip()[:2000] or done.stdout[-2000:])
+        return done.stdout, done.stderr
+
+    def rows(self, settings, sql):
+        """Rows under settings that print nothing."""
+        output, _ = self.run(settings, [sql])
+        return list(csv.reader(io.StringIO(output)))[1:]
+
+    def times_ms(self, settings, statements):
+        """The time of each statement, as the client sees it."""
+        output, error = self.run(settings, statements, timing=True)
+        found = [float(ms) for ms in re.findall(r"^Time: ([0-9.]+) ms", output + "\n" + error, flags=re.M)]
+        return found[len(settings):]
+
+
+def number(text):
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def same(one, other):
+    if one == other:
+        return True
+    a, b = number(one), number(other)
+    if a is None or b is None:
+        return False
+    return (math.isnan(a) and math.isnan(b)) or math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-9)
+
+
+def key(row):
+    return [f"{value:.6g}" if (value := number(text)) is not None else text for text in row]
+
+
+def differing(wanted, found):
+    if len(wanted) != len(found):
+        return abs(len(wanted) - len(found))
+    pairs = zip(sorted(wanted, key=key), sorted(found, key=key))
+    return sum(not all(map(same, one, other)) for one, other in pairs)
+
+
+def compared(client, on_host, on_device, sql):
+    """What is to be said of a query's rows; without its LIMIT where that may cut through equal keys."""
+    wrong = differing(client.rows(on_host, sql), client.rows(on_device, sql))
+    whole = re.sub(r"\blimit\s+\d+(\s+offset\s+\d+)?\s*$", "", sql.strip(), flags=re.I)
+    if wrong and whole != sql.strip() and not differing(client.rows(on_host, whole), client.rows(on_device, whole)):
+        return "equal but for ties"
+    return f"{wrong} rows differ" if wrong else "equal"
+
+
+def last_run(client, device):
+    """The fragments of the latest run that used the device."""
+    latest = f"SELECT max(run) FROM system.fragments WHERE device = '{device}'"
+    rows = client.rows([], f"SELECT {COLUMNS} FROM system.fragments WHERE run = ({latest}) ORDER BY fragment")
+    return [dict(zip(COLUMNS.split(", "), row)) for row in rows]
+
+
+def workload_queries(name):
+    if name == "tpch":
+        return [(f"q{number:02}", with_literals(number, 0)) for number in range(1, 23)]
+    import workloads
+
+    return workloads.queries(name)
+
+
+def correctness(client, name, device, mode, figures):
+    """Runs a workload's queries once on both; prints a line each."""
+    on_host = ["SET trireme.cpu_variant = 'fused'", "SET trireme.devices = 'cpu0'"]
+    on_device = ["SET trireme.cpu_variant = 'fused'", f"SET trireme.devices = '{device}'", f"SET trireme.device_mode = '{mode}'"]
+    equal, stayed, stayed_large, launches, syncs, failed = 0, [], 0, 0, 0, []
+    queries = workload_queries(name)
+    for label, sql in queries:
+        try:
+            verdict = compared(client, on_host, on_device, sql)
+            client.rows(on_device, sql)
+            fragments = last_run(client, device)
+        except RuntimeError as error:
+            failed.append(label)
+            print(f"# {name} {label}: {error}", flush=True)
+            continue
+        here = [part for part in fragments if part["device"] != device]
+        equal += verdict.startswith("equal")
+        stayed += [f"{label}/{part['fragment']}" for part in here]
+        stayed_large += sum(max(int(part["input_rows"] or 0), int(part["output_rows"] or 0)) > LARGE_ROWS for part in here)
+        launches = max([launches, *(int(part["launches"]) for part in fragments)])
+        waited = sum(int(part["syncs"]) for part in fragments)
+        syncs = max(syncs, waited)
+        counts = " ".join(part["launches"] for part in fragments)
+        print(f"# {name} {label}: {verdict}; {len(fragments) - len(here)} of {len(fragments)} fragments, launches {counts}, waits {waited}", flush=True)
+    if stayed:
+        print(f"# {name}: on the processor: {', '.join(stayed)}", flush=True)
+    figures.add(f"{name}_queries_equal", equal, f"of {len(queries)}", at_least=len(queries))
+    figures.add(f"{name}_queries_failed", len(failed), "", at_most=0)
+    figures.add(f"{name}_fragments_on_host", len(stayed), "", at_most=5)
+    figures.add(f"{name}_large_fragments_on_host", stayed_large, "", at_most=0)
+    figures.add(f"{name}_launches_per_fragment_max", launches, "", at_most=5)
+    figures.add(f"{name}_syncs_per_query_max", syncs, "", at_most=3)
+
+
+def median(values):
+    ordered = sorted(values)
+    return ordered[len(ordered) // 2]
+
+
+def hot(client, device, scale, repetitions, figures, targets):
+    """TPC-H hot: columns resident, literals changed at each repetition; the device and the processor by turns."""
+    settings = {
+        "device": ["SET trireme.cpu_variant = 'fused'", f"SET trireme.devices = '{device}'", "SET trireme.device_mode = 'require'"],
+        "cpu": ["SET trireme.cpu_variant = 'fused'", "SET trireme.devices = 'cpu0'"],
+    }
+    times = {engine: {number: [] for number in range(1, 23)} for engine in settings}
+    engine_ms = {number: [] for number in range(1, 23)}
+    for repetition in range(repetitions + 1):
+        for engine, lines in settings.items():
+            texts = [with_literals(number, repetition, scale) for number in range(1, 23)]
+            found = client.times_ms(lines, texts)
+            # The first one compiles kernels and brings columns.
+            for place, ms in enumerate(found if repetition else []):
+                times[engine][place + 1].append(ms)
+            if engine == "device" and repetition:
+                for place, ms in enumerate(engine_times(client, device)):
+                    engine_ms[place + 1].append(ms)
+    for number in range(1, 23):
+        ours, host = median(times["device"][number]), median(times["cpu"][number])
+        inside = median(engine_ms[number]) if engine_ms[number] else float("nan")
+        figures.add(f"tpch_q{number:02}_engine", inside, "ms", at_most=targets.get(number))
+        figures.add(f"tpch_q{number:02}_flight", ours, "ms")
+        figures.add(f"tpch_q{number:02}_to_cpu", ours / host, "×")
+    total = sum(median(values) for values in times["device"].values())
+    inside = sum(median(values) for values in engine_ms.values() if values)
+    figures.add("tpch_total_engine", inside, "ms", at_most=targets.get("engine"))
+    figures.add("tpch_total_flight", total, "ms", at_most=targets.get("flight"))
+    figures.add("tpch_total_cpu", sum(median(values) for values in times["cpu"].values()), "ms")
+    return total
+
+
+def engine_times(client, device):
+    """Time in the engine of the last 22 graphs that ran on the device, oldest first."""
+    sql = f"""SELECT run, sum(total_ms) FROM system.fragments WHERE run IN (SELECT run FROM system.fragments WHERE device = '{device}')
+              GROUP BY run ORDER BY run DESC LIMIT 22"""
+    return [float(ms) for _, ms in client.rows([], sql)][::-1]
+
+
+def duckdb_total(data, scale, repetitions, figures, ours):
+    """DuckDB on its own tables, on the same machine in the same run."""
+    import time
+
+    import duckdb
+
+    connection = duckdb.connect()
+    for file in sorted(data.glob("*.parquet")):
+        connection.execute(f"CREATE TABLE {file.stem} AS SELECT * FROM read_parquet('{file}')")
+    times = {number: [] for number in range(1, 23)}
+    for repetition in range(repetitions + 1):
+        for number in range(1, 23):
+            begin = time.perf_counter()
+            connection.execute(with_literals(number, repetition, scale)).fetchall()
+            if repetition:
+                times[number].append((time.perf_counter() - begin) * 1000)
+    total = sum(median(values) for values in times.values())
+    figures.add("duckdb_total", total, "ms")
+    figures.add("duckdb_to_device", total / ours, "×", at_least=20)
+
+
+# What an H200 is to reach at SF 10, hot, in ms.
+TARGETS_SF10 = {1: 1.5, 3: 3, 5: 3.5, 6: 1, 9: 5, 13: 3, 18: 4, "engine": 60, "flight": 100}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", required=True)
+    parser.add_argument("--workloads", default="tpch")
+    parser.add_argument("--scale", type=float, default=1.0)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--data", type=pathlib.Path)
+    parser.add_argument("--repetitions", type=int, default=0, help="hot repetitions of TPC-H; 0 is none")
+    parser.add_argument("--verify", action="store_true", help="device_mode = verify in place of require")
+    parser.add_argument("--duckdb", action="store_true")
+    parser.add_argument("--serve", action="append", default=[], help="a further setting of the server: KEY=VALUE")
+    parser.add_argument("--area", help="write the figures to benchmarks/results under this name")
+    args = parser.parse_args()
+    figures = Figures(args.area or "devices", vars(args) | {"data": None})
+    extra = [word for setting in args.serve for word in ("--set", setting)]
+    for name in args.workloads.split(","):
+        data = args.data if args.data and name == "tpch" else make_data(name, args)
+        with Server(data, extra) as server, tempfile.TemporaryDirectory() as folder:
+            client = Client(server, folder)
+            ready = client.rows([], f"SELECT state FROM system.devices WHERE device = '{args.device}'")
+            if ready != [["ready"]]:
+                absent = client.rows([], "SELECT device, reason FROM system.devices WHERE state <> 'ready'")
+                print(f"there is no device {args.device}: {'; '.join(': '.join(row) for row in absent)}")
+                return 0
+            correctness(client, name, args.device, "verify" if args.verify else "require", figures)
+            if name == "tpch" and args.repetitions:
+                targets = TARGETS_SF10 if args.scale == 10 and args.device.startswith("cuda") else {}
+                total = hot(client, args.device, args.scale, args.repetitions, figures, targets)
+                if args.duckdb:
+                    duckdb_total(data, args.scale, args.repetitions, figures, total)
+    if args.area:
+        figures.write()
+    return 1 if any(row["name"].endswith(("_equal", "_failed")) and row.get("verdict") == "short" for row in figures.rows) else 0
+
+
+def make_data(name, args):
+    import workloads
+
+    return workloads.data(name, workloads.DATA, args.scale, args.rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
