@@ -30,7 +30,7 @@ pub(crate) fn candidates(devices: &Devices, options: &TriremeOptions) -> Candida
     };
     let device = match options.devices.trim() {
         "auto" => Ok(graphics_processor(devices, mode)),
-        list => first_of(devices, list),
+        list => first_of(devices, list, mode),
     };
     let rows_min = match mode {
         DeviceMode::Auto => devices.rows_min() as f64,
@@ -52,7 +52,7 @@ fn graphics_processor(devices: &Devices, mode: DeviceMode) -> Option<String> {
         .map(|info| info.id)
 }
 
-fn first_of(devices: &Devices, list: &str) -> Result<Option<String>, String> {
+fn first_of(devices: &Devices, list: &str, mode: DeviceMode) -> Result<Option<String>, String> {
     let names: Vec<&str> = list.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
     let unknown = |name: &&&str| **name != PROCESSOR && devices.get(name).is_none();
     if let Some(name) = names.iter().find(unknown) {
@@ -60,17 +60,17 @@ fn first_of(devices: &Devices, list: &str) -> Result<Option<String>, String> {
             "there is no device \"{name}\", which trireme.devices names; system.devices lists those that are there"
         ));
     }
-    let ready = |name: &&&str| {
-        **name == PROCESSOR
-            || devices
-                .get(name)
-                .is_some_and(|device| device.info().state == DeviceState::Ready)
-    };
-    Ok(names
-        .iter()
-        .find(ready)
-        .filter(|name| **name != PROCESSOR)
-        .map(ToString::to_string))
+    let state = |name: &str| devices.get(name).map(|device| device.info().state);
+    let ready = |name: &&&str| **name == PROCESSOR || state(name) == Some(DeviceState::Ready);
+    if let Some(name) = names.iter().find(ready) {
+        return Ok(Some((*name).to_owned()).filter(|name| name != PROCESSOR));
+    }
+    match names.first().map(|name| (name, state(name))) {
+        Some((name, Some(DeviceState::Off(reason)))) if mode == DeviceMode::Require => Err(format!(
+            "device \"{name}\", which trireme.devices demands, is off: {reason}"
+        )),
+        _ => Ok(None),
+    }
 }
 
 impl Candidates {

@@ -18,9 +18,13 @@ const ON_DEVICE: [&str; 3] = [
 
 async fn fixture(simulated: &str) -> (tempfile::TempDir, Server, Client) {
     let data = tempfile::tempdir().unwrap();
-    let server = Server::start_with(data.path(), &["--set", simulated]);
+    // Tables of tests are small.
+    let server = Server::start_with(data.path(), &["--set", simulated, "--set", "devices.rows_min=0"]);
     let mut client = server.client().await;
-    let small: Vec<String> = TABLES.iter().map(|sql| sql.replace("range(20000)", "range(3000)")).collect();
+    let small: Vec<String> = TABLES
+        .iter()
+        .map(|sql| sql.replace("range(20000)", "range(3000)"))
+        .collect();
     for sql in &small {
         run(&mut client, &[sql.as_str()]).await;
     }
@@ -45,9 +49,16 @@ async fn a_device_gives_the_same_answers_as_the_processor() {
         let fragments = rows(&mut device, FRAGMENTS).await;
         whole += usize::from(fragments.iter().all(|fragment| fragment[0] == "sim0"));
     }
-    assert!(whole * 10 >= AGREEING.len() * 7, "only {whole} of {} ran whole", AGREEING.len());
+    assert!(
+        whole * 10 >= AGREEING.len() * 7,
+        "only {whole} of {} ran whole",
+        AGREEING.len()
+    );
     wait_for_metric(&server, "trireme_device_launches_total", |count| count >= 30.0).await;
-    assert!(metric(&server, "trireme_fragment_fallbacks_total") < 0.5, "something fell back");
+    assert!(
+        metric(&server, "trireme_fragment_fallbacks_total") < 0.5,
+        "something fell back"
+    );
 }
 
 #[tokio::test]
@@ -57,10 +68,16 @@ async fn few_launches_and_one_wait() {
                GROUP BY d.label ORDER BY d.label";
     query(&mut client, sql).await;
     let fragments = rows(&mut client, FRAGMENTS).await;
-    assert!(fragments.len() >= 3 && fragments.iter().all(|fragment| fragment[0] == "sim0"), "{fragments:?}");
+    assert!(
+        fragments.len() >= 3 && fragments.iter().all(|fragment| fragment[0] == "sim0"),
+        "{fragments:?}"
+    );
     let count = |row: &Vec<String>, at: usize| row[at].parse::<u32>().unwrap();
     assert!(fragments.iter().all(|row| count(row, 1) <= 5), "{fragments:?}");
-    assert!(fragments.iter().map(|row| count(row, 2)).sum::<u32>() <= 3, "{fragments:?}");
+    assert!(
+        fragments.iter().map(|row| count(row, 2)).sum::<u32>() <= 3,
+        "{fragments:?}"
+    );
     let plan = rows(&mut client, &format!("EXPLAIN ANALYZE {sql}")).await;
     for part in ["FragmentExec: sim0/fused", "fragment_0_sim0_launches=", "fallbacks=0"] {
         assert!(plan[0][1].contains(part), "no {part} in {plan:?}");
@@ -81,40 +98,74 @@ async fn both_run_and_are_compared_under_verify() {
 async fn a_lost_device_falls_back_is_named_and_stays_off() {
     let (_data, server, mut client) = fixture(&format!("{SIMULATED},lost@launch:1")).await;
     run(&mut client, &["SET trireme.device_mode = 'auto'"]).await;
-    // A session that names a device has it for tables of any size only when it demands it.
     let sql = "SELECT k, count(*) FROM facts GROUP BY k ORDER BY k";
-    run(&mut client, &["SET trireme.device_mode = 'require'"]).await;
-    let error = client.query(sql).await.expect_err("the device is lost");
-    assert_eq!(error.code(), Code::Internal, "{error}");
-    let state = rows(&mut client, "SELECT state, reason FROM system.devices WHERE device = 'sim0'").await;
-    assert_eq!(state[0][0], "off", "{state:?}");
-    assert!(!state[0][1].is_empty(), "{state:?}");
-    run(&mut client, &["SET trireme.device_mode = 'auto'"]).await;
     assert_eq!(rows(&mut client, sql).await.len(), 97);
+    let fragments = rows(&mut client, FRAGMENTS).await;
+    let fell_back = |row: &Vec<String>| row[0] == "cpu0" && row[3].contains("lost");
+    assert!(
+        !fragments.is_empty() && fragments.iter().all(fell_back),
+        "{fragments:?}"
+    );
+    let state = rows(
+        &mut client,
+        "SELECT state, reason FROM system.devices WHERE device = 'sim0'",
+    )
+    .await;
+    assert_eq!(state[0][0], "off", "{state:?}");
+    assert!(state[0][1].contains("lost"), "{state:?}");
+    // The next query isn't placed there, so there is nothing to fall back from.
+    assert_eq!(rows(&mut client, sql).await.len(), 97);
+    let fragments = rows(&mut client, FRAGMENTS).await;
+    assert!(
+        fragments.iter().all(|row| row[0] == "cpu0" && !row[3].contains("lost")),
+        "{fragments:?}"
+    );
+    run(&mut client, &["SET trireme.device_mode = 'require'"]).await;
+    let error = client.query(sql).await.expect_err("the device is off");
+    assert!(error.message().contains("is off"), "{error}");
+    wait_for_metric(&server, "trireme_fragment_fallbacks_total", |count| count > 0.5).await;
     wait_for_metric(&server, "trireme_devices_off", |count| count > 0.5).await;
+    assert!(
+        metric(&server, "trireme_fragment_fallbacks_total") < 1.5,
+        "it fell back again"
+    );
 }
 
 #[tokio::test]
-async fn what_fails_on_a_device_runs_on_the_processor() {
-    let faults = format!("{SIMULATED},error@launch:1");
-    let (_data, server, mut client) = fixture(&faults).await;
-    run(&mut client, &["SET trireme.device_mode = 'verify'"]).await;
-    // Under verify a failing device is an error; what falls back is `auto`'s.
+async fn a_failure_of_a_demanded_device_is_the_query_s() {
+    let (_data, _server, mut client) = fixture(&format!("{SIMULATED},error@launch:1")).await;
     let sql = "SELECT k, sum(v) FROM facts GROUP BY k ORDER BY k";
-    run(&mut client, &["SET trireme.device_mode = 'auto'"]).await;
+    let error = client.query(sql).await.expect_err("the first launch fails");
+    assert_eq!(error.code(), Code::Internal, "{error}");
     assert_eq!(rows(&mut client, sql).await.len(), 97);
-    let fragments = rows(&mut client, FRAGMENTS).await;
-    assert!(fragments.iter().all(|row| row[0] == "cpu0"), "{fragments:?}");
-    let _ = server;
+}
+
+#[tokio::test]
+async fn memory_that_is_short_falls_back() {
+    let (_data, _server, mut client) = fixture(&format!("{SIMULATED},oom@allocation:1+")).await;
+    run(&mut client, &["SET trireme.device_mode = 'auto'"]).await;
+    let sql = "SELECT k, sum(v) FROM facts GROUP BY k ORDER BY k";
+    assert_eq!(rows(&mut client, sql).await.len(), 97);
+    let plan = rows(&mut client, &format!("EXPLAIN ANALYZE {sql}")).await;
+    assert!(
+        plan[0][1].contains("fallbacks=1") && plan[0][1].contains("fallback ("),
+        "{plan:?}"
+    );
 }
 
 #[tokio::test]
 async fn an_unknown_device_is_named() {
     let (_data, _server, mut client) = fixture(SIMULATED).await;
     run(&mut client, &["SET trireme.devices = 'cuda7'"]).await;
-    let error = client.query("SELECT count(*) FROM facts").await.expect_err("no such device");
+    let error = client
+        .query("SELECT count(*) FROM facts")
+        .await
+        .expect_err("no such device");
     assert_eq!(error.code(), Code::InvalidArgument, "{error}");
-    assert!(error.message().contains("cuda7") && error.message().contains("system.devices"), "{error}");
+    assert!(
+        error.message().contains("cuda7") && error.message().contains("system.devices"),
+        "{error}"
+    );
     // What needs no device is answered, so that one can look.
     assert!(!rows(&mut client, "SELECT device FROM system.devices").await.is_empty());
 }
