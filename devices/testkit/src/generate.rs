@@ -9,6 +9,7 @@ mod expr;
 mod function;
 mod graph;
 mod host;
+mod projection;
 
 use std::sync::Arc;
 
@@ -18,6 +19,7 @@ pub use data::{Flavor, Nulls, all_types, column, literal_of, value};
 pub use expr::{aggregate_type, arithmetic_type, expression};
 pub use function::argument_types;
 pub use graph::graph;
+pub use projection::projection;
 
 use crate::inputs::Segmentation;
 use crate::interpreter::Data;
