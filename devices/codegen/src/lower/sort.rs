@@ -24,7 +24,7 @@ pub(super) fn sink<'s>(
         offset: offset as u64,
         most: limit.map_or(u64::MAX, |limit| limit as u64),
     };
-    if let Some(top) = TopRows::new(l, keys, limits) {
+    if let Some(top) = TopRows::new(l, keys, limits)? {
         return Ok(Box::new(top));
     }
     Ok(Box::new(FullSort::new(l, keys, limits)?))

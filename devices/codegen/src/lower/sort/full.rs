@@ -142,7 +142,7 @@ impl Sink for FullSort<'_> {
     }
 }
 
-fn scratch(l: &mut Lowering<'_>, name: &str, bytes: u64, fill: Fill) -> RegionRef {
+pub(super) fn scratch(l: &mut Lowering<'_>, name: &str, bytes: u64, fill: Fill) -> RegionRef {
     l.region(Region {
         name: name.to_owned(),
         bytes,

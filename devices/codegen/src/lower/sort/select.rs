@@ -8,10 +8,11 @@
 //! An entry is the words of a row's key and a number; entries behind the last one keep their numbers, so that numbers that
 //! were a permutation stay one.
 
-use super::group::bitonic;
+use super::group::{bitonic, load};
 use super::order::{OrderWord, compare_words};
-use crate::build::{Builder, bool, u32, u64};
+use crate::build::{Builder, bool, place, u32, u64};
 use crate::ir::{Atomic, Elem, Expr as Ir, FunctionId, LocalId, Scalar, Stmt, Target, Var};
+use crate::lower::Lowering;
 
 /// Marks the number of an entry behind the last while all are sorted.
 const PAD: u32 = 1 << 31;
@@ -19,7 +20,8 @@ const PAD: u32 = 1 << 31;
 /// Entries in the local memory of the kernel that is being written.
 pub(super) struct Selection {
     group: u32,
-    keep: u32,
+    /// U32.
+    keep: Ir,
     size: u32,
     order: Vec<OrderWord>,
     comparer: Option<FunctionId>,
@@ -31,42 +33,136 @@ pub(super) struct Selection {
     full: Var,
 }
 
+/// What the groups of a launch leave for the next: U32s and U64s, `size` of each for a group.
+pub(super) struct State {
+    /// Groups that there is room for.
+    pub(super) groups: u32,
+    /// U32s: entries of each group; 0 at first.
+    pub(super) counts: Ir,
+    pub(super) numbers: Ir,
+    pub(super) words: Vec<Ir>,
+}
+
+impl State {
+    /// U32: where the group's part begins.
+    fn first(&self, b: &mut Builder, size: u32) -> Var {
+        let group = Ir::GroupIndex.min(u32(self.groups - 1));
+        b.set(Scalar::U32, group.times(u32(size)))
+    }
+}
+
 fn local(id: LocalId, index: Ir) -> Ir {
     Ir::LoadLocal(id, Box::new(index))
 }
 
 impl Selection {
-    /// Empty; entry `i` has number `i`. Uniform code.
-    pub(super) fn new(b: &mut Builder, group: u32, keep: u32, size: u32) -> Self {
-        let numbers = b.local(Elem::U32, size);
-        let count = b.local(Elem::U32, 1);
-        b.range(Scalar::U32, Ir::LocalIndex, u32(size), u32(group), |b, index| {
-            b.push(Stmt::StoreLocal(numbers, index.into(), index.into()));
-        });
-        b.when(Ir::LocalIndex.eq(u32(0)), |b| {
-            b.push(Stmt::StoreLocal(count, u32(0), u32(0)))
-        });
-        b.push(Stmt::Barrier);
+    /// Room for entries; [`Selection::start`] or [`Selection::resume`] comes next.
+    pub(super) fn new(l: &mut Lowering<'_>, (keep, size): (Ir, u32), order: &[OrderWord]) -> Self {
+        let comparer = l.comparer(order);
+        let b = &mut l.b;
         Self {
-            group,
-            keep,
+            group: l.target.group,
+            keep: b.set(Scalar::U32, keep).into(),
             size,
-            order: Vec::new(),
-            comparer: None,
-            words: Vec::new(),
-            numbers,
-            count,
+            order: order.to_vec(),
+            comparer,
+            words: order.iter().map(|_| b.local(Elem::U64, size)).collect(),
+            numbers: b.local(Elem::U32, size),
+            count: b.local(Elem::U32, 1),
             full: b.set(Scalar::Bool, bool(false)),
         }
     }
 
-    /// How entries compare; asked for before the first is offered.
-    pub(super) fn ordered(&mut self, b: &mut Builder, order: &[OrderWord], comparer: Option<FunctionId>) {
-        if self.words.is_empty() {
-            self.order = order.to_vec();
-            self.comparer = comparer;
-            self.words = order.iter().map(|_| b.local(Elem::U64, self.size)).collect();
-        }
+    /// Empty; entry `i` has number `i`. Uniform code.
+    pub(super) fn start(&self, b: &mut Builder) {
+        b.range(
+            Scalar::U32,
+            Ir::LocalIndex,
+            u32(self.size),
+            u32(self.group),
+            |b, index| {
+                b.push(Stmt::StoreLocal(self.numbers, index.into(), index.into()));
+            },
+        );
+        b.when(Ir::LocalIndex.eq(u32(0)), |b| {
+            b.push(Stmt::StoreLocal(self.count, u32(0), u32(0)))
+        });
+        b.push(Stmt::Barrier);
+    }
+
+    /// As a group left it in an earlier launch. Uniform code.
+    pub(super) fn resume(&mut self, b: &mut Builder, state: &State) {
+        let count = b.set(Scalar::U32, u32(0));
+        b.when(Ir::GroupIndex.lt(u32(state.groups)), |b| {
+            b.assign(count, load(Elem::U32, state.counts.clone(), Ir::GroupIndex));
+        });
+        let first = state.first(b, self.size);
+        b.range(
+            Scalar::U32,
+            Ir::LocalIndex,
+            u32(self.size),
+            u32(self.group),
+            |b, index| {
+                let number = b.set(Scalar::U32, index.into());
+                b.when(Ir::from(count).ne(u32(0)), |b| {
+                    let at = Ir::from(first).plus(index.into());
+                    b.assign(number, load(Elem::U32, state.numbers.clone(), at));
+                });
+                b.push(Stmt::StoreLocal(self.numbers, index.into(), number.into()));
+            },
+        );
+        b.range(
+            Scalar::U32,
+            Ir::LocalIndex,
+            count.into(),
+            u32(self.group),
+            |b, index| {
+                for (id, words) in self.words.iter().zip(&state.words) {
+                    let word = load(Elem::U64, words.clone(), Ir::from(first).plus(index.into()));
+                    b.push(Stmt::StoreLocal(*id, index.into(), word));
+                }
+            },
+        );
+        b.when(Ir::LocalIndex.eq(u32(0)), |b| {
+            b.push(Stmt::StoreLocal(self.count, u32(0), count.into()));
+        });
+        b.push(Stmt::Barrier);
+        b.assign(self.full, Ir::from(count).ge(self.keep.clone()));
+    }
+
+    /// Leaves what [`Selection::finish`] kept (`count` entries) for later launches. Uniform code.
+    pub(super) fn suspend(&self, b: &mut Builder, state: &State, count: Var) {
+        b.when(Ir::GroupIndex.lt(u32(state.groups)), |b| {
+            let first = state.first(b, self.size);
+            b.range(
+                Scalar::U32,
+                Ir::LocalIndex,
+                u32(self.size),
+                u32(self.group),
+                |b, index| {
+                    let at = Ir::from(first).plus(index.into());
+                    b.store(
+                        place(Elem::U32, state.numbers.clone(), at),
+                        self.number_at(index.into()),
+                    );
+                },
+            );
+            b.range(
+                Scalar::U32,
+                Ir::LocalIndex,
+                count.into(),
+                u32(self.group),
+                |b, index| {
+                    for (word, words) in state.words.iter().enumerate() {
+                        let at = Ir::from(first).plus(index.into());
+                        b.store(place(Elem::U64, words.clone(), at), self.word(word, index.into()));
+                    }
+                },
+            );
+            b.when(Ir::LocalIndex.eq(u32(0)), |b| {
+                b.store(place(Elem::U32, state.counts.clone(), Ir::GroupIndex), count.into());
+            });
+        });
     }
 
     /// Bool: whether a row of these words may be among the first.
@@ -74,7 +170,10 @@ impl Selection {
         let wanted = b.set(Scalar::Bool, bool(true));
         b.when(self.full.into(), |b| {
             let result = compare_words(b, (&self.order, 0), self.comparer, &mut |_, index| {
-                (words[index].clone(), local(self.words[index], u32(self.keep - 1)))
+                (
+                    words[index].clone(),
+                    local(self.words[index], self.keep.clone().minus(u32(1))),
+                )
             });
             b.assign(wanted, Ir::from(result).lt(crate::build::i32(0)));
         });
@@ -112,12 +211,12 @@ impl Selection {
         let count = b.set(Scalar::U32, local(self.count, u32(0)));
         b.push(Stmt::Barrier);
         b.when(Ir::from(count).ne(u32(0)), |b| self.select(b, count));
-        b.set(Scalar::U32, Ir::from(count).min(u32(self.keep)))
+        b.set(Scalar::U32, Ir::from(count).min(self.keep.clone()))
     }
 
-    /// Work-items of a group.
-    pub(super) fn group(&self) -> u32 {
-        self.group
+    /// U32: entries that are kept.
+    pub(super) fn keep(&self) -> Ir {
+        self.keep.clone()
     }
 
     /// U64: word `index` of entry `place`.
@@ -153,11 +252,11 @@ impl Selection {
             },
         );
         b.when(Ir::LocalIndex.eq(u32(0)), |b| {
-            let left = Ir::from(count).min(u32(self.keep));
+            let left = Ir::from(count).min(self.keep.clone());
             b.push(Stmt::StoreLocal(self.count, u32(0), left));
         });
         b.push(Stmt::Barrier);
-        b.assign(self.full, Ir::from(count).ge(u32(self.keep)));
+        b.assign(self.full, Ir::from(count).ge(self.keep.clone()));
     }
 
     fn compare(&self, b: &mut Builder, low: &Ir, high: &Ir) -> (Var, Vec<Stmt>) {

@@ -1,19 +1,22 @@
 //! The first rows of an order, where they are few: each group keeps its own, one group merges them.
 //!
 //! ```text
-//!  main     group: Selection of words and slots │ rows in `size` slots per group ─▶ candidates: words, row of the slots
-//!  merge    one group: Selection over all candidates ─▶ rows in order
+//!  main     group: Selection of words and slots │ rows in `size` slots per group ─▶ entries in the arena
+//!  merge    one group: Selection over the entries of all groups ─▶ rows in order
 //! ```
+//!
+//! The main kernel may run several times, for chunks of the source: groups go on where they ended.
 
 use trireme_device_api::{JoinKind, SortKey, Step, Type};
 
-use super::full::{Limits, copy_row, kept, output};
+use super::full::{Limits, copy_row, kept, output, scratch};
 use super::order::Order;
-use super::select::Selection;
+use super::select::{Selection, State};
 use crate::build::{place, u32, u64};
 use crate::ir::{Atomic, Elem, Expr as Ir, Scalar, Stmt, Target};
-use crate::lower::{Lowered, Lowering, Row, Sink};
-use crate::program::{Fill, Groups, Lifetime, ProgramOutput, Region, When};
+use crate::lower::source::main_kernel;
+use crate::lower::{Lowered, Lowering, Row, Sink, Unsupported, Value};
+use crate::program::{Fill, Groups, Lifetime, ProgramOutput, When, Word};
 use crate::shape::{RegionRef, ResidentColumn};
 
 /// Rows that are worth selecting; more are sorted.
@@ -32,30 +35,55 @@ pub(super) struct TopRows<'a> {
     order: Option<Order>,
     /// Rows in slots; made when the first row arrives.
     slots: Option<Vec<ResidentColumn>>,
-    /// A u64: candidates.
-    count: RegionRef,
-    /// U32s: the row of each candidate, by place in `slots`.
-    rows: RegionRef,
-    /// The words of each candidate's key.
+    /// U32s: entries that each group keeps.
+    counts: RegionRef,
+    /// U32s: slots of each group's entries.
+    numbers: RegionRef,
+    /// U64s: words of each group's entries.
     words: Vec<RegionRef>,
     selection: Option<Selection>,
 }
 
+/// Looks at the first row's keys.
+struct Look<'a> {
+    keys: &'a [SortKey],
+    order: Option<Order>,
+}
+
+impl Sink for Look<'_> {
+    fn begin(&mut self, _: &mut Lowering<'_>) -> Lowered<()> {
+        Ok(())
+    }
+
+    fn row(&mut self, l: &mut Lowering<'_>, row: &mut Row) -> Lowered<()> {
+        l.order_words(self.keys, &mut self.order, row).map(|_| ())
+    }
+
+    fn slot_end(&mut self, _: &mut Lowering<'_>) -> Lowered<()> {
+        Ok(())
+    }
+
+    fn end(&mut self, _: &mut Lowering<'_>) -> Lowered<()> {
+        Ok(())
+    }
+
+    fn finish(&mut self, _: &mut Lowering<'_>) -> Lowered<ProgramOutput> {
+        Err(Unsupported("a sink that only looks".to_owned()))
+    }
+}
+
 impl<'a> TopRows<'a> {
     /// None where all rows had better be sorted.
-    pub(super) fn new(l: &mut Lowering<'_>, keys: &'a [SortKey], limits: Limits) -> Option<Self> {
-        let keep = limits
-            .most
-            .checked_add(limits.offset)
-            .filter(|keep| (1..=KEEP_MOST).contains(keep))?;
-        let keep = u32::try_from(keep).ok()?;
+    pub(super) fn new(l: &mut Lowering<'_>, keys: &'a [SortKey], limits: Limits) -> Lowered<Option<Self>> {
+        let keep = limits.most.saturating_add(limits.offset);
         let passes = l.fragment().steps.iter().any(|step| match step {
             Step::Probe(probe) => matches!(probe.kind, JoinKind::BuildSemi | JoinKind::BuildAnti),
             _ => false,
         });
-        if passes || l.multiplies() {
-            return None;
+        if !(1..=KEEP_MOST).contains(&keep) || passes || l.multiplies() {
+            return Ok(None);
         }
+        let keep = u32::try_from(keep).unwrap_or(u32::MAX);
         let size = (keep + l.target.group).next_power_of_two();
         let words = keys
             .iter()
@@ -64,52 +92,62 @@ impl<'a> TopRows<'a> {
             .div_ceil(64)
             + 1;
         if u64::from(size) * u64::from(8 * words + 4) > u64::from(l.target.local_bytes) * 3 / 4 {
-            return None;
+            return Ok(None);
         }
-        let groups = (CANDIDATES / keep).clamp(64, 1024);
-        let mut region = |name: &str, bytes: u64, fill: Fill| {
-            l.region(Region {
-                name: name.to_owned(),
-                bytes,
-                fill,
-                lifetime: Lifetime::Scratch,
-            })
+        let mut look = Look { keys, order: None };
+        let mut dry = Lowering::new(l.graph, l.fragment, l.bound, l.target);
+        main_kernel(&mut dry, &mut look)?;
+        drop(dry);
+        let Some(order) = look.order else {
+            return Ok(None);
         };
-        let candidates = u64::from(groups) * u64::from(keep);
-        Some(Self {
+        let groups = (CANDIDATES / keep.next_power_of_two()).clamp(64, 1024);
+        let entries = u64::from(groups) * u64::from(size);
+        let counts = scratch(l, "entries", u64::from(groups) * 4, Fill::Byte(0));
+        let numbers = scratch(l, "slots of entries", entries * 4, Fill::Nothing);
+        let words = order
+            .words
+            .iter()
+            .map(|_| scratch(l, "words of entries", entries * 8, Fill::Nothing));
+        Ok(Some(Self {
             keys,
             limits,
             keep,
             size,
             groups,
-            order: None,
+            counts,
+            numbers,
+            words: words.collect(),
+            order: Some(order),
             slots: None,
-            count: region("candidates", 8, Fill::Byte(0)),
-            rows: region("candidate rows", candidates * 4, Fill::Nothing),
-            words: Vec::new(),
             selection: None,
-        })
+        }))
     }
 
-    /// Memory for what the first row showed to be needed.
-    fn make_areas(&mut self, l: &mut Lowering<'_>, row: &mut Row, words: usize) -> Lowered<()> {
-        let values = l.values(row)?;
-        let slots = u64::from(self.groups) * u64::from(self.size);
-        let columns = values.iter().enumerate();
-        let columns =
-            columns.map(|(index, value)| l.resident_column(&format!("slots {index}"), value, slots, Lifetime::Scratch));
-        self.slots = Some(columns.collect());
-        let candidates = u64::from(self.groups) * u64::from(self.keep);
-        for index in 0..words {
-            let region = Region {
-                name: format!("candidate words {index}"),
-                bytes: candidates * 8,
-                fill: Fill::Nothing,
-                lifetime: Lifetime::Scratch,
-            };
-            self.words.push(l.region(region));
+    fn slots(&mut self, l: &mut Lowering<'_>, values: &[Value]) -> Vec<ResidentColumn> {
+        if self.slots.is_none() {
+            let rows = u64::from(self.groups) * u64::from(self.size);
+            let columns = values.iter().enumerate();
+            let columns = columns
+                .map(|(index, value)| l.resident_column(&format!("slots {index}"), value, rows, Lifetime::Scratch));
+            self.slots = Some(columns.collect());
         }
-        Ok(())
+        self.slots.clone().unwrap_or_default()
+    }
+
+    fn room(&self, l: &mut Lowering<'_>) -> Selection {
+        let keep = l.word(Word::Value(self.keep.into())).to(Scalar::U32);
+        let order = self.order.as_ref().map_or(&[][..], |order| &order.words);
+        Selection::new(l, (keep, self.size), order)
+    }
+
+    fn state(&self, l: &mut Lowering<'_>) -> State {
+        State {
+            groups: self.groups,
+            counts: l.base(self.counts),
+            numbers: l.base(self.numbers),
+            words: self.words.iter().map(|region| l.base(*region)).collect(),
+        }
     }
 }
 
@@ -123,29 +161,26 @@ impl Sink for TopRows<'_> {
     }
 
     fn begin(&mut self, l: &mut Lowering<'_>) -> Lowered<()> {
-        self.selection = Some(Selection::new(&mut l.b, l.target.group, self.keep, self.size));
+        let mut selection = self.room(l);
+        let state = self.state(l);
+        selection.resume(&mut l.b, &state);
+        self.selection = Some(selection);
         Ok(())
     }
 
     fn row(&mut self, l: &mut Lowering<'_>, row: &mut Row) -> Lowered<()> {
         let values = l.order_words(self.keys, &mut self.order, row)?;
         let words: Vec<Ir> = values.into_iter().map(|value| value.ir).collect();
-        let (Some(order), Some(mut selection)) = (&self.order, self.selection.take()) else {
+        let Some(selection) = self.selection.take() else {
             return Ok(());
         };
-        let comparer = l.comparer(&order.words);
-        selection.ordered(&mut l.b, &order.words, comparer);
         let wanted = selection.wants(&mut l.b, &words);
         l.when(wanted.into(), |l| {
-            let mut row = row.clone();
-            if self.slots.is_none() {
-                self.make_areas(l, &mut row, words.len())?;
-            }
             let (_, slot) = selection.add(&mut l.b, &words);
             let first = Ir::GroupIndex.times(u32(self.size));
             let index = l.b.set(Scalar::U32, first.plus(slot.into()));
-            let values = l.values(&mut row)?;
-            for (column, value) in self.slots.iter().flatten().zip(&values) {
+            let values = l.values(&mut row.clone())?;
+            for (column, value) in self.slots(l, &values).iter().zip(&values) {
                 l.store_value(column, value, &index.into())?;
             }
             Ok(())
@@ -162,38 +197,11 @@ impl Sink for TopRows<'_> {
     }
 
     fn end(&mut self, l: &mut Lowering<'_>) -> Lowered<()> {
-        let Some(selection) = self.selection.take() else {
-            return Ok(());
-        };
-        let count = l.base(self.count);
-        let rows = l.base(self.rows);
-        let words: Vec<Ir> = self.words.iter().map(|region| l.base(*region)).collect();
-        let b = &mut l.b;
-        let left = selection.finish(b);
-        let base = b.local(Elem::U64, 1);
-        b.when(Ir::LocalIndex.eq(u32(0)), |b| {
-            let target = Target::Arena(place(Elem::U64, count, u64(0)));
-            let old = b.fetch(Scalar::U64, target, Atomic::Add(Ir::from(left).to(Scalar::U64)));
-            b.push(Stmt::StoreLocal(base, u32(0), old.into()));
-        });
-        b.push(Stmt::Barrier);
-        let first = b.set(Scalar::U64, Ir::LoadLocal(base, Box::new(u32(0))));
-        b.range(
-            Scalar::U32,
-            Ir::LocalIndex,
-            left.into(),
-            u32(selection.group()),
-            |b, index| {
-                let at = b.set(Scalar::U64, Ir::from(first).plus(Ir::from(index).to(Scalar::U64)));
-                for (position, region) in words.iter().enumerate() {
-                    let word = selection.word(position, index.into());
-                    b.store(place(Elem::U64, region.clone(), at.into()), word);
-                }
-                let slot = selection.number_at(index.into());
-                let row = Ir::GroupIndex.times(u32(self.size)).plus(slot);
-                b.store(place(Elem::U32, rows, at.into()), row);
-            },
-        );
+        let state = self.state(l);
+        if let Some(selection) = self.selection.take() {
+            let left = selection.finish(&mut l.b);
+            selection.suspend(&mut l.b, &state, left);
+        }
         Ok(())
     }
 
@@ -201,11 +209,8 @@ impl Sink for TopRows<'_> {
         let slots = self.slots.take().unwrap_or_default();
         let output = output(l, &slots, self.limits.most);
         let kernel = l.kernel("merge", |l| {
-            let mut selection = Selection::new(&mut l.b, l.target.group, self.keep, self.size);
-            if let Some(order) = &self.order {
-                let comparer = l.comparer(&order.words);
-                selection.ordered(&mut l.b, &order.words, comparer);
-            }
+            let selection = self.room(l);
+            selection.start(&mut l.b);
             self.merge(l, &selection);
             let left = selection.finish(&mut l.b);
             let count = l.base(output.count);
@@ -225,26 +230,54 @@ impl Sink for TopRows<'_> {
 }
 
 impl TopRows<'_> {
-    /// Selects among all candidates.
+    /// Selects among the entries of all groups that have some. Groups without stand behind those with, but for few.
     fn merge(&self, l: &mut Lowering<'_>, selection: &Selection) {
-        let count = l.base(self.count);
-        let rows = l.base(self.rows);
-        let words: Vec<Ir> = self.words.iter().map(|region| l.base(*region)).collect();
+        let state = self.state(l);
+        let keep = selection.keep();
+        let group = u32(l.target.group);
         let b = &mut l.b;
-        let count = b.load(place(Elem::U64, count, u64(0)));
-        let count = b.set(Scalar::U32, Ir::from(count).to(Scalar::U32));
-        b.range(Scalar::U32, u32(0), count.into(), u32(selection.group()), |b, start| {
-            let index = b.set(Scalar::U32, Ir::from(start).plus(Ir::LocalIndex));
-            b.when(Ir::from(index).lt(count.into()), |b| {
+        let used = b.local(Elem::U32, 1);
+        b.when(Ir::LocalIndex.eq(u32(0)), |b| {
+            b.push(Stmt::StoreLocal(used, u32(0), u32(0)))
+        });
+        b.push(Stmt::Barrier);
+        b.range(
+            Scalar::U32,
+            Ir::LocalIndex,
+            u32(self.groups),
+            group.clone(),
+            |b, index| {
+                let count = b.load(place(Elem::U32, state.counts.clone(), index.into()));
+                b.when(Ir::from(count).ne(u32(0)), |b| {
+                    b.atomic(Target::Local(used, u32(0)), Atomic::Max(Ir::from(index).plus(u32(1))));
+                });
+            },
+        );
+        b.push(Stmt::Barrier);
+        let all = Ir::LoadLocal(used, Box::new(u32(0))).times(keep.clone());
+        let all = b.set(Scalar::U32, all);
+        b.range(Scalar::U32, u32(0), all.into(), group, |b, start| {
+            let index = b.set(
+                Scalar::U32,
+                Ir::from(start).plus(Ir::LocalIndex).min(Ir::from(all).minus(u32(1))),
+            );
+            let owner = b.set(Scalar::U32, Ir::from(index).over(keep.clone()));
+            let entry = Ir::from(index).minus(Ir::from(owner).times(keep));
+            let entry = b.set(Scalar::U32, entry);
+            let count = b.load(place(Elem::U32, state.counts, owner.into()));
+            let mine = Ir::from(start).plus(Ir::LocalIndex).lt(all.into());
+            b.when(mine.and(Ir::from(entry).lt(count.into())), |b| {
+                let first = b.set(Scalar::U32, Ir::from(owner).times(u32(self.size)));
+                let at = b.set(Scalar::U32, Ir::from(first).plus(entry.into()));
+                let words = state.words.into_iter();
                 let words: Vec<Ir> = words
-                    .into_iter()
-                    .map(|region| b.load(place(Elem::U64, region, index.into())).into())
+                    .map(|words| b.load(place(Elem::U64, words, at.into())).into())
                     .collect();
                 let wanted = selection.wants(b, &words);
                 b.when(wanted.into(), |b| {
-                    let (entry, _) = selection.add(b, &words);
-                    let row = b.load(place(Elem::U32, rows, index.into()));
-                    selection.number(b, entry, row.into());
+                    let (place_of_entry, _) = selection.add(b, &words);
+                    let slot = b.load(place(Elem::U32, state.numbers, at.into()));
+                    selection.number(b, place_of_entry, Ir::from(first).plus(slot.into()));
                 });
             });
             selection.make_room(b);
