@@ -5,18 +5,20 @@ mod kit;
 
 use std::sync::Arc;
 
-use kit::{Fresh, number};
+use kit::{Fresh, number, simulated};
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use trireme_device_api::{
-    BinaryOperator, Expr, Fragment, GRAPH_VERSION, Graph, ScanSource, Sink, SortKey, Source, Step, Type, Value,
+    BinaryOperator, Device, DeviceError, DevicePool, Expr, Fragment, GRAPH_VERSION, Graph, ScanSource, Sink, SortKey,
+    Source, Step, Type, Value,
 };
 use trireme_device_sim::Script;
-use trireme_device_testkit::conformance::check_all;
+use trireme_device_testkit::conformance::{check_all, compare};
+use trireme_device_testkit::driver::{Together, run_as};
 use trireme_device_testkit::generate::{Case, Flavor, Nulls, all_types, column, field};
-use trireme_device_testkit::inputs::Segmentation;
-use trireme_device_testkit::interpreter::Data;
+use trireme_device_testkit::inputs::{CountingPool, Layout, Segmentation, bind};
+use trireme_device_testkit::interpreter::{Data, interpret};
 
 fn limits(rng: &mut SmallRng) -> (Option<usize>, usize) {
     let limit = match rng.random_range(0..4) {
@@ -170,4 +172,80 @@ fn sorts_by_samples() {
     let cases = number("TRIREME_SORT_CASES", 25);
     let rows = [300, 500, 900];
     checked(script(16, 2 << 10), &rows, number("TRIREME_SORT_SEED", 1_000), cases);
+}
+
+/// A table that comes in several chunks: what kernels leave after one, they go on with in the next.
+#[test]
+fn sorts_of_chunks() {
+    let rows = 3_000;
+    let mut rng = SmallRng::seed_from_u64(1);
+    let columns = [Type::Int64, Type::Int64, Type::Int64];
+    let mut case = case(1, &[1]);
+    for (limit, sorted) in [(Some(5), true), (None, true), (Some(7), false)] {
+        let values: Vec<Vec<Value>> = columns
+            .iter()
+            .map(|data_type| column(data_type, rows, Nulls::Some, Flavor::Wide, &mut rng))
+            .collect();
+        let fields: Vec<_> = (0..columns.len())
+            .map(|index| field(&format!("c{index}"), Type::Int64))
+            .collect();
+        let sink = if sorted {
+            sort(&mut rng, &columns, limit, 2)
+        } else {
+            Sink::Emit { limit, offset: 2 }
+        };
+        case.data.scans = vec![
+            (0..rows)
+                .map(|row| values.iter().map(|column| column[row].clone()).collect())
+                .collect(),
+        ];
+        case.graph = Arc::new(Graph {
+            fragments: vec![Fragment {
+                source: Source::Scan(0),
+                steps: Vec::new(),
+                sink,
+                output: fields.clone(),
+            }],
+            scans: vec![ScanSource {
+                name: "table".to_owned(),
+                columns: fields.clone(),
+            }],
+            output: fields,
+            ..(*case.graph).clone()
+        });
+        chunked(&case);
+    }
+}
+
+fn chunked(case: &Case) {
+    let expected = interpret(&case.graph, &case.data).unwrap();
+    let (mut refused, mut chunked) = (0, 0);
+    for memory_kib in (40..2_000).step_by(20) {
+        let script = Script {
+            memory_bytes: memory_kib << 10,
+            ..Script::default()
+        };
+        let (_, device) = simulated(&script);
+        let layout = Layout {
+            segmentation: Segmentation::Of(60),
+            ..Layout::default()
+        };
+        let pool: Arc<dyn DevicePool> = Arc::new(CountingPool::new(usize::MAX));
+        let mut rng = SmallRng::seed_from_u64(memory_kib);
+        let inputs = bind(&case.graph, &case.data, &layout, &pool, &mut rng).unwrap();
+        match run_as(device.variant().as_ref(), &case.graph, inputs, 1, Together::All) {
+            Ok(rows) => compare(&case.graph, &[], &expected, &rows).unwrap(),
+            Err(DeviceError::OutOfMemory(_)) => {
+                refused += 1;
+                continue;
+            }
+            Err(error) => panic!("{memory_kib} KiB: {error}"),
+        }
+        if device.vitals().syncs <= 1 || chunked == 3 {
+            break;
+        }
+        chunked += 1;
+    }
+    println!("{refused} refused, {chunked} in chunks");
+    assert!(chunked > 0);
 }
