@@ -32,7 +32,7 @@ pub struct Limits {
     pub kernel_folder: Option<PathBuf>,
     /// Bytes that the folder may take.
     pub kernel_folder_bytes: u64,
-    /// Columns come in chunks of about so many bytes even where all fit; for tests.
+    /// Runs behave as if memory were short: columns come in chunks of about so many bytes, scratch is shared. For tests.
     pub chunk_bytes: Option<u64>,
 }
 

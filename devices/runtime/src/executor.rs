@@ -17,6 +17,9 @@ const THREADS: usize = 2;
 /// How long a thread sleeps at most while runs wait for room.
 const NAP: Duration = Duration::from_millis(1);
 
+/// After this time a run is tried again though nobody seems to have given memory back: that may have been during its try.
+const AGAIN: Duration = Duration::from_millis(10);
+
 /// How long a thread without work stays.
 const STAY: Duration = Duration::from_secs(5);
 
@@ -38,8 +41,8 @@ pub(crate) trait Job: Send + Sync {
 struct Queued {
     job: Arc<dyn Job>,
     deadline: Instant,
-    /// The arena's epoch when it was tried last.
-    tried: Option<u64>,
+    /// The arena's epoch when it was tried last, and when that was.
+    tried: Option<(u64, Instant)>,
 }
 
 #[derive(Default)]
@@ -115,9 +118,9 @@ impl Drop for Executor {
 impl Shared {
     fn work(&self, arena: &Arena) {
         while let Some((mut queued, last)) = self.next(arena) {
-            let epoch = arena.epoch();
             if queued.job.run(last) == Ran::Again && !last {
-                queued.tried = Some(epoch);
+                // Its own try gave memory back too: the epoch before it would say that there is room.
+                queued.tried = Some((arena.epoch(), Instant::now()));
                 self.state.lock().queue.push_front(queued);
             }
         }
@@ -128,7 +131,10 @@ impl Shared {
         let mut state = self.state.lock();
         loop {
             let (epoch, now) = (arena.epoch(), Instant::now());
-            let due = |queued: &Queued| queued.tried != Some(epoch) || queued.deadline <= now;
+            let due = |queued: &Queued| match queued.tried {
+                None => true,
+                Some((tried, at)) => tried != epoch || at + AGAIN <= now || queued.deadline <= now,
+            };
             if let Some(position) = state.queue.iter().position(due)
                 && let Some(queued) = state.queue.remove(position)
             {

@@ -18,6 +18,9 @@ use crate::resident::{DeviceBuild, DeviceRows, Held};
 use crate::run::{Run, Verdict};
 use crate::task::Task;
 
+/// Tries without room on an empty device after which a run gives up: one may have ended in between.
+const ALONE: u32 = 4;
+
 /// What a run left.
 pub(crate) struct Outcome {
     /// Outputs that others read.
@@ -72,6 +75,8 @@ struct Attempt {
     plan: Option<Plan>,
     reports: Vec<FragmentReport>,
     retries: u32,
+    /// Tries one after another that found no room though nothing was used.
+    alone: u32,
 }
 
 impl RunJob {
@@ -84,6 +89,7 @@ impl RunJob {
             plan: None,
             reports: vec![FragmentReport::default(); task.ids.len()],
             retries: 0,
+            alone: 0,
         };
         Self {
             task,
@@ -361,6 +367,16 @@ impl RunJob {
         self.wake();
     }
 
+    /// Nobody else has used memory at several tries: waiting gives no more room.
+    fn is_alone(&self, attempt: &mut Attempt) -> bool {
+        if self.task.core.arena.used() > 0 {
+            attempt.alone = 0;
+        } else {
+            attempt.alone += 1;
+        }
+        attempt.alone >= ALONE
+    }
+
     fn no_room(&self) -> DeviceError {
         let arena = &self.task.core.arena;
         DeviceError::OutOfMemory(format!(
@@ -395,8 +411,7 @@ impl Job for RunJob {
             let mut attempt = self.attempt.lock();
             // Whoever waits must hear of it, whatever happens.
             match catch_unwind(AssertUnwindSafe(|| self.attempt(&mut attempt))) {
-                // Where nothing is used, waiting gives no more room.
-                Ok(Ok(None)) if !last && self.task.core.arena.used() > 0 => return Ran::Again,
+                Ok(Ok(None)) if !last && !self.is_alone(&mut attempt) => return Ran::Again,
                 Ok(Ok(None)) => Err(self.no_room()),
                 Ok(Ok(Some(outcome))) => Ok(outcome),
                 Ok(Err(error)) => Err(error),

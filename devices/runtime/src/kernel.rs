@@ -135,7 +135,7 @@ impl RunKernel {
         for _ in 0..BATCHES_PER_STEP {
             match stream.poll()? {
                 StreamPoll::Batch(batch) => {
-                    drain.reservation.grow(batch.get_array_memory_size())?;
+                    drain.reservation.grow(batch_bytes(&batch))?;
                     drain.batches.push(batch);
                 }
                 StreamPoll::Waiting => {
@@ -145,7 +145,13 @@ impl RunKernel {
                 StreamPoll::End => {
                     let batches = std::mem::take(&mut drain.batches);
                     let rows = collected(&batches, &drain.task.graph.streams[index])?;
-                    drain.task.bind_stream(index, rows)?;
+                    let columns = rows.segments.iter().flat_map(|(_, columns)| columns);
+                    let bytes: usize = columns.map(|column| column.size_bytes()).sum();
+                    // The batches go, the columns stay as long as the run.
+                    let mut reservation = Reservation::new(&drain.task.inputs.pool);
+                    reservation.grow(bytes)?;
+                    drain.task.bind_stream(index, rows, reservation)?;
+                    drain.reservation = Reservation::new(&drain.task.inputs.pool);
                     drain.streams.pop_front();
                     break;
                 }
@@ -315,6 +321,19 @@ impl Load {
             }
         }
     }
+}
+
+/// Memory that a batch's rows take, without what its slices share with others.
+fn batch_bytes(batch: &RecordBatch) -> usize {
+    let arrays = batch.columns().iter();
+    arrays
+        .map(|array| {
+            array
+                .to_data()
+                .get_slice_memory_size()
+                .unwrap_or_else(|_| array.get_array_memory_size())
+        })
+        .sum()
 }
 
 /// A stream's batches as one segment; dictionaries are unpacked, because each batch may have its own.

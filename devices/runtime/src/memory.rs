@@ -197,10 +197,12 @@ impl Layout<'_> {
             *end += aligned(self.bytes(*region));
         }
         let (all, most) = (ends.values().sum::<u64>(), ends.values().max().copied().unwrap_or(0));
-        if all == most || all < self.task.core.arena.bytes() / SHARED_FROM {
+        let core = &self.task.core;
+        let is_large = core.limits.chunk_bytes.is_some() || all >= core.arena.bytes() / SHARED_FROM;
+        if all == most || !is_large {
             return Ok(Some(None));
         }
-        let Some(block) = self.task.core.room(most)? else {
+        let Some(block) = core.room(most)? else {
             return Ok(None);
         };
         for (region, offset) in regions.iter().zip(offsets) {

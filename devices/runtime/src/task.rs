@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use trireme_device_api::{
-    DeviceError, FragmentId, Graph, Inputs, Output, Rows, ScanInput, Sink, Source, StreamInput, Support,
+    DeviceError, FragmentId, Graph, Inputs, Output, Reservation, Rows, ScanInput, Sink, Source, StreamInput, Support,
 };
 use trireme_device_codegen::shape::{ScanShape, Storage};
 use trireme_device_codegen::{Bound, Hints, Input, Program, ProgramOutput};
@@ -54,6 +54,8 @@ pub(crate) struct Task {
     /// Of streams that were read to their end.
     pub(crate) streams: Vec<Option<Table>>,
     pub(crate) given: Vec<Option<Given>>,
+    /// Host memory of streams.
+    reserved: Vec<Reservation>,
 }
 
 /// Columns of a graph's scan that any fragment reads.
@@ -129,6 +131,7 @@ impl Task {
             scans,
             streams: vec![None; graph.streams.len()],
             given,
+            reserved: Vec::new(),
         })
     }
 
@@ -152,11 +155,17 @@ impl Task {
             .collect()
     }
 
-    /// What a stream was read to.
+    /// What a stream was read to, and the memory that it takes.
     ///
     /// # Errors
     /// As [`Task::new`].
-    pub(crate) fn bind_stream(&mut self, index: usize, rows: Rows) -> Result<(), DeviceError> {
+    pub(crate) fn bind_stream(
+        &mut self,
+        index: usize,
+        rows: Rows,
+        reservation: Reservation,
+    ) -> Result<(), DeviceError> {
+        self.reserved.push(reservation);
         let fields = &self.graph.streams[index];
         let input = RowsInput::new(Arc::new(rows), fields);
         let used = used_of(&self.graph, &Source::Stream(index), fields.len());

@@ -59,6 +59,9 @@ impl Variant for AcceleratorVariant {
         outputs: &[Option<Output>],
     ) -> Result<Arc<dyn Kernel>, DeviceError> {
         self.core.check()?;
+        if fragments.is_empty() {
+            return Err(DeviceError::Internal("a run of no fragments".to_owned()));
+        }
         let task = Task::new(&self.core, graph, fragments, inputs, outputs)?;
         Ok(Arc::new(RunKernel::new(task, false)))
     }
