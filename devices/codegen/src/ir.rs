@@ -171,7 +171,6 @@ pub enum Expr {
 
 /// Operators of one operand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[expect(missing_docs, reason = "the names say it")]
 pub enum Unary {
     /// Of Bool.
     Not,

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use trireme_device_api::{
-    Aggregate, AggregateFunction, BinaryOperator, BuildSide, Expr, Field, Fragment, GRAPH_VERSION, Graph, JoinKind,
-    Probe, ScanSource, Sink, SortKey, Source, Step, Type, Value,
+    Aggregate, AggregateFunction, BinaryOperator, BuildSide, Expr, Fragment, GRAPH_VERSION, Graph, JoinKind, Probe,
+    ScanSource, Sink, SortKey, Source, Step, Type, Value,
 };
 use trireme_device_testkit::generate::{Case, field};
 use trireme_device_testkit::inputs::Segmentation;
@@ -36,60 +36,60 @@ fn ascending(index: usize, data_type: &Type) -> SortKey {
     }
 }
 
-/// Names of customers, sums of what they bought, sorted: four fragments, three of which read earlier ones.
-pub fn join_group_sort(seed: u64, customers: usize, orders: usize) -> Case {
-    let mut rng = SmallRng::seed_from_u64(seed);
-    let (int, long, name) = (Type::Int32, Type::Int64, Type::Utf8);
-    let fields = |names: [(&str, &Type); 2]| -> Vec<Field> {
-        let fields = names.iter().map(|(name, data_type)| field(name, (*data_type).clone()));
-        fields.collect()
-    };
-    let build = Fragment {
+/// Customers' names, built by their ids.
+fn build() -> Fragment {
+    Fragment {
         source: Source::Scan(0),
         steps: Vec::new(),
         sink: Sink::Build(BuildSide {
-            keys: vec![column(0, &int)],
-            payload: vec![column(1, &name)],
+            keys: vec![column(0, &Type::Int32)],
+            payload: vec![column(1, &Type::Utf8)],
         }),
-        output: vec![field("name", name.clone())],
-    };
-    let over = Expr::literal(Value::Int(10), long.clone());
-    let group = Fragment {
+        output: vec![field("name", Type::Utf8)],
+    }
+}
+
+/// What each name bought.
+fn group() -> Fragment {
+    let amount = || column(1, &Type::Int64);
+    let over = Expr::literal(Value::Int(10), Type::Int64);
+    Fragment {
         source: Source::Scan(1),
         steps: vec![
-            Step::Filter(Expr::binary(
-                BinaryOperator::Greater,
-                column(1, &long),
-                over,
-                Type::Boolean,
-            )),
+            Step::Filter(Expr::binary(BinaryOperator::Greater, amount(), over, Type::Boolean)),
             Step::Probe(Probe {
                 build: 0,
                 kind: JoinKind::Inner,
-                keys: vec![column(0, &int)],
+                keys: vec![column(0, &Type::Int32)],
                 residual: None,
                 null_equals_null: false,
                 null_aware: false,
             }),
         ],
         sink: Sink::Aggregate {
-            groups: vec![column(2, &name)],
+            groups: vec![column(2, &Type::Utf8)],
             aggregates: vec![
-                aggregate(AggregateFunction::Sum, Some(column(1, &long)), long.clone()),
-                aggregate(AggregateFunction::Count, None, long.clone()),
+                aggregate(AggregateFunction::Sum, Some(amount()), Type::Int64),
+                aggregate(AggregateFunction::Count, None, Type::Int64),
             ],
         },
         output: vec![
-            field("name", name.clone()),
-            field("total", long.clone()),
-            field("count", long.clone()),
+            field("name", Type::Utf8),
+            field("total", Type::Int64),
+            field("count", Type::Int64),
         ],
-    };
+    }
+}
+
+/// Names of customers, sums of what they bought, sorted: three fragments, two of which read earlier ones.
+pub fn join_group_sort(seed: u64, customers: usize, orders: usize) -> Case {
+    let mut rng = SmallRng::seed_from_u64(seed);
+    let group = group();
     let sort = Fragment {
         source: Source::Fragment(1),
         steps: Vec::new(),
         sink: Sink::Sort {
-            keys: vec![ascending(1, &long), ascending(0, &name)],
+            keys: vec![ascending(1, &Type::Int64), ascending(0, &Type::Utf8)],
             limit: None,
             offset: 0,
         },
@@ -119,10 +119,13 @@ pub fn join_group_sort(seed: u64, customers: usize, orders: usize) -> Case {
         graph: Arc::new(Graph {
             version: GRAPH_VERSION,
             output: sort.output.clone(),
-            fragments: vec![build, group, sort],
+            fragments: vec![build(), group, sort],
             scans: vec![
-                scan("customers", fields([("id", &int), ("name", &name)])),
-                scan("orders", fields([("customer", &int), ("amount", &long)])),
+                scan("customers", vec![field("id", Type::Int32), field("name", Type::Utf8)]),
+                scan(
+                    "orders",
+                    vec![field("customer", Type::Int32), field("amount", Type::Int64)],
+                ),
             ],
             streams: Vec::new(),
             parameters: Vec::new(),

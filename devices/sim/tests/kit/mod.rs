@@ -1,5 +1,5 @@
 //! Simulated devices for tests: a new one for each run, so that a fault of one case never reaches the next.
-#![allow(dead_code, unreachable_pub, reason = "each test uses a part")]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "each test uses a part")]
 
 pub mod graphs;
 
