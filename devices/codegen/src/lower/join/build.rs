@@ -101,6 +101,7 @@ impl Build {
 
     fn choose(&self, l: &mut Lowering<'_>, key: &KeyShape) -> Table {
         let rows = self.store.capacity;
+        let filtered = is_filtered(l.graph, l.fragment);
         let dense = key.dense().map(|keys| keys.max(1));
         if self.side.keys.is_empty() {
             return Table::Every;
@@ -108,19 +109,15 @@ impl Build {
         if let Some(keys) = dense.filter(|keys| *keys <= BITS_ALWAYS || *keys / BITS_PER_ROW <= rows)
             && !self.uses.rows
         {
-            return Table::Bits(region(l, "build bits", keys.div_ceil(32) * 4, Fill::Byte(0)));
+            return Table::Bits(bits(l, keys));
         }
         if let Some(keys) = dense.filter(|keys| *keys <= DENSE_ALWAYS || *keys / DENSE_PER_ROW <= rows) {
             let heads = region(l, "build heads", keys * 4, Fill::Byte(0));
             let next = (!self.unique).then(|| region(l, "build next", rows * 4, Fill::Nothing));
-            return Table::Dense { heads, next };
+            let bits = (filtered && keys > l.cached_words()).then(|| bits(l, keys));
+            return Table::Dense { heads, next, bits };
         }
-        Table::Hash(super::link::hash_table(
-            l,
-            rows,
-            key.words() as u64,
-            is_filtered(l.graph, l.fragment),
-        ))
+        Table::Hash(super::link::hash_table(l, rows, key.words() as u64, filtered))
     }
 
     /// The row's payload, as far as it is needed; what may fail is computed all the same.
@@ -142,15 +139,24 @@ impl Build {
             let count = l.base(self.store.count);
             note(l, Target::Arena(place(Elem::U64, count, u64(0))))?;
         }
-        let base = l.base(bits);
-        let number = key_number(key);
         l.unless(key.null.clone(), |l| {
-            let target = Target::Arena(place(Elem::U32, base, number.clone().shr(u64(5))));
-            let bit = u32(1).shl(number.to(Scalar::U32).and(u32(31)));
-            l.b.atomic(target, Atomic::Or(bit));
+            set_bit(l, bits, key);
             Ok(())
         })
     }
+}
+
+/// A bit per key.
+fn bits(l: &mut Lowering<'_>, keys: u64) -> RegionRef {
+    region(l, "build bits", keys.div_ceil(32) * 4, Fill::Byte(0))
+}
+
+fn set_bit(l: &mut Lowering<'_>, bits: RegionRef, key: &Key) {
+    let base = l.base(bits);
+    let number = key_number(key);
+    let target = Target::Arena(place(Elem::U32, base, number.clone().shr(u64(5))));
+    let bit = u32(1).shl(number.to(Scalar::U32).and(u32(31)));
+    l.b.atomic(target, Atomic::Or(bit));
 }
 
 /// Some of the rows that there were are left out on the way to a fragment's sink.
@@ -189,10 +195,13 @@ fn note(l: &mut Lowering<'_>, target: Target) -> Lowered<()> {
 fn enter(l: &mut Lowering<'_>, (table, tally): (&Table, RegionRef), key: &Key, at: &Ir) -> Lowered<()> {
     match table {
         Table::Every | Table::Bits(_) => Ok(()),
-        Table::Dense { heads, next } => {
+        Table::Dense { heads, next, bits } => {
             let (heads, next) = (l.base(*heads), next.map(|next| l.base(next)));
             let (number, at) = (key_number(key), at.clone());
             l.unless(key.null.clone(), |l| {
+                if let Some(bits) = bits {
+                    set_bit(l, *bits, key);
+                }
                 let target = Target::Arena(place(Elem::U32, heads, number));
                 let entry = at.clone().to(Scalar::U32).plus(u32(1));
                 let Some(next) = next else {

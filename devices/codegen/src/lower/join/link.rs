@@ -46,7 +46,7 @@ const BUCKETS_PER_BLOCK: u32 = 16;
 
 /// Memory of a hash table; with a Bloom filter if probes are expected to find little.
 pub(super) fn hash_table(l: &mut Lowering<'_>, rows: u64, words: u64, selective: bool) -> HashTable {
-    let blooms = selective && buckets(rows) > bloom_from(l);
+    let blooms = selective && buckets(rows) > l.cached_words();
     let bloom = blooms.then(|| {
         let blocks = buckets(rows) / u64::from(BUCKETS_PER_BLOCK);
         region(l, "build bloom", blocks * 8, Fill::Nothing)
@@ -64,12 +64,14 @@ pub(super) fn hash_table(l: &mut Lowering<'_>, rows: u64, words: u64, selective:
     }
 }
 
-/// Tables with more buckets in use than this are looked at through the Bloom filter, others are in the cache.
-fn bloom_from(l: &Lowering<'_>) -> u64 {
-    match l.target.wide {
-        _ if cfg!(test) => 64,
-        true => 1 << 23,
-        false => 1 << 18,
+impl Lowering<'_> {
+    /// Tables of 32-bit words are in the device's cache up to so many words.
+    pub(super) fn cached_words(&self) -> u64 {
+        match self.target.wide {
+            _ if cfg!(test) => 64,
+            true => 1 << 23,
+            false => 1 << 18,
+        }
     }
 }
 
@@ -90,7 +92,7 @@ pub(super) fn look_up(l: &mut Lowering<'_>, table: &HashTable, (half, mask): (Ir
     let mask = l.b.set(Scalar::U64, mask);
     let maybe = l.b.set(Scalar::Bool, bool(true));
     if let Some(bloom) = table.bloom {
-        let from = u64(bloom_from(l));
+        let from = u64(l.cached_words());
         l.when(Ir::from(mask).ge(from), |l| {
             let base = l.base(bloom);
             let (block, bits) = bloom_bits(l, wide.into(), mask.into());
@@ -184,7 +186,7 @@ fn link(l: &mut Lowering<'_>, table: &HashTable, count: RegionRef, tally: Region
             let hash = l.b.set(Scalar::U64, hash);
             if let Some(bloom) = table.bloom {
                 let bloom = l.base(bloom);
-                let from = u64(bloom_from(l));
+                let from = u64(l.cached_words());
                 l.when(mask.clone().ge(from), |l| {
                     let (block, bits) = bloom_bits(l, hash.into(), mask.clone());
                     let target = Target::Arena(place(Elem::U64, bloom, block));

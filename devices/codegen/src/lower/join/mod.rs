@@ -5,7 +5,7 @@
 //!                                 keys ─▶ table
 //!
 //!  bits      a bit per key                                                 no probe asks for rows, keys lie near each other
-//!  dense     heads[key] = row + 1 ─▶ next[row] = another row + 1 ─▶ … 0    keys lie near each other
+//!  dense     heads[key] = row + 1 ─▶ next[row] = another row + 1 ─▶ … 0    keys lie near each other; bits in front of many
 //!  hash      heads[hash] = row + 1 ─▶ entries[row] = (key's words, next)   else (`link`)
 //!
 //!  probe     keys ─▶ table ─▶ for each match: the remaining steps, the sink

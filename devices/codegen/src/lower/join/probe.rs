@@ -182,8 +182,12 @@ impl<'p> Join<'p> {
 
     /// Bool: whether there is a match.
     fn exists(&self, l: &mut Lowering<'_>, key: &(Key, Option<Ir>), row: &Row) -> Lowered<Ir> {
-        if let Table::Bits(bits) = self.build.table {
-            return l.join_bit(bits, &key.0, key.1.clone()).map(Ir::from);
+        match self.build.table {
+            Table::Bits(bits) => return l.join_bit(bits, &key.0, key.1.clone()).map(Ir::from),
+            Table::Dense { bits: Some(bits), .. } if self.probe.residual.is_none() => {
+                return l.join_bit(bits, &key.0, key.1.clone()).map(Ir::from);
+            }
+            _ => {}
         }
         Ok(self.first(l, key, row)?.0.into())
     }

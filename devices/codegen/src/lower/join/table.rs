@@ -34,6 +34,8 @@ pub(super) enum Table {
         heads: RegionRef,
         /// None where keys are unique.
         next: Option<RegionRef>,
+        /// A bit per key, as [`Table::Bits`], where the heads are too many for the cache and most are likely to be 0.
+        bits: Option<RegionRef>,
     },
     /// Chains by hash.
     Hash(HashTable),
@@ -75,9 +77,13 @@ impl Lowering<'_> {
                 self.b.assign(head, count.to(Scalar::U32));
             }
             Table::Bits(_) => return Err(Unsupported("rows of a bitmap".to_owned())),
-            Table::Dense { heads, next } => {
+            Table::Dense { heads, next, bits } => {
                 let base = self.base(*heads);
                 let index = key_number(key);
+                let absent = match bits {
+                    Some(bits) => Some(Ir::from(self.join_bit(*bits, key, absent)?).not()),
+                    None => absent,
+                };
                 self.unless(absent, |l| {
                     let first = l.b.load(place(Elem::U32, base, index));
                     l.b.assign(head, first.into());
