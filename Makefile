@@ -13,7 +13,7 @@ SF ?= 1
 SECONDS ?= 60
 RELEASE = scripts/setup.sh build && scripts/build.sh release && TRIREME_BIN=$(CARGO_TARGET_DIR)/release/trireme
 
-.PHONY: help build demo clean-demo test lint bench-service bench-tpch bench-sweeps coverage fuzz-sql
+.PHONY: help build demo clean-demo test lint bench-service bench-tpch bench-sweeps coverage fuzz-sql check-kernels test-opencl test-faults gpu
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,18 @@ bench-sweeps: ## Group-by cardinalities and join build sizes, with a plot; ARGS=
 
 coverage: ## What of TPC-H, SSB, ClickBench and TPC-DS is fused, and whether results are DuckDB's
 	@$(RELEASE) benchmarks/bench.sh coverage --write $(ARGS)
+
+check-kernels: ## Compile every kernel of TPC-H, SSB and ClickBench with NVRTC: no GPU needed
+	@scripts/devices.sh kernels
+
+test-opencl: ## Conformance and whole workloads on OpenCL, which PoCL runs on a processor (SF=1)
+	@SF=$(SF) scripts/devices.sh opencl
+
+test-faults: ## Every fault of a device in every phase, simulated, with 1,000 seeds
+	@scripts/devices.sh faults
+
+gpu: ## On a machine with a GPU: correctness, then figures; elsewhere it says so
+	@scripts/devices.sh gpu
 
 fuzz-sql: ## Generated tables and queries: fused, DataFusion's operators, DuckDB (SECONDS=60 SEED=…)
 	@$(RELEASE) benchmarks/bench.sh ../tests/fuzz/fuzz_sql --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(ARGS)

@@ -92,6 +92,8 @@ def main():
         shutil.rmtree(folder)
     if args.area:
         figures.write()
+    compiled = len(texts) - (1 if done.returncode else 0)
+    print(f"{compiled} passed, {len(texts) - compiled} failed, 0 skipped")
     return done.returncode or (0 if texts else 1)
 
 

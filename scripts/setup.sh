@@ -37,6 +37,8 @@ check_test() {
   has npm || need 'npm' npm
   has openssl || need 'openssl' openssl
   has flock || need 'flock' util-linux
+  ldconfig -p 2>/dev/null | grep -q 'libOpenCL\.so\.1' && compgen -G '/etc/OpenCL/vendors/*.icd' >/dev/null ||
+    need 'an OpenCL device (PoCL)' pocl-opencl-icd ocl-icd-libopencl1
 }
 
 check_rust() {

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Every test, in one go: the workspace's own (cargo), real clients end to end, TPC-H against DuckDB.
 #
-#   tests/run.sh [cargo|e2e|tpch ...]      all parts without arguments
+#   tests/run.sh [cargo|e2e|tpch|devices ...]      all parts without arguments
 #
 # TRIREME_BIN and TRISQL_BIN name built binaries; without them the ci profile is built. TRIREME_TOOLS holds the clients
 # (default <root>/.tools), TPCH_SCALE is the size of the comparison (default 0.1). The last line is the sum of all counts;
@@ -60,7 +60,7 @@ sqlalchemy_suite() {
   "$tools/sqlalchemy/bin/python" -m pytest -q -rs -p no:cacheprovider tests/e2e/test_sqlalchemy.py
 }
 
-parts=${*:-cargo e2e tpch}
+parts=${*:-cargo e2e tpch devices}
 build
 export PYTHONDONTWRITEBYTECODE=1
 for each in $parts; do
@@ -81,8 +81,19 @@ for each in $parts; do
       part 'TPC-H: set-up' false
     fi
     ;;
+  devices)
+    # Data of the smallest size: what matters is that kernels are made, compile and are right.
+    if tests/e2e/setup.sh python; then
+      part 'kernels: NVRTC' "$tools/python/bin/python" benchmarks/check_kernels.py \
+        --checker "$target/ci/examples/check-kernels" --scale 0.01 --rows 20000
+      part 'TPC-H on OpenCL' "$tools/python/bin/python" benchmarks/bench_devices.py --device opencl0 \
+        --scale 0.01 --serve devices.opencl=all
+    else
+      part 'devices: set-up' false
+    fi
+    ;;
   *)
-    echo "unknown part $each (cargo, e2e, tpch)" >&2
+    echo "unknown part $each (cargo, e2e, tpch, devices)" >&2
     exit 2
     ;;
   esac

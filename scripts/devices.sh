@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# Checks and figures of the devices beside the processor.
+#
+#   scripts/devices.sh kernels   every kernel of TPC-H, SSB and ClickBench compiles with NVRTC for sm_80, sm_90, sm_100; no GPU needed
+#   scripts/devices.sh opencl    conformance, random graphs and TPC-H, SSB, ClickBench on PoCL (SF=1)
+#   scripts/devices.sh faults    every fault in every phase on simulated devices, 1,000 seeds
+#   scripts/devices.sh gpu       correctness, then figures, on the GPU that is there; without one it says so
+#
+# Device crates are built by themselves, in a folder beside the target folder's profiles: they need no query engine.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$root"
+target=${CARGO_TARGET_DIR:-$root/target}
+tools=${TRIREME_TOOLS:-$root/.tools}
+python=$tools/python/bin/python
+export TRIREME_BIN=${TRIREME_BIN:-$target/release/trireme} TRISQL_BIN=${TRISQL_BIN:-$target/release/trisql}
+
+devices() { CARGO_TARGET_DIR=$target/devices cargo "$@"; }
+
+binaries() {
+  tests/e2e/setup.sh python
+  [ -x "$TRIREME_BIN" ] && [ -x "$TRISQL_BIN" ] || scripts/build.sh release
+}
+
+case ${1:-} in
+kernels)
+  binaries
+  devices build --locked --release -p trireme-device-codegen --example check-kernels
+  exec "$python" benchmarks/check_kernels.py --checker "$target/devices/release/examples/check-kernels" --area kernels --scale 0.1 --rows 1000000
+  ;;
+opencl)
+  scripts/setup.sh test
+  export TRIREME_REQUIRE_OPENCL=1 TRIREME_CONFORMANCE_FULL=${TRIREME_CONFORMANCE_FULL:-1}
+  devices test --locked --release -p trireme-device-opencl
+  binaries
+  exec "$python" benchmarks/bench_devices.py --device opencl0 --workloads tpch,ssb,clickbench --scale "${SF:-1}" \
+    --serve devices.opencl=all --area devices-opencl
+  ;;
+faults)
+  export TRIREME_FAULT_SEEDS=${TRIREME_FAULT_SEEDS:-1000}
+  devices test --locked --release -p trireme-device-sim --test faults
+  ;;
+gpu)
+  exec benchmarks/gpu.sh
+  ;;
+*)
+  sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+  exit 2
+  ;;
+esac
