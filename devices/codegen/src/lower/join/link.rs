@@ -68,7 +68,7 @@ impl Lowering<'_> {
     /// Tables of 32-bit words are in the device's cache up to so many words.
     pub(super) fn cached_words(&self) -> u64 {
         match self.target.wide {
-            _ if cfg!(test) => 64,
+            _ if cfg!(test) => 32,
             true => 1 << 23,
             false => 1 << 18,
         }
@@ -138,7 +138,7 @@ pub(super) fn kernels(
     table: &HashTable,
     (count, tally, capacity): (RegionRef, RegionRef, u64),
 ) -> Lowered<()> {
-    if buckets(capacity) > CLEARED_BEFORE {
+    if buckets(capacity) > CLEARED_BEFORE || table.bloom.is_some() {
         let kernel = l.kernel("zero", |l| {
             let mask = mask(l, count);
             let heads = l.base(table.heads);

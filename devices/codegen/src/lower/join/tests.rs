@@ -245,7 +245,7 @@ fn check(case: &Case, target: Target) -> Ran {
 #[test]
 fn joins_are_those_of_all_pairs() {
     let seeds = std::env::var("TRIREME_JOIN_SEEDS").ok();
-    let seeds = seeds.and_then(|seeds| seeds.parse().ok()).unwrap_or(200);
+    let seeds = seeds.and_then(|seeds| seeds.parse().ok()).unwrap_or(120);
     let (mut tables, mut anew, mut blooms) = (BTreeSet::new(), 0, 0);
     for seed in 0..seeds {
         let case = case(seed);
