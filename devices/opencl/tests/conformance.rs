@@ -5,6 +5,12 @@
 //! `TRIREME_CONFORMANCE_SEED`, and the whole matrix with `TRIREME_CONFORMANCE_FULL`, whatever the time.
 //!
 //! Without a device these tests say so and pass, unless `TRIREME_REQUIRE_OPENCL=1`.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    reason = "tests fail by panicking; numbers are cut on purpose"
+)]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -3,6 +3,7 @@
 //! `cargo test --release -p trireme-device-opencl --test groups -- --ignored --nocapture` prints a line per number of groups
 //! and kind of key: nanoseconds of the processor's time per row, of the best of a few runs, with all that the host does. The
 //! ratio from line to line is what counts.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -10,8 +11,8 @@ use std::sync::atomic::AtomicBool;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use trireme_device_api::{
-    Aggregate, AggregateFunction, Backend, Device, DevicePool, Expr, Fragment, GRAPH_VERSION, Graph, Inputs, Output,
-    ScanInput, ScanSource, Sink, Source, Type, Value, Variant,
+    Aggregate, AggregateFunction, Backend, DevicePool, Expr, Fragment, GRAPH_VERSION, Graph, Inputs, Output, ScanInput,
+    ScanSource, Sink, Source, Type, Value, Variant,
 };
 use trireme_device_cpu::FusedVariant;
 use trireme_device_opencl::{OpenClBackend, OpenClSettings};

@@ -3,6 +3,7 @@
 //! `cargo test --release -p trireme-device-opencl --test joins -- --ignored --nocapture` prints a line per size and kind of
 //! key: nanoseconds of the processor's time per row of both sides, of the best of a few runs, with all that the host does. The
 //! ratio from line to line is what counts. `TRIREME_JOINS=Dense` leaves out the other kinds of keys.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
