@@ -13,13 +13,14 @@ mod cases;
 mod memory;
 mod nvrtc;
 mod opencl;
+mod pages;
 mod usage;
 mod values;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use trireme_device_codegen::interpreter::{Machine, Schedule};
-use trireme_device_codegen::ir::Module;
+use trireme_device_codegen::ir::{Elem, Module};
 use trireme_device_codegen::print::{CUDA_OPTIONS, Dialect, OPENCL_OPTIONS, print};
 
 use cases::Rows;
@@ -137,6 +138,36 @@ fn memory_and_atomics() {
 }
 
 #[test]
+fn pages_are_decoded() {
+    let mut rng = seeded("pages");
+    for elem in [Elem::U8, Elem::U16, Elem::U32, Elem::U64] {
+        let runs = runs(&trireme_device_codegen::decode::module(elem, 32));
+        for _ in 0..4 {
+            let column = pages::Column::random(&mut rng, elem, 6);
+            for (name, run) in &runs {
+                let mut arena = column.arena();
+                run("decode_pages", 4, &mut arena);
+                column.check(&arena, &format!("{elem:?} by {name}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn damaged_pages_are_read_inside_of_their_bounds() {
+    let mut rng = seeded("damaged pages");
+    for elem in [Elem::U8, Elem::U32, Elem::U64] {
+        let module = trireme_device_codegen::decode::module(elem, 8);
+        for _ in 0..30 {
+            let mut column = pages::Column::random(&mut rng, elem, 2);
+            column.damage(&mut rng);
+            let done = column.machine().launch(&module, 0, 2, 0, &Schedule::sequential());
+            done.unwrap_or_else(|violation| panic!("{violation}"));
+        }
+    }
+}
+
+#[test]
 fn everything_compiles_for_cuda() {
     let Some(nvrtc) = Nvrtc::get() else { return };
     let mut rng = seeded("cuda");
@@ -144,6 +175,7 @@ fn everything_compiles_for_cuda() {
         .map(|scalar| cases::operators(scalar, &mut rng).module)
         .into();
     modules.push(memory::module());
+    modules.extend([Elem::U8, Elem::U64].map(|elem| trireme_device_codegen::decode::module(elem, 256)));
     modules.push(cases::expressions(&mut rng, 16, 3).module);
     for module in modules {
         let text = print(&module, Dialect::Cuda);

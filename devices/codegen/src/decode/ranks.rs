@@ -1,0 +1,37 @@
+//! Dense values to rows: the value of a row that is not NULL stands at the number of such rows before it.
+
+use super::page::{Places, fault, scan};
+use crate::build::{Builder, place, u64};
+use crate::ir::{Elem, Expr, LocalId, Scalar};
+
+/// Fills the rows of a page; rows that are NULL get 0.
+pub(super) fn ranks(b: &mut Builder, group: u32, elem: Elem, sums: LocalId, places: &Places) {
+    let before = b.set(Scalar::U64, u64(0));
+    let step = u64(u64::from(group));
+    let scalar = elem.scalar();
+    b.range(Scalar::U64, u64(0), places.rows.into(), step, |b, tile| {
+        let row = b.set(Scalar::U64, Expr::from(tile).plus(Expr::LocalIndex.to(Scalar::U64)));
+        let inside = b.set(Scalar::Bool, Expr::from(row).lt(places.rows.into()));
+        let at = b.set(Scalar::U64, Expr::from(places.first).plus(row.into()));
+        let valid = b.set(Scalar::U64, u64(0));
+        b.when(inside.into(), |b| {
+            let place = place(Elem::U8, places.validity.into(), at.into());
+            b.assign(valid, Expr::Load { place, constant: false }.to(Scalar::U64));
+        });
+        let (sum, all) = scan(b, group, sums, valid);
+        b.when(inside.into(), |b| {
+            let rank = b.set(Scalar::U64, Expr::from(before).plus(sum.into()).minus(u64(1)));
+            let value = b.set(scalar, u64(0).to(scalar));
+            let is_valid = || Expr::from(valid).ne(u64(0));
+            let known = Expr::from(rank).lt(places.values.into());
+            b.when(is_valid().and(known.clone()), |b| {
+                let place = place(elem, places.dense.into(), rank.into());
+                b.assign(value, Expr::Load { place, constant: false });
+            });
+            b.when(is_valid().and(known.not()), fault);
+            b.store(place(elem, places.output.into(), at.into()), value.into());
+        });
+        b.assign(before, Expr::from(before).plus(all.into()));
+    });
+    b.when(Expr::from(before).ne(places.values.into()), fault);
+}
