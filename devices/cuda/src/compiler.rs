@@ -70,7 +70,7 @@ impl Compiler {
         let mut newer = None;
         for name in &settings.compilers {
             let Ok(nvrtc) = Nvrtc::open(name) else { continue };
-            let Some(compiler) = Self::describe(nvrtc) else {
+            let Some(compiler) = Self::describe(nvrtc, name) else {
                 continue;
             };
             if driver.is_none_or(|driver| compiler.version.0 <= driver) {
@@ -94,7 +94,7 @@ impl Compiler {
         })
     }
 
-    fn describe(nvrtc: Nvrtc) -> Option<Self> {
+    fn describe(nvrtc: Nvrtc, name: &str) -> Option<Self> {
         let (mut major, mut minor, mut length) = (0, 0, 0);
         // SAFETY: two places for numbers.
         let code = unsafe { (nvrtc.version)(&raw mut major, &raw mut minor) };
@@ -108,7 +108,8 @@ impl Compiler {
         if unsafe { (nvrtc.architectures)(architectures.as_mut_ptr()) } != 0 {
             return None;
         }
-        let identity = loaded_path("libnvrtc.so").and_then(|path| build_id(&path));
+        let file = name.rsplit('/').next().unwrap_or(name);
+        let identity = loaded_path(file).and_then(|path| build_id(&path));
         Some(Self {
             nvrtc,
             version: (major, minor),
@@ -125,6 +126,13 @@ impl Compiler {
     /// Numbers of the architectures that it compiles for, ascending: 90 is `sm_90`.
     pub fn architectures(&self) -> &[i32] {
         &self.architectures
+    }
+
+    /// The architecture to compile for, for a device of a compute capability (90): its own, or the nearest one before it of
+    /// the same generation, whose machine code it runs too.
+    pub(crate) fn architecture_for(&self, capability: i32) -> Option<i32> {
+        let fits = |number: &&i32| **number <= capability && **number / 10 == capability / 10;
+        self.architectures.iter().filter(fits).max().copied()
     }
 
     /// What machine code depends on besides text and architecture; none when the compiler can't be told from another.

@@ -150,10 +150,10 @@ fn describe(
             capability_text(capability)
         ));
     }
-    if !compiler.architectures().contains(&capability) {
+    let Some(architecture) = compiler.architecture_for(capability) else {
         let (major, minor) = compiler.version();
         return refuse(format!("NVRTC {major}.{minor} makes no kernels for sm_{capability}"));
-    }
+    };
     if ask.attribute(attribute::COMPUTE_MODE) == PROHIBITED {
         return refuse("its compute mode prohibits contexts".to_owned());
     }
@@ -189,7 +189,7 @@ fn describe(
         groups: multiprocessors
             .saturating_mul((ask.count(attribute::THREADS) / group).max(1))
             .max(1),
-        architecture: format!("sm_{capability}"),
+        architecture: format!("sm_{architecture}"),
         bus: ask.text(ask.cuda.device_bus),
     })
 }

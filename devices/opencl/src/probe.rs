@@ -266,7 +266,8 @@ fn options(ask: Ask<'_>, settings: &OpenClSettings) -> String {
         2 => "-cl-std=CL2.0",
         _ => "-cl-std=CL3.0",
     };
-    let mut options = vec![standard];
+    // Without warnings, which some platforms print to the process's standard error.
+    let mut options = vec![standard, "-w"];
     if ask.number::<u64>(cl::CL_DEVICE_SINGLE_FP_CONFIG) & CORRECTLY_ROUNDED != 0 {
         options.push("-cl-fp32-correctly-rounded-divide-sqrt");
     }
