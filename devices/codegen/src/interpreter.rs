@@ -21,6 +21,7 @@ mod run;
 mod schedule;
 mod step;
 mod text;
+mod uniform;
 mod validate;
 mod violation;
 

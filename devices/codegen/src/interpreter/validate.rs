@@ -1,8 +1,9 @@
-//! Whether a module is one: types of all expressions, names, breaks and returns where they belong.
+//! Whether a module is one: types of all expressions, names, breaks, returns and barriers where they belong.
 
 use std::collections::HashSet;
 
 use super::text;
+use super::uniform::divergent_barrier;
 use super::violation::{Violation, ViolationKind};
 use crate::ir::{
     Atomic, Binary, Body, Compare, Elem, Expr, Function, Kernel, LocalId, Module, Place, Scalar, Stmt, Target, Unary,
@@ -53,6 +54,10 @@ pub fn validate(module: &Module) -> Result<(), Violation> {
             owner: Owner::Kernel(kernel),
         }
         .block(&kernel.body.stmts, "", 0)?;
+        if let Some(place) = divergent_barrier(module, kernel) {
+            let what = format!("not all work-items of a group may get to the barrier at {place}");
+            return Err(wrong(&kernel.name, what));
+        }
     }
     Ok(())
 }

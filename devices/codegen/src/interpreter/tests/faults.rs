@@ -189,11 +189,19 @@ fn arithmetic_without_a_result() {
 
 #[test]
 fn barriers_that_not_all_reach() {
+    // A condition that the text doesn't tell to be divergent: read at one place, after a store of one work-item's own.
     let diverging = |otherwise: bool| {
         let mut b = Builder::new();
+        let local = b.local(Elem::U32, 1);
+        b.when(Expr::LocalIndex.eq(u32(0)), |b| {
+            b.push(Stmt::StoreLocal(local, u32(0), u32(0)))
+        });
+        b.push(Stmt::Barrier);
+        let seen = b.set(Scalar::U32, Expr::LoadLocal(local, Box::new(u32(0))));
+        b.push(Stmt::StoreLocal(local, u32(0), u32(1)));
         let barrier = b.block(|b| b.push(Stmt::Barrier));
         b.push(Stmt::If {
-            condition: Expr::LocalIndex.lt(u32(3)),
+            condition: Expr::from(seen).eq(u32(0)),
             then: barrier.clone(),
             otherwise: if otherwise { barrier } else { Vec::new() },
         });
@@ -201,11 +209,73 @@ fn barriers_that_not_all_reach() {
     };
     for seed in 0..20 {
         for otherwise in [false, true] {
-            let result = run(&diverging(otherwise), 2, &[], &Schedule::seeded(seed));
-            let kind = result.map_err(|violation| violation.kind);
+            let schedule = Schedule {
+                races: false,
+                order: crate::interpreter::Order::OneByOne,
+                ..Schedule::seeded(seed)
+            };
+            let kind = run(&diverging(otherwise), 2, &[], &schedule).map_err(|violation| violation.kind);
             assert_eq!(kind, Err(ViolationKind::Divergence), "seed {seed}");
         }
     }
+}
+
+#[test]
+fn barriers_under_what_depends_on_the_work_item() {
+    let valid = |make: &dyn Fn(&mut Builder)| {
+        let mut b = Builder::new();
+        make(&mut b);
+        Code::new(&module(8, Vec::new(), b.kernel("k", 1)))
+            .map(|_| ())
+            .map_err(|violation| violation.what)
+    };
+    let barrier = |b: &mut Builder| b.push(Stmt::Barrier);
+    let own = || Expr::LocalIndex.lt(u32(3));
+    assert_eq!(valid(&|b| b.when(Expr::GroupIndex.lt(u32(3)), barrier)), Ok(()));
+    assert!(valid(&|b| b.when(own(), barrier)).is_err());
+    // After what parts them they meet again, but not in the loop that some have left.
+    assert_eq!(
+        valid(&|b| {
+            b.when(own(), |b| _ = b.set(Scalar::U32, u32(1)));
+            barrier(b);
+        }),
+        Ok(())
+    );
+    let leaves = |b: &mut Builder, inside: bool| {
+        b.repeat(|b| {
+            b.when(own(), |b| b.push(Stmt::Break));
+            if inside {
+                barrier(b);
+            }
+        });
+        barrier(b);
+    };
+    assert_eq!(valid(&|b| leaves(b, false)), Ok(()));
+    assert!(valid(&|b| leaves(b, true)).is_err());
+    // What an atomic gave, and a variable that only some assign, which the next round of a loop asks for.
+    let flag = || Target::Arena(words(0, 0));
+    assert!(
+        valid(&|b| {
+            let old = b.fetch(Scalar::U64, flag(), Atomic::Add(u64(1)));
+            b.when(Expr::from(old).eq(u64(0)), barrier);
+        })
+        .is_err()
+    );
+    assert!(
+        valid(&|b| {
+            let var = b.set(Scalar::U32, u32(0));
+            b.repeat(|b| {
+                b.when(Expr::from(var).eq(u32(1)), barrier);
+                b.when(own(), |b| b.assign(var, u32(1)));
+                b.when(Expr::Groups.eq(u32(7)), |b| b.push(Stmt::Break));
+            });
+        })
+        .is_err()
+    );
+    // A place that is the same for all.
+    assert_eq!(valid(&|b| b.when(loads(words(0, 0)).eq(u64(0)), barrier)), Ok(()));
+    let own_place = || place(Elem::U64, word(0), Expr::LocalIndex);
+    assert!(valid(&|b| b.when(loads(own_place()).eq(u64(0)), barrier)).is_err());
 }
 
 #[test]
