@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use super::expr::{elem_name, name};
 use super::prelude::{Pieces, kernel_piece};
-use crate::ir::{Atomic, Body, Function, Kernel, Local, LocalId, Module, Scalar, Stmt, Target, Var};
+use crate::ir::{Atomic, Body, Const, Expr, Function, Kernel, Local, LocalId, Module, Scalar, Stmt, Target, Var};
 
 /// Writes one body.
 pub(super) struct Writer<'a> {
@@ -140,7 +140,8 @@ impl<'a> Writer<'a> {
                 format!("l{local}[{}] = {};", self.text(index), self.text(value))
             }
             Stmt::Atomic { old, target, op } => {
-                let atomic = self.atomic(target, op);
+                let counts = old.is_some() && is_count(target, op);
+                let atomic = self.atomic(target, if counts { None } else { Some(op) });
                 match old {
                     Some(Var(var)) => format!("v{var} = {atomic};"),
                     None => format!("{atomic};"),
@@ -207,14 +208,18 @@ impl<'a> Writer<'a> {
         self.line("}");
     }
 
-    fn atomic(&mut self, target: &Target, op: &Atomic) -> String {
-        self.pieces.need("atomics");
+    /// None: it counts, see [`is_count`].
+    fn atomic(&mut self, target: &Target, op: Option<&Atomic>) -> String {
+        self.pieces.need(if op.is_some() { "atomics" } else { "count" });
         let place = match target {
             Target::Arena(place) => format!("GLOBAL, {}, {}", elem_name(place.elem), self.at(place)),
             Target::Local(LocalId(local), index) => {
                 let elem = self.locals[*local as usize].elem;
                 format!("LOCAL, {}, &l{local}[{}]", elem_name(elem), self.text(index))
             }
+        };
+        let Some(op) = op else {
+            return format!("ATOMIC_COUNT({place})");
         };
         match op {
             Atomic::Load => format!("ATOMIC_LOAD({place})"),
@@ -233,4 +238,14 @@ impl<'a> Writer<'a> {
             }
         }
     }
+}
+
+/// It adds 1 to a place that is the same for all work-items: those that arrive together may share one atomic.
+fn is_count(target: &Target, op: &Atomic) -> bool {
+    let is_one = matches!(op, Atomic::Add(Expr::Const(Const::U64(1) | Const::U32(1))));
+    let is_shared = match target {
+        Target::Arena(place) => matches!((&*place.base, &*place.index), (Expr::Word(_), Expr::Const(_))),
+        Target::Local(_, index) => matches!(index, Expr::Const(_)),
+    };
+    is_one && is_shared
 }

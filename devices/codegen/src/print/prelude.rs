@@ -207,7 +207,27 @@ INLINE u64 clz(u64 x) { return __clzll(x); }
         cuda: CUDA_ATOMICS,
         opencl: OPENCL_ATOMICS,
     },
+    Piece {
+        name: "count",
+        needs: &["atomics"],
+        cuda: CUDA_COUNT,
+        opencl: "#define ATOMIC_COUNT(S, T, p) atomic_fetch_add_explicit((volatile S atomic_##T*)(p), (T)1, SCOPE_##S)\n",
+    },
 ];
+
+/// The work-items of a warp that are here together count by one atomic, which the first of them does.
+const CUDA_COUNT: &str = "\
+template <typename T> INLINE T count_up(T* p) {
+    const u32 here = __activemask();
+    const u32 lane = threadIdx.x & 31u;
+    const u32 first = __ffs((int)here) - 1;
+    T old = 0;
+    if (lane == first) old = atomicAdd(p, (T)__popc(here));
+    old = __shfl_sync(here, old, (int)first);
+    return old + (T)__popc(here & ((1u << lane) - 1u));
+}
+#define ATOMIC_COUNT(S, T, p) ((T)count_up((bits_##T*)(p)))
+";
 
 /// `S` is GLOBAL or LOCAL, `T` the element. What does not depend on the sign is done unsigned.
 const CUDA_ATOMICS: &str = "\

@@ -134,6 +134,15 @@ fn memory_and_atomics() {
                 assert!(right, "{elem:?} {slot} by {name}: {got:#x} is not {expected:#x?}");
             }
         }
+        bytes[16 * 8..].fill(0);
+        run("counting", groups, &mut bytes);
+        for position in [0, 1] {
+            let mut ids: Vec<i64> = (1..=rows / 2).map(|at| column(&bytes, position, at)).collect();
+            ids.sort_unstable();
+            let odd: Vec<i64> = (0..rows as i64).filter(|id| id % 2 == 1).collect();
+            assert_eq!(ids, odd, "{position} by {name}");
+        }
+        assert_eq!(column(&bytes, 0, 0), rows as i64 / 2, "by {name}");
     }
 }
 

@@ -38,7 +38,7 @@ pub(crate) fn module() -> Module {
     Module {
         group: GROUP,
         functions: vec![half(), collatz()],
-        kernels: vec![widths(), loops(), atomics()],
+        kernels: vec![widths(), loops(), atomics(), counting()],
     }
 }
 
@@ -196,6 +196,27 @@ fn atomics() -> Kernel {
         });
     }
     b.kernel("atomics", 1)
+}
+
+/// Word 0 is an array of words: a number of work-items with odd ids, then those ids in the order of counting. Word 1 likewise,
+/// for each group by itself, by a counter in local memory; its ids stand behind those of groups before it.
+fn counting() -> Kernel {
+    let mut b = Builder::new();
+    let counter = b.local(Elem::U32, 1);
+    b.when(Expr::LocalIndex.eq(u32(0)), |b| {
+        b.push(Stmt::StoreLocal(counter, u32(0), u32(0)))
+    });
+    b.push(Stmt::Barrier);
+    b.when(id().rem(u32(2)).eq(u32(1)), |b| {
+        let target = Target::Arena(place(Elem::U64, Expr::Word(0), u64(0)));
+        let at = b.fetch(Scalar::U64, target, Atomic::Add(u64(1)));
+        let id = id().to(Scalar::U64);
+        b.store(place(Elem::U64, Expr::Word(0), Expr::from(at).plus(u64(1))), id.clone());
+        let at = b.fetch(Scalar::U32, Target::Local(counter, u32(0)), Atomic::Add(u32(1)));
+        let at = Expr::GroupIndex.times(u32(GROUP / 2)).plus(at.into()).plus(u32(1));
+        b.store(place(Elem::U64, Expr::Word(1), at), id);
+    });
+    b.kernel("counting", 2)
 }
 
 /// Adds by compare and exchange.
