@@ -1,13 +1,18 @@
-//! What grouping costs by the number of groups, on the OpenCL device that is there: for who changes group tables.
+//! Random aggregations on the OpenCL device that is there; and what grouping costs by the number of groups, on the OpenCL device that is there: for who changes group tables.
 //!
 //! `cargo test --release -p trireme-device-opencl --test groups -- --ignored --nocapture` prints a line per number of groups
 //! and kind of key: nanoseconds of the processor's time per row, of the best of a few runs, with all that the host does. The
 //! ratio from line to line is what counts.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
+#[path = "../../sim/tests/kit/aggregates.rs"]
+mod aggregates;
+
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
 
+use aggregates::random;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use trireme_device_api::{
@@ -16,6 +21,7 @@ use trireme_device_api::{
 };
 use trireme_device_cpu::FusedVariant;
 use trireme_device_opencl::{OpenClBackend, OpenClSettings};
+use trireme_device_testkit::conformance::{Summary, check_all};
 use trireme_device_testkit::driver::step_until_done;
 use trireme_device_testkit::generate::field;
 use trireme_device_testkit::inputs::{CountingPool, Layout, MemoryScan, Segmentation};
@@ -142,6 +148,32 @@ fn measure(variant: &dyn Variant, keys: Keys, groups: i64) -> f64 {
     };
     once();
     (0..RUNS).map(|_| once()).fold(f64::INFINITY, f64::min)
+}
+
+/// As many cases as fit into `TRIREME_CONFORMANCE_SECONDS` (10); `TRIREME_CONFORMANCE_SEED` is the first one's.
+#[test]
+fn random_aggregates() {
+    let number = |name: &str, otherwise: u64| {
+        let text = std::env::var(name).ok();
+        text.and_then(|text| text.parse().ok()).unwrap_or(otherwise)
+    };
+    let probed = OpenClBackend::new(OpenClSettings::default(), Arc::new(FusedVariant::new())).probe();
+    let Some(device) = probed.devices.into_iter().next() else {
+        assert!(std::env::var("TRIREME_REQUIRE_OPENCL").is_err(), "no OpenCL device");
+        println!("skipped: no OpenCL device");
+        return;
+    };
+    let (started, variant) = (Instant::now(), device.variant());
+    let most = Duration::from_secs(number("TRIREME_CONFORMANCE_SECONDS", 10));
+    let mut total = Summary::default();
+    for seed in number("TRIREME_CONFORMANCE_SEED", 1).. {
+        if started.elapsed() > most {
+            break;
+        }
+        let one = check_all(variant.as_ref(), [random(seed)]).unwrap_or_else(|mismatch| panic!("{mismatch}"));
+        total.add(&one);
+    }
+    println!("{total}");
 }
 
 #[test]
