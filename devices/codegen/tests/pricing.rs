@@ -31,7 +31,12 @@ fn columns() -> Vec<(&'static str, Type, (i128, i128), Storage)> {
     let whole = |elem| Storage::Integer(elem);
     vec![
         ("l_quantity", decimal(15, 2), (100, 5_000), whole(Elem::I16)),
-        ("l_extendedprice", decimal(15, 2), (90_100, 10_494_950), whole(Elem::I32)),
+        (
+            "l_extendedprice",
+            decimal(15, 2),
+            (90_100, 10_494_950),
+            whole(Elem::I32),
+        ),
         ("l_discount", decimal(15, 2), (0, 10), whole(Elem::I8)),
         ("l_tax", decimal(15, 2), (0, 8), whole(Elem::I8)),
         ("l_returnflag", Type::Utf8View, (0, 2), Storage::Code(Elem::U8)),
@@ -45,18 +50,20 @@ fn scan(rows: u64) -> ScanShape {
         let values = Strings::from_values(values.iter().map(|value| value.as_bytes()));
         Some(Arc::new(Dictionary::new(values)))
     };
-    let columns = columns().into_iter().map(|(name, data_type, range, storage)| ColumnShape {
-        data_type,
-        storage,
-        nullable: false,
-        range: (!matches!(storage, Storage::Code(_))).then_some(range),
-        dictionary: match name {
-            "l_returnflag" => dictionary(&["A", "N", "R"]),
-            "l_linestatus" => dictionary(&["F", "O"]),
-            _ => None,
-        },
-        clustered: false,
-    });
+    let columns = columns()
+        .into_iter()
+        .map(|(name, data_type, range, storage)| ColumnShape {
+            data_type,
+            storage,
+            nullable: false,
+            range: (!matches!(storage, Storage::Code(_))).then_some(range),
+            dictionary: match name {
+                "l_returnflag" => dictionary(&["A", "N", "R"]),
+                "l_linestatus" => dictionary(&["F", "O"]),
+                _ => None,
+            },
+            clustered: false,
+        });
     ScanShape {
         columns: columns.collect(),
         rows,
@@ -105,7 +112,9 @@ fn graph() -> Graph {
     let types = groups.iter().map(|group| group.data_type.clone());
     let types = types.chain(aggregates.iter().map(|aggregate| aggregate.data_type.clone()));
     let output: Vec<Field> = types.map(|data_type| field("result", data_type)).collect();
-    let fields = columns().into_iter().map(|(name, data_type, ..)| field(name, data_type));
+    let fields = columns()
+        .into_iter()
+        .map(|(name, data_type, ..)| field(name, data_type));
     Graph {
         version: GRAPH_VERSION,
         scans: vec![ScanSource {

@@ -19,6 +19,7 @@ mod finish;
 mod fold;
 mod known;
 mod plan;
+mod radix;
 mod reduce;
 mod result;
 mod table;
@@ -381,12 +382,13 @@ impl Grouping {
         }
         match self.home {
             Home::Registers { .. } => {
+                let small = place.slot.clone().to(Scalar::U32);
                 for (slot, words) in (0..).zip(&self.registers) {
                     let cells = Cells::Registers(words.clone());
                     if self.registers.len() == 1 {
                         into(l, &cells)?;
                     } else {
-                        l.when(place.slot.clone().eq(u64(slot)), |l| into(l, &cells))?;
+                        l.when(small.clone().eq(u32(slot)), |l| into(l, &cells))?;
                     }
                 }
                 Ok(())

@@ -106,8 +106,7 @@ impl Finisher<'_> {
                     let shared = self.slots.shared(l, slot.into());
                     self.read(l, &shared, &words);
                 }
-                let key = table.stored(l, slot.into());
-                let mut values = l.key_values(&table.shape, &key);
+                let mut values = table.key(l, slot.into());
                 values.extend(self.results(l, &words)?);
                 store(l, columns, &values, &index, bound)
             })

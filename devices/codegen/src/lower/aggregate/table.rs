@@ -11,6 +11,7 @@
 
 use super::cells::Shared;
 use super::known::Known;
+use super::radix::Radix;
 use crate::build::{bool, place, u32, u64};
 use crate::ir::{Atomic, Elem, Expr as Ir, Scalar, Stmt, Target, Var};
 use crate::lower::{Key, KeyShape, Kind, Lowered, Lowering, Nulls, Shape, Value};
@@ -43,7 +44,7 @@ const BITS_PER_ROW: u64 = 32;
 /// A table of keys.
 #[derive(Debug)]
 pub(super) struct Table {
-    pub(super) shape: KeyShape,
+    shape: KeyShape,
     keys: Keys,
     /// Keys that it is made for.
     expected: u64,
@@ -53,10 +54,8 @@ pub(super) struct Table {
 
 #[derive(Debug)]
 enum Keys {
-    /// The key is the slot.
-    Dense {
-        slots: u64,
-    },
+    /// The key's number is the slot.
+    Dense(Radix),
     /// Word `slot · stride` is the key plus one.
     Packed {
         words: RegionRef,
@@ -132,19 +131,20 @@ impl Table {
     /// `s · stride + first`.
     pub(super) fn groups(l: &mut Lowering<'_>, known: &[Known], words: u64) -> Lowered<(Self, Slots)> {
         let shape = key_shape(known, Nulls::Group);
-        let domain = if shape.words() == 0 { Some(1) } else { shape.dense() };
         let rows = l.rows_bound().unwrap_or(DENSE_MAX);
         let most = rows.saturating_mul(DENSE_PER_ROW).max(DENSE_MIN);
         let small = |keys: u64| keys <= most && keys.saturating_mul(words * 8) <= DENSE_BYTES_MAX;
-        if let Some(slots) = domain.filter(|keys| small(*keys)) {
+        if let Some(radix) = Radix::new(known).filter(|radix| small(radix.count)) {
+            let slots = radix.count;
             let table = Self {
                 shape,
-                keys: Keys::Dense { slots },
+                keys: Keys::Dense(radix),
                 expected: slots,
                 all: true,
             };
             return Ok((table, Slots::copied(l, slots, words)));
         }
+        let domain = shape.dense();
         let (expected, all) = expected(l, domain, (words + 1) * 8);
         let slots = (expected * 2).next_power_of_two();
         if domain.is_some_and(|keys| keys < u64::MAX) {
@@ -218,7 +218,8 @@ impl Table {
     /// Slots are below this.
     pub(super) fn slots(&self) -> u64 {
         match &self.keys {
-            Keys::Dense { slots } | Keys::Packed { slots, .. } => *slots,
+            Keys::Dense(radix) => radix.count,
+            Keys::Packed { slots, .. } => *slots,
             Keys::Wide(wide) => wide.entries,
             Keys::Bits { .. } => 0,
         }
@@ -226,7 +227,7 @@ impl Table {
 
     /// All possible keys have a slot of their own.
     pub(super) fn dense(&self) -> bool {
-        matches!(self.keys, Keys::Dense { .. })
+        matches!(self.keys, Keys::Dense(_))
     }
 
     /// At the start of a kernel.
@@ -238,14 +239,22 @@ impl Table {
 
     /// The slot of these values, made if there is none yet.
     pub(super) fn find(&self, l: &mut Lowering<'_>, values: &[Value]) -> Lowered<Found> {
+        if let Keys::Dense(radix) = &self.keys {
+            let number = radix.number(l, values)?;
+            return Ok(Found {
+                slot: if radix.scalar() == Scalar::U64 {
+                    number
+                } else {
+                    number.to(Scalar::U64)
+                },
+                found: None,
+                new: bool(false),
+            });
+        }
         let key = l.key(&self.shape, values)?;
         let word = |key: &Key| key.words.first().map_or(u64(0), |word| word.ir());
         match &self.keys {
-            Keys::Dense { .. } => Ok(Found {
-                slot: word(&key),
-                found: None,
-                new: bool(false),
-            }),
+            Keys::Dense(_) => Err(crate::lower::Unsupported("a dense table without numbers".to_owned())),
             Keys::Packed { words, stride, slots } => self.packed(l, &key, (*words, *stride, *slots - 1)),
             Keys::Wide(wide) => self.wide(l, &key, wide),
             Keys::Bits { bits } => {
@@ -429,18 +438,19 @@ impl Table {
         });
     }
 
-    /// The key's words of a slot (U64) that has one. For kernels that run later.
-    pub(super) fn stored(&self, l: &mut Lowering<'_>, slot: Ir) -> Vec<Ir> {
-        match &self.keys {
-            Keys::Dense { .. } | Keys::Bits { .. } if self.shape.words() == 0 => Vec::new(),
-            Keys::Dense { .. } | Keys::Bits { .. } => vec![slot],
+    /// The key of a slot (U64) that has one. For kernels that run later.
+    pub(super) fn key(&self, l: &mut Lowering<'_>, slot: Ir) -> Vec<Value> {
+        let stored = match &self.keys {
+            Keys::Dense(radix) => return radix.values(l, &slot),
+            Keys::Bits { .. } => vec![slot],
             Keys::Packed { words, stride, .. } => {
                 let base = l.base(*words);
                 let word = l.b.load(place(Elem::U64, base, slot.times(u64(*stride))));
                 vec![l.b.set(Scalar::U64, Ir::from(word).minus(u64(1))).into()]
             }
             Keys::Wide(wide) => wide.load(l, slot, true),
-        }
+        };
+        l.key_values(&self.shape, &stored)
     }
 }
 
