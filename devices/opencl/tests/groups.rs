@@ -22,7 +22,7 @@ use trireme_device_api::{
 use trireme_device_cpu::FusedVariant;
 use trireme_device_opencl::{OpenClBackend, OpenClSettings};
 use trireme_device_testkit::conformance::{Summary, check_all};
-use trireme_device_testkit::driver::step_until_done;
+use trireme_device_testkit::driver::{run, step_until_done};
 use trireme_device_testkit::generate::field;
 use trireme_device_testkit::inputs::{CountingPool, Layout, MemoryScan, Segmentation};
 use trireme_device_testkit::values::{Row, text};
@@ -84,15 +84,44 @@ fn rows(keys: Keys, groups: i64) -> Vec<Row> {
     let mut rng = SmallRng::seed_from_u64(7);
     (0..ROWS)
         .map(|_| {
-            let key = rng.random_range(0..groups);
-            let key = match keys {
-                Keys::None | Keys::Dense => Value::Int(key.into()),
-                Keys::Sparse => Value::Int(key.wrapping_mul(0x9e37_79b9_7f4a_7c15_u64.cast_signed()).into()),
-                Keys::Texts => text(&format!("key number {key}")),
-            };
-            vec![key, Value::Int(rng.random_range(0..10_000))]
+            let number = rng.random_range(0..groups);
+            vec![key(keys, number), Value::Int(rng.random_range(0..10_000))]
         })
         .collect()
+}
+
+fn key(keys: Keys, number: i64) -> Value {
+    match keys {
+        Keys::None | Keys::Dense => Value::Int(number.into()),
+        Keys::Sparse => Value::Int(number.wrapping_mul(0x9e37_79b9_7f4a_7c15_u64.cast_signed()).into()),
+        Keys::Texts => text(&format!("key number {number}")),
+    }
+}
+
+fn scan(graph: &Graph, rows: &[Row]) -> Arc<dyn ScanInput> {
+    let layout = Layout {
+        segmentation: Segmentation::One,
+        dictionary: 0.0,
+        wide: 0.0,
+        offset: 0.0,
+    };
+    let mut rng = SmallRng::seed_from_u64(1);
+    Arc::new(MemoryScan::new(&graph.scans[0].columns, rows, &layout, &mut rng).unwrap())
+}
+
+fn inputs(scan: &Arc<dyn ScanInput>) -> Inputs {
+    let pool: Arc<dyn DevicePool> = Arc::new(CountingPool::new(usize::MAX));
+    Inputs {
+        scans: vec![Arc::clone(scan)],
+        streams: Vec::new(),
+        parameters: Vec::new(),
+        workers: 1,
+        pool,
+        cancelled: Arc::new(AtomicBool::new(false)),
+        batch_rows: 8192,
+        emit: None,
+        wake: None,
+    }
 }
 
 /// Time that this process's threads have run so far: PoCL's device is the processor, and others' work is not in it.
@@ -113,28 +142,9 @@ fn measure(variant: &dyn Variant, keys: Keys, groups: i64) -> f64 {
         Keys::Texts => Some(Type::Utf8),
     };
     let graph = Arc::new(graph(key.as_ref()));
-    let layout = Layout {
-        segmentation: Segmentation::One,
-        dictionary: 0.0,
-        wide: 0.0,
-        offset: 0.0,
-    };
-    let mut rng = SmallRng::seed_from_u64(1);
-    let scan = MemoryScan::new(&graph.scans[0].columns, &rows(keys, groups), &layout, &mut rng).unwrap();
-    let scan: Arc<dyn ScanInput> = Arc::new(scan);
-    let pool: Arc<dyn DevicePool> = Arc::new(CountingPool::new(usize::MAX));
+    let scan = scan(&graph, &rows(keys, groups));
     let once = || {
-        let inputs = Inputs {
-            scans: vec![Arc::clone(&scan)],
-            streams: Vec::new(),
-            parameters: Vec::new(),
-            workers: 1,
-            pool: Arc::clone(&pool),
-            cancelled: Arc::new(AtomicBool::new(false)),
-            batch_rows: 8192,
-            emit: None,
-            wake: None,
-        };
+        let inputs = inputs(&scan);
         let started = busy_ns();
         let kernel = variant.prepare(&graph, 0, &inputs, &[None]).unwrap();
         step_until_done(kernel.as_ref(), 1).unwrap();
@@ -148,6 +158,29 @@ fn measure(variant: &dyn Variant, keys: Keys, groups: i64) -> f64 {
     };
     once();
     (0..RUNS).map(|_| once()).fold(f64::INFINITY, f64::min)
+}
+
+/// More groups than a first guess has room for: the fragment runs again with a larger table.
+#[test]
+fn more_groups_than_expected() {
+    let probed = OpenClBackend::new(OpenClSettings::default(), Arc::new(FusedVariant::new())).probe();
+    let Some(device) = probed.devices.into_iter().next() else {
+        assert!(std::env::var("TRIREME_REQUIRE_OPENCL").is_err(), "no OpenCL device");
+        return;
+    };
+    for (keys, data_type, count) in [(Keys::Sparse, Type::Int64, 520_000), (Keys::Texts, Type::Utf8, 300_000)] {
+        let graph = Arc::new(graph(Some(&data_type)));
+        let rows: Vec<Row> = (0..count).map(|row| vec![key(keys, row), Value::Int(1)]).collect();
+        let scan = scan(&graph, &rows);
+        let inputs = inputs(&scan);
+        let found = run(device.variant().as_ref(), &graph, inputs, 1).unwrap();
+        assert_eq!(found.len(), rows.len(), "{keys:?}");
+        assert!(
+            found
+                .iter()
+                .all(|row| row[1..] == [Value::Int(1), Value::Int(1), Value::Int(1)])
+        );
+    }
 }
 
 /// As many cases as fit into `TRIREME_CONFORMANCE_SECONDS` (10); `TRIREME_CONFORMANCE_SEED` is the first one's.

@@ -10,7 +10,7 @@
 use super::Grouping;
 use super::cells::Cells;
 use super::plan::Primitive;
-use crate::build::{u32, u64};
+use crate::build::u32;
 use crate::ir::{Elem, Expr as Ir, LocalId, Scalar, Stmt};
 use crate::lower::{Lowered, Lowering};
 
@@ -65,22 +65,34 @@ impl Grouping {
             return Ok(());
         }
         let array = l.b.local(Elem::U64, most * group);
-        for (slot, registers) in (0..).zip(&self.registers) {
-            for chunk in &chunks {
-                let own = column(array, Ir::LocalIndex, group);
-                let end = chunk.first + chunk.words;
+        let slots = u32(u32::try_from(self.registers.len()).unwrap_or(u32::MAX));
+        // A loop, for the text of one slot is long.
+        l.range(Scalar::U32, (u32(0), slots, u32(1)), |l, slot| {
+            chunks
+                .iter()
+                .try_for_each(|chunk| self.flush_slot(l, array, &slot, chunk))
+        })
+    }
+
+    fn flush_slot(&self, l: &mut Lowering<'_>, array: LocalId, slot: &Ir, chunk: &Chunk) -> Lowered<()> {
+        let group = l.target.group;
+        let own = column(array, Ir::LocalIndex, group);
+        let end = chunk.first + chunk.words;
+        for (number, registers) in (0..).zip(&self.registers) {
+            l.when(slot.clone().eq(u32(number)), |l| {
                 own.copy(l, &Cells::Registers(registers.clone()), chunk.first..end);
-                halve(l, |l, distance| {
-                    let other = column(array, Ir::LocalIndex.plus(distance), group);
-                    own.fold_all(l, &other, &chunk.primitives)
-                })?;
-                l.when(Ir::LocalIndex.eq(u32(0)), |l| {
-                    let shared = self.slots.shared(l, u64(slot)).from(chunk.first);
-                    own.flush(l, &shared, &chunk.primitives)
-                })?;
-                l.b.push(Stmt::Barrier);
-            }
+                Ok(())
+            })?;
         }
+        halve(l, |l, distance| {
+            let other = column(array, Ir::LocalIndex.plus(distance), group);
+            own.fold_all(l, &other, &chunk.primitives)
+        })?;
+        l.when(Ir::LocalIndex.eq(u32(0)), |l| {
+            let shared = self.slots.shared(l, slot.clone().to(Scalar::U64)).from(chunk.first);
+            own.flush(l, &shared, &chunk.primitives)
+        })?;
+        l.b.push(Stmt::Barrier);
         Ok(())
     }
 

@@ -241,26 +241,25 @@ impl Slot<'_> {
         };
         let none: Ir = l.b.set(Scalar::Bool, self.word(*count, 0).eq(u64(0))).into();
         let rows = none.clone().select(u64(1), self.word(*count, 0));
-        let totals = total_range(*range, self.rows, true);
-        let scaled = |bound: i128| bound.checked_mul(*factor);
-        let narrow = |bound: i128| scaled(bound).and_then(|bound| i64::try_from(bound).ok());
         let (total, from) = self.total(*sum);
-        let fits_word = narrow(totals.0).and(narrow(totals.1)).is_some();
-        let lane = if fits_word { Scalar::I64 } else { Scalar::I128 };
+        let way = Division::of(from, *range, self.rows, *factor);
+        let lane = way.lane;
         let total: Ir = l.b.set(lane, if from == lane { total } else { total.to(lane) }).into();
         let rows: Ir = l.b.set(lane, rows.to(lane)).into();
         let by = literal(l, lane, *factor);
-        let mean = if scaled(totals.0).and(scaled(totals.1)).is_some() {
+        let mean = if way.at_once {
             total.times(by).over(rows)
         } else {
             // The quotient and what is left of it are scaled apart.
             let quotient: Ir = l.b.set(lane, total.clone().over(rows.clone())).into();
-            let rest: Ir = l.b.set(lane, total.minus(quotient.clone().times(rows.clone()))).into();
-            let most = i128::MAX / factor - 1;
-            let beyond = |l: &mut Lowering<'_>, bound: i128| literal(l, lane, bound);
-            let (low, high) = (beyond(l, -most), beyond(l, most));
-            let lost = quotient.clone().lt(low).or(quotient.clone().gt(high));
-            fault_when(l, lost, overflow(data_type, "avg"))?;
+            let rest = total.minus(quotient.clone().times(rows.clone()));
+            let rest: Ir = l.b.set(lane, rest).into();
+            if lane == Scalar::I128 {
+                let most = i128::MAX / factor - 1;
+                let (low, high) = (literal(l, lane, -most), literal(l, lane, most));
+                let lost = quotient.clone().lt(low).or(quotient.clone().gt(high));
+                fault_when(l, lost, overflow(data_type, "avg"))?;
+            }
             quotient.times(by.clone()).plus(rest.times(by).over(rows))
         };
         let mean: Ir = l.b.set(lane, mean).into();
@@ -420,6 +419,35 @@ fn exact_squares(
     Ok(whole
         .to(Scalar::F64)
         .minus(rest.clone().times(rest).over(rows.to(Scalar::F64))))
+}
+
+/// How `total · factor / rows` is computed without leaving its registers.
+struct Division {
+    lane: Scalar,
+    /// As it is written; else quotient and rest of the total are scaled apart.
+    at_once: bool,
+}
+
+impl Division {
+    /// Of a total in `from` of `rows` values in a range.
+    fn of(from: Scalar, range: (i128, i128), rows: u64, factor: i128) -> Self {
+        let (low, high) = total_range(range, rows, true);
+        let rows = i128::from(rows.clamp(1, ROWS_MAX));
+        let within = |bounds: [i128; 2], most: i128| {
+            let mut bounds = bounds.into_iter();
+            bounds.all(|bound| bound.checked_mul(factor).is_some_and(|scaled| scaled.abs() <= most))
+        };
+        let word = i128::from(i64::MAX);
+        let narrow = from == Scalar::I64;
+        let (lane, at_once) = if narrow && within([low, high], word) {
+            (Scalar::I64, true)
+        } else if narrow && within([range.0, range.1], word) && within([rows, rows], word) {
+            (Scalar::I64, false)
+        } else {
+            (Scalar::I128, within([low, high], i128::MAX))
+        };
+        Self { lane, at_once }
+    }
 }
 
 /// I128 of two words.
