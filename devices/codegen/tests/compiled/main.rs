@@ -19,6 +19,7 @@ mod values;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use trireme_device_codegen::decode::Encoding;
 use trireme_device_codegen::interpreter::{Machine, Schedule};
 use trireme_device_codegen::ir::{Elem, Module};
 use trireme_device_codegen::print::{CUDA_OPTIONS, Dialect, OPENCL_OPTIONS, print};
@@ -158,6 +159,39 @@ fn pages_are_decoded() {
                 run("decode_pages", 4, &mut arena);
                 column.check(&arena, &format!("{elem:?} by {name}"));
             }
+        }
+    }
+}
+
+#[test]
+fn pages_of_another_writer_are_decoded() {
+    let delta = pages::Written {
+        encoding: Encoding::Delta,
+        levels: "11f7fbfd7ebfdfef07",
+        values: "80010433e707890f0b0b0000eaa36160254a17d32248c7bd8199de88e7402c26d72980150f85ed5420aa191e0032e46384e5425a03e1\
+                 58534dc29bf018684550c6c9afe091309d7cd567ce990f097a242600000000000000000000000000000000000000",
+        dictionary: "",
+    };
+    let squares = (0..60).map(|row| (row % 7 != 3).then_some(row * row * 37 % 1000 - 500));
+    let indexes = pages::Written {
+        encoding: Encoding::Dictionary,
+        levels: "03df100107fef7bf120105fe071e0005fbdf100107fef7bf120107fef7bf120109fef7bf3f",
+        values: "020be43839794e4e9293d3551e0112023603360038012402",
+        dictionary: "0a000000ecffffffe093040007000000",
+    };
+    let steps = (0..200_usize).map(|row| {
+        let value = [10, -20, 300_000, 7][row / if row < 40 { 1 } else { 30 } % 4];
+        (row % 11 != 5 && !(61..80).contains(&row)).then_some(value)
+    });
+    let columns = [
+        pages::Column::written(&delta, squares.collect()),
+        pages::Column::written(&indexes, steps.collect()),
+    ];
+    for (name, run) in runs(&trireme_device_codegen::decode::module(Elem::U32, 16)) {
+        for column in &columns {
+            let mut arena = column.arena();
+            run("decode_pages", 1, &mut arena);
+            column.check(&arena, name);
         }
     }
 }

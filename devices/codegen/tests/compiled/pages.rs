@@ -19,6 +19,19 @@ pub(crate) struct Column {
     validity: usize,
 }
 
+/// A page that another writer (Arrow's) wrote, in hexadecimal digits.
+pub(crate) struct Written {
+    pub(crate) encoding: Encoding,
+    pub(crate) levels: &'static str,
+    pub(crate) values: &'static str,
+    pub(crate) dictionary: &'static str,
+}
+
+fn hex(text: &str) -> Vec<u8> {
+    let digits = |at: usize| u8::from_str_radix(&text[at..at + 2], 16).expect("digits");
+    (0..text.len()).step_by(2).map(digits).collect()
+}
+
 fn varint(into: &mut Vec<u8>, mut number: u64) {
     while number > 127 {
         into.push(number as u8 | 128);
@@ -95,9 +108,9 @@ fn deltas(rng: &mut StdRng, values: &[u64]) -> Vec<u8> {
 }
 
 impl Column {
-    pub(crate) fn random(rng: &mut StdRng, elem: Elem, pages: usize) -> Self {
+    fn new(elem: Elem, pages: usize) -> Self {
         let arena = vec![0; (BLOCK_WORDS as usize + pages * PAGE_WORDS) * 8];
-        let mut column = Self {
+        Self {
             elem,
             spaces: vec![(0, arena.len())],
             arena,
@@ -105,20 +118,63 @@ impl Column {
             rows: Vec::new(),
             output: 0,
             validity: 0,
+        }
+    }
+
+    /// One page that another writer wrote.
+    pub(crate) fn written(written: &Written, rows: Vec<Option<i32>>) -> Self {
+        let mut column = Self::new(Elem::U32, 1);
+        let mut put = |text: &str| {
+            let bytes = hex(text);
+            let at = column.space(bytes.len());
+            column.arena[at..at + bytes.len()].copy_from_slice(&bytes);
+            (at as u64, (at + bytes.len()) as u64)
         };
+        let (at, end) = put(written.values);
+        let levels = Some(put(written.levels));
+        let (dictionary, dictionary_end) = put(written.dictionary);
+        column.pages.push(Page {
+            encoding: written.encoding,
+            at,
+            end,
+            values: rows.iter().flatten().count() as u64,
+            rows: rows.len() as u64,
+            output: 0,
+            first: 0,
+            dictionary: (dictionary, (dictionary_end - dictionary) / 4),
+            levels,
+            validity: 0,
+            dense: 0,
+        });
+        column.rows = rows
+            .iter()
+            .map(|value| value.map(|value| u64::from(value as u32)))
+            .collect();
+        column.finished()
+    }
+
+    pub(crate) fn random(rng: &mut StdRng, elem: Elem, pages: usize) -> Self {
+        let mut column = Self::new(elem, pages);
         for _ in 0..pages {
             column.page(rng);
         }
-        let (rows, bytes) = (column.rows.len(), elem.bytes() as usize);
-        column.output = column.space(rows * bytes);
-        column.validity = column.space(rows);
-        for position in 0..column.pages.len() {
-            let dense = column.space(column.pages[position].values as usize * bytes);
-            let page = &mut column.pages[position];
-            (page.output, page.validity, page.dense) = (column.output as u64, column.validity as u64, dense as u64);
+        column.finished()
+    }
+
+    /// With arrays for what is decoded.
+    fn finished(mut self) -> Self {
+        let elem = self.elem;
+        let (rows, bytes) = (self.rows.len(), elem.bytes() as usize);
+        self.output = self.space(rows * bytes);
+        self.validity = self.space(rows);
+        let (output, validity) = (self.output as u64, self.validity as u64);
+        for position in 0..self.pages.len() {
+            let dense = self.space(self.pages[position].values as usize * bytes);
+            let page = &mut self.pages[position];
+            (page.output, page.validity, page.dense) = (output, validity, dense as u64);
         }
-        column.block();
-        column
+        self.block();
+        self
     }
 
     /// Room, at a place that is a multiple of 8.
