@@ -19,6 +19,7 @@ mod dictionary;
 mod function;
 mod in_list;
 mod integral;
+mod known;
 mod like;
 mod logic;
 mod range;
@@ -140,7 +141,7 @@ impl Lowering<'_> {
         for (at, operand) in expr.children().into_iter().enumerate() {
             if !operand.columns().is_empty() {
                 changing.push(at);
-            } else if !matches!(expr.node, Node::Function { .. }) {
+            } else if !matches!(expr.node, Node::Function { .. } | Node::Host { .. }) {
                 continue;
             }
             values.push(self.expr(row, operand)?);
@@ -148,7 +149,7 @@ impl Lowering<'_> {
         let relabels = matches!(&expr.node, Node::Cast { expr: operand, .. }
             if operand.data_type.is_text() && expr.data_type.is_bytes());
         if let ([at], false) = (changing.as_slice(), relabels) {
-            let value = if matches!(expr.node, Node::Function { .. }) {
+            let value = if matches!(expr.node, Node::Function { .. } | Node::Host { .. }) {
                 &values[*at]
             } else {
                 &values[0]
@@ -172,10 +173,13 @@ impl Lowering<'_> {
             } => self.matches(values.first().ok_or_else(first)?, pattern, *negated, *case_insensitive),
             Node::Cast { safe, .. } => self.cast(values.first().ok_or_else(first)?, &expr.data_type, *safe),
             Node::Function { function, args } => self.call_function(*function, args, &values, &expr.data_type),
-            Node::Host { function, .. } => Err(Unsupported(format!(
-                "{} of other than one string column has no kernel",
-                function.name
-            ))),
+            Node::Host { function, args } => match known::known(&function.name, args, &expr.data_type) {
+                Some(known) if values.len() == args.len() => self.call_known(known, &values, &expr.data_type),
+                _ => Err(Unsupported(format!(
+                    "{} of other than one string column has no kernel",
+                    function.name
+                ))),
+            },
             _ => Err(first()),
         }
     }

@@ -3,7 +3,7 @@
 
 use trireme_device_api::{BinaryOperator, Expr, Node, Type, Value as Constant};
 
-use super::{cast, function, temporal};
+use super::{cast, function, known, temporal};
 use crate::lower::{Lowered, Unsupported};
 
 /// Whether an expression has a kernel, as far as is known without binding it.
@@ -23,7 +23,7 @@ fn check(expr: &Expr) -> Result<(), String> {
         && by_host(expr)
         && !matches!(expr.node, Node::Column(_))
     {
-        return known(expr);
+        return resolved(expr);
     }
     match &expr.node {
         Node::Binary { op, left, right } => binary(*op, left, right, &expr.data_type)?,
@@ -52,6 +52,7 @@ fn check(expr: &Expr) -> Result<(), String> {
                 function::support(*function)?;
             }
         }
+        Node::Host { function, args } if known::known(&function.name, args, &expr.data_type).is_some() => {}
         Node::Host { function, args } => {
             let columns = args.iter().filter(|arg| !arg.columns().is_empty());
             let codes: Vec<&Expr> = columns.filter(|arg| arg.data_type.is_bytes()).collect();
@@ -78,7 +79,7 @@ fn check(expr: &Expr) -> Result<(), String> {
 }
 
 /// What the host needs to know to evaluate it.
-fn known(expr: &Expr) -> Result<(), String> {
+fn resolved(expr: &Expr) -> Result<(), String> {
     let mut missing = None;
     expr.visit(&mut |expr| {
         if let Node::Host { function, .. } = &expr.node
@@ -109,7 +110,7 @@ pub(super) fn is_slow(expr: &Expr) -> bool {
     let mut slow = false;
     expr.visit(&mut |expr| {
         slow |= match &expr.node {
-            Node::Host { .. } => true,
+            Node::Host { function, args } => known::known(&function.name, args, &expr.data_type).is_none(),
             Node::Cast { expr: operand, .. } => expr.data_type.is_bytes() != operand.data_type.is_bytes(),
             _ => false,
         };

@@ -122,7 +122,7 @@ impl Lowering<'_> {
     }
 
     /// A timestamp's day, and what is left of it.
-    fn day_and_rest(&mut self, time: &Number, per_day: i64) -> (Number, Number) {
+    pub(super) fn day_and_rest(&mut self, time: &Number, per_day: i64) -> (Number, Number) {
         let divisor = i128::from(per_day);
         let day = floor_divide(self, Scalar::I64, time.to(Scalar::I64), divisor);
         let rest = time

@@ -426,3 +426,15 @@ fn stored(machine: &Machine, shape: &ColumnShape, values: u64, row: u64) -> Valu
         other => panic!("{other:?}"),
     }
 }
+
+/// Days since 1970-01-01, counted.
+pub(super) fn days_of(year: i64, month: i64, day: i64) -> i64 {
+    let leap = |year: i64| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let years: i64 = if year >= 1970 {
+        (1970..year).map(|year| 365 + i64::from(leap(year))).sum()
+    } else {
+        -(year..1970).map(|year| 365 + i64::from(leap(year))).sum::<i64>()
+    };
+    let lengths = [31, 28 + i64::from(leap(year)), 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+    years + lengths[..(month - 1) as usize].iter().sum::<i64>() + day - 1
+}

@@ -1,12 +1,13 @@
 //! Cases that chance rarely finds: ends of types, ties, what is not reached.
 
 use trireme_device_api::{
-    BinaryOperator as Op, DatePart, Expr, Function, Interval, IntervalKind, Node, TimeUnit, Type, Value,
+    BinaryOperator as Op, DatePart, Expr, Function, HostFunctionRef, Interval, IntervalKind, Node, TimeUnit, Type,
+    Value,
 };
 use trireme_device_testkit::generate::arithmetic_type;
 
 use super::agrees;
-use super::rig::{Column, Outcome, Table, project};
+use super::rig::{self, Column, Outcome, Table, project};
 
 fn decimal(precision: u8, scale: i8) -> Type {
     Type::Decimal { precision, scale }
@@ -508,4 +509,88 @@ fn what_is_not_reached_does_not_fail() {
         agrees(&table, &guarded, &[], 0).unwrap();
     }
     assert!(matches!(project(&table, &quotient, &[], 0), Ok(Outcome::Fault(_))));
+}
+
+fn host(name: &str, args: Vec<Expr>, data_type: &Type) -> Expr {
+    Expr {
+        node: Node::Host {
+            function: HostFunctionRef {
+                name: name.to_owned(),
+                implementation: None,
+            },
+            args,
+        },
+        data_type: data_type.clone(),
+    }
+}
+
+fn value_of(expr: &Expr, data_type: &Type, value: Value) -> Result<Value, String> {
+    let table = pair((data_type, value), (&Type::Int8, Value::Int(1)), false);
+    match project(&table, expr, &[], 0).unwrap() {
+        Outcome::Rows(rows) => Ok(rows[0].clone()),
+        Outcome::Fault(error) => Err(error.to_string()),
+    }
+}
+
+#[test]
+fn host_functions_that_are_known() {
+    let second = Type::Timestamp {
+        unit: TimeUnit::Second,
+        zone: None,
+    };
+    let at = |text: &str| {
+        let parts: Vec<i64> = text.split(['-', ' ', ':']).map(|part| part.parse().unwrap()).collect();
+        let date = rig::days_of(parts[0], parts[1], parts[2]);
+        let time = parts.get(3).map_or(0, |hour| hour * 3600 + parts[4] * 60 + parts[5]);
+        Value::Int((date * 86_400 + time).into())
+    };
+    for (unit, from, to) in [
+        ("minute", "2024-02-29 12:34:56", "2024-02-29 12:34:00"),
+        ("hour", "1969-12-31 23:59:59", "1969-12-31 23:00:00"),
+        ("day", "1960-03-01 00:00:01", "1960-03-01"),
+        ("week", "2024-03-03 11:00:00", "2024-02-26"),
+        ("week", "1969-12-31 11:00:00", "1969-12-29"),
+        ("month", "2024-02-29 12:34:56", "2024-02-01"),
+        ("quarter", "1963-12-31 12:34:56", "1963-10-01"),
+        ("quarter", "2001-03-31 00:00:00", "2001-01-01"),
+        ("Year", "1900-12-31 12:34:56", "1900-01-01"),
+    ] {
+        let call = host(
+            &format!("date_trunc({unit}, $0@0) [Timestamp(s), Utf8]"),
+            vec![Expr::column(0, second.clone())],
+            &second,
+        );
+        assert_eq!(value_of(&call, &second, at(from)), Ok(at(to)), "{unit} of {from}");
+        assert_eq!(value_of(&call, &second, Value::Null), Ok(Value::Null));
+    }
+    let month = host(
+        "date_trunc(month, $0@0) [Timestamp(s), Utf8]",
+        vec![Expr::column(0, second.clone())],
+        &second,
+    );
+    assert!(value_of(&month, &second, at("2300-01-01 00:00:00")).is_err());
+    for (data_type, value, expected) in [
+        (Type::Int8, Value::Int(-128), None),
+        (Type::Int8, Value::Int(-127), Some(Value::Int(127))),
+        (Type::Int64, Value::Int(i64::MIN.into()), None),
+        (Type::Int64, Value::Int(-5), Some(Value::Int(5))),
+        (Type::UInt64, Value::Int(5), Some(Value::Int(5))),
+        (
+            decimal(38, 3),
+            Value::Int(-(10_i128.pow(38) - 1)),
+            Some(Value::Int(10_i128.pow(38) - 1)),
+        ),
+        (Type::Float64, Value::Float(-0.0), Some(Value::Float(0.0))),
+        (Type::Float32, Value::Float(-1.5), Some(Value::Float(1.5))),
+    ] {
+        let call = host("abs($0@0) [T]", vec![Expr::column(0, data_type.clone())], &data_type);
+        assert_eq!(value_of(&call, &data_type, value).ok(), expected, "{data_type:?}");
+    }
+    for (count, fails) in [(0, false), (1, false), (2, true)] {
+        let args = vec![Expr::column(0, Type::Int64), Expr::column(1, Type::Int64)];
+        let call = host("only_row [Int64]", args, &Type::Int64);
+        let table = pair((&Type::Int64, Value::Int(7)), (&Type::Int64, Value::Int(count)), false);
+        let fault = matches!(project(&table, &call, &[], 0).unwrap(), Outcome::Fault(_));
+        assert_eq!(fault, fails);
+    }
 }
