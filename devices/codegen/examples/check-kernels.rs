@@ -1,8 +1,8 @@
 //! Compiles printed kernels for every architecture that is claimed, and says what they take: `check-kernels [--allow NAME]…
 //! PATH…`, where a path is a file of CUDA text or a folder of files `*.cu`, as `print` writes them for `Dialect::Cuda`.
 //!
-//! A line per kernel and architecture (`ms` is that of its module), then figures. Fails when a text doesn't compile, when a kernel that is not allowed to
-//! spills registers, or when compiling takes too long. Needs NVRTC, but no GPU.
+//! A line per kernel and architecture (`ms` is that of its module), then figures. Fails when a text doesn't compile, when a
+//! kernel that is not allowed to spills registers, or when compiling takes too long. Needs NVRTC, but no GPU.
 
 #![allow(clippy::expect_used, reason = "a tool of the tests, which ends with the reason")]
 

@@ -2,6 +2,8 @@
 //!
 //! `TRIREME_KERNELS=folder` keeps the CUDA texts, for `check-kernels`.
 
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "tests")]
+
 #[path = "compiled/nvrtc.rs"]
 #[allow(dead_code, reason = "a part is used")]
 mod nvrtc;
