@@ -1,7 +1,8 @@
 //! Every fault in every phase, at every call: right rows or a named error that lets the query fall back, no memory left
 //! behind, nobody waiting for ever, and a device that works again where the fault was not its end.
 //!
-//! `TRIREME_FAULT_SEEDS` random graphs with a random fault each, from `TRIREME_FAULT_SEED`, instead of the usual few.
+//! Each `TRIREME_FAULT_EVERY`-th call fails, 1 for all; `TRIREME_FAULT_SEEDS` random graphs with a random fault each, from
+//! `TRIREME_FAULT_SEED`, instead of the usual few.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panics")]
 
 mod kit;
@@ -20,7 +21,7 @@ use trireme_device_sim::{FaultKind, Injection, Phase, Script, SimDriver, device}
 use trireme_device_testkit::conformance::compare;
 use trireme_device_testkit::driver::{Together, run_as, unsupported_bound};
 use trireme_device_testkit::generate::{self, Case};
-use trireme_device_testkit::inputs::{CountingPool, Layout, bind};
+use trireme_device_testkit::inputs::{CountingPool, Layout, Segmentation, bind};
 use trireme_device_testkit::interpreter::{Answer, interpret};
 use trireme_device_testkit::values::Row;
 
@@ -193,9 +194,9 @@ fn within_time<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 
     }
 }
 
-fn script(seed: u64, injection: Injection) -> Script {
+fn script(seed: u64, memory_bytes: u64, injection: Injection) -> Script {
     Script {
-        memory_bytes: 64 << 20,
+        memory_bytes,
         seed,
         injections: vec![injection],
         ..Script::default()
@@ -222,10 +223,14 @@ fn kinds(phase: Phase) -> &'static [FaultKind] {
     }
 }
 
-fn every_call(case: impl Fn() -> Case, together: Together) {
+/// Memory for everything.
+const PLENTY: u64 = 64 << 20;
+
+fn every_call(case: impl Fn() -> Case, memory_bytes: u64, together: Together) {
+    let every = number("TRIREME_FAULT_EVERY", 6).max(1);
     for phase in Phase::ALL {
-        for kind in kinds(phase) {
-            let mut nth = 1;
+        for (first, kind) in (0..).zip(kinds(phase)) {
+            let mut nth = 1 + first % every;
             loop {
                 let judged = Judged::new(case());
                 let name = format!(
@@ -235,26 +240,78 @@ fn every_call(case: impl Fn() -> Case, together: Together) {
                     phase.name()
                 );
                 let injection = called(*kind, phase, nth);
-                let went = within_time(&name, move || with_fault(&judged, &script(nth, injection), 2, together));
+                let went = within_time(&name, move || {
+                    with_fault(&judged, &script(nth, memory_bytes, injection), 2, together)
+                });
                 assert_ne!(went, Went::Unsupported, "{name}");
                 if went == Went::Untouched {
                     break;
                 }
-                nth += 1;
+                nth += every;
             }
-            println!("{} at {}: {} calls", kind.name(), phase.name(), nth - 1);
+            println!(
+                "{} at {}: each {every}-th call, before call {nth}",
+                kind.name(),
+                phase.name()
+            );
         }
     }
 }
 
 #[test]
 fn every_fault_at_every_call_of_fragments_that_run_as_one() {
-    every_call(|| join_group_sort(1, 40, 150), Together::All);
+    every_call(|| join_group_sort(1, 40, 150), PLENTY, Together::All);
 }
 
 #[test]
 fn every_fault_at_every_call_of_fragments_that_run_one_by_one() {
-    every_call(|| join_group_sort(2, 40, 150), Together::No);
+    every_call(|| join_group_sort(2, 40, 150), PLENTY, Together::No);
+}
+
+/// Bytes of the arena that a case takes, from its beginning, where there is plenty.
+fn peak_bytes(case: &Case) -> u64 {
+    let judged = Judged::new(case.clone());
+    let device = made(&Script::default()).unwrap();
+    let rows = run(&device, case, case.seed, 1, Together::All).unwrap();
+    judged.right(&rows).unwrap();
+    let peak = device.0.peak_bytes();
+    gives_everything_back(device);
+    peak
+}
+
+#[test]
+fn every_fault_at_every_call_of_a_table_that_comes_in_chunks() {
+    let case = || Case {
+        segmentation: Segmentation::Of(100),
+        ..join_group_sort(3, 20, 1_500)
+    };
+    let peak = peak_bytes(&case());
+    let judged = Judged::new(case());
+    let fits = |memory: &u64| {
+        let script = Script {
+            memory_bytes: *memory,
+            ..Script::default()
+        };
+        let device = made(&script).unwrap();
+        let rows = run(&device, &judged.case, 3, 1, Together::All).unwrap();
+        judged.right(&rows).is_ok()
+    };
+    let memory = (4..9).map(|tenth| peak * tenth / 10).find(fits).unwrap();
+    println!("{memory} bytes, all at once takes {peak}");
+    every_call(case, memory, Together::All);
+}
+
+#[test]
+fn a_slow_device_is_only_slow() {
+    let judged = Judged::new(join_group_sort(5, 40, 150));
+    let script = Script {
+        slow: Duration::from_millis(2),
+        ..Script::default()
+    };
+    let device = made(&script).unwrap();
+    let rows = run(&device, &judged.case, 5, 2, Together::All).unwrap();
+    assert_eq!(judged.right(&rows), Ok(()));
+    gives_everything_back(device);
 }
 
 /// A random graph, a random fault of a random phase, at a call that a run without faults makes.
@@ -285,13 +342,18 @@ fn random_fault(seed: u64) -> Went {
     let kind = kinds[rng.random_range(0..kinds.len())];
     let nth = rng.random_range(1..=device.0.count(phase).max(1));
     gives_everything_back(device);
-    with_fault(&judged, &script(seed, called(kind, phase, nth)), threads, together)
+    with_fault(
+        &judged,
+        &script(seed, PLENTY, called(kind, phase, nth)),
+        threads,
+        together,
+    )
 }
 
 #[test]
 fn random_faults_of_random_graphs() {
     let first = number("TRIREME_FAULT_SEED", 1);
-    let seeds = number("TRIREME_FAULT_SEEDS", 60);
+    let seeds = number("TRIREME_FAULT_SEEDS", 100);
     let mut reached = 0;
     for seed in first..first + seeds {
         let went = within_time(&format!("seed {seed}"), move || random_fault(seed));
@@ -305,12 +367,7 @@ fn random_faults_of_random_graphs() {
 #[test]
 fn sixteen_graphs_share_memory_for_one() {
     let judged = Arc::new(Judged::new(join_group_sort(3, 60, 400)));
-    let alone = made(&Script::default()).unwrap();
-    judged
-        .right(&run(&alone, &judged.case, 3, 1, Together::All).unwrap())
-        .unwrap();
-    let peak = alone.0.peak_bytes();
-    gives_everything_back(alone);
+    let peak = peak_bytes(&judged.case);
     for seed in 0..3 {
         let began = Instant::now();
         let host: Arc<dyn Variant> = Arc::new(FusedVariant::new());
