@@ -367,6 +367,27 @@ ptxas info    : Used 8 registers, used 0 barriers";
     }
 
     #[test]
+    fn the_compiler_is_told_from_others_by_content() {
+        let Ok(compiler) = Compiler::open(&CudaSettings::default(), None) else {
+            println!("skipped: no NVRTC");
+            return;
+        };
+        let identity = compiler.identity().unwrap_or_default();
+        let (major, minor) = compiler.version();
+        assert!(identity.starts_with(&format!("nvrtc {major}.{minor} ")), "{identity}");
+        let digest = identity.split(' ').nth(2).unwrap_or_default();
+        assert!(
+            digest.len() >= 16 && digest.chars().all(|c| c.is_ascii_hexdigit()),
+            "{identity}"
+        );
+        assert_eq!(compiler.architecture_for(90), Some(90));
+        assert_eq!(compiler.architecture_for(20), None);
+        let newest = compiler.architectures().iter().max().copied().unwrap_or(0);
+        let next = if newest % 10 == 9 { newest } else { newest + 1 };
+        assert_eq!(compiler.architecture_for(next), Some(newest), "of the same generation");
+    }
+
+    #[test]
     fn a_librarys_build_is_known() {
         let id = std::env::current_exe().ok().and_then(|path| build_id(&path));
         assert!(

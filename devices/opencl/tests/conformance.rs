@@ -5,27 +5,27 @@
 //! `TRIREME_CONFORMANCE_SEED`, and the whole matrix with `TRIREME_CONFORMANCE_FULL`, whatever the time.
 //!
 //! Without a device these tests say so and pass, unless `TRIREME_REQUIRE_OPENCL=1`.
-#![allow(
-    clippy::expect_used,
-    clippy::panic,
-    clippy::cast_possible_truncation,
-    reason = "tests fail by panicking; numbers are cut on purpose"
-)]
+#![allow(clippy::panic, reason = "tests fail by panicking")]
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use rand::seq::SliceRandom;
-use trireme_device_api::{Backend, Device, Variant};
+use trireme_device_api::{Backend, Device};
 use trireme_device_cpu::FusedVariant;
 use trireme_device_opencl::{OpenClBackend, OpenClSettings};
-use trireme_device_testkit::conformance::{Extent, Summary, check_all, matrix_cases, survey};
+use trireme_device_testkit::conformance::{Extent, check_within, matrix_cases, survey};
 use trireme_device_testkit::generate;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|value| value.parse().ok())
+}
+
+/// How long a test may take.
+fn limit() -> Duration {
+    Duration::from_secs(number("TRIREME_CONFORMANCE_SECONDS").unwrap_or(10))
 }
 
 /// The first device, or none.
@@ -48,31 +48,15 @@ fn device(options: &str) -> Option<Arc<dyn Device>> {
     Some(device)
 }
 
-/// Checks cases until the time is up.
-fn check_for(variant: &dyn Variant, seconds: Option<u64>, cases: impl IntoIterator<Item = generate::Case>) -> Summary {
-    let started = Instant::now();
-    let mut total = Summary::default();
-    for case in cases {
-        if seconds.is_some_and(|seconds| started.elapsed() > Duration::from_secs(seconds)) {
-            break;
-        }
-        let name = format!("{} (seed {})", case.name, case.seed);
-        let one = check_all(variant, [case]).unwrap_or_else(|mismatch| panic!("{name}: {mismatch:?}"));
-        total.add(&one);
-    }
-    total
-}
-
 #[test]
 fn random_graphs() {
     let Some(device) = device("") else { return };
     let cases = number("TRIREME_CONFORMANCE_CASES");
     let seed = number("TRIREME_CONFORMANCE_SEED").unwrap_or(1);
-    let seconds = cases
-        .is_none()
-        .then(|| number("TRIREME_CONFORMANCE_SECONDS").unwrap_or(10));
-    let seeds = seed..seed + cases.unwrap_or(10_000);
-    let summary = check_for(device.variant().as_ref(), seconds, seeds.map(generate::graph));
+    println!("from seed {seed}");
+    let limit = cases.is_none().then(limit);
+    let seeds = seed..seed + cases.unwrap_or(100_000);
+    let summary = check_within(device.variant().as_ref(), limit, seeds.map(generate::graph)).unwrap();
     println!("from seed {seed}: {summary}");
     assert!(summary.rows > 0, "nothing ran: {summary}");
 }
@@ -85,7 +69,6 @@ fn systematic_graphs() {
         return;
     };
     let mut cases = matrix_cases(if full { Extent::Full } else { Extent::Quick });
-    let seconds = (!full).then(|| number("TRIREME_CONFORMANCE_SECONDS").unwrap_or(10));
     if !full {
         // Some of everything: neighbours are alike.
         let seed = number("TRIREME_CONFORMANCE_SEED").unwrap_or(1);
@@ -93,7 +76,7 @@ fn systematic_graphs() {
         cases.shuffle(&mut SmallRng::seed_from_u64(seed));
     }
     let all = cases.len();
-    let summary = check_for(device.variant().as_ref(), seconds, cases);
+    let summary = check_within(device.variant().as_ref(), (!full).then(limit), cases).unwrap();
     println!("of {all} cases: {summary}");
     assert!(summary.rows > 0, "nothing ran: {summary}");
 }
@@ -103,8 +86,8 @@ fn systematic_graphs() {
 #[ignore = "it looks for more than one mismatch, and takes minutes"]
 fn survey_of_mismatches() {
     let Some(device) = device("") else { return };
-    let most = usize::try_from(number("TRIREME_CONFORMANCE_SURVEY").unwrap_or(8)).unwrap_or(8);
-    let cases = usize::try_from(number("TRIREME_CONFORMANCE_CASES").unwrap_or(50)).unwrap_or(50);
+    let most = usize::try_from(number("TRIREME_CONFORMANCE_SURVEY").unwrap_or(8)).unwrap();
+    let cases = usize::try_from(number("TRIREME_CONFORMANCE_CASES").unwrap_or(50)).unwrap();
     let seed = number("TRIREME_CONFORMANCE_SEED").unwrap_or(1);
     let (summary, found) = survey(device.variant().as_ref(), seed, cases, None, most);
     println!("from seed {seed}: {summary}");

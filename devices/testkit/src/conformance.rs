@@ -10,6 +10,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -40,20 +41,6 @@ pub struct Summary {
     pub unjudged: usize,
     /// Cases that the variant doesn't take, by reason.
     pub unsupported: BTreeMap<String, usize>,
-}
-
-impl Summary {
-    /// Adds what another check met.
-    pub fn add(&mut self, other: &Summary) {
-        self.cases += other.cases;
-        self.rows += other.rows;
-        self.errors += other.errors;
-        self.starved += other.starved;
-        self.unjudged += other.unjudged;
-        for (reason, count) in &other.unsupported {
-            *self.unsupported.entry(reason.clone()).or_default() += count;
-        }
-    }
 }
 
 impl fmt::Display for Summary {
@@ -139,6 +126,20 @@ pub fn check_all(variant: &dyn Variant, cases: impl IntoIterator<Item = Case>) -
         judge_into(variant, &case, &mut summary)?;
     }
     Ok(summary)
+}
+
+/// Given cases until the time is up.
+///
+/// # Errors
+/// The first mismatch, shrunk.
+pub fn check_within(
+    variant: &dyn Variant,
+    limit: Option<Duration>,
+    cases: impl IntoIterator<Item = Case>,
+) -> Result<Summary, Box<Mismatch>> {
+    let began = Instant::now();
+    let in_time = |_: &Case| limit.is_none_or(|limit| began.elapsed() < limit);
+    check_all(variant, cases.into_iter().take_while(in_time))
 }
 
 /// Judges a case, counts how it went and shrinks what fails.

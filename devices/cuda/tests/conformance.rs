@@ -1,0 +1,94 @@
+//! Fragments on a CUDA device against the naive interpreter: random graphs and the systematic matrix.
+//!
+//! Each case is compiled for the device, which takes NVRTC some tens of milliseconds, so that the usual run is short: as
+//! many cases as fit into `TRIREME_CONFORMANCE_SECONDS` (10) for each test. `TRIREME_CONFORMANCE_CASES` random cases from
+//! `TRIREME_CONFORMANCE_SEED`, and the whole matrix with `TRIREME_CONFORMANCE_FULL`, whatever the time.
+//!
+//! Without a device these tests say so and pass, unless `TRIREME_REQUIRE_CUDA=1`.
+#![allow(clippy::panic, reason = "tests fail by panicking")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+use rand::seq::SliceRandom;
+use trireme_device_api::{Backend, Device};
+use trireme_device_cpu::FusedVariant;
+use trireme_device_cuda::{CudaBackend, CudaSettings};
+use trireme_device_testkit::conformance::{Extent, check_within, matrix_cases, survey};
+use trireme_device_testkit::generate;
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|value| value.parse().ok())
+}
+
+/// How long a test may take.
+fn limit() -> Duration {
+    Duration::from_secs(number("TRIREME_CONFORMANCE_SECONDS").unwrap_or(10))
+}
+
+/// The first device, or none.
+fn device() -> Option<Arc<dyn Device>> {
+    let settings = CudaSettings {
+        arena_bytes_max: Some(4 << 30),
+        ..CudaSettings::default()
+    };
+    let probed = CudaBackend::new(settings, Arc::new(FusedVariant::new())).probe();
+    let Some(device) = probed.devices.into_iter().next() else {
+        let reason = probed.absent.unwrap_or_default();
+        assert!(
+            std::env::var("TRIREME_REQUIRE_CUDA").is_err(),
+            "no CUDA device: {reason}"
+        );
+        println!("skipped: no CUDA device: {reason}");
+        return None;
+    };
+    Some(device)
+}
+
+#[test]
+fn random_graphs() {
+    let Some(device) = device() else { return };
+    let cases = number("TRIREME_CONFORMANCE_CASES");
+    let seed = number("TRIREME_CONFORMANCE_SEED").unwrap_or(1);
+    println!("from seed {seed}");
+    let limit = cases.is_none().then(limit);
+    let seeds = seed..seed + cases.unwrap_or(100_000);
+    let summary = check_within(device.variant().as_ref(), limit, seeds.map(generate::graph)).unwrap();
+    println!("from seed {seed}: {summary}");
+    assert!(summary.rows > 0, "nothing ran: {summary}");
+}
+
+#[test]
+fn systematic_graphs() {
+    let full = std::env::var_os("TRIREME_CONFORMANCE_FULL").is_some();
+    let Some(device) = device() else { return };
+    let mut cases = matrix_cases(if full { Extent::Full } else { Extent::Quick });
+    if !full {
+        // Some of everything: neighbours are alike.
+        let seed = number("TRIREME_CONFORMANCE_SEED").unwrap_or(1);
+        println!("in the order of seed {seed}");
+        cases.shuffle(&mut SmallRng::seed_from_u64(seed));
+    }
+    let all = cases.len();
+    let summary = check_within(device.variant().as_ref(), (!full).then(limit), cases).unwrap();
+    println!("of {all} cases: {summary}");
+    assert!(summary.rows > 0, "nothing ran: {summary}");
+}
+
+/// For who mends the lowering: what differs, one of each sort, at most `TRIREME_CONFORMANCE_SURVEY`.
+#[test]
+#[ignore = "it looks for more than one mismatch, and takes minutes"]
+fn survey_of_mismatches() {
+    let Some(device) = device() else { return };
+    let most = usize::try_from(number("TRIREME_CONFORMANCE_SURVEY").unwrap_or(8)).unwrap();
+    let cases = usize::try_from(number("TRIREME_CONFORMANCE_CASES").unwrap_or(50)).unwrap();
+    let seed = number("TRIREME_CONFORMANCE_SEED").unwrap_or(1);
+    let (summary, found) = survey(device.variant().as_ref(), seed, cases, None, most);
+    println!("from seed {seed}: {summary}");
+    for mismatch in &found {
+        println!("{mismatch}");
+    }
+    assert!(found.is_empty(), "{} sorts of mismatches", found.len());
+}
