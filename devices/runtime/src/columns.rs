@@ -112,6 +112,18 @@ struct State {
     evictions: u64,
 }
 
+impl State {
+    /// An entry that had this priority is dropped.
+    fn take_out(&mut self, key: Key, priority: f64) -> Option<Content> {
+        let Entry { content, .. } = self.entries.remove(&key)?;
+        self.bytes -= content.bytes();
+        self.tables -= usize::from(matches!(content, Content::Table(_)));
+        self.evictions += u64::from(matches!(content, Content::Column(_)));
+        self.clock = self.clock.max(priority);
+        Some(content)
+    }
+}
+
 /// Columns and tables that are in device memory.
 #[derive(Default)]
 pub(crate) struct Tier(Mutex<State>);
@@ -153,9 +165,30 @@ impl Tier {
 
     /// Keeps a table, as [`Tier::keep_column`].
     pub(crate) fn keep_table(&self, table: &Arc<Table>) {
-        if self.0.lock().tables < TABLES_MAX {
-            self.keep(Key::table(&table.content), Content::Table(Arc::clone(table)), 0);
+        let old = self.shrink_tables();
+        self.keep(Key::table(&table.content), Content::Table(Arc::clone(table)), 0);
+        drop(old);
+    }
+
+    /// Takes a part of the tables out when there are too many: each set of constants has its own, and few come again.
+    fn shrink_tables(&self) -> Vec<Content> {
+        let mut state = self.0.lock();
+        if state.tables < TABLES_MAX {
+            return Vec::new();
         }
+        let is_free_table = |entry: &Entry| matches!(entry.content, Content::Table(_)) && entry.content.is_free();
+        let mut free: Vec<(Key, f64)> = state
+            .entries
+            .iter()
+            .filter(|(_, entry)| is_free_table(entry))
+            .map(|(key, entry)| (*key, entry.priority))
+            .collect();
+        free.sort_unstable_by(|(_, left), (_, right)| left.total_cmp(right));
+        free.truncate(TABLES_MAX / 4);
+        let taken = free
+            .into_iter()
+            .filter_map(|(key, priority)| state.take_out(key, priority));
+        taken.collect()
     }
 
     #[expect(clippy::cast_precision_loss, reason = "a priority is an estimate")]
@@ -196,14 +229,9 @@ impl Tier {
             if freed >= wanted {
                 break;
             }
-            if let Some(entry) = state.entries.remove(&key) {
-                let size = entry.content.bytes();
-                freed += size;
-                state.bytes -= size;
-                state.tables -= usize::from(matches!(entry.content, Content::Table(_)));
-                state.clock = state.clock.max(priority);
-                state.evictions += u64::from(matches!(entry.content, Content::Column(_)));
-                dropped.push(entry);
+            if let Some(content) = state.take_out(key, priority) {
+                freed += content.bytes();
+                dropped.push(content);
             }
         }
         drop(state);

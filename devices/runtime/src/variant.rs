@@ -35,6 +35,7 @@ impl Variant for AcceleratorVariant {
         &self.core.driver.info().device.id
     }
 
+    /// Only [`Variant::support_bound`] can tell: whether strings come as codes decides most of it.
     fn support(&self, _graph: &Graph, _fragment: FragmentId) -> Support {
         Support::Supported
     }

@@ -5,24 +5,28 @@ use std::sync::Arc;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use trireme_device_api::{
-    Device, DevicePool, Expr, Fragment, GRAPH_VERSION, Graph, JoinKind, Probe, ScanSource, Sink, Source, Step, Type,
+    Carrier, Device, DeviceColumn, DevicePool, Expr, Fragment, Function, GRAPH_VERSION, Graph, JoinKind, Output, Probe,
+    ScanSource, Sink, Source, Step, Strings, Type, Value, Values, ZoneMap,
 };
+use trireme_device_codegen::Host;
+use trireme_device_cpu::FusedVariant;
 use trireme_device_testkit::conformance::compare;
-use trireme_device_testkit::driver::{Together, run_as};
+use trireme_device_testkit::driver::{Together, run_as, step_until_done};
 use trireme_device_testkit::generate::{Flavor, Nulls, all_types, column, field};
 use trireme_device_testkit::inputs::{CountingPool, Layout, bind};
 use trireme_device_testkit::interpreter::{Data, interpret};
-use trireme_device_testkit::values::Row;
+use trireme_device_testkit::values::{Row, value_of};
 
 use super::driver::TestDriver;
 use super::kit::{accelerator, count};
 use crate::accelerator::Limits;
+use crate::host::HostEvaluator;
 
 fn emit() -> Sink {
     Sink::Emit { limit: None, offset: 0 }
 }
 
-fn run_data(graph: &Arc<Graph>, data: &Data, seed: u64) -> u32 {
+fn run_data(graph: &Arc<Graph>, data: &Data, seed: u64) {
     let driver = TestDriver::new(16 << 20);
     let device = accelerator(&driver, Limits::default());
     let mut rng = SmallRng::seed_from_u64(seed);
@@ -38,10 +42,8 @@ fn run_data(graph: &Arc<Graph>, data: &Data, seed: u64) -> u32 {
     let expected = interpret(graph, data).unwrap();
     compare(graph, &data.parameters, &expected, &actual).unwrap_or_else(|what| panic!("seed {seed}: {what}"));
     pool.check().unwrap();
-    let launches = u32::try_from(device.vitals().launches).unwrap();
     device.trim();
     assert_eq!(driver.machine.lock().allocated(), (0, 0));
-    launches
 }
 
 #[test]
@@ -131,12 +133,67 @@ fn a_run_whose_output_was_too_small_runs_anew() {
         parameters: Vec::new(),
         output,
     });
-    let rows: Vec<Row> = (0..400)
-        .map(|number| vec![trireme_device_api::Value::Int(number)])
-        .collect();
+    let rows: Vec<Row> = (0..400).map(|number| vec![Value::Int(number)]).collect();
     let data = Data {
         scans: vec![rows],
         ..Data::default()
     };
-    println!("{} launches", run_data(&graph, &data, 1));
+    run_data(&graph, &data, 1);
+    let device = accelerator(&TestDriver::new(16 << 20), Limits::default());
+    let retries = || {
+        let pool: Arc<dyn DevicePool> = Arc::new(CountingPool::new(usize::MAX));
+        let mut rng = SmallRng::seed_from_u64(1);
+        let inputs = bind(&graph, &data, &Layout::default(), &pool, &mut rng).unwrap();
+        let kernel = device
+            .variant()
+            .prepare_many(&graph, &[0, 1], &inputs, &[None, None])
+            .unwrap();
+        step_until_done(kernel.as_ref(), 1).unwrap();
+        let Output::Many(outputs) = kernel.finish().unwrap() else {
+            panic!("one output of many fragments");
+        };
+        let [(1, Output::Rows(rows))] = outputs.as_slice() else {
+            panic!("only the last fragment's rows are read");
+        };
+        assert_eq!(rows.rows(), 160_000);
+        let reports = kernel.reports();
+        assert_eq!(reports[1].1.output_rows, Some(160_000));
+        reports.iter().map(|(_, report)| report.retries).sum::<u32>()
+    };
+    assert!(retries() > 0);
+    assert_eq!(retries(), 0, "what was found out is known");
+}
+
+#[test]
+fn the_host_evaluates_entries_in_order_and_once() {
+    let texts: Vec<String> = (0..70_000).map(|number| format!("entry {number}")).collect();
+    let strings = Strings::from_values(texts.iter().map(|text| text.as_bytes()));
+    let entries = DeviceColumn {
+        data_type: Type::Utf8,
+        rows: texts.len(),
+        values: Values::Strings(strings),
+        validity: None,
+        zone: ZoneMap::default(),
+    };
+    let host = HostEvaluator::new(Arc::new(FusedVariant::new()));
+    let length = Expr::call(
+        Function::CharacterLength,
+        vec![Expr::column(0, Type::Utf8)],
+        Type::Int32,
+    );
+    let first = host.evaluate(&length, &entries, &[]).unwrap();
+    for (row, text) in texts.iter().enumerate() {
+        let expected = Value::Int(text.len() as i128);
+        assert_eq!(value_of(&first, row).unwrap(), expected, "{row}");
+    }
+    let again = host.evaluate(&length, &entries, &[]).unwrap();
+    let address = |column: &DeviceColumn| match &column.values {
+        Values::Integers {
+            carrier: Carrier::I8(values),
+            ..
+        } => Some(values.as_ptr()),
+        _ => None,
+    };
+    assert_eq!(address(&first), address(&again));
+    assert!(address(&first).is_some());
 }

@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use trireme_device_api::{DeviceError, DeviceInfo, DeviceKind, DeviceState};
 use trireme_device_codegen::Target;
 use trireme_device_codegen::interpreter::{Code, Machine, Schedule, Violation};
 use trireme_device_codegen::ir::Module;
+use trireme_device_codegen::print::{Dialect, print};
 
 use crate::driver::{Driver, DriverInfo, Event, ModuleId, Queue, Writer};
 
@@ -26,6 +27,8 @@ pub(crate) struct TestDriver {
     /// The allocation that fails, counted from 0.
     pub(crate) fail_at: AtomicUsize,
     pub(crate) allocations: AtomicUsize,
+    /// Nothing is run, and zeros are read: to measure what the host does.
+    pub(crate) idle: AtomicBool,
     /// The launch at which the device is lost, counted from 0.
     pub(crate) lost_at: AtomicUsize,
 }
@@ -81,6 +84,7 @@ impl TestDriver {
             fail_at: AtomicUsize::new(usize::MAX),
             allocations: AtomicUsize::new(0),
             lost_at: AtomicUsize::new(usize::MAX),
+            idle: AtomicBool::new(false),
         })
     }
 }
@@ -99,6 +103,9 @@ impl Driver for TestDriver {
     }
 
     fn allocated(&self, at: u64, bytes: u64) -> Result<(), DeviceError> {
+        if self.idle.load(Ordering::SeqCst) {
+            return Ok(());
+        }
         if self.allocations.fetch_add(1, Ordering::SeqCst) == self.fail_at.load(Ordering::SeqCst) {
             return Err(DeviceError::OutOfMemory("as the test says".to_owned()));
         }
@@ -106,10 +113,16 @@ impl Driver for TestDriver {
     }
 
     fn freed(&self, at: u64) {
+        if self.idle.load(Ordering::SeqCst) {
+            return;
+        }
         self.machine.lock().free(at).unwrap();
     }
 
     fn text(&self, module: &Module) -> String {
+        if self.idle.load(Ordering::SeqCst) {
+            return print(module, Dialect::Cuda);
+        }
         format!("{module:?}")
     }
 
@@ -134,6 +147,10 @@ impl Driver for TestDriver {
         while offset < bytes {
             let length = SLAB_BYTES.min(usize::try_from(bytes - offset).unwrap());
             write(offset, &mut slab[..length])?;
+            if self.idle.load(Ordering::SeqCst) {
+                offset += length as u64;
+                continue;
+            }
             self.machine
                 .lock()
                 .write(at + offset, &slab[..length])
@@ -144,16 +161,26 @@ impl Driver for TestDriver {
     }
 
     fn download(&self, _queue: Queue, at: u64, into: &mut [u8]) -> Result<(), DeviceError> {
+        if self.idle.load(Ordering::SeqCst) {
+            into.fill(0);
+            return Ok(());
+        }
         let machine = self.machine.lock();
         into.copy_from_slice(machine.read(at, into.len() as u64).map_err(broken)?);
         Ok(())
     }
 
     fn fill(&self, _queue: Queue, at: u64, bytes: u64, word: u64) -> Result<(), DeviceError> {
+        if self.idle.load(Ordering::SeqCst) {
+            return Ok(());
+        }
         self.machine.lock().fill(at, bytes, word).map_err(broken)
     }
 
     fn copy(&self, _queue: Queue, from: u64, to: u64, bytes: u64) -> Result<(), DeviceError> {
+        if self.idle.load(Ordering::SeqCst) {
+            return Ok(());
+        }
         self.machine.lock().copy(from, to, bytes).map_err(broken)
     }
 
@@ -168,6 +195,9 @@ impl Driver for TestDriver {
         let number = self.launches.fetch_add(1, Ordering::SeqCst);
         if number >= self.lost_at.load(Ordering::SeqCst) {
             return Err(DeviceError::Device("lost, as the test says".to_owned()));
+        }
+        if self.idle.load(Ordering::SeqCst) {
+            return Ok(());
         }
         let modules = self.modules.lock();
         let code = modules.get(&module.0).unwrap();

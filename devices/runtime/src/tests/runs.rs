@@ -214,3 +214,62 @@ fn fragments_run_one_by_one_too() {
     let actual = run(device.variant().as_ref(), &graph, inputs, 1).unwrap();
     compare(&graph, &[], &expected(&graph, &table), &actual).unwrap();
 }
+
+/// What the host does for a run, on a device that does nothing. For release builds.
+#[test]
+#[ignore = "measures"]
+fn what_a_run_takes_on_the_host() {
+    const RUNS: u32 = 200;
+    let mut rng = SmallRng::seed_from_u64(9);
+    let table = rows(6_000, 5, &mut rng);
+    let driver = TestDriver::new(64 << 20);
+    driver.idle.store(true, Ordering::SeqCst);
+    let device = accelerator(&driver, Limits::default());
+    let scan = Named::new(&table, 100, 1);
+    let pool = Arc::new(CountingPool::new(usize::MAX));
+    let once = |graph: &Arc<Graph>, bound: bool| {
+        let inputs = inputs(&scan, &pool);
+        let variant = device.variant();
+        if bound {
+            variant.support_bound(graph, &inputs);
+        }
+        let kernel = variant.prepare_many(graph, &[0], &inputs, &[None]).unwrap();
+        while kernel.step(0).unwrap() != Progress::Done {
+            std::thread::sleep(Duration::from_micros(20));
+        }
+        kernel.finish().unwrap();
+    };
+    // Of all threads: the clock would count what others do on the machine.
+    let busy_ns = || -> u64 {
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+        let of = |task: std::io::Result<std::fs::DirEntry>| {
+            let text = std::fs::read_to_string(task.unwrap().path().join("schedstat")).unwrap();
+            text.split(' ').next().unwrap().parse::<u64>().unwrap()
+        };
+        tasks.map(of).sum()
+    };
+    for (name, graph) in [
+        ("grouping", grouping()),
+        ("emitting", emitting()),
+        ("summing", summing()),
+    ] {
+        once(&graph, true);
+        for (how, renew, bound) in [
+            ("again", false, false),
+            ("placed", false, true),
+            ("new values", true, true),
+        ] {
+            let began = busy_ns();
+            for _ in 0..RUNS {
+                let graph = if renew {
+                    Arc::new(Graph::clone(&graph))
+                } else {
+                    Arc::clone(&graph)
+                };
+                once(&graph, bound);
+            }
+            let took = Duration::from_nanos((busy_ns() - began) / u64::from(RUNS));
+            println!("{name}, {how}: {took:?}");
+        }
+    }
+}
