@@ -152,6 +152,13 @@ impl FragmentRuntime {
         let Some(device) = self.chosen(choice) else {
             return Placement::single(graph, &self.variant);
         };
+        if choice.mode == DeviceMode::Auto && !device.warm(graph, inputs) {
+            let mut placement = Placement::single(graph, &self.variant);
+            placement
+                .reasons
+                .fill(Some("its kernels are being compiled".to_owned()));
+            return placement;
+        }
         let support = device.support_bound(graph, inputs);
         Placement::split(graph, &device, &support, &self.variant)
     }

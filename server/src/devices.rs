@@ -20,9 +20,15 @@ use crate::engine::DeviceCounts;
 pub fn backends(config: &Config, host: &Arc<dyn Variant>) -> Vec<Box<dyn Backend>> {
     let settings = &config.devices;
     let memory = Some(settings.memory_bytes).filter(|bytes| *bytes > 0);
+    let kernel_folder = match &settings.kernel_dir {
+        Some(folder) => folder.clone(),
+        None => config.server.data_dir.join(".trireme/kernels"),
+    };
     let limits = Limits {
         wait: Duration::from_millis(settings.wait_ms),
         setting: "devices.memory_bytes".to_owned(),
+        kernel_folder: Some(kernel_folder).filter(|_| settings.kernel_dir_bytes > 0),
+        kernel_folder_bytes: settings.kernel_dir_bytes,
         ..Limits::default()
     };
     let mut found: Vec<Box<dyn Backend>> = Vec::new();

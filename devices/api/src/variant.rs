@@ -48,6 +48,13 @@ pub trait Variant: Send + Sync {
         (0..graph.fragments.len()).map(|id| self.support(graph, id)).collect()
     }
 
+    /// Whether all that running this graph needs is compiled. What isn't is compiled in the background from now on, so that
+    /// whoever doesn't insist on this device can run the graph elsewhere meanwhile.
+    fn warm(&self, graph: &Arc<Graph>, inputs: &Inputs) -> bool {
+        let _ = (graph, inputs);
+        true
+    }
+
     /// Makes several fragments ready to run as one, for devices that gain by it; the kernel's output is [`Output::Many`].
     /// Their inputs are among them or in `outputs`; `fragments` ascend.
     ///

@@ -10,7 +10,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Instant, SystemTime};
 
 use parking_lot::Mutex;
@@ -64,7 +64,17 @@ pub(crate) struct Took {
 #[derive(Default)]
 struct Slot {
     loaded: Mutex<Option<Arc<Loaded>>>,
+    /// It could not be made the last time.
+    failed: AtomicBool,
     used: AtomicU64,
+}
+
+/// What is known of a module without waiting.
+pub(crate) enum Peeked {
+    Loaded(Arc<Loaded>),
+    /// It could not be made the last time.
+    Failed,
+    Unknown,
 }
 
 /// Modules by what they are made from.
@@ -93,6 +103,20 @@ impl KernelCache {
         }
     }
 
+    /// Whether the module is loaded; never waits for somebody who compiles it.
+    pub(crate) fn peek(&self, module: &Module) -> Peeked {
+        let text = self.driver.text(module);
+        let key = key(&text, self.driver.info().identity.as_deref().unwrap_or_default());
+        let Some(slot) = self.slots.lock().get(&key).map(Arc::clone) else {
+            return Peeked::Unknown;
+        };
+        if slot.failed.load(Ordering::Relaxed) {
+            return Peeked::Failed;
+        }
+        let loaded = slot.loaded.try_lock().and_then(|place| place.clone());
+        loaded.map_or(Peeked::Unknown, Peeked::Loaded)
+    }
+
     /// The module, compiled in this thread if it is not known.
     ///
     /// # Errors
@@ -109,7 +133,9 @@ impl KernelCache {
             return Ok((Arc::clone(loaded), Took::default()));
         }
         let began = Instant::now();
-        let (id, compiled) = self.load(module, &text, &key)?;
+        let made = self.load(module, &text, &key);
+        slot.failed.store(made.is_err(), Ordering::Relaxed);
+        let (id, compiled) = made?;
         let loaded = Arc::new(Loaded {
             driver: Arc::clone(&self.driver),
             id,

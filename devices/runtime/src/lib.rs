@@ -29,6 +29,7 @@ mod texts;
 mod uploaded;
 mod uses;
 mod variant;
+mod warming;
 
 pub use accelerator::{Accelerator, Limits};
 pub use driver::{Driver, DriverInfo, Event, ModuleId, Queue, Writer};

@@ -347,7 +347,16 @@ pub(crate) fn support(core: &Core, graph: &Arc<Graph>, inputs: &Inputs) -> Vec<S
     reasons.into_iter().map(answer).collect()
 }
 
-fn lower_all(core: &Core, graph: &Arc<Graph>, inputs: &Inputs, reasons: &mut [Option<String>]) {
+/// The programs of the fragments that can be lowered with these inputs.
+pub(crate) fn programs(core: &Core, graph: &Arc<Graph>, inputs: &Inputs) -> Vec<Arc<Lowered>> {
+    let mut reasons = vec![None; graph.fragments.len()];
+    lower_all(core, graph, inputs, &mut reasons)
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+fn lower_all(core: &Core, graph: &Arc<Graph>, inputs: &Inputs, reasons: &mut [Option<String>]) -> Lineage {
     let ids: Vec<_> = (0..graph.fragments.len()).filter(|id| reasons[*id].is_none()).collect();
     let scans: Vec<_> = inputs
         .scans
@@ -417,4 +426,5 @@ fn lower_all(core: &Core, graph: &Arc<Graph>, inputs: &Inputs, reasons: &mut [Op
             }
         }
     }
+    lineage
 }

@@ -6,7 +6,8 @@ use trireme_device_api::{Cost, DeviceError, FragmentId, Graph, Inputs, Kernel, O
 
 use crate::accelerator::Core;
 use crate::kernel::RunKernel;
-use crate::task::{Task, support};
+use crate::task::{self, Task, support};
+use crate::warming;
 
 /// Bytes that a device reads in a nanosecond; a guess until costs are calibrated.
 const BYTES_PER_NS: f64 = 16.0;
@@ -50,6 +51,15 @@ impl Variant for AcceleratorVariant {
 
     fn support_bound(&self, graph: &Arc<Graph>, inputs: &Inputs) -> Vec<Support> {
         support(&self.core, graph, inputs)
+    }
+
+    fn warm(&self, graph: &Arc<Graph>, inputs: &Inputs) -> bool {
+        let cold = warming::cold(&self.core, task::programs(&self.core, graph, inputs));
+        let warm = cold.is_empty();
+        if !warm {
+            warming::compile(&self.core, cold);
+        }
+        warm
     }
 
     fn prepare_many(

@@ -1,0 +1,70 @@
+//! Kernels compiled in the background, for graphs that run elsewhere meanwhile.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::accelerator::Core;
+use crate::kernels::Peeked;
+use crate::programs::Lowered;
+
+/// Threads per process that compile at once; what finds none free is compiled when it is wanted again.
+const THREADS_MAX: usize = 2;
+
+static THREADS: AtomicUsize = AtomicUsize::new(0);
+
+/// The programs whose modules aren't loaded.
+pub(crate) fn cold(core: &Core, programs: Vec<Arc<Lowered>>) -> Vec<Arc<Lowered>> {
+    let is_cold = |lowered: &Arc<Lowered>| match &lowered.program {
+        Ok(program) if lowered.module.get().is_none() => match core.kernels.peek(&program.module) {
+            Peeked::Loaded(loaded) => {
+                // Another thread may have found it too.
+                let _ = lowered.module.set(loaded);
+                false
+            }
+            // The run meets the error, falls back and says so.
+            Peeked::Failed => false,
+            Peeked::Unknown => true,
+        },
+        _ => false,
+    };
+    programs.into_iter().filter(is_cold).collect()
+}
+
+/// Compiles them on a thread of its own, unless enough threads do that already.
+pub(crate) fn compile(core: &Arc<Core>, programs: Vec<Arc<Lowered>>) {
+    if THREADS.fetch_add(1, Ordering::SeqCst) >= THREADS_MAX {
+        THREADS.fetch_sub(1, Ordering::SeqCst);
+        return;
+    }
+    let core = Arc::clone(core);
+    let work = move || {
+        let _leaves = Leaves;
+        for lowered in programs {
+            let Ok(program) = &lowered.program else { continue };
+            match core.kernels.get(&program.module) {
+                Ok((loaded, _)) => {
+                    // Whoever ran it first has set the same one.
+                    let _ = lowered.module.set(loaded);
+                }
+                // A run that needs it meets it too, and says so.
+                Err(error) => return core.note(&error),
+            }
+        }
+    };
+    if std::thread::Builder::new()
+        .name("compile".to_owned())
+        .spawn(work)
+        .is_err()
+    {
+        THREADS.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Counts its thread out, however it ends.
+struct Leaves;
+
+impl Drop for Leaves {
+    fn drop(&mut self) {
+        THREADS.fetch_sub(1, Ordering::SeqCst);
+    }
+}
