@@ -6,14 +6,14 @@ use trireme_device_codegen::build::{Builder, place, u32, u64};
 use trireme_device_codegen::ir::{Atomic, Elem, Expr, Kernel, Module, Scalar, Stmt, Target};
 
 /// Words of the block.
-pub const WORDS: u32 = 4;
+pub(crate) const WORDS: u32 = 4;
 const DATA: Expr = Expr::Word(0);
 const COUNT: Expr = Expr::Word(1);
 const RESULT: Expr = Expr::Word(2);
 const MASK: Expr = Expr::Word(3);
 
 /// Elements whose sequential reads are measured, with their names.
-pub const READS: [(Elem, &str); 5] = [
+pub(crate) const READS: [(Elem, &str); 5] = [
     (Elem::U8, "u8"),
     (Elem::U16, "u16"),
     (Elem::U32, "u32"),
@@ -22,18 +22,18 @@ pub const READS: [(Elem, &str); 5] = [
 ];
 
 /// Elements whose random reads are measured.
-pub const RANDOM: [(Elem, &str); 2] = [(Elem::U32, "u32"), (Elem::U64, "u64")];
+pub(crate) const RANDOM: [(Elem, &str); 2] = [(Elem::U32, "u32"), (Elem::U64, "u64")];
 
 /// Entries of the local array that atomics are measured in.
-pub const LOCAL_SLOTS: u32 = 1024;
+pub(crate) const LOCAL_SLOTS: u32 = 1024;
 
 /// Kernel `k` of [`module`] by name.
-pub fn position(module: &Module, name: &str) -> Option<usize> {
+pub(crate) fn position(module: &Module, name: &str) -> Option<usize> {
     module.kernels.iter().position(|kernel| kernel.name == name)
 }
 
 /// All kernels, for groups of `group` work-items.
-pub fn module(group: u32) -> Module {
+pub(crate) fn module(group: u32) -> Module {
     let mut kernels = vec![Builder::new().kernel("nothing", WORDS)];
     for (elem, name) in READS {
         kernels.push(reads(group, elem, &format!("read_{name}"), false));
@@ -52,7 +52,7 @@ pub fn module(group: u32) -> Module {
 }
 
 /// Only one of them: for times of compiling.
-pub fn one(group: u32, name: &str) -> Module {
+pub(crate) fn one(group: u32, name: &str) -> Module {
     let mut module = module(group);
     module.kernels.retain(|kernel| kernel.name == name);
     module

@@ -20,13 +20,13 @@ use trireme_device_opencl::OpenClSettings;
 use trireme_device_runtime::Driver;
 
 /// What to measure, and for how long.
-pub struct Options {
+pub(crate) struct Options {
     /// Where JSON goes.
     out: Option<PathBuf>,
     /// Seconds that the runs of one figure may take.
-    pub seconds: f64,
+    pub(crate) seconds: f64,
     /// The arena, at most.
-    pub memory_bytes: u64,
+    pub(crate) memory_bytes: u64,
     /// Only this backend.
     only: Option<String>,
 }
@@ -53,7 +53,7 @@ fn options() -> Result<Options, Box<dyn Error>> {
 }
 
 /// A driver by slab size, so that copies can be measured by the size of their pieces.
-pub type Open = Box<dyn Fn(usize) -> Option<Arc<dyn Driver>>>;
+pub(crate) type Open = Box<dyn Fn(usize) -> Option<Arc<dyn Driver>>>;
 
 /// A backend's devices, each with a way to open it anew, and why there are none.
 fn devices(backend: &str) -> (Vec<Open>, Option<String>) {

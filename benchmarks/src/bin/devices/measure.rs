@@ -32,7 +32,7 @@ struct Bench<'a> {
 }
 
 /// All figures of one device, as JSON.
-pub fn device(backend: &str, open: &Open, options: &Options) -> Outcome<Value> {
+pub(crate) fn device(backend: &str, open: &Open, options: &Options) -> Outcome<Value> {
     let mut copies = serde_json::Map::new();
     for slab_bytes in [256 << 10, 1 << 20, 4 << 20, 16 << 20, 64 << 20] {
         let driver = open(slab_bytes).ok_or("the device is gone")?;
