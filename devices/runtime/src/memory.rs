@@ -4,7 +4,7 @@
 //!  front    [ status of each program │ counts of rows │ a small result ][ small regions that are filled ]
 //!             one copy back tells how it went                             a few fills set them all
 //!  meta     [ words of each program │ segment tables ]                      one copy to the device
-//!  regions  a block each; where scratch is large, programs use the same memory for it one after another
+//!  regions  a block each; where they are large, those that are needed at different times share memory
 //!  tables   constants, kept in the device's tier of columns
 //! ```
 
@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use trireme_device_api::DeviceError;
 use trireme_device_codegen::shape::{COLUMN_WORDS, RegionRef, SEGMENT_HEADER_WORDS, TABLE_HEADER_WORDS};
-use trireme_device_codegen::{Fill, Lifetime, Program, ProgramOutput};
+use trireme_device_codegen::{Fill, Lifetime, Program, ProgramOutput, Word};
 
 use crate::arena::{Block, aligned};
 use crate::resident::element_bytes;
@@ -26,7 +26,7 @@ const SMALL_RESULT_BYTES: u64 = 64 << 10;
 /// Filled regions of up to so many bytes lie in the front.
 const SMALL_REGION_BYTES: u64 = 4 << 10;
 
-/// Programs share memory for scratch when it would take this part of the arena.
+/// Programs share memory when it would take this part of the arena otherwise.
 const SHARED_FROM: u64 = 8;
 
 /// The memory of a run.
@@ -49,6 +49,25 @@ pub(crate) struct Memory {
     pub(crate) new_tables: Vec<Arc<texts::Table>>,
     /// What programs share.
     _scratch: Option<Block>,
+}
+
+/// A place in the memory that programs share.
+struct Live {
+    start: u64,
+    end: u64,
+    last: usize,
+}
+
+/// The first place for so many bytes between regions, which are in order.
+fn gap(live: &[Live], bytes: u64) -> u64 {
+    let mut start = 0;
+    for other in live {
+        if other.start.saturating_sub(start) >= bytes {
+            break;
+        }
+        start = start.max(other.end);
+    }
+    start
 }
 
 /// The programs of a run and what they are lowered from.
@@ -74,7 +93,7 @@ impl Memory {
         let Some((front, in_front, front_bytes)) = layout.front()? else {
             return Ok(None);
         };
-        let Some(scratch) = layout.scratch()? else {
+        let Some(scratch) = layout.shared()? else {
             return Ok(None);
         };
         if !layout.regions()? {
@@ -129,16 +148,15 @@ impl Layout<'_> {
     }
 
     /// All regions of the programs that have no place yet.
-    fn left(&self, lifetime: Option<Lifetime>) -> Vec<RegionRef> {
+    fn left(&self) -> Vec<RegionRef> {
         let mut found = Vec::new();
         for (program, id) in self.programs.iter().zip(&self.task.ids) {
-            for (index, region) in program.regions.iter().enumerate() {
+            for index in 0..program.regions.len() {
                 let reference = RegionRef {
                     fragment: *id,
                     region: index,
                 };
-                let is_due = lifetime.is_none_or(|lifetime| region.lifetime == lifetime);
-                if is_due && !self.places.contains_key(&reference) {
+                if !self.places.contains_key(&reference) {
                     found.push(reference);
                 }
             }
@@ -187,17 +205,30 @@ impl Layout<'_> {
     }
 
     /// Memory that programs share, if they do; none if there is no room.
-    fn scratch(&mut self) -> Result<Option<Option<Block>>, DeviceError> {
-        let regions = self.left(Some(Lifetime::Scratch));
-        let mut ends: HashMap<usize, u64> = HashMap::new();
-        let mut offsets = Vec::new();
-        for region in &regions {
-            let end = ends.entry(region.fragment).or_default();
-            offsets.push(*end);
-            *end += aligned(self.bytes(*region));
+    fn shared(&mut self) -> Result<Option<Option<Block>>, DeviceError> {
+        let regions = self.shareable();
+        let sizes: Vec<_> = regions
+            .iter()
+            .map(|(region, ..)| aligned(self.bytes(*region)))
+            .collect();
+        let (mut live, mut offsets, mut most): (Vec<Live>, Vec<u64>, u64) = (Vec::new(), Vec::new(), 0);
+        for ((_, first, last), bytes) in regions.iter().zip(&sizes) {
+            live.retain(|other| other.last >= *first);
+            let start = gap(&live, *bytes);
+            let at = live.partition_point(|other| other.start < start);
+            live.insert(
+                at,
+                Live {
+                    start,
+                    end: start + bytes,
+                    last: *last,
+                },
+            );
+            offsets.push(start);
+            most = most.max(start + bytes);
         }
-        let (all, most) = (ends.values().sum::<u64>(), ends.values().max().copied().unwrap_or(0));
         let core = &self.task.core;
+        let all: u64 = sizes.iter().sum();
         let is_large = core.limits.chunk_bytes.is_some() || all >= core.arena.bytes() / SHARED_FROM;
         if all == most || !is_large {
             return Ok(Some(None));
@@ -205,15 +236,40 @@ impl Layout<'_> {
         let Some(block) = core.room(most)? else {
             return Ok(None);
         };
-        for (region, offset) in regions.iter().zip(offsets) {
+        for ((region, ..), offset) in regions.iter().zip(offsets) {
             self.places.insert(*region, block.at() + offset);
         }
         Ok(Some(Some(block)))
     }
 
+    /// Regions that nobody outside of the run reads, with the first and last program that do; in order of the first.
+    fn shareable(&self) -> Vec<(RegionRef, usize, usize)> {
+        let wanted = self.task.wanted();
+        let mut found = Vec::new();
+        for region in self.left() {
+            let Some(first) = self.task.ids.iter().position(|id| *id == region.fragment) else {
+                continue;
+            };
+            if wanted[first] && self.programs[first].regions[region.region].lifetime == Lifetime::Output {
+                continue;
+            }
+            let reads = |program: &Program| {
+                let mut words = program.words.iter();
+                words.any(|word| matches!(word, Word::Region(read, _) if *read == region))
+            };
+            let last = self
+                .programs
+                .iter()
+                .rposition(|program| reads(program))
+                .unwrap_or(first);
+            found.push((region, first, last.max(first)));
+        }
+        found
+    }
+
     /// False: there is no room.
     fn regions(&mut self) -> Result<bool, DeviceError> {
-        for region in self.left(None) {
+        for region in self.left() {
             let Some(block) = self.task.core.room(self.bytes(region))? else {
                 return Ok(false);
             };
