@@ -60,12 +60,13 @@ fn nothing(data_type: Type) -> Value {
     }
 }
 
-/// NULL in a column of a shape.
+/// NULL in a column of a shape. That it is NULL stands in a variable: expressions don't see it, and so their shapes are the
+/// same as those of other rows.
 pub(super) fn null_of(l: &mut Lowering<'_>, shape: &Shape) -> Value {
     let ir = any_of(l, shape);
     Value {
         ir: l.b.set(register(&shape.kind), ir).into(),
-        null: Some(bool(true)),
+        null: Some(l.b.set(Scalar::Bool, bool(true)).into()),
         shape: shape.clone(),
     }
 }
