@@ -178,7 +178,7 @@ fn sorts_by_samples() {
 /// A table that comes in several chunks: what kernels leave after one, they go on with in the next.
 #[test]
 fn sorts_of_chunks() {
-    let rows = 3_000;
+    let rows = 5_000;
     let mut rng = SmallRng::seed_from_u64(1);
     let columns = [Type::Int64, Type::Int64, Type::Int64];
     let mut case = case(1, &[1]);
@@ -221,7 +221,7 @@ fn sorts_of_chunks() {
 fn chunked(case: &Case) {
     let expected = interpret(&case.graph, &case.data).unwrap();
     let (mut refused, mut chunked) = (0, 0);
-    for memory_kib in (40..2_000).step_by(20) {
+    for memory_kib in (40..2_000).step_by(12) {
         let script = Script {
             memory_bytes: memory_kib << 10,
             ..Script::default()

@@ -26,7 +26,6 @@ mod table;
 
 use trireme_device_api::{Aggregate, Expr};
 
-use super::source::{main_kernel, pass_kernels};
 use super::{Lowered, Lowering, ProgramOutput, Row, Sink, Unsupported, Value};
 use crate::build::{u32, u64};
 use crate::ir::{Elem, Expr as Ir, LocalId, Scalar, Stmt, Var};
@@ -53,10 +52,7 @@ pub(super) fn sink(l: &mut Lowering<'_>, groups: &[Expr], aggregates: &[Aggregat
         arguments: vec![None; terms.arguments.len()],
         terms: terms.clone(),
     };
-    let mut dry = Lowering::new(l.graph, l.fragment, l.bound, l.target);
-    main_kernel(&mut dry, &mut look)?;
-    pass_kernels(&mut dry, &mut look)?;
-    drop(dry);
+    l.dry_run(&mut look)?;
     let known = |known: Vec<Option<Known>>, exprs: &[Expr]| -> Vec<Known> {
         let pairs = known.into_iter().zip(exprs);
         pairs

@@ -17,7 +17,12 @@ use crate::shape::{RegionRef, ResidentColumn, ResidentRows};
 pub(super) fn sink(l: &mut Lowering<'_>, limit: Option<usize>, offset: usize) -> Lowered<Box<dyn Sink>> {
     let exact = l.rows_bound().is_some();
     let most = limit.map_or(u64::MAX, |limit| limit as u64);
-    let store = RowStore::new(l, "output", l.rows_guess().min(most).max(1), Lifetime::Output);
+    let mut store = RowStore::new(l, "output", l.rows_guess().min(most).max(1), Lifetime::Output);
+    if l.has_passes()
+        && let Some(values) = l.look(&|l, row| l.values(row))?
+    {
+        store.make(l, &values);
+    }
     Ok(Box::new(Emit {
         most,
         offset: offset as u64,
@@ -118,6 +123,15 @@ impl RowStore {
         }
     }
 
+    /// Makes the columns, for values of these shapes.
+    pub(super) fn make(&mut self, l: &mut Lowering<'_>, values: &[Value]) {
+        let columns = values.iter().enumerate();
+        let columns = columns.map(|(index, value)| {
+            l.resident_column(&format!("{} {index}", self.name), value, self.capacity, self.lifetime)
+        });
+        self.columns = Some(columns.collect());
+    }
+
     pub(super) fn begin(&mut self, l: &mut Lowering<'_>) -> Lowered<()> {
         self.slot = None;
         if l.multiplies() {
@@ -154,11 +168,7 @@ impl RowStore {
         then: Then<'_>,
     ) -> Lowered<()> {
         if self.columns.is_none() {
-            let columns = values.iter().enumerate();
-            let columns = columns.map(|(index, value)| {
-                l.resident_column(&format!("{} {index}", self.name), value, self.capacity, self.lifetime)
-            });
-            self.columns = Some(columns.collect());
+            self.make(l, &values);
         }
         if let Some(slot) = &mut self.slot {
             let target = Target::Local(slot.count, u32(0));

@@ -18,6 +18,7 @@ mod emit;
 mod expr;
 mod join;
 mod key;
+mod look;
 mod output;
 #[cfg(test)]
 mod rig;

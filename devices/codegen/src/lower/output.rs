@@ -1,7 +1,7 @@
 //! Resident columns: made for the shape of a value, and stored into.
 //!
-//! The first value that is stored decides how a column lies. What is stored later, by the kernels of passes, is of the same
-//! shape or a narrower one, or NULL.
+//! The value that a column is made for decides how it lies. What is stored, also by the kernels of passes, is of the same shape
+//! or a narrower one, or NULL.
 
 use std::sync::Arc;
 
@@ -118,7 +118,7 @@ impl Lowering<'_> {
                 _ => Err(Unsupported("a column of NULLs that has values too".to_owned())),
             };
         };
-        let stored = stored(column, value, elem)?;
+        let stored = self.stored(column, value, elem)?;
         let values = self.base(values);
         self.b.store(place(elem, values, index.clone()), stored);
         match (column.validity, &value.null) {
@@ -134,37 +134,42 @@ impl Lowering<'_> {
     }
 }
 
-/// The value as the column's element.
-fn stored(column: &ResidentColumn, value: &Value, elem: Elem) -> Lowered<Ir> {
-    let differs = || Err(Unsupported("a column whose rows differ in shape".to_owned()));
-    let ir = value.ir.clone();
-    Ok(match (&value.shape.kind, column.shape.storage) {
-        (Kind::Null, _) => any_value(column, elem),
-        (Kind::Boolean, Storage::Bytes) => ir.select(u32(1), u32(0)),
-        (Kind::Integer(_), Storage::Integer(_) | Storage::Wide) => {
-            let inside = match (column.shape.range, value.shape.range) {
-                (Some((low, high)), Some((least, most))) => low <= least && most <= high,
-                _ => true,
-            };
-            if !inside {
-                return differs();
+impl Lowering<'_> {
+    /// The value as the column's element.
+    fn stored(&mut self, column: &ResidentColumn, value: &Value, elem: Elem) -> Lowered<Ir> {
+        let differs = || Err(Unsupported("a column whose rows differ in shape".to_owned()));
+        let ir = value.ir.clone();
+        Ok(match (&value.shape.kind, column.shape.storage) {
+            (Kind::Null, _) => any_value(column, elem),
+            (Kind::Boolean, Storage::Bytes) => ir.select(u32(1), u32(0)),
+            (Kind::Integer(_), Storage::Integer(_) | Storage::Wide) => {
+                let inside = match (column.shape.range, value.shape.range) {
+                    (Some((low, high)), Some((least, most))) => low <= least && most <= high,
+                    _ => true,
+                };
+                if !inside {
+                    return differs();
+                }
+                ir.to(elem.scalar())
             }
-            ir.to(elem.scalar())
-        }
-        (Kind::Float32, Storage::Float32) | (Kind::Float64, Storage::Float64) | (Kind::Text, Storage::Handles) => ir,
-        (Kind::Code(dictionary), Storage::Code(_)) => {
-            if !column
-                .shape
-                .dictionary
-                .as_ref()
-                .is_some_and(|known| Arc::ptr_eq(known, dictionary))
-            {
-                return differs();
+            (Kind::Float32, Storage::Float32) | (Kind::Float64, Storage::Float64) | (Kind::Text, Storage::Handles) => {
+                ir
             }
-            ir
-        }
-        _ => return differs(),
-    })
+            (Kind::Code(_), Storage::Handles) => self.handle(value)?,
+            (Kind::Code(dictionary), Storage::Code(_)) => {
+                if !column
+                    .shape
+                    .dictionary
+                    .as_ref()
+                    .is_some_and(|known| Arc::ptr_eq(known, dictionary))
+                {
+                    return differs();
+                }
+                ir
+            }
+            _ => return differs(),
+        })
+    }
 }
 
 /// Something that a NULL row may hold: a value in the column's range.

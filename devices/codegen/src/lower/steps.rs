@@ -85,6 +85,11 @@ impl Lowering<'_> {
         (0..row.slots.len()).map(|index| row.column(self, index)).collect()
     }
 
+    /// Whether rows arrive from several kernels.
+    pub(crate) fn has_passes(&self) -> bool {
+        self.probes().any(|probe| join::has_pass(probe.kind))
+    }
+
     /// Whether a row of the source may arrive at the sink more than once.
     pub(crate) fn multiplies(&self) -> bool {
         self.probes()

@@ -29,6 +29,7 @@ use trireme_device_api::{JoinKind, Probe};
 
 pub(super) use build::build_sink;
 pub(super) use probe::{pass_row, probe};
+pub(super) use uses::has_pass;
 
 use super::KeyShape;
 use crate::shape::{RegionRef, ResidentColumn};

@@ -9,7 +9,7 @@
 //! Equal keys are told apart by row number, so that they spread over buckets as all others do. Rows themselves move once.
 
 use super::group::{Numbers, Rows, Scratch, load, run_rows};
-use super::order::Order;
+use super::order::{Order, word_value};
 use crate::build::{Builder, place, u32, u64};
 use crate::ir::{Atomic, Elem, Expr as Ir, LocalId, Scalar, Stmt, Target, Var};
 use crate::lower::emit::RowStore;
@@ -31,7 +31,7 @@ pub(super) struct FullSort<'a> {
     limits: Limits,
     /// No more rows arrive than there is room for.
     exact: bool,
-    order: Option<Order>,
+    order: Order,
     /// The row's columns, then the words of its keys.
     store: RowStore,
 }
@@ -82,12 +82,19 @@ impl<'a> FullSort<'a> {
         if capacity >= 1 << 31 {
             return Err(Unsupported("more rows to sort than kernels number".to_owned()));
         }
+        let mut store = RowStore::new(l, "unsorted", capacity, Lifetime::Scratch);
+        let (keyed, mut values) = l.look_at_rows(keys)?.unwrap_or_default();
+        let order = Order::of(keys, &keyed);
+        if l.has_passes() {
+            values.extend(order.words.iter().map(|_| word_value(u64(0))));
+            store.make(l, &values);
+        }
         Ok(Self {
             keys,
             limits,
             exact: l.rows_bound().is_some(),
-            order: None,
-            store: RowStore::new(l, "unsorted", capacity, Lifetime::Scratch),
+            order,
+            store,
         })
     }
 }
@@ -99,7 +106,8 @@ impl Sink for FullSort<'_> {
 
     fn row(&mut self, l: &mut Lowering<'_>, row: &mut Row) -> Lowered<()> {
         let mut values = l.values(row)?;
-        values.extend(l.order_words(self.keys, &mut self.order, row)?);
+        let keys = l.sort_keys(self.keys, row)?;
+        values.extend(l.words_in(&self.order, keys)?);
         self.store.row(l, values, 0, !self.exact)
     }
 
@@ -114,8 +122,8 @@ impl Sink for FullSort<'_> {
 
     fn finish(&mut self, l: &mut Lowering<'_>) -> Lowered<ProgramOutput> {
         let mut rows = self.store.columns.clone().unwrap_or_default();
-        let order = self.order.take().map_or_else(Vec::new, |order| order.words);
-        let words = rows.split_off(rows.len() - order.len());
+        let order = self.order.words.clone();
+        let words = rows.split_off(rows.len().saturating_sub(order.len()));
         let words = words.iter().filter_map(|column| column.values).collect();
         let capacity = self.store.capacity;
         let output = output(l, &rows, capacity.min(self.limits.most));

@@ -97,6 +97,15 @@ impl Packer {
             self.words.push((word, OrderWord::Plain));
         }
     }
+
+    /// The words, at least one.
+    fn finished(mut self) -> Vec<(Ir, OrderWord)> {
+        self.close();
+        if self.words.is_empty() {
+            self.words.push((u64(0), OrderWord::Plain));
+        }
+        self.words
+    }
 }
 
 fn shifted_left(ir: Ir, bits: u32) -> Ir {
@@ -112,18 +121,55 @@ fn join(word: Ir, taken: u32, other: Ir) -> Ir {
 
 impl Order {
     /// For keys of these values and all others of their shapes.
-    fn of(keys: &[SortKey], values: &[Value]) -> Self {
+    pub(crate) fn of(keys: &[SortKey], values: &[Value]) -> Self {
         let parts = keys.iter().zip(values).map(|(key, value)| Part {
             coding: Coding::of(value),
             descending: key.descending,
             nulls_first: key.nulls_first,
             nullable: value.null.is_some(),
         });
-        Self {
-            parts: parts.collect(),
-            words: Vec::new(),
+        let parts: Vec<Part> = parts.collect();
+        let mut packer = Packer::default();
+        for part in &parts {
+            for bits in part.bits() {
+                packer.put(Field { ir: u64(0), bits });
+            }
+            if let Coding::Text = part.coding {
+                packer.text(u64(0), part.descending);
+            }
         }
+        let words = packer.finished().into_iter().map(|(_, word)| word).collect();
+        Self { parts, words }
     }
+}
+
+impl Part {
+    /// Bits of its fields.
+    fn bits(&self) -> Vec<u32> {
+        let counted = |most: u64| match (self.nullable, most.checked_add(1)) {
+            (false, _) => vec![bits_of(most)],
+            (true, Some(above)) => vec![bits_of(above)],
+            (true, None) => vec![1, 64],
+        };
+        let mut bits = match &self.coding {
+            Coding::Nothing => return Vec::new(),
+            Coding::Integer { most, .. } => return counted(*most),
+            Coding::Boolean => return counted(1),
+            Coding::Code(dictionary) => return counted(most_code(dictionary)),
+            Coding::Float32 => vec![32],
+            Coding::Float64 | Coding::Text => vec![64],
+            Coding::Wide => vec![64, 64],
+        };
+        if self.nullable {
+            bits.insert(0, 1);
+        }
+        bits
+    }
+}
+
+/// The largest code.
+fn most_code(dictionary: &Dictionary) -> u64 {
+    (dictionary.len() as u64).max(1) - 1
 }
 
 impl Coding {
@@ -151,30 +197,52 @@ impl Coding {
 }
 
 impl Lowering<'_> {
-    /// The words of the current row's keys. The first row decides the order's shape.
+    /// The words of the current row's keys. The first row decides the order, where there is none yet.
     pub(crate) fn order_words(
         &mut self,
         keys: &[SortKey],
         order: &mut Option<Order>,
         row: &mut Row,
     ) -> Lowered<Vec<Value>> {
-        let values = keys.iter().map(|key| self.expr(row, &key.expr));
-        let values = values.collect::<Lowered<Vec<Value>>>()?;
+        let values = self.sort_keys(keys, row)?;
         let order = order.get_or_insert_with(|| Order::of(keys, &values));
+        self.words_in(order, values)
+    }
+
+    /// The current row's keys.
+    pub(super) fn sort_keys(&mut self, keys: &[SortKey], row: &mut Row) -> Lowered<Vec<Value>> {
+        keys.iter().map(|key| self.expr(row, &key.expr)).collect()
+    }
+
+    /// The keys and, where rows arrive from several kernels, the columns of all rows, as [`Lowering::look`] gives them.
+    pub(super) fn look_at_rows(&mut self, keys: &[SortKey]) -> Lowered<Option<(Vec<Value>, Vec<Value>)>> {
+        let values = self.look(&|l, row| {
+            let mut values = l.sort_keys(keys, row)?;
+            if l.has_passes() {
+                values.extend(l.values(row)?);
+            }
+            Ok(values)
+        })?;
+        Ok(values.map(|mut keyed| {
+            let values = keyed.split_off(keys.len());
+            (keyed, values)
+        }))
+    }
+
+    /// The words of keys.
+    pub(super) fn words_in(&mut self, order: &Order, mut keys: Vec<Value>) -> Lowered<Vec<Value>> {
         let mut packer = Packer::default();
-        for (part, value) in order.parts.iter().zip(&values) {
+        for (part, value) in order.parts.iter().zip(&mut keys) {
+            if matches!((&part.coding, &value.shape.kind), (Coding::Text, Kind::Code(_))) {
+                value.ir = self.handle(value)?;
+                value.shape.kind = Kind::Text;
+            }
             self.order_part(part, value, &mut packer)?;
         }
-        packer.close();
-        if packer.words.is_empty() {
-            packer.words.push((u64(0), OrderWord::Plain));
-        }
-        order.words = packer.words.iter().map(|(_, word)| *word).collect();
-        let values = packer
-            .words
-            .into_iter()
-            .map(|(ir, _)| word_value(self.b.set(Scalar::U64, ir)));
-        Ok(values.collect())
+        let words = packer.finished().into_iter();
+        Ok(words
+            .map(|(ir, _)| word_value(self.b.set(Scalar::U64, ir).into()))
+            .collect())
     }
 
     fn order_part(&mut self, part: &Part, value: &Value, packer: &mut Packer) -> Lowered<()> {
@@ -242,7 +310,7 @@ impl Lowering<'_> {
         Ok(Some(match (&part.coding, &value.shape.kind) {
             (Coding::Integer { most, .. }, _) if is_null => (u64(0), *most),
             (Coding::Boolean, _) if is_null => (u64(0), 1),
-            (Coding::Code(dictionary), _) if is_null => (u64(0), (dictionary.len() as u64).max(1) - 1),
+            (Coding::Code(dictionary), _) if is_null => (u64(0), most_code(dictionary)),
             (Coding::Integer { low, most }, Kind::Integer(_)) => {
                 let low = self.word(Word::Value(low_word(*low)));
                 (ir.to(Scalar::I64).to(Scalar::U64).minus(low), *most)
@@ -254,7 +322,7 @@ impl Lowering<'_> {
                     None => ir,
                 };
                 let rank = self.rank(code, dictionary);
-                (rank.to(Scalar::U64), (dictionary.len() as u64).max(1) - 1)
+                (rank.to(Scalar::U64), most_code(dictionary))
             }
             (Coding::Integer { .. } | Coding::Boolean | Coding::Code(_), _) => return Err(differs()),
             _ => return Ok(None),
@@ -362,9 +430,9 @@ pub(crate) fn compare_words(
 }
 
 /// A word of a key as a value that a resident column of U64 takes.
-fn word_value(var: Var) -> Value {
+pub(super) fn word_value(ir: Ir) -> Value {
     Value {
-        ir: var.into(),
+        ir,
         null: None,
         shape: Shape {
             data_type: trireme_device_api::Type::Binary,

@@ -7,15 +7,14 @@
 //!
 //! The main kernel may run several times, for chunks of the source: groups go on where they ended.
 
-use trireme_device_api::{JoinKind, SortKey, Step, Type};
+use trireme_device_api::SortKey;
 
 use super::full::{Limits, copy_row, kept, output, scratch};
 use super::order::Order;
 use super::select::{Selection, State};
 use crate::build::{place, u32, u64};
 use crate::ir::{Atomic, Elem, Expr as Ir, Scalar, Stmt, Target};
-use crate::lower::source::main_kernel;
-use crate::lower::{Lowered, Lowering, Row, Sink, Unsupported, Value};
+use crate::lower::{Lowered, Lowering, Row, Sink, Value};
 use crate::program::{Fill, Groups, Lifetime, ProgramOutput, When, Word};
 use crate::shape::{RegionRef, ResidentColumn};
 
@@ -32,7 +31,7 @@ pub(super) struct TopRows<'a> {
     keep: u32,
     size: u32,
     groups: u32,
-    order: Option<Order>,
+    order: Order,
     /// Rows in slots; made when the first row arrives.
     slots: Option<Vec<ResidentColumn>>,
     /// U32s: entries that each group keeps.
@@ -44,63 +43,23 @@ pub(super) struct TopRows<'a> {
     selection: Option<Selection>,
 }
 
-/// Looks at the first row's keys.
-struct Look<'a> {
-    keys: &'a [SortKey],
-    order: Option<Order>,
-}
-
-impl Sink for Look<'_> {
-    fn begin(&mut self, _: &mut Lowering<'_>) -> Lowered<()> {
-        Ok(())
-    }
-
-    fn row(&mut self, l: &mut Lowering<'_>, row: &mut Row) -> Lowered<()> {
-        l.order_words(self.keys, &mut self.order, row).map(|_| ())
-    }
-
-    fn slot_end(&mut self, _: &mut Lowering<'_>) -> Lowered<()> {
-        Ok(())
-    }
-
-    fn end(&mut self, _: &mut Lowering<'_>) -> Lowered<()> {
-        Ok(())
-    }
-
-    fn finish(&mut self, _: &mut Lowering<'_>) -> Lowered<ProgramOutput> {
-        Err(Unsupported("a sink that only looks".to_owned()))
-    }
-}
-
 impl<'a> TopRows<'a> {
     /// None where all rows had better be sorted.
     pub(super) fn new(l: &mut Lowering<'_>, keys: &'a [SortKey], limits: Limits) -> Lowered<Option<Self>> {
         let keep = limits.most.saturating_add(limits.offset);
-        let passes = l.fragment().steps.iter().any(|step| match step {
-            Step::Probe(probe) => matches!(probe.kind, JoinKind::BuildSemi | JoinKind::BuildAnti),
-            _ => false,
-        });
-        if !(1..=KEEP_MOST).contains(&keep) || passes || l.multiplies() {
+        if !(1..=KEEP_MOST).contains(&keep) || l.multiplies() {
             return Ok(None);
         }
         let keep = u32::try_from(keep).unwrap_or(u32::MAX);
         let size = (keep + l.target.group).next_power_of_two();
-        let words = keys
-            .iter()
-            .map(|key| bits_at_most(&key.expr.data_type))
-            .sum::<u32>()
-            .div_ceil(64)
-            + 1;
-        if u64::from(size) * u64::from(8 * words + 4) > u64::from(l.target.local_bytes) * 3 / 4 {
-            return Ok(None);
-        }
-        let mut look = Look { keys, order: None };
-        let mut dry = Lowering::new(l.graph, l.fragment, l.bound, l.target);
-        main_kernel(&mut dry, &mut look)?;
-        drop(dry);
-        let Some(order) = look.order else {
+        let Some((keyed, values)) = l.look_at_rows(keys)? else {
             return Ok(None);
         };
+        let order = Order::of(keys, &keyed);
+        let words = order.words.len() as u64;
+        if u64::from(size) * (8 * words + 4) > u64::from(l.target.local_bytes) * 3 / 4 {
+            return Ok(None);
+        }
         let groups = (CANDIDATES / keep.next_power_of_two()).clamp(64, 1024);
         let entries = u64::from(groups) * u64::from(size);
         let counts = scratch(l, "entries", u64::from(groups) * 4, Fill::Byte(0));
@@ -109,7 +68,7 @@ impl<'a> TopRows<'a> {
             .words
             .iter()
             .map(|_| scratch(l, "words of entries", entries * 8, Fill::Nothing));
-        Ok(Some(Self {
+        let mut rows = Self {
             keys,
             limits,
             keep,
@@ -118,10 +77,14 @@ impl<'a> TopRows<'a> {
             counts,
             numbers,
             words: words.collect(),
-            order: Some(order),
+            order,
             slots: None,
             selection: None,
-        }))
+        };
+        if l.has_passes() {
+            rows.slots(l, &values);
+        }
+        Ok(Some(rows))
     }
 
     fn slots(&mut self, l: &mut Lowering<'_>, values: &[Value]) -> Vec<ResidentColumn> {
@@ -137,8 +100,7 @@ impl<'a> TopRows<'a> {
 
     fn room(&self, l: &mut Lowering<'_>) -> Selection {
         let keep = l.word(Word::Value(self.keep.into())).to(Scalar::U32);
-        let order = self.order.as_ref().map_or(&[][..], |order| &order.words);
-        Selection::new(l, (keep, self.size), order)
+        Selection::new(l, (keep, self.size), &self.order.words)
     }
 
     fn state(&self, l: &mut Lowering<'_>) -> State {
@@ -169,7 +131,8 @@ impl Sink for TopRows<'_> {
     }
 
     fn row(&mut self, l: &mut Lowering<'_>, row: &mut Row) -> Lowered<()> {
-        let values = l.order_words(self.keys, &mut self.order, row)?;
+        let keys = l.sort_keys(self.keys, row)?;
+        let values = l.words_in(&self.order, keys)?;
         let words: Vec<Ir> = values.into_iter().map(|value| value.ir).collect();
         let Some(selection) = self.selection.take() else {
             return Ok(());
@@ -282,22 +245,5 @@ impl TopRows<'_> {
             });
             selection.make_room(b);
         });
-    }
-}
-
-/// Bits that a key of a type takes in an order's words, at most.
-fn bits_at_most(data_type: &Type) -> u32 {
-    1 + match data_type {
-        Type::Boolean | Type::Null => 1,
-        Type::Float32 => 32,
-        Type::Float64 => 64,
-        _ => match data_type.value_range() {
-            Some((low, high)) => match high.checked_sub(low).map(u64::try_from) {
-                Some(Ok(most)) => 64 - most.leading_zeros(),
-                _ => 128,
-            },
-            // A prefix, and a word for itself.
-            None => 191,
-        },
     }
 }
