@@ -118,10 +118,6 @@ impl Sink for TopRows<'_> {
         Some(self.groups)
     }
 
-    fn takes_chunks(&self) -> bool {
-        false
-    }
-
     fn begin(&mut self, l: &mut Lowering<'_>) -> Lowered<()> {
         let mut selection = self.room(l);
         let state = self.state(l);
