@@ -41,6 +41,7 @@ pub fn place(elem: Elem, base: Expr, index: Expr) -> Place {
 
 macro_rules! operators {
     ($($(#[$doc:meta])* $name:ident => $variant:ident($kind:ident)),* $(,)?) => {
+        #[expect(clippy::should_implement_trait, reason = "these write programs, and names read better than operators there")]
         impl Expr {
             $($(#[$doc])* #[must_use]
             pub fn $name(self, other: Expr) -> Expr {
@@ -91,6 +92,7 @@ operators! {
     ge => GreaterOrEqual(Compare),
 }
 
+#[expect(clippy::should_implement_trait, reason = "as above")]
 impl Expr {
     /// True where this is false.
     #[must_use]

@@ -162,12 +162,7 @@ impl Lowering<'_> {
     }
 
     /// Tiles of `count` rows that stand one after another.
-    fn tiles(
-        &mut self,
-        count: RegionRef,
-        sink: &mut dyn Sink,
-        tile: &mut dyn FnMut(&mut Self, (Ir, Ir), &mut dyn Sink) -> Lowered<()>,
-    ) -> Lowered<()> {
+    fn tiles(&mut self, count: RegionRef, sink: &mut dyn Sink, tile: &mut Tile<'_>) -> Lowered<()> {
         let count = self.base(count);
         let count = self.b.load(place(Elem::U64, count, u64(0)));
         let rows = self.b.set(Scalar::U32, Ir::from(count).to(Scalar::U32));
@@ -183,6 +178,9 @@ impl Lowering<'_> {
 
 /// Writes what happens to a row: number in the source, number in the work-item's part of the tile, both U32.
 type Body<'b> = dyn FnMut(&mut Lowering<'_>, &Ir, &Ir, &mut dyn Sink) -> Lowered<()> + 'b;
+
+/// Writes a tile: the first row's number, how many rows there are, both U32.
+type Tile<'t> = dyn FnMut(&mut Lowering<'_>, (Ir, Ir), &mut dyn Sink) -> Lowered<()> + 't;
 
 /// Columns of the source.
 #[derive(Clone, Copy)]
