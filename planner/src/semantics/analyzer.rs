@@ -4,14 +4,15 @@
 //! types prove safe (a SMALLINT plus 1 as BIGINT, decimals whose result has room for every digit) stays as it is: it costs
 //! nothing and DataFusion's simplifications know it. Columns keep their names.
 
+use arrow::datatypes::DataType;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{DFSchema, Result};
+use datafusion::common::{DFSchema, DataFusionError, Result};
 use datafusion::logical_expr::expr::{AggregateFunction, Between, Case, ScalarFunction, WindowFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
-    AggregateUDF, BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, WindowFunctionDefinition,
+    AggregateUDF, BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, WindowFunctionDefinition, cast,
 };
 use datafusion::optimizer::AnalyzerRule;
 
@@ -64,6 +65,7 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         Expr::BinaryExpr(binary) if floats::compares_floats(&binary, schema)? => {
             floats::compared(binary, schema).map(Transformed::yes)
         }
+        Expr::BinaryExpr(binary) if subtracts_dates(&binary, schema)? => Ok(Transformed::yes(days_between(binary))),
         Expr::Between(between) if between.expr.get_type(schema)?.is_floating() => {
             rewrite_between(between, schema).map(Transformed::yes)
         }
@@ -83,6 +85,18 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         Expr::WindowFunction(call) => rewrite_window(*call, schema),
         other => checked(other, schema),
     }
+}
+
+fn subtracts_dates(binary: &BinaryExpr, schema: &DFSchema) -> Result<bool> {
+    let is_date = |expr: &Expr| Ok::<_, DataFusionError>(expr.get_type(schema)? == DataType::Date32);
+    Ok(binary.op == Operator::Minus && is_date(&binary.left)? && is_date(&binary.right)?)
+}
+
+/// The days between two dates as a difference of integers: DataFusion types it so, but bounds it as a duration, and fails
+/// where it compares the two.
+fn days_between(binary: BinaryExpr) -> Expr {
+    let days = |date: Expr| cast(cast(date, DataType::Int32), DataType::Int64);
+    days(*binary.left) - days(*binary.right)
 }
 
 /// Integer and decimal arithmetic, checked.
