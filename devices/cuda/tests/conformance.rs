@@ -28,6 +28,11 @@ fn limit() -> Duration {
     Duration::from_secs(number("TRIREME_CONFORMANCE_SECONDS").unwrap_or(10))
 }
 
+/// As many queries at once as there are processors.
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// The first device, or none.
 fn device() -> Option<Arc<dyn Device>> {
     let settings = CudaSettings {
@@ -55,7 +60,7 @@ fn random_graphs() {
     println!("from seed {seed}");
     let limit = cases.is_none().then(limit);
     let seeds = seed..seed + cases.unwrap_or(100_000);
-    let summary = check_within(device.variant().as_ref(), limit, seeds.map(generate::graph)).unwrap();
+    let summary = check_within(device.variant().as_ref(), limit, threads(), seeds.map(generate::graph)).unwrap();
     println!("from seed {seed}: {summary}");
     assert!(summary.rows > 0, "nothing ran: {summary}");
 }
@@ -72,7 +77,7 @@ fn systematic_graphs() {
         cases.shuffle(&mut SmallRng::seed_from_u64(seed));
     }
     let all = cases.len();
-    let summary = check_within(device.variant().as_ref(), (!full).then(limit), cases).unwrap();
+    let summary = check_within(device.variant().as_ref(), (!full).then(limit), threads(), cases).unwrap();
     println!("of {all} cases: {summary}");
     assert!(summary.rows > 0, "nothing ran: {summary}");
 }

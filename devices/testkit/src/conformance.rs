@@ -8,8 +8,8 @@ mod shrink;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rand::rngs::SmallRng;
@@ -41,6 +41,20 @@ pub struct Summary {
     pub unjudged: usize,
     /// Cases that the variant doesn't take, by reason.
     pub unsupported: BTreeMap<String, usize>,
+}
+
+impl Summary {
+    /// Adds what another check met.
+    pub fn add(&mut self, other: &Summary) {
+        self.cases += other.cases;
+        self.rows += other.rows;
+        self.errors += other.errors;
+        self.starved += other.starved;
+        self.unjudged += other.unjudged;
+        for (reason, count) in &other.unsupported {
+            *self.unsupported.entry(reason.clone()).or_default() += count;
+        }
+    }
 }
 
 impl fmt::Display for Summary {
@@ -128,18 +142,40 @@ pub fn check_all(variant: &dyn Variant, cases: impl IntoIterator<Item = Case>) -
     Ok(summary)
 }
 
-/// Given cases until the time is up.
+/// Given cases until the time is up, by several threads at once: each case is another query on the same device.
 ///
 /// # Errors
-/// The first mismatch, shrunk.
+/// A mismatch, shrunk.
 pub fn check_within(
     variant: &dyn Variant,
     limit: Option<Duration>,
-    cases: impl IntoIterator<Item = Case>,
+    threads: usize,
+    cases: impl IntoIterator<Item = Case, IntoIter: Send>,
 ) -> Result<Summary, Box<Mismatch>> {
     let began = Instant::now();
-    let in_time = |_: &Case| limit.is_none_or(|limit| began.elapsed() < limit);
-    check_all(variant, cases.into_iter().take_while(in_time))
+    let cases = Mutex::new(cases.into_iter().fuse());
+    let failed = AtomicBool::new(false);
+    let next = || {
+        let in_time = limit.is_none_or(|limit| began.elapsed() < limit);
+        let mut cases = cases.lock().ok()?;
+        (in_time && !failed.load(Ordering::Relaxed))
+            .then(|| cases.next())
+            .flatten()
+    };
+    let work = || {
+        let checked = check_all(variant, std::iter::from_fn(next));
+        failed.fetch_or(checked.is_err(), Ordering::Relaxed);
+        checked
+    };
+    let checked: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads.max(1)).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().filter_map(|thread| thread.join().ok()).collect()
+    });
+    let mut total = Summary::default();
+    for one in checked {
+        total.add(&one?);
+    }
+    Ok(total)
 }
 
 /// Judges a case, counts how it went and shrinks what fails.
