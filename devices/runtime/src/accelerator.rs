@@ -58,6 +58,8 @@ pub(crate) struct Counters {
     pub(crate) syncs: AtomicU64,
     pub(crate) uploaded_bytes: AtomicU64,
     pub(crate) downloaded_bytes: AtomicU64,
+    /// Bytes per second of the last large upload.
+    pub(crate) upload_rate: AtomicU64,
 }
 
 /// What runs share.
@@ -185,6 +187,11 @@ impl Device for Accelerator {
             syncs: read(&counters.syncs),
             uploaded_bytes: read(&counters.uploaded_bytes),
             downloaded_bytes: read(&counters.downloaded_bytes),
+            upload_bytes_per_second: match read(&counters.upload_rate) {
+                0 => None,
+                #[expect(clippy::cast_precision_loss, reason = "a rate")]
+                rate => Some(rate as f64),
+            },
             compiled: read(&self.core.kernels.compiled),
             cached: read(&self.core.kernels.cached),
             ..self.core.driver.vitals()

@@ -20,6 +20,9 @@ use crate::image::Image;
 use crate::task::{Table, Task};
 use crate::uploaded::Uploaded;
 
+/// Uploads from this size on say how fast the device is fed.
+const MEASURED_BYTES: u64 = 8 << 20;
+
 /// Loaded columns, by table, segment and column.
 pub(crate) type Columns = Vec<Vec<Vec<Option<Arc<DeviceColumn>>>>>;
 
@@ -186,6 +189,7 @@ impl Fills {
         if fills.is_empty() {
             return Ok(0);
         }
+        let began = Instant::now();
         let fills: Vec<_> = fills.into_iter().map(Arc::new).collect();
         {
             let mut state = self.state.lock();
@@ -208,6 +212,12 @@ impl Fills {
         let event = core.driver.record(Queue::Copy)?;
         core.driver.after(Queue::Compute, &event)?;
         core.counters.uploaded_bytes.fetch_add(copied, Ordering::Relaxed);
+        if copied >= MEASURED_BYTES {
+            let ns = began.elapsed().as_nanos().max(1);
+            let rate = u128::from(copied) * 1_000_000_000 / ns;
+            let rate = u64::try_from(rate).unwrap_or(u64::MAX);
+            core.counters.upload_rate.store(rate, Ordering::Relaxed);
+        }
         for fill in fills.iter().filter(|_| keep) {
             if let Some(key) = fill.key {
                 core.columns.keep_column(key, &fill.uploaded);

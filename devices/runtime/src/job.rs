@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 use trireme_device_api::{DeviceError, FragmentId, FragmentReport, Output, Reservation, Rows};
+use trireme_device_codegen::shape::Storage;
 use trireme_device_codegen::{Hints, Program, ProgramOutput};
 
 use crate::executor::{Job, Ran};
@@ -14,9 +15,10 @@ use crate::fills::{Columns, Fills, Plan, Resident};
 use crate::kernels::{Loaded, Took};
 use crate::memory::Memory;
 use crate::programs::Lowered;
-use crate::resident::{DeviceBuild, DeviceRows, Held};
+use crate::resident::{DeviceBuild, DeviceRows, Held, Source};
 use crate::run::{Run, Verdict};
 use crate::task::Task;
+use crate::texts::Texts;
 
 /// Tries without room on an empty device after which a run gives up: one may have ended in between.
 const ALONE: u32 = 4;
@@ -299,60 +301,84 @@ impl RunJob {
             result: None,
         };
         for (position, id) in task.ids.iter().enumerate().filter(|(position, _)| wanted[*position]) {
-            let fields = &task.graph.fragments[*id].output;
-            let held = |run: &Run<'_>| {
-                let (places, blocks) = run.kept(position);
-                Arc::new(Held {
-                    core: Arc::clone(&task.core),
-                    places,
-                    _blocks: blocks,
-                    texts: texts.clone(),
-                })
-            };
-            let output = match &run.programs[position].output {
+            match &run.programs[position].output {
                 ProgramOutput::Rows(rows) => {
                     let count = run.count(rows.count, front)?;
                     if count > rows.bound {
-                        return Err(DeviceError::Internal(format!(
-                            "{count} rows where at most {} are",
-                            rows.bound
-                        )));
+                        let most = rows.bound;
+                        return Err(DeviceError::Internal(format!("{count} rows where at most {most} are")));
                     }
                     if *id == last {
-                        let mut reservation = Reservation::new(&task.inputs.pool);
-                        let began = Instant::now();
-                        let download = |source: crate::resident::Source<'_>| {
-                            let rows = source.download(rows, fields, count, &mut reservation)?;
-                            Ok((rows, source.syncs.get(), source.bytes.get()))
-                        };
-                        let (rows, syncs, bytes) = run.with_source(&texts, front, download)?;
-                        let report = &mut run.reports[position];
-                        report.copy_ns += nanoseconds(began);
-                        report.syncs += syncs;
-                        report.downloaded_bytes += bytes;
-                        outcome.result = Some((Arc::new(rows), reservation));
+                        outcome.result = Some(self.result(run, position, count, &texts, front)?);
                         continue;
                     }
-                    Output::Resident(Arc::new(DeviceRows {
-                        held: held(run),
-                        fields: fields.clone(),
+                    let resident = DeviceRows {
+                        held: self.held(run, position, &texts),
+                        fields: task.graph.fragments[*id].output.clone(),
                         rows: rows.clone(),
                         count,
                         pool: Arc::clone(&task.inputs.pool),
                         reserved: Mutex::default(),
-                    }))
+                    };
+                    outcome.outputs.push((*id, Output::Resident(Arc::new(resident))));
                 }
-                ProgramOutput::Build(shape) => Output::Build {
-                    table: Arc::new(DeviceBuild {
-                        held: held(run),
+                ProgramOutput::Build(shape) => {
+                    let table = Arc::new(DeviceBuild {
+                        held: self.held(run, position, &texts),
                         shape: shape.clone(),
-                    }),
-                    rows: 0,
-                },
-            };
-            outcome.outputs.push((*id, output));
+                    });
+                    outcome.outputs.push((*id, Output::Build { table, rows: 0 }));
+                }
+            }
         }
         Ok(outcome)
+    }
+
+    /// What an output keeps.
+    fn held(&self, run: &Run<'_>, position: usize, texts: &Texts) -> Arc<Held> {
+        // Without handles nothing of the columns is kept.
+        let has_texts = match &run.programs[position].output {
+            ProgramOutput::Rows(rows) => {
+                let mut columns = rows.columns.iter();
+                columns.any(|column| column.shape.storage == Storage::Handles)
+            }
+            ProgramOutput::Build(_) => true,
+        };
+        let (places, blocks) = run.kept(position);
+        Arc::new(Held {
+            core: Arc::clone(&self.task.core),
+            places,
+            _blocks: blocks,
+            texts: if has_texts { texts.clone() } else { Texts::default() },
+        })
+    }
+
+    /// The graph's result, in the host's memory.
+    fn result(
+        &self,
+        run: &mut Run<'_>,
+        position: usize,
+        count: u64,
+        texts: &Texts,
+        front: &[u8],
+    ) -> Result<(Arc<Rows>, Reservation), DeviceError> {
+        let task = &self.task;
+        let fields = &task.graph.fragments[task.ids[position]].output;
+        let ProgramOutput::Rows(rows) = &run.programs[position].output else {
+            return Err(DeviceError::Internal("the last fragment leaves no rows".to_owned()));
+        };
+        let mut reservation = Reservation::new(&task.inputs.pool);
+        let began = Instant::now();
+        let download = |source: Source<'_>| -> Result<_, DeviceError> {
+            let rows = source.download(rows, fields, count, &mut reservation)?;
+            Ok((rows, source.syncs.get(), source.bytes.get()))
+        };
+        let (rows, syncs, bytes) = run.with_source(texts, front, download)?;
+        let report = &mut run.reports[position];
+        report.copy_ns += nanoseconds(began);
+        report.syncs += syncs;
+        report.downloaded_bytes += bytes;
+        Ok((Arc::new(rows), reservation))
     }
 
     fn tell(&self, outcome: Result<Outcome, DeviceError>) {
