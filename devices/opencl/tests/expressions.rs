@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use trireme_device_api::{Backend, Expr, Function, Node};
+use trireme_device_api::{Backend, Expr};
 use trireme_device_codegen::supports;
 use trireme_device_cpu::FusedVariant;
 use trireme_device_opencl::{OpenClBackend, OpenClSettings};
@@ -22,24 +22,8 @@ fn number(name: &str, otherwise: u64) -> u64 {
     value.unwrap_or(otherwise)
 }
 
-/// Has a kernel, whether or not strings have dictionaries.
 fn fits(expr: &Expr) -> bool {
-    let mut plain = supports(expr).is_ok();
-    expr.visit(&mut |expr| {
-        plain &= match &expr.node {
-            Node::Host { .. }
-            | Node::Like {
-                case_insensitive: true, ..
-            } => false,
-            Node::Cast { expr: operand, .. } => operand.data_type.is_bytes() == expr.data_type.is_bytes(),
-            Node::Function { function, args } => match function {
-                Function::Upper | Function::Lower | Function::Concat | Function::Append => false,
-                _ => args[1..].iter().all(|arg| matches!(arg.node, Node::Literal(_))),
-            },
-            _ => true,
-        };
-    });
-    plain
+    supports(expr).is_ok() && generate::needs_no_dictionary(expr)
 }
 
 #[test]

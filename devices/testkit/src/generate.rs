@@ -19,7 +19,7 @@ pub use data::{Flavor, Nulls, all_types, column, literal_of, value};
 pub use expr::{aggregate_type, arithmetic_type, expression};
 pub use function::argument_types;
 pub use graph::graph;
-pub use projection::projection;
+pub use projection::{needs_no_dictionary, projection};
 
 use crate::inputs::Segmentation;
 use crate::interpreter::Data;

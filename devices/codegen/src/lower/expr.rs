@@ -80,9 +80,7 @@ impl Lowering<'_> {
         let direct = |expr: &Expr| matches!(expr.node, Node::Column(_));
         let as_it_is = match &expr.node {
             Node::IsNull(operand) | Node::IsNotNull(operand) => direct(operand),
-            Node::Cast { expr: operand, .. } => {
-                direct(operand) && operand.data_type.is_text() && expr.data_type.is_bytes()
-            }
+            Node::Cast { expr: operand, .. } => direct(operand) && cast::relabels(&operand.data_type, &expr.data_type),
             _ => false,
         };
         if as_it_is || column >= row.slots.len() || matches!(expr.data_type, Type::Interval(_) | Type::Null) {
@@ -147,7 +145,7 @@ impl Lowering<'_> {
             values.push(self.expr(row, operand)?);
         }
         let relabels = matches!(&expr.node, Node::Cast { expr: operand, .. }
-            if operand.data_type.is_text() && expr.data_type.is_bytes());
+            if cast::relabels(&operand.data_type, &expr.data_type));
         if let ([at], false) = (changing.as_slice(), relabels) {
             let value = if matches!(expr.node, Node::Function { .. } | Node::Host { .. }) {
                 &values[*at]

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use trireme_device_api::{Expr, Fragment, GRAPH_VERSION, Graph, ScanSource, Sink, Source, Step, Type, Value};
+use trireme_device_api::{
+    Expr, Fragment, Function, GRAPH_VERSION, Graph, Node, ScanSource, Sink, Source, Step, Type, Value,
+};
 
 use super::data::{Flavor, Nulls, all_types, column};
 use super::expr::expression;
@@ -15,6 +17,27 @@ use crate::values::Row;
 
 /// Expressions that are drawn, for each that is wanted, before there are too few.
 const DRAWS: usize = 20;
+
+/// Whether devices that can't make strings take an expression (if they take its operators at all) whether or not its strings
+/// have dictionaries.
+pub fn needs_no_dictionary(expr: &Expr) -> bool {
+    let mut plain = true;
+    expr.visit(&mut |expr| {
+        plain &= match &expr.node {
+            Node::Host { .. }
+            | Node::Like {
+                case_insensitive: true, ..
+            } => false,
+            Node::Cast { expr: operand, .. } => operand.data_type.is_bytes() == expr.data_type.is_bytes(),
+            Node::Function { function, args } => match function {
+                Function::Upper | Function::Lower | Function::Concat | Function::Append => false,
+                _ => args[1..].iter().all(|arg| matches!(arg.node, Node::Literal(_))),
+            },
+            _ => true,
+        };
+    });
+    plain
+}
 
 /// A table, and `count` expressions over it that `fits` takes and that fail for no row.
 pub fn projection(seed: u64, count: usize, fits: &dyn Fn(&Expr) -> bool) -> Case {

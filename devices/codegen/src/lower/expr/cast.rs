@@ -102,6 +102,11 @@ fn same_number(from: &Type, to: &Type) -> bool {
     }
 }
 
+/// True for bytes that stay as they are: strings are binary values too, but not the other way round.
+pub(super) fn relabels(from: &Type, to: &Type) -> bool {
+    from.is_bytes() && to.is_bytes() && (from.is_text() || !to.is_text())
+}
+
 /// The reason why values of one type have no kernel that casts them to another.
 pub(super) fn support(from: &Type, to: &Type) -> Result<(), String> {
     if by_way_of_integers(from, to) {
@@ -111,7 +116,7 @@ pub(super) fn support(from: &Type, to: &Type) -> Result<(), String> {
     let positive = scale(from) >= 0 && scale(to) >= 0;
     let supported = match (from, to) {
         (Type::Null, _) => true,
-        (from, to) if from == to || (from.is_text() && (to.is_text() || to.is_bytes())) => true,
+        (from, to) if from == to || relabels(from, to) => true,
         (from, to) if from.is_integral() && to.is_integral() => plan(from, to).is_some(),
         (from, to) if from.is_float() && to.is_float() => true,
         (from, to) if from.is_float() => number(to) && positive || *to == Type::Boolean,
@@ -144,7 +149,7 @@ impl Lowering<'_> {
             let between = self.cast(operand, &Type::Int64, safe)?;
             return self.cast(&between, to, safe);
         }
-        if from == *to || (from.is_text() && (to.is_text() || to.is_bytes())) {
+        if from == *to || relabels(&from, to) {
             let mut value = operand.clone();
             value.shape.data_type = to.clone();
             return Ok(value);
