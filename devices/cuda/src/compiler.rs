@@ -148,9 +148,12 @@ impl Compiler {
         let zero = |_| DeviceError::Internal("a kernel's text holds a zero byte".to_owned());
         let source = CString::new(text).map_err(zero)?;
         let architecture = format!("--gpu-architecture={architecture}");
+        // It only saves time, and came with 12.4.
+        let known = |option: &&str| *option != "--minimal" || self.version >= (12, 4);
         let options = CUDA_OPTIONS
             .iter()
             .copied()
+            .filter(known)
             .chain([architecture.as_str(), "--ptxas-options=-v"]);
         let options = options
             .map(|option| CString::new(option).map_err(zero))
