@@ -45,7 +45,7 @@ pub fn physical_rules() -> Vec<PhysicalRule> {
         let unfit: fn(&Arc<dyn ExecutionPlan>) -> Result<bool> = match rule.name() {
             "FilterPushdown" => return None,
             "FilterPushdown(Post)" => filters_by_ambiguous_names,
-            "aggregate_statistics" => filters_above_aggregates,
+            "aggregate_statistics" => unfit_for_statistics,
             _ => return Some(rule),
         };
         Some(Arc::new(Guarded { rule, unfit }))
@@ -166,6 +166,16 @@ fn filters_by_ambiguous_names(plan: &Arc<dyn ExecutionPlan>) -> Result<bool> {
         Some(join) => any_node(join.right(), &ambiguous),
         None => Ok(false),
     })
+}
+
+/// The rule that answers aggregates from statistics takes a filter above for none, and a file's count of distinct values for that of
+/// the rows that a filter leaves.
+fn unfit_for_statistics(plan: &Arc<dyn ExecutionPlan>) -> Result<bool> {
+    let counts_distinct = |node: &Arc<dyn ExecutionPlan>| {
+        let aggregates = node.downcast_ref::<AggregateExec>().map(AggregateExec::aggr_expr);
+        Ok(aggregates.is_some_and(|aggregates| aggregates.iter().any(|aggregate| aggregate.is_distinct())))
+    };
+    Ok(any_node(plan, &counts_distinct)? || filters_above_aggregates(plan)?)
 }
 
 /// An aggregate with a FILTER above another: the rule would look through the first for statistics that answer the second.
