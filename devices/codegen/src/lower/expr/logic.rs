@@ -197,6 +197,8 @@ impl Lowering<'_> {
             _ if is_null(operand) => build::bool(!negated),
             None => build::bool(negated),
             Some(null) if negated => self.flag(null.clone().not()),
+            // Kernels of passes know columns to be NULL: what is known of the result must be the same in all kernels.
+            Some(null @ Ir::Const(_)) => self.b.set(Scalar::Bool, null.clone()).into(),
             Some(null) => null.clone(),
         };
         boolean(ir, None)

@@ -5,6 +5,7 @@
     reason = "small tables, and floats that are meant to be rounded"
 )]
 mod rig;
+mod texts;
 #[expect(clippy::cast_possible_truncation, clippy::too_many_lines, reason = "lists of cases")]
 mod units;
 
