@@ -283,8 +283,7 @@ async fn assemble(
         target_partitions: resolved.target_partitions,
         batch_rows: config.exec.batch_rows,
     };
-    let processor = Processor::new();
-    let fragments = fragments(config, &processor)?;
+    let (processor, fragments) = fragments(config)?;
     let base = base_state(
         &defaults,
         Arc::clone(runtime.env()),
@@ -356,7 +355,8 @@ async fn open_catalog(
 }
 
 /// What runs fragments: worker threads, the processor's fused variant, and the column cache.
-fn fragments(config: &Config, processor: &Processor) -> Result<Arc<FragmentRuntime>, StartError> {
+fn fragments(config: &Config) -> Result<(Processor, Arc<FragmentRuntime>), StartError> {
+    let processor = Processor::new();
     let resolved = config.resolved();
     let columns = ColumnCache::new(Limits {
         budget_bytes: resolved.column_cache_bytes,
@@ -367,13 +367,14 @@ fn fragments(config: &Config, processor: &Processor) -> Result<Arc<FragmentRunti
     let pool = WorkerPool::new(resolved.target_partitions)?;
     let backends = devices::backends(config, &processor.variant());
     let devices = Devices::probe(backends, config.devices.rows_min)?;
-    Ok(FragmentRuntime::new(
+    let runtime = FragmentRuntime::new(
         pool,
         processor.variant(),
         Arc::new(columns),
         devices,
         config.exec.graph_dir.clone(),
-    ))
+    );
+    Ok((processor, runtime))
 }
 
 fn session_limits(config: &Config) -> SessionLimits {
