@@ -81,6 +81,8 @@ pub struct ScanShape {
     pub columns: Vec<ColumnShape>,
     /// Rows of all segments.
     pub rows: u64,
+    /// Segments at most; [`u64::MAX`] when that isn't known.
+    pub segments: u64,
 }
 
 /// Where a region of a program lies.

@@ -69,6 +69,7 @@ fn scan(rows: u64) -> ScanShape {
     ScanShape {
         columns: columns.collect(),
         rows,
+        segments: rows.div_ceil(1 << 20),
     }
 }
 

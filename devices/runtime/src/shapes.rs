@@ -46,6 +46,7 @@ pub(crate) fn scan_shape(scan: &dyn ScanInput, used: &[bool]) -> Result<ScanShap
     Ok(ScanShape {
         columns: columns.collect::<Result<_, _>>()?,
         rows,
+        segments: scan.segments() as u64,
     })
 }
 
@@ -166,6 +167,7 @@ pub(crate) fn field_shapes(fields: &[Field], used: &[bool], rows: Option<u64>) -
     Ok(ScanShape {
         columns: columns.collect::<Result<_, _>>()?,
         rows: rows.unwrap_or(STREAM_ROWS),
+        segments: u64::MAX,
     })
 }
 

@@ -370,6 +370,7 @@ fn lower_all(core: &Core, graph: &Arc<Graph>, inputs: &Inputs, reasons: &mut [Op
     let none = ScanShape {
         columns: Vec::new(),
         rows: 0,
+        segments: 0,
     };
     let shapes: Vec<_> = scans
         .iter()

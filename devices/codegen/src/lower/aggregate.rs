@@ -28,10 +28,10 @@ use trireme_device_api::{Aggregate, Expr};
 
 use super::{Lowered, Lowering, ProgramOutput, Row, Sink, Unsupported, Value};
 use crate::build::{u32, u64};
-use crate::ir::{Elem, Expr as Ir, LocalId, Scalar, Stmt, Var};
+use crate::ir::{Elem, Expr as Ir, LocalId, Scalar, Stmt};
 use best::Best;
 use cache::Cache;
-use cells::{Cells, Shared};
+use cells::{Cells, Register, Shared};
 use finish::Finisher;
 use fold::Share;
 use known::{Known, learn};
@@ -205,7 +205,7 @@ struct Grouping {
     bests: Vec<Best>,
     home: Home,
     /// Of the kernel that is being written: by slot and word.
-    registers: Vec<Vec<Var>>,
+    registers: Vec<Vec<Register>>,
     local: Option<LocalId>,
     cache: Option<Cache>,
 }
@@ -478,9 +478,11 @@ impl Sink for Grouping {
         self.registers.clear();
         match self.home {
             Home::Registers { slots } => {
+                let rows = l.rows_of_one();
                 for _ in 0..slots {
-                    let words = (0..self.recipe.words).map(|_| l.b.set(Scalar::U64, u64(0))).collect();
-                    self.registers.push(words);
+                    let primitives = self.recipe.primitives.iter();
+                    let words = primitives.flat_map(|primitive| Register::of(l, primitive, rows));
+                    self.registers.push(words.collect());
                 }
             }
             Home::Local { slots } => {

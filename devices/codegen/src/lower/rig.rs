@@ -50,6 +50,7 @@ impl Table {
         ScanShape {
             columns: (0..self.columns).map(column).collect(),
             rows: self.rows.len() as u64,
+            segments: u64::MAX,
         }
     }
 

@@ -74,6 +74,22 @@ impl<'a> Lowering<'a> {
     }
 }
 
+impl Lowering<'_> {
+    /// Upper bound of the rows that one work-item brings to the sink in one kernel, where that is known: none where probes
+    /// multiply or give build rows.
+    pub(crate) fn rows_of_one(&self) -> Option<u64> {
+        if self.multiplies() || self.has_passes() {
+            return None;
+        }
+        let tiles = match self.source_rows() {
+            Ok(Rows::Segments(shape)) => (shape.rows / u64::from(self.tile_rows())).checked_add(shape.segments)?,
+            Ok(Rows::Resident(rows)) => rows.bound / u64::from(self.tile_rows()) + 1,
+            Err(_) => return None,
+        };
+        tiles.checked_mul(u64::from(self.target.items))
+    }
+}
+
 /// The kernel over the source's rows. Gives the rows of one tile of a segment table, 0 when there is none.
 pub(super) fn main_kernel(l: &mut Lowering<'_>, sink: &mut dyn Sink) -> Lowered<u64> {
     let rows = l.source_rows()?;

@@ -79,7 +79,7 @@ impl Shared {
 #[derive(Debug, Clone)]
 pub(super) enum Cells {
     /// A register per word.
-    Registers(Vec<Var>),
+    Registers(Vec<Register>),
     /// Word `at` is element `first + at · stride` (U32) of a local array, this work-item's own.
     Local {
         array: LocalId,
@@ -87,6 +87,71 @@ pub(super) enum Cells {
         stride: u32,
     },
     Shared(Shared),
+}
+
+/// A word of a slot in registers.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Register {
+    /// U64.
+    Word(Var),
+    /// I32, which holds all that a work-item meets.
+    Signed(Var),
+    /// U32, likewise.
+    Unsigned(Var),
+    /// None: the sign of the word before.
+    Sign,
+}
+
+impl Register {
+    /// For the words of a primitive, of which a work-item meets no more than so many rows.
+    pub(super) fn of(l: &mut Lowering<'_>, primitive: &Primitive, rows: Option<u64>) -> Vec<Self> {
+        let folds = primitive.operation.folds();
+        let magnitudes = match rows {
+            Some(rows) => primitive.operation.magnitudes(rows),
+            None => vec![None; folds.len()],
+        };
+        let mut registers = Vec::new();
+        for (fold, most) in folds.iter().zip(magnitudes) {
+            let within = |limit: u128| most.is_some_and(|most| most <= limit);
+            let word = Register::Word;
+            registers.push(match fold {
+                Fold::Max if within(u32::MAX.into()) => Register::Unsigned(l.b.set(Scalar::U32, u32(0))),
+                Fold::Add(_) if within(i32::MAX.unsigned_abs().into()) => {
+                    Register::Signed(l.b.set(Scalar::I32, crate::build::i32(0)))
+                }
+                _ => word(l.b.set(Scalar::U64, u64(0))),
+            });
+            for _ in 1..fold.words() {
+                registers.push(if within(i64::MAX.unsigned_abs().into()) {
+                    Register::Sign
+                } else {
+                    word(l.b.set(Scalar::U64, u64(0)))
+                });
+            }
+        }
+        registers
+    }
+
+    fn store(self, l: &mut Lowering<'_>, value: Ir) {
+        match self {
+            Register::Word(var) => l.b.assign(var, value),
+            Register::Signed(var) => l.b.assign(var, value.to(Scalar::I32)),
+            Register::Unsigned(var) => l.b.assign(var, value.to(Scalar::U32)),
+            Register::Sign => {}
+        }
+    }
+}
+
+/// The word of registers, U64.
+fn register(registers: &[Register], at: usize) -> Ir {
+    match registers[at] {
+        Register::Word(var) => var.into(),
+        Register::Signed(var) | Register::Unsigned(var) => Ir::from(var).to(Scalar::U64),
+        Register::Sign => {
+            let below = register(registers, at.saturating_sub(1));
+            below.to(Scalar::I64).shr(crate::build::i64(63)).to(Scalar::U64)
+        }
+    }
 }
 
 /// Words to fold into a slot.
@@ -122,7 +187,7 @@ pub(super) fn float_of(word: Ir) -> Ir {
 impl Cells {
     fn load(&self, at: u32) -> Ir {
         match self {
-            Cells::Registers(vars) => vars[at as usize].into(),
+            Cells::Registers(registers) => register(registers, at as usize),
             Cells::Local { array, first, stride } => {
                 Ir::LoadLocal(*array, Box::new(first.clone().plus(u32(at * stride))))
             }
@@ -132,7 +197,7 @@ impl Cells {
 
     fn store(&self, l: &mut Lowering<'_>, at: u32, value: Ir) {
         match self {
-            Cells::Registers(vars) => l.b.assign(vars[at as usize], value),
+            Cells::Registers(registers) => registers[at as usize].store(l, value),
             Cells::Local { array, first, stride } => {
                 let index = first.clone().plus(u32(at * stride));
                 l.b.push(Stmt::StoreLocal(*array, index, value));
@@ -173,11 +238,22 @@ impl Cells {
         }
     }
 
+    /// Words of a sum that have a place of their own.
+    fn own_words(&self, part: &Part) -> u32 {
+        let all = part.fold.words();
+        let Cells::Registers(registers) = self else {
+            return all;
+        };
+        let sign = |at: &u32| matches!(registers[*at as usize], Register::Sign);
+        (part.at..part.at + all).find(sign).map_or(all, |at| at - part.at)
+    }
+
     fn add(&self, l: &mut Lowering<'_>, part: &Part) {
         let mut carry: Option<Ir> = None;
-        for (at, word) in (part.at..).zip(&part.words) {
-            let last = at + 1 == part.at + part.fold.words();
-            if part.words.len() == 1 {
+        let words = self.own_words(part);
+        for (at, word) in (part.at..part.at + words).zip(&part.words) {
+            let last = at + 1 == part.at + words;
+            if words == 1 {
                 let sum = self.load(at).plus(word.clone());
                 self.store(l, at, sum);
                 return;

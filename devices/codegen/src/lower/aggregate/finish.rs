@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use super::best::Best;
-use super::cells::{Cells, Shared};
+use super::cells::{Cells, Register, Shared};
 use super::plan::{Finish, Recipe};
 use super::result::Slot;
 use super::table::{Slots, Table};
@@ -121,7 +121,7 @@ impl Finisher<'_> {
     }
 
     fn fold_copies(&self, l: &mut Lowering<'_>, slot: Var, words: &[Var]) -> Lowered<()> {
-        let cells = Cells::Registers(words.to_vec());
+        let cells = Cells::Registers(words.iter().map(|word| Register::Word(*word)).collect());
         l.range(Scalar::U64, (u64(1), u64(self.slots.copies), u64(1)), |l, copy| {
             let other = Cells::Shared(self.slots.copy(l, slot.into(), copy));
             cells.fold_all(l, &other, &self.recipe.primitives)
@@ -216,11 +216,6 @@ pub(super) fn codes_by_rank(dictionary: &trireme_device_api::Dictionary) -> Arc<
             *place = code;
         }
     }
-    bytes_of(&codes)
-}
-
-/// Words as content to upload.
-pub(super) fn bytes_of(words: &[u32]) -> Arc<[u8]> {
-    let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+    let bytes: Vec<u8> = codes.iter().flat_map(|code| code.to_ne_bytes()).collect();
     bytes.into()
 }

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use super::cells::{Cells, Part, Shared, parts_of};
-use super::finish::bytes_of;
 use super::plan::{Fold, Operation, Order, Primitive};
 use super::result::{float, literal};
-use crate::build::{Builder, call, i64, place, u64};
-use crate::ir::{Elem, Expr as Ir, Function, Scalar, Stmt, Unary};
+use crate::build::{Builder, call, i64, u64};
+use crate::ir::{Expr as Ir, Function, Scalar, Stmt, Unary};
 use crate::lower::{Kind, Lowered, Lowering, Unsupported, Value};
+use crate::program::Word;
 
 /// A primitive's part of a row: words to fold, or a float that the slot's shift is taken from.
 #[derive(Debug, Clone)]
@@ -32,7 +32,7 @@ impl Share {
         };
         Ok(match &primitive.operation {
             Operation::Count | Operation::Best(_) => Vec::new(),
-            Operation::Sum { words: count } => {
+            Operation::Sum { words: count, .. } => {
                 let lane = lane(value)?;
                 words(primitive, &extended(l, value.ir.clone(), lane, *count))
             }
@@ -65,7 +65,9 @@ impl Share {
                 let at = primitive.at;
                 vec![Share::Moments { at, value }]
             }
-            Operation::ExactMoments { middle, sum, squares } => exact(l, primitive, value, (*middle, *sum, *squares))?,
+            Operation::ExactMoments {
+                middle, sum, squares, ..
+            } => exact(l, primitive, value, (*middle, *sum, *squares))?,
         })
     }
 
@@ -160,15 +162,13 @@ fn code(l: &mut Lowering<'_>, value: &Value, order: &Order, max: bool) -> Lowere
             }
         }
         (Order::Rank(dictionary), Kind::Code(known)) if Arc::ptr_eq(dictionary, known) => {
-            let ranks = dictionary.ranks();
-            let table = bytes_of(if ranks.is_empty() { &[0] } else { ranks });
-            let table = l.table(table);
-            let rank = l.b.load(place(Elem::U32, table, value.ir.clone()));
-            let rank = Ir::from(rank).to(Scalar::U64);
+            let rank = l.rank(value.ir.clone(), dictionary);
+            let rank = l.b.set(Scalar::U64, rank.to(Scalar::U64));
             if max {
-                rank.plus(u64(1))
+                Ir::from(rank).plus(u64(1))
             } else {
-                u64((dictionary.len() as u64).max(1)).minus(rank)
+                let count = (dictionary.len() as u64).max(1);
+                l.word(Word::Value(count)).minus(rank.into())
             }
         }
         (Order::Integer { low, high }, Kind::Integer(lane)) => {
@@ -206,7 +206,7 @@ fn bound(l: &mut Lowering<'_>, work: Scalar, value: i128) -> Ir {
             reason = "the low word is meant"
         )]
         let low = value as u64;
-        return l.word(crate::program::Word::Value(low));
+        return l.word(Word::Value(low));
     }
     literal(l, work, value)
 }

@@ -25,8 +25,8 @@ pub(super) const ROWS_MAX: u64 = 1 << 48;
 pub(super) enum Operation {
     /// Rows, or values.
     Count,
-    /// Exact sum of integral values, two's complement of so many words.
-    Sum { words: u32 },
+    /// Exact sum of integral values, none larger than `largest` in magnitude: two's complement of so many words.
+    Sum { words: u32, largest: u128 },
     /// Sum of `value` as F64.
     SumFloat,
     /// Largest code; the code of a value grows with it, or falls for MIN, and is not 0 where 0 says that there was none.
@@ -37,8 +37,13 @@ pub(super) enum Operation {
     Moments { divisor: f64 },
     /// An entry of [`Recipe::bests`], by position.
     Best(usize),
-    /// Exact sums of distances from `middle` and of their squares.
-    ExactMoments { middle: i128, sum: u32, squares: u32 },
+    /// Exact sums of distances from `middle`, at most `largest`, and of their squares.
+    ExactMoments {
+        middle: i128,
+        largest: u128,
+        sum: u32,
+        squares: u32,
+    },
 }
 
 /// How values become codes that [`Operation::Extreme`] compares.
@@ -66,6 +71,16 @@ impl PartialEq for Order {
 }
 
 impl Order {
+    /// The largest code.
+    fn most(&self) -> Option<u128> {
+        match self {
+            Order::Integer { low, high } => Some(high.checked_sub(*low)?.unsigned_abs() + 1),
+            Order::Boolean => Some(2),
+            Order::Float => None,
+            Order::Rank(dictionary) => Some(dictionary.len() as u128 + 1),
+        }
+    }
+
     /// Codes begin at 1, so that 0 says that there was no value.
     pub(super) fn tells_none(&self) -> bool {
         match self {
@@ -103,13 +118,27 @@ impl Operation {
     pub(super) fn folds(&self) -> Vec<Fold> {
         match self {
             Operation::Count => vec![Fold::Add(1)],
-            Operation::Sum { words } => vec![Fold::Add(*words)],
+            Operation::Sum { words, .. } => vec![Fold::Add(*words)],
             Operation::SumFloat => vec![Fold::AddFloat],
             Operation::Extreme { .. } => vec![Fold::Max],
             Operation::ExtremeText { max } => vec![Fold::Text { max: *max }],
             Operation::Best(_) => vec![Fold::Once],
             Operation::Moments { .. } => vec![Fold::Once, Fold::AddFloat, Fold::AddFloat],
             Operation::ExactMoments { sum, squares, .. } => vec![Fold::Add(*sum), Fold::Add(*squares)],
+        }
+    }
+
+    /// What the words of each fold hold, in magnitude, after so many rows; none where that isn't known.
+    pub(super) fn magnitudes(&self, rows: u64) -> Vec<Option<u128>> {
+        let sum = |largest: u128| largest.checked_mul(u128::from(rows));
+        match self {
+            Operation::Count => vec![sum(1)],
+            Operation::Sum { largest, .. } => vec![sum(*largest)],
+            Operation::ExactMoments { largest, .. } => {
+                vec![sum(*largest), largest.checked_mul(*largest).and_then(sum)]
+            }
+            Operation::Extreme { order, .. } => vec![order.most()],
+            _ => self.folds().iter().map(|_| None).collect(),
         }
     }
 
@@ -384,9 +413,10 @@ impl Part<'_> {
         if self.known.shape.data_type.is_float() {
             return Ok(self.add(recipe, Operation::SumFloat));
         }
-        let words = sum_words(largest(self.known.bounds()), self.rows);
+        let largest = largest(self.known.bounds());
+        let words = sum_words(largest, self.rows);
         let words = words.ok_or_else(|| Unsupported("sums beyond 192 bits".to_owned()))?;
-        Ok(self.add(recipe, Operation::Sum { words }))
+        Ok(self.add(recipe, Operation::Sum { words, largest }))
     }
 
     fn finish(&self, recipe: &mut Recipe) -> Lowered<Finish> {
@@ -427,7 +457,7 @@ impl Part<'_> {
                 nullable: self.nullable(),
             });
         };
-        if matches!(recipe.primitives[sum].operation, Operation::Sum { words: 3 }) {
+        if matches!(recipe.primitives[sum].operation, Operation::Sum { words: 3, .. }) {
             return Err(Unsupported("averages of sums beyond 128 bits".to_owned()));
         }
         Ok(Finish::AverageDecimal {
@@ -471,7 +501,12 @@ impl Part<'_> {
         let most = (span / 2 + 1).unsigned_abs();
         let squares = sum_words(most.checked_mul(most)?, self.rows).filter(|words| *words < 3)?;
         let sum = sum_words(most, self.rows).filter(|words| *words < 3)?;
-        Some(Operation::ExactMoments { middle, sum, squares })
+        Some(Operation::ExactMoments {
+            middle,
+            largest: most,
+            sum,
+            squares,
+        })
     }
 
     fn extreme(&self, recipe: &mut Recipe, max: bool) -> Lowered<Finish> {

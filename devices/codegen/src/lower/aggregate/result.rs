@@ -303,7 +303,7 @@ impl Slot<'_> {
                 other(l, Kind::Boolean, value, null, data_type)
             }
             Order::Rank(dictionary) => {
-                let most = u64((dictionary.len() as u64).max(1) - 1);
+                let most = l.word(Word::Value((dictionary.len() as u64).max(1) - 1));
                 let place_of_word = word.max(u64(1)).minus(u64(1));
                 let rank = if *max { place_of_word } else { most.minus(place_of_word) };
                 let table = l.table(super::finish::codes_by_rank(dictionary));

@@ -540,7 +540,8 @@ impl Slots {
 
     /// The words of a slot (U64) in another copy (U64).
     pub(super) fn copy(self, l: &mut Lowering<'_>, slot: Ir, copy: Ir) -> Shared {
-        let first = slot.times(u64(self.stride)).plus(copy.times(u64(self.distance)));
+        let distance = l.word(Word::Value(self.distance));
+        let first = slot.times(u64(self.stride)).plus(copy.times(distance));
         let base = l.base(self.region);
         Shared::in_arena(base, l.b.set(Scalar::U64, first).into())
     }

@@ -249,6 +249,7 @@ pub(super) fn project(table: &Table, expr: &Expr, parameters: &[Value], seed: u6
     let scan = ScanShape {
         columns: columns.iter().map(|column| column.shape()).collect(),
         rows: table.rows as u64,
+        segments: u64::MAX,
     };
     let graph = graph(&columns, expr);
     let bound = Bound {
