@@ -8,8 +8,9 @@
 mod aggregates;
 mod kit;
 
-use aggregates::random;
+use aggregates::{random, totals};
 use kit::{Fresh, number};
+use trireme_device_api::Type;
 use trireme_device_testkit::conformance::check_all;
 use trireme_device_testkit::generate::Case;
 
@@ -45,4 +46,44 @@ fn all_in_the_arena() {
 #[test]
 fn some_slots_in_local_memory() {
     run("group=16,items=2,groups=2,wide=off,local=4KiB", cases(40));
+}
+
+/// Sums that leave their type on the way and come back are none's fault; those that end outside are.
+#[test]
+fn sums_overflow_at_their_end_only() {
+    let decimal = Type::Decimal {
+        precision: 38,
+        scale: 0,
+    };
+    let (word, most) = (i128::from(i64::MAX), 10_i128.pow(38) - 1);
+    let fitting = [
+        (Type::Int64, vec![word, 1, -1]),
+        (Type::Int64, vec![word, word, word, -word, -word]),
+        (Type::Int64, vec![-word - 1, 5]),
+        (decimal.clone(), vec![most, 1, -1]),
+        (decimal.clone(), vec![most, most, most, -most, -most, -5]),
+    ];
+    let overflowing = [
+        (Type::Int64, vec![word, 1]),
+        (Type::Int64, vec![-word, -2]),
+        (decimal.clone(), vec![most, 1]),
+        (decimal, vec![most, most, most, -5]),
+    ];
+    let device = Fresh::new("group=8,items=1".parse().unwrap());
+    for grouped in [false, true] {
+        for (data_type, values) in &fitting {
+            let summary = check_all(&device, totals(values, data_type, grouped)).unwrap();
+            println!("{summary}");
+            assert_eq!(
+                summary.rows + summary.unsupported.len() + summary.errors,
+                3,
+                "{summary}"
+            );
+        }
+        for (data_type, values) in &overflowing {
+            let sum = totals(values, data_type, grouped).swap_remove(0);
+            let summary = check_all(&device, [sum]).unwrap();
+            assert_eq!(summary.errors, 1, "{values:?}: {summary}");
+        }
+    }
 }

@@ -44,9 +44,18 @@ fn case(name: String, columns: &[(Type, Nulls, Flavor)], rows: usize, sink: Sink
     for (row, unique) in table.iter_mut().zip((0..).map(|row| row * 7_919 % 1_000_003)) {
         row[columns.len() - 1] = Value::Int(unique);
     }
-    let fields = columns.iter().enumerate().map(|(index, (data_type, nulls, _))| {
+    let columns: Vec<(Type, bool)> = columns
+        .iter()
+        .map(|(data_type, nulls, _)| (data_type.clone(), *nulls != Nulls::None || *data_type == Type::Null))
+        .collect();
+    over(name, &columns, table, sink, seed)
+}
+
+/// An aggregation of rows of columns that may be NULL.
+fn over(name: String, columns: &[(Type, bool)], table: Vec<Row>, sink: Sink, seed: u64) -> Case {
+    let fields = columns.iter().enumerate().map(|(index, (data_type, nullable))| {
         let mut made = field(&format!("c{index}"), data_type.clone());
-        made.nullable = *nulls != Nulls::None || *data_type == Type::Null;
+        made.nullable = *nullable;
         made
     });
     let Sink::Aggregate { groups, aggregates } = &sink else {
@@ -184,4 +193,23 @@ pub fn random(seed: u64) -> Case {
     let rows = *[0, 1, 7, 60, 300].choose(&mut rng).unwrap();
     let sink = Sink::Aggregate { groups, aggregates };
     case(format!("random aggregates {seed}"), &columns, rows, sink, seed)
+}
+
+/// SUM, AVG and MAX of these values, all in one group where there are groups.
+pub fn totals(values: &[i128], data_type: &Type, grouped: bool) -> Vec<Case> {
+    let functions = [
+        AggregateFunction::Sum,
+        AggregateFunction::Average,
+        AggregateFunction::Max,
+    ];
+    let cases = functions.into_iter().filter_map(|function| {
+        let groups = grouped.then(|| Expr::column(0, Type::Int32)).into_iter().collect();
+        let aggregates = vec![aggregate(function, 1, data_type)?];
+        let rows = values.iter().map(|value| vec![Value::Int(7), Value::Int(*value)]);
+        let columns = [(Type::Int32, false), (data_type.clone(), false)];
+        let sink = Sink::Aggregate { groups, aggregates };
+        let name = format!("{function:?} of {values:?}");
+        Some(over(name, &columns, rows.collect(), sink, 1))
+    });
+    cases.collect()
 }
