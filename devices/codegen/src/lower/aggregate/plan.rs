@@ -457,9 +457,6 @@ impl Part<'_> {
                 nullable: self.nullable(),
             });
         };
-        if matches!(recipe.primitives[sum].operation, Operation::Sum { words: 3, .. }) {
-            return Err(Unsupported("averages of sums beyond 128 bits".to_owned()));
-        }
         Ok(Finish::AverageDecimal {
             sum,
             count,

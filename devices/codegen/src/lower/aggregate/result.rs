@@ -5,7 +5,7 @@ use trireme_device_api::{DeviceError, Type};
 use super::best::Best;
 use super::cells::float_of;
 use super::plan::{Finish, Operation, Order, ROWS_MAX, Recipe};
-use crate::build::{bool, place, u64};
+use crate::build::{bool, i64, place, u64};
 use crate::ir::{Const, Elem, Expr as Ir, Scalar, Unary, Var};
 use crate::lower::{Kind, Lowered, Lowering, Shape, Unsupported, Value};
 use crate::program::{Fault, Word};
@@ -219,7 +219,7 @@ impl Slot<'_> {
         let (total, lane) = self.total(sum);
         let total: Ir = l.b.set(lane, total).into();
         if self.sum_words(sum) == 3 {
-            let sign = self.word(sum, 1).to(Scalar::I64).shr(crate::build::i64(63));
+            let sign = self.word(sum, 1).to(Scalar::I64).shr(i64(63));
             let lost = self.word(sum, 2).to(Scalar::I64).ne(sign);
             fault_when(l, lost, overflow(data_type, "sum"))?;
         }
@@ -242,7 +242,7 @@ impl Slot<'_> {
         let none: Ir = l.b.set(Scalar::Bool, self.word(*count, 0).eq(u64(0))).into();
         let rows = none.clone().select(u64(1), self.word(*count, 0));
         let (total, from) = self.total(*sum);
-        let way = Division::of(from, *range, self.rows, *factor);
+        let way = Division::of(from, *range, self.rows, *factor, self.sum_words(*sum));
         let lane = way.lane;
         let total: Ir = l.b.set(lane, if from == lane { total } else { total.to(lane) }).into();
         let rows: Ir = l.b.set(lane, rows.to(lane)).into();
@@ -251,9 +251,13 @@ impl Slot<'_> {
             total.times(by).over(rows)
         } else {
             // The quotient and what is left of it are scaled apart.
-            let quotient: Ir = l.b.set(lane, total.clone().over(rows.clone())).into();
-            let rest = total.minus(quotient.clone().times(rows.clone()));
-            let rest: Ir = l.b.set(lane, rest).into();
+            let (quotient, rest) = if self.sum_words(*sum) == 3 {
+                self.long_quotient(l, *sum, &rows)
+            } else {
+                let quotient: Ir = l.b.set(lane, total.clone().over(rows.clone())).into();
+                let rest = total.minus(quotient.clone().times(rows.clone()));
+                (quotient, l.b.set(lane, rest).into())
+            };
             if lane == Scalar::I128 {
                 let most = i128::MAX / factor - 1;
                 let (low, high) = (literal(l, lane, -most), literal(l, lane, most));
@@ -267,6 +271,42 @@ impl Slot<'_> {
         let means = (low.saturating_mul(*factor), high.saturating_mul(*factor));
         let means = limited(l, &mean, lane, means, overflow(data_type, "avg"), data_type)?;
         Ok(integer(l, (mean, lane), means, nullable.then_some(none), data_type))
+    }
+
+    /// Quotient and rest, as I128, of a sum of three words by the rows (I128) that it is of: word by word, from the top. The
+    /// quotient fits, for it lies between the values.
+    fn long_quotient(&self, l: &mut Lowering<'_>, sum: usize, rows: &Ir) -> (Ir, Ir) {
+        let word = |at: u32| self.word(sum, at);
+        let negative: Ir = l.b.set(Scalar::Bool, word(2).to(Scalar::I64).lt(i64(0))).into();
+        let complement = |word: Ir| Ir::Unary(Unary::Complement, Box::new(word));
+        let mut carry: Ir = u64(1);
+        let mut words: Vec<Ir> = Vec::new();
+        for at in 0..3 {
+            let turned = l.b.set(Scalar::U64, complement(word(at)).plus(carry.clone()));
+            let carries = Ir::from(turned).lt(carry).select(u64(1), u64(0));
+            carry = l.b.set(Scalar::U64, carries).into();
+            let magnitude = negative.clone().select(turned.into(), word(at));
+            words.push(l.b.set(Scalar::U64, magnitude).into());
+        }
+        let mut rest = Ir::Const(Const::I128(0));
+        let mut quotient = rest.clone();
+        for word in words.into_iter().rev() {
+            let two_to_64 = Ir::Const(Const::I128(1 << 64));
+            let part: Ir =
+                l.b.set(Scalar::I128, rest.times(two_to_64.clone()).plus(word.to(Scalar::I128)))
+                    .into();
+            let digit: Ir = l.b.set(Scalar::I128, part.clone().over(rows.clone())).into();
+            rest =
+                l.b.set(Scalar::I128, part.minus(digit.clone().times(rows.clone())))
+                    .into();
+            quotient = l.b.set(Scalar::I128, quotient.times(two_to_64).plus(digit)).into();
+        }
+        let signed = |l: &mut Lowering<'_>, value: Ir| {
+            let value = negative.clone().select(value.clone().negate(), value);
+            l.b.set(Scalar::I128, value).into()
+        };
+        let quotient = signed(l, quotient);
+        (quotient, signed(l, rest))
     }
 
     fn extreme(
@@ -429,8 +469,8 @@ struct Division {
 }
 
 impl Division {
-    /// Of a total in `from` of `rows` values in a range.
-    fn of(from: Scalar, range: (i128, i128), rows: u64, factor: i128) -> Self {
+    /// Of a total of so many words, in `from`, of `rows` values in a range.
+    fn of(from: Scalar, range: (i128, i128), rows: u64, factor: i128, words: u32) -> Self {
         let (low, high) = total_range(range, rows, true);
         let rows = i128::from(rows.clamp(1, ROWS_MAX));
         let within = |bounds: [i128; 2], most: i128| {
@@ -444,7 +484,7 @@ impl Division {
         } else if narrow && within([range.0, range.1], word) && within([rows, rows], word) {
             (Scalar::I64, false)
         } else {
-            (Scalar::I128, within([low, high], i128::MAX))
+            (Scalar::I128, words < 3 && within([low, high], i128::MAX))
         };
         Self { lane, at_once }
     }
