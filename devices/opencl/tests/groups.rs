@@ -21,7 +21,7 @@ use trireme_device_api::{
 };
 use trireme_device_cpu::FusedVariant;
 use trireme_device_opencl::{OpenClBackend, OpenClSettings};
-use trireme_device_testkit::conformance::{Summary, check_all};
+use trireme_device_testkit::conformance::check_all;
 use trireme_device_testkit::driver::{run, step_until_done};
 use trireme_device_testkit::generate::field;
 use trireme_device_testkit::inputs::{CountingPool, Layout, MemoryScan, Segmentation};
@@ -198,15 +198,15 @@ fn random_aggregates() {
     };
     let (started, variant) = (Instant::now(), device.variant());
     let most = Duration::from_secs(number("TRIREME_CONFORMANCE_SECONDS", 10));
-    let mut total = Summary::default();
+    let mut cases = 0;
     for seed in number("TRIREME_CONFORMANCE_SEED", 1).. {
         if started.elapsed() > most {
             break;
         }
-        let one = check_all(variant.as_ref(), [random(seed)]).unwrap_or_else(|mismatch| panic!("{mismatch}"));
-        total.add(&one);
+        check_all(variant.as_ref(), [random(seed)]).unwrap_or_else(|mismatch| panic!("{mismatch}"));
+        cases += 1;
     }
-    println!("{total}");
+    println!("{cases} cases");
 }
 
 #[test]
