@@ -2,7 +2,8 @@
 //!
 //! `cargo test --release -p trireme-device-opencl --test joins -- --ignored --nocapture` prints a line per size and kind of
 //! key: nanoseconds of the processor's time per row of both sides, of the best of a few runs, with all that the host does. The
-//! ratio from line to line is what counts. `TRIREME_JOINS=Dense` leaves out the other kinds of keys.
+//! ratio from line to line is what counts. `TRIREME_JOINS=Dense` leaves out other kinds of keys, and
+//! `TRIREME_JOINS_POWER=20` other sizes than 2^20. Results are checked.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use trireme_device_api::{
     Aggregate, AggregateFunction, Backend, BinaryOperator, BuildSide, DevicePool, Expr, Fragment, GRAPH_VERSION, Graph,
-    Inputs, JoinKind, Output, Probe, ScanInput, ScanSource, Sink, Source, Step, Type, Value, Variant,
+    Inputs, JoinKind, Output, Probe, ScanInput, ScanSource, Sink, Source, Step, Type, Value, Values, Variant,
 };
 use trireme_device_cpu::FusedVariant;
 use trireme_device_opencl::{OpenClBackend, OpenClSettings};
@@ -29,6 +30,8 @@ const RUNS: usize = 4;
 enum Keys {
     /// 0, 1, 2, … in any order: heads by key.
     Dense,
+    /// As dense, of a build side of which a filter leaves one row in ten: bits before the heads.
+    Filtered,
     /// Anywhere in 64 bits: a hash table.
     Sparse,
     /// As sparse, of a filtered build side, and one row in ten has a match.
@@ -50,10 +53,10 @@ fn graph(keys: Keys) -> Graph {
     let all = Expr::binary(
         BinaryOperator::GreaterOrEqual,
         int(1),
-        Expr::literal(Value::Int(0), Type::Int64),
+        Expr::literal(Value::Int(least(keys).into()), Type::Int64),
         Type::Boolean,
     );
-    let filter = (keys == Keys::Selective).then_some(Step::Filter(all));
+    let filter = matches!(keys, Keys::Selective | Keys::Filtered).then_some(Step::Filter(all));
     let aggregate = |function, argument: Option<usize>| Aggregate {
         function,
         argument: argument.map(int),
@@ -110,21 +113,35 @@ fn graph(keys: Keys) -> Graph {
     }
 }
 
+/// The least value that a build row is kept with.
+fn least(keys: Keys) -> i64 {
+    if keys == Keys::Filtered { 900 } else { 0 }
+}
+
 fn key(keys: Keys, number: i64) -> Value {
     Value::Int(match keys {
-        Keys::Dense => number.into(),
+        Keys::Dense | Keys::Filtered => number.into(),
         _ => number.wrapping_mul(0x9e37_79b9_7f4a_7c15_u64.cast_signed()).into(),
     })
 }
 
-fn tables(keys: Keys, build: i64) -> [Vec<Row>; 2] {
+/// The rows of both sides; the number of matches and the sum of their values.
+fn tables(keys: Keys, build: i64) -> ([Vec<Row>; 2], [i64; 2]) {
     let mut rng = SmallRng::seed_from_u64(7);
     let mut numbers: Vec<i64> = (0..build).collect();
     numbers.shuffle(&mut rng);
     let row = |number: i64| vec![key(keys, number), Value::Int((number % 1000).into())];
     let most = if keys == Keys::Selective { build * 10 } else { build };
-    let probe = (0..PROBE_ROWS).map(|_| row(rng.random_range(0..most))).collect();
-    [numbers.into_iter().map(row).collect(), probe]
+    let probe: Vec<i64> = (0..PROBE_ROWS).map(|_| rng.random_range(0..most)).collect();
+    let matches = probe
+        .iter()
+        .filter(|number| **number < build && **number % 1000 >= least(keys));
+    let expected = [
+        matches.clone().count() as i64,
+        matches.map(|number| number % 1000).sum(),
+    ];
+    let rows = [numbers, probe].map(|numbers| numbers.into_iter().map(row).collect());
+    (rows, expected)
 }
 
 /// Time that this process's threads have run so far: PoCL's device is the processor, and others' work is not in it.
@@ -148,7 +165,8 @@ fn measure(variant: &dyn Variant, keys: Keys, build: i64) -> f64 {
     };
     let mut rng = SmallRng::seed_from_u64(1);
     let mut scans: Vec<Arc<dyn ScanInput>> = Vec::new();
-    for rows in tables(keys, build) {
+    let (tables, expected) = tables(keys, build);
+    for rows in tables {
         let scan = MemoryScan::new(&graph.scans[0].columns, &rows, &layout, &mut rng).unwrap();
         scans.push(Arc::new(scan));
     }
@@ -177,6 +195,11 @@ fn measure(variant: &dyn Variant, keys: Keys, build: i64) -> f64 {
             _ => panic!("no rows"),
         };
         assert_eq!(rows.rows(), 1);
+        let found = rows.segments[0].1.iter().map(|column| match &column.values {
+            Values::Integers { carrier, base } => base + carrier.get(0),
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(found.collect::<Vec<_>>(), expected, "{keys:?}, {build} rows");
         (busy_ns() - started) as f64 / (PROBE_ROWS as f64 + build as f64)
     };
     once();
@@ -194,12 +217,17 @@ fn cost_by_size_of_the_build_side() {
     let variant = device.variant();
     let (mut worst, mut where_worst) = (0.0_f64, String::new());
     let wanted = std::env::var("TRIREME_JOINS").unwrap_or_default();
-    for keys in [Keys::Dense, Keys::Sparse, Keys::Selective, Keys::Exists] {
+    let all = [Keys::Dense, Keys::Filtered, Keys::Sparse, Keys::Selective, Keys::Exists];
+    for keys in all {
         if !format!("{keys:?}").contains(&wanted) {
             continue;
         }
         let mut before = None;
-        for power in [4, 7, 10, 12, 14, 15, 17, 18, 20, 21] {
+        let only = std::env::var("TRIREME_JOINS_POWER")
+            .ok()
+            .and_then(|power| power.parse().ok());
+        let powers = [4, 7, 10, 12, 14, 15, 17, 18, 20, 21].into_iter();
+        for power in powers.filter(|power| only.is_none_or(|only: u32| only == *power)) {
             let cost = measure(variant.as_ref(), keys, 1 << power);
             let ratio = before.map_or(1.0, |before: f64| cost / before);
             println!("joins.{keys:?}.2^{power} = {cost:.1} ns/row (×{ratio:.2})");

@@ -37,7 +37,7 @@ pub(crate) fn build_sink(l: &mut Lowering<'_>, side: &BuildSide) -> Lowered<Box<
     let tally = region(l, "build tally", TALLY_WORDS * 8, Fill::Byte(0));
     Ok(Box::new(Build {
         uses: Uses::of(l.graph, l.fragment),
-        unique: capacity == 1 || has_unique_keys(l.graph, l.fragment, side),
+        unique: (exact && capacity == 1) || has_unique_keys(l.graph, l.fragment, side),
         side: side.clone(),
         exact,
         store,
