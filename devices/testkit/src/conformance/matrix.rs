@@ -44,14 +44,28 @@ pub fn matrix(variant: &dyn Variant, extent: Extent) -> Result<Summary, Box<Mism
     Ok(summary)
 }
 
-/// All systematic cases, for who runs some of them.
-pub fn matrix_cases(extent: Extent) -> Vec<Case> {
-    let mut cases = Vec::new();
-    let _: Result<(), Box<Mismatch>> = for_each(extent, &mut |case| {
-        cases.push(case);
-        Ok(())
+/// Cases that wait to be taken.
+const CASES_AHEAD: usize = 64;
+
+/// All systematic cases, for who runs them in another way; made by a thread of their own, a few ahead.
+pub fn matrix_cases(extent: Extent) -> impl Iterator<Item = Case> + Send {
+    let (sender, receiver) = std::sync::mpsc::sync_channel(CASES_AHEAD);
+    std::thread::spawn(move || {
+        let mut take = |case: Case| sender.send(case).map_err(|unsent| Box::new(unwanted(unsent.0)));
+        let _: Result<(), Box<Mismatch>> = for_each(extent, &mut take);
     });
-    cases
+    receiver.into_iter()
+}
+
+/// Ends the making of cases that nobody wants any more.
+fn unwanted(case: Case) -> Mismatch {
+    Mismatch {
+        case,
+        threads: 0,
+        what: "nobody wants more cases".to_owned(),
+        expected: Ok(Vec::new()),
+        actual: None,
+    }
 }
 
 /// Calls `take` with all systematic cases.
