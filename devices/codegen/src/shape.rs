@@ -75,7 +75,7 @@ pub struct ColumnShape {
 }
 
 /// A table of segments.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct ScanShape {
     /// Columns.
     pub columns: Vec<ColumnShape>,

@@ -367,11 +367,7 @@ fn lower_all(core: &Core, graph: &Arc<Graph>, inputs: &Inputs, reasons: &mut [Op
             scan_shape(input.as_ref(), &used)
         })
         .collect();
-    let none = ScanShape {
-        columns: Vec::new(),
-        rows: 0,
-        segments: 0,
-    };
+    let none = ScanShape::default();
     let shapes: Vec<_> = scans
         .iter()
         .map(|shape| shape.as_ref().unwrap_or(&none).clone())
