@@ -46,21 +46,9 @@ fn check(expr: &Expr) -> Result<(), String> {
             Type::Date32 | Type::Timestamp { zone: None, .. } | Type::Null => {}
             other => return Err(format!("a part of a {other:?} has no kernel")),
         },
-        Node::Function { function, args } => {
-            let columns = args.iter().filter(|arg| !arg.columns().is_empty()).count();
-            if columns > 1 {
-                function::support(*function)?;
-            }
-        }
-        Node::Host { function, args } if known::known(&function.name, args, &expr.data_type).is_some() => {}
-        Node::Host { function, args } => {
-            let columns = args.iter().filter(|arg| !arg.columns().is_empty());
-            let codes: Vec<&Expr> = columns.filter(|arg| arg.data_type.is_bytes()).collect();
-            let others = args.len() > codes.len()
-                && args
-                    .iter()
-                    .any(|arg| !arg.columns().is_empty() && !arg.data_type.is_bytes());
-            if codes.len() != 1 || others {
+        Node::Function { function, args } if !of_one_code(args) => function::support(*function)?,
+        Node::Host { function, args } if known::known(&function.name, args, &expr.data_type).is_none() => {
+            if !of_one_code(args) {
                 return Err(format!(
                     "{} of other than one string column has no kernel",
                     function.name
@@ -76,6 +64,28 @@ fn check(expr: &Expr) -> Result<(), String> {
         }
         check(child)
     })
+}
+
+/// Whether the one argument that isn't constant is codes.
+fn of_one_code(args: &[Expr]) -> bool {
+    let mut changing = args.iter().filter(|arg| !arg.columns().is_empty());
+    matches!((changing.next(), changing.next()), (Some(arg), None) if is_code(arg))
+}
+
+/// Whether a string is codes of a dictionary, where those of columns are.
+fn is_code(expr: &Expr) -> bool {
+    if expr.columns().len() <= 1 {
+        return expr.columns().is_empty() || by_host(expr);
+    }
+    match &expr.node {
+        Node::Cast { expr: operand, .. } => is_code(operand),
+        Node::Case { branches, otherwise } => {
+            let mut values = branches.iter().map(|(_, value)| value).chain(otherwise.as_deref());
+            values.all(is_code)
+        }
+        Node::Function { args, .. } | Node::Host { args, .. } => of_one_code(args),
+        _ => false,
+    }
 }
 
 /// What the host needs to know to evaluate it.
