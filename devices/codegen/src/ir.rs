@@ -17,6 +17,8 @@
 //! - all work-items of a group reach the same barriers; no work-item waits for another except at a barrier;
 //! - shifts are by less than the width; integer division is never by zero nor MIN / −1.
 
+use std::hash::{Hash, Hasher};
+
 /// Types of values in registers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "the names say it")]
@@ -102,6 +104,23 @@ pub enum Const {
     F64(f64),
 }
 
+/// By its bits: what is equal has the same text except 0.0 and −0.0, which differ here too.
+impl Hash for Const {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.scalar().hash(state);
+        match *self {
+            Const::Bool(value) => value.hash(state),
+            Const::I32(value) => value.hash(state),
+            Const::U32(value) => value.hash(state),
+            Const::I64(value) => value.hash(state),
+            Const::U64(value) => value.hash(state),
+            Const::I128(value) => value.hash(state),
+            Const::F32(value) => value.to_bits().hash(state),
+            Const::F64(value) => value.to_bits().hash(state),
+        }
+    }
+}
+
 impl Const {
     /// Its type.
     pub fn scalar(self) -> Scalar {
@@ -119,7 +138,7 @@ impl Const {
 }
 
 /// A place in the arena: element `index` of the array that begins at byte `base`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Hash)]
 pub struct Place {
     /// Type of the elements.
     pub elem: Elem,
@@ -130,7 +149,7 @@ pub struct Place {
 }
 
 /// An expression without side effects. Both operands of a binary operation have the same type.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Hash)]
 pub enum Expr {
     /// A variable.
     Var(Var),
@@ -229,7 +248,7 @@ pub enum Compare {
 }
 
 /// Where an atomic works: elements U32, I32, U64 or I64.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Hash)]
 pub enum Target {
     /// In the arena.
     Arena(Place),
@@ -238,7 +257,7 @@ pub enum Target {
 }
 
 /// What an atomic does. All are relaxed: order comes from [`Stmt::Fence`] and barriers.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Hash)]
 pub enum Atomic {
     /// Reads.
     Load,
@@ -264,7 +283,7 @@ pub enum Atomic {
 }
 
 /// A statement.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Hash)]
 pub enum Stmt {
     /// Assigns a variable.
     Assign(Var, Expr),
@@ -307,7 +326,7 @@ pub enum Stmt {
 }
 
 /// Variables and statements.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Hash)]
 pub struct Body {
     /// Types of the variables.
     pub vars: Vec<Scalar>,
@@ -316,7 +335,7 @@ pub struct Body {
 }
 
 /// A function: no barriers, no atomics, no stores, no local memory, no recursion; every path returns.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Hash)]
 pub struct Function {
     /// Name, unique in the module.
     pub name: String,
@@ -329,7 +348,7 @@ pub struct Function {
 }
 
 /// A local array of a kernel.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Hash)]
 pub struct Local {
     /// Type of the elements.
     pub elem: Elem,
@@ -338,7 +357,7 @@ pub struct Local {
 }
 
 /// A kernel.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Hash)]
 pub struct Kernel {
     /// Name, unique in the module.
     pub name: String,
@@ -351,7 +370,7 @@ pub struct Kernel {
 }
 
 /// Kernels and functions that are compiled together.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Hash)]
 pub struct Module {
     /// Work-items per group, a power of two; a constant of the text.
     pub group: u32,

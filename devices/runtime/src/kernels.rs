@@ -4,10 +4,13 @@
 //!  key = SHA-256(format, text, driver's identity), each with its length      file: magic │ digest of what follows │ binary
 //! ```
 //!
+//! Within the process a module is found by the digest of its structure, before it is printed: printing takes longer.
+//!
 //! A file is written under a name of its own and renamed, so that no reader sees half of one; what is cut short, garbled or
 //! refused by the driver is a miss. The folder is a convenience: no failure of it fails a query.
 
 use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -82,6 +85,8 @@ pub(crate) struct KernelCache {
     driver: Arc<dyn Driver>,
     folder: Option<Folder>,
     slots: Mutex<HashMap<Key, Arc<Slot>>>,
+    /// The same, by digests of structures.
+    by_structure: Mutex<HashMap<Key, Arc<Slot>>>,
     clock: AtomicU64,
     pub(crate) compiled: AtomicU64,
     pub(crate) cached: AtomicU64,
@@ -97,6 +102,7 @@ impl KernelCache {
                 .map(|(path, bytes_max)| Folder { path, bytes_max }),
             driver,
             slots: Mutex::default(),
+            by_structure: Mutex::default(),
             clock: AtomicU64::new(0),
             compiled: AtomicU64::new(0),
             cached: AtomicU64::new(0),
@@ -105,9 +111,7 @@ impl KernelCache {
 
     /// Whether the module is loaded; never waits for somebody who compiles it.
     pub(crate) fn peek(&self, module: &Module) -> Peeked {
-        let text = self.driver.text(module);
-        let key = key(&text, self.driver.info().identity.as_deref().unwrap_or_default());
-        let Some(slot) = self.slots.lock().get(&key).map(Arc::clone) else {
+        let Some(slot) = self.known(&structure(module)) else {
             return Peeked::Unknown;
         };
         if slot.failed.load(Ordering::Relaxed) {
@@ -117,16 +121,29 @@ impl KernelCache {
         loaded.map_or(Peeked::Unknown, Peeked::Loaded)
     }
 
+    fn known(&self, structure: &Key) -> Option<Arc<Slot>> {
+        self.by_structure.lock().get(structure).map(Arc::clone)
+    }
+
     /// The module, compiled in this thread if it is not known.
     ///
     /// # Errors
     /// Those of the driver.
     pub(crate) fn get(&self, module: &Module) -> Result<(Arc<Loaded>, Took), DeviceError> {
+        let structure = structure(module);
+        let now = self.clock.fetch_add(1, Ordering::Relaxed);
+        if let Some(slot) = self.known(&structure)
+            && let Some(loaded) = &*slot.loaded.lock()
+        {
+            slot.used.store(now, Ordering::Relaxed);
+            self.cached.fetch_add(1, Ordering::Relaxed);
+            return Ok((Arc::clone(loaded), Took::default()));
+        }
         let text = self.driver.text(module);
         let key = key(&text, self.driver.info().identity.as_deref().unwrap_or_default());
         let slot = Arc::clone(self.slots.lock().entry(key).or_default());
-        slot.used
-            .store(self.clock.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
+        slot.used.store(now, Ordering::Relaxed);
+        self.remember(structure, &slot);
         let mut place = slot.loaded.lock();
         if let Some(loaded) = &*place {
             self.cached.fetch_add(1, Ordering::Relaxed);
@@ -172,6 +189,14 @@ impl KernelCache {
         Ok((id, true))
     }
 
+    fn remember(&self, structure: Key, slot: &Arc<Slot>) {
+        let mut known = self.by_structure.lock();
+        if known.len() >= 2 * LOADED_MAX {
+            known.clear();
+        }
+        known.insert(structure, Arc::clone(slot));
+    }
+
     /// Forgets the modules that were not used for longest, when there are too many.
     fn shrink(&self) {
         let mut slots = self.slots.lock();
@@ -183,6 +208,9 @@ impl KernelCache {
         let (_, oldest, _) = used.select_nth_unstable(middle);
         let oldest = *oldest;
         slots.retain(|_, slot| slot.used.load(Ordering::Relaxed) >= oldest);
+        self.by_structure
+            .lock()
+            .retain(|_, slot| slot.used.load(Ordering::Relaxed) >= oldest);
     }
 }
 
@@ -193,6 +221,53 @@ fn key(text: &str, identity: &str) -> Key {
         digest.update(part);
     }
     digest.finalize().into()
+}
+
+/// Digest of a module's structure.
+fn structure(module: &Module) -> Key {
+    let mut bytes = Bytes(Vec::with_capacity(16 << 10));
+    module.hash(&mut bytes);
+    Sha256::digest(&bytes.0).into()
+}
+
+/// Keeps what is hashed, in few bytes: small numbers are frequent. What differs stays different, since the length of each
+/// number shows in its bytes.
+struct Bytes(Vec<u8>);
+
+impl Bytes {
+    fn put(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.0.push(0x80 | (value & 0x7f) as u8);
+            value >>= 7;
+        }
+        self.0.push((value & 0x7f) as u8);
+    }
+}
+
+impl Hasher for Bytes {
+    fn finish(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
+    }
+
+    fn write_u32(&mut self, value: u32) {
+        self.put(u64::from(value));
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        self.put(value);
+    }
+
+    fn write_usize(&mut self, value: usize) {
+        self.put(value as u64);
+    }
+
+    fn write_isize(&mut self, value: isize) {
+        self.put(value.cast_unsigned() as u64);
+    }
 }
 
 /// Binaries in files.
