@@ -8,8 +8,8 @@ use super::table::{TALLY_WORDS, Table, Tally, key_number};
 use super::unique::has_unique_keys;
 use super::uses::Uses;
 use super::{BuildShape, ROWS_MAX};
-use crate::build::{place, u32, u64};
-use crate::ir::{Atomic, Elem, Expr as Ir, Scalar, Target};
+use crate::build::{bool, place, u32, u64};
+use crate::ir::{Atomic, Elem, Expr as Ir, Scalar, Target, Var};
 use crate::program::{Fill, Lifetime, ProgramOutput, Region};
 use crate::shape::RegionRef;
 
@@ -44,6 +44,7 @@ pub(crate) fn build_sink(l: &mut Lowering<'_>, side: &BuildSide) -> Lowered<Box<
         tally,
         layout: None,
         waiting: None,
+        noted: None,
     }))
 }
 
@@ -69,6 +70,18 @@ struct Build {
     layout: Option<Layout>,
     /// The key of the row that waits for its place.
     waiting: Option<Key>,
+    noted: Option<Noted>,
+}
+
+/// Bool, by kernel and work-item: what it has noted already, or found noted.
+#[derive(Clone, Copy)]
+struct Noted {
+    /// [`Tally::NullKey`].
+    null_key: Var,
+    /// [`Tally::Repeated`].
+    repeated: Var,
+    /// That there are rows, where they aren't counted.
+    some: Var,
 }
 
 #[derive(Clone)]
@@ -133,11 +146,24 @@ impl Build {
         Ok(values)
     }
 
+    fn noted(&self) -> Lowered<Noted> {
+        let outside = || Unsupported("a row outside of a kernel".to_owned());
+        self.noted.ok_or_else(outside)
+    }
+
+    fn entering<'t>(&self, table: &'t Table) -> Lowered<Entering<'t>> {
+        Ok(Entering {
+            table,
+            tally: self.tally,
+            repeated: self.noted()?.repeated,
+        })
+    }
+
     /// A row whose key is all that counts.
     fn existence(&self, l: &mut Lowering<'_>, bits: RegionRef, key: &Key) -> Lowered<()> {
         if self.uses.null_aware {
             let count = l.base(self.store.count);
-            note(l, Target::Arena(place(Elem::U64, count, u64(0))))?;
+            note(l, Target::Arena(place(Elem::U64, count, u64(0))), self.noted()?.some)?;
         }
         l.unless(key.null.clone(), |l| {
             set_bit(l, bits, key);
@@ -182,18 +208,29 @@ fn tally_target(l: &mut Lowering<'_>, tally: RegionRef, word: Tally) -> Target {
     Target::Arena(place(Elem::U64, base, u64(word as u64)))
 }
 
-/// Sets a word to 1, without writing it again and again.
-fn note(l: &mut Lowering<'_>, target: Target) -> Lowered<()> {
-    let known = l.b.fetch(Scalar::U64, target.clone(), Atomic::Load);
-    l.when(Ir::from(known).eq(u64(0)), |l| {
-        l.b.atomic(target, Atomic::Store(u64(1)));
-        Ok(())
+/// Sets a word to 1, without looking at it again and again.
+fn note(l: &mut Lowering<'_>, target: Target, noted: Var) -> Lowered<()> {
+    l.when(Ir::from(noted).not(), |l| {
+        l.b.assign(noted, bool(true));
+        let known = l.b.fetch(Scalar::U64, target.clone(), Atomic::Load);
+        l.when(Ir::from(known).eq(u64(0)), |l| {
+            l.b.atomic(target, Atomic::Store(u64(1)));
+            Ok(())
+        })
     })
 }
 
+/// Where rows are entered.
+struct Entering<'t> {
+    table: &'t Table,
+    tally: RegionRef,
+    /// See [`Noted`].
+    repeated: Var,
+}
+
 /// Puts the row at `at` (U64) into the table.
-fn enter(l: &mut Lowering<'_>, (table, tally): (&Table, RegionRef), key: &Key, at: &Ir) -> Lowered<()> {
-    match table {
+fn enter(l: &mut Lowering<'_>, into: &Entering<'_>, key: &Key, at: &Ir) -> Lowered<()> {
+    match into.table {
         Table::Every | Table::Bits(_) => Ok(()),
         Table::Dense { heads, next, bits } => {
             let (heads, next) = (l.base(*heads), next.map(|next| l.base(next)));
@@ -211,8 +248,8 @@ fn enter(l: &mut Lowering<'_>, (table, tally): (&Table, RegionRef), key: &Key, a
                 let old = l.b.fetch(Scalar::U32, target, Atomic::Exchange(entry));
                 l.b.store(place(Elem::U32, next, at), old.into());
                 l.when(Ir::from(old).ne(u32(0)), |l| {
-                    let repeated = tally_target(l, tally, Tally::Repeated);
-                    note(l, repeated)
+                    let repeated = tally_target(l, into.tally, Tally::Repeated);
+                    note(l, repeated, into.repeated)
                 })
             })
         }
@@ -222,6 +259,12 @@ fn enter(l: &mut Lowering<'_>, (table, tally): (&Table, RegionRef), key: &Key, a
 
 impl Sink for Build {
     fn begin(&mut self, l: &mut Lowering<'_>) -> Lowered<()> {
+        let [null_key, repeated, some] = [(); 3].map(|()| l.b.set(Scalar::Bool, bool(false)));
+        self.noted = Some(Noted {
+            null_key,
+            repeated,
+            some,
+        });
         self.store.begin(l)
     }
 
@@ -245,18 +288,18 @@ impl Sink for Build {
             && let Some(null) = super::probe::any_null(l, &keys)
         {
             let target = tally_target(l, self.tally, Tally::NullKey);
-            l.when(null, |l| note(l, target))?;
+            let noted = self.noted()?.null_key;
+            l.when(null, |l| note(l, target, noted))?;
         }
         if let Table::Bits(bits) = layout.table {
             return self.existence(l, bits, &key);
         }
         let kept_anyway = self.uses.unmatched || self.uses.null_aware;
-        let (absent, tally) = (key.null.clone().filter(|_| !kept_anyway), self.tally);
+        let absent = key.null.clone().filter(|_| !kept_anyway);
+        let into = self.entering(&layout.table)?;
         let (store, cuts) = (&mut self.store, !self.exact);
         l.unless(absent, |l| {
-            store.row_then(l, payload, 0, cuts, &mut |l, at| {
-                enter(l, (&layout.table, tally), &key, at)
-            })
+            store.row_then(l, payload, 0, cuts, &mut |l, at| enter(l, &into, &key, at))
         })?;
         self.waiting = Some(key);
         Ok(())
@@ -266,9 +309,10 @@ impl Sink for Build {
         let (Some(layout), Some(key)) = (&self.layout, self.waiting.take()) else {
             return Ok(());
         };
-        let (table, tally, cuts) = (&layout.table, self.tally, !self.exact);
+        let layout = layout.clone();
+        let (into, cuts) = (self.entering(&layout.table)?, !self.exact);
         self.store
-            .slot_end_then(l, 0, cuts, &mut |l, at| enter(l, (table, tally), &key, at))
+            .slot_end_then(l, 0, cuts, &mut |l, at| enter(l, &into, &key, at))
     }
 
     fn end(&mut self, _: &mut Lowering<'_>) -> Lowered<()> {
