@@ -185,7 +185,7 @@ def hot(client, device, scale, repetitions, figures, targets):
 
 def engine_times(client, device):
     """Time in the engine of the last 22 graphs that ran on the device, oldest first."""
-    sql = f"""SELECT run, sum(total_ms) FROM system.fragments WHERE run IN (SELECT run FROM system.fragments WHERE device = '{device}')
+    sql = f"""SELECT run, max(total_ms) FROM system.fragments WHERE run IN (SELECT run FROM system.fragments WHERE device = '{device}')
               GROUP BY run ORDER BY run DESC LIMIT 22"""
     return [float(ms) for _, ms in client.rows([], sql)][::-1]
 
