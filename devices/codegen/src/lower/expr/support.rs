@@ -47,13 +47,13 @@ fn check(expr: &Expr) -> Result<(), String> {
             other => return Err(format!("a part of a {other:?} has no kernel")),
         },
         Node::Function { function, args } if !of_one_code(args) => function::support(*function)?,
-        Node::Host { function, args } if known::known(&function.name, args, &expr.data_type).is_none() => {
-            if !of_one_code(args) {
-                return Err(format!(
-                    "{} of other than one string column has no kernel",
-                    function.name
-                ));
-            }
+        Node::Host { function, args }
+            if known::known(&function.name, args, &expr.data_type).is_none() && !of_one_code(args) =>
+        {
+            return Err(format!(
+                "{} of other than one string column has no kernel",
+                function.name
+            ));
         }
         _ => {}
     }
