@@ -159,6 +159,7 @@ fn script(group: u32, local_bytes: u32) -> Script {
         memory_bytes: 16 << 20,
         group,
         local_bytes,
+        texts: std::env::var_os("TRIREME_SORT_TEXTS").map(Into::into),
         ..Script::default()
     }
 }

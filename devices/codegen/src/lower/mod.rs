@@ -190,6 +190,8 @@ pub(crate) struct Lowering<'a> {
     pub(crate) passes: Vec<Pass>,
     status: RegionRef,
     hoist: source::Hoist,
+    /// Bool, uniform, at the end of a slot: the group gets no further one in this kernel. For sinks with memory per group.
+    pub(crate) last_slot: Option<Ir>,
 }
 
 /// What has been put together so far.
@@ -217,6 +219,7 @@ impl<'a> Lowering<'a> {
             passes: Vec::new(),
             status: RegionRef { fragment, region: 0 },
             hoist: source::Hoist::default(),
+            last_slot: None,
         };
         l.status = l.region(Region {
             name: "status".to_owned(),

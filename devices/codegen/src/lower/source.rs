@@ -140,6 +140,15 @@ impl Lowering<'_> {
         (Ir::GroupIndex, end.into(), Ir::Groups.min(u32(most)))
     }
 
+    /// Notes whether a tile is the group's last, for sinks that ask.
+    fn note_last_tile(&mut self, sink: &dyn Sink, tile: &Ir, (_, end, step): (Ir, Ir, Ir)) {
+        let last = || tile.clone().plus(step).ge(end);
+        self.last_slot = sink
+            .groups_max()
+            .map(|_| last())
+            .map(|last| self.b.set(Scalar::Bool, last).into());
+    }
+
     /// The row slots of a tile that begins at row `start` of `rows` (both U32). `body` gets a row's number in the source and
     /// in the work-item's part of the tile.
     fn tile(&mut self, (start, rows): (Ir, Ir), sink: &mut dyn Sink, body: &mut Body<'_>) -> Lowered<()> {
@@ -147,7 +156,12 @@ impl Lowering<'_> {
         let mut slot = |l: &mut Self, k: Ir, first: Ir| {
             let row = l.b.set(Scalar::U32, first.plus(Ir::LocalIndex));
             l.when(Ir::from(row).lt(rows.clone()), |l| body(l, &row.into(), &k, sink))?;
-            sink.slot_end(l)
+            let last_tile = l.last_slot.take();
+            let last = k.eq(u32(l.target.items - 1));
+            l.last_slot = last_tile.clone().map(|tile| tile.and(last));
+            let ended = sink.slot_end(l);
+            l.last_slot = last_tile;
+            ended
         };
         if self.target.items == 1 {
             return slot(self, u32(0), start);
@@ -185,7 +199,8 @@ impl Lowering<'_> {
         let tile_rows = u32(self.tile_rows());
         let tiles = Ir::from(rows).plus(u32(self.tile_rows() - 1)).over(tile_rows.clone());
         let bounds = self.tiles_of_group(sink, tiles);
-        self.range(Scalar::U32, bounds, |l, number| {
+        self.range(Scalar::U32, bounds.clone(), |l, number| {
+            l.note_last_tile(sink, &number, bounds);
             let start = l.b.set(Scalar::U32, number.times(tile_rows));
             tile(l, (start.into(), rows.into()), sink)
         })
@@ -259,7 +274,8 @@ fn segments(l: &mut Lowering<'_>, shape: &ScanShape, sink: &mut dyn Sink) -> Low
     let segment = l.b.set(Scalar::U64, u64(TABLE_HEADER_WORDS as u64));
     let tile_rows = u64(u64::from(l.tile_rows()));
     let bounds = l.tiles_of_group(sink, Ir::from(tiles).to(Scalar::U32));
-    l.range(Scalar::U32, bounds, |l, tile| {
+    l.range(Scalar::U32, bounds.clone(), |l, tile| {
+        l.note_last_tile(sink, &tile, bounds);
         let tile = tile.to(Scalar::U64);
         l.b.repeat(|b| {
             let next = b.set(Scalar::U64, Ir::from(segment).plus(stride.clone()));

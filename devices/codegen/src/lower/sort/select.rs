@@ -130,7 +130,7 @@ impl Selection {
         b.assign(self.full, Ir::from(count).ge(self.keep.clone()));
     }
 
-    /// Leaves what [`Selection::finish`] kept (`count` entries) for later launches. Uniform code.
+    /// Leaves is kept (`count` entries) for later launches. Uniform code.
     pub(super) fn suspend(&self, b: &mut Builder, state: &State, count: Var) {
         b.when(Ir::GroupIndex.lt(u32(state.groups)), |b| {
             let first = state.first(b, self.size);
@@ -196,22 +196,20 @@ impl Selection {
         b.push(Stmt::StoreLocal(self.numbers, place.into(), number));
     }
 
-    /// Makes room, so that each work-item can add one more. Uniform code.
-    pub(super) fn make_room(&self, b: &mut Builder) {
+    /// Makes room, so that each work-item can add one more; at the `last` time (Bool, uniform) only the kept entries stay,
+    /// sorted. Uniform code.
+    pub(super) fn make_room(&self, b: &mut Builder, last: Ir) {
         b.push(Stmt::Barrier);
         let count = b.set(Scalar::U32, local(self.count, u32(0)));
         b.push(Stmt::Barrier);
         let most = self.size - self.group;
-        b.when(Ir::from(count).gt(u32(most)), |b| self.select(b, count));
+        let last = last.and(Ir::from(count).ne(u32(0)));
+        b.when(Ir::from(count).gt(u32(most)).or(last), |b| self.select(b, count));
     }
 
-    /// Sorts what is there at the end; how many entries are left, U32. Uniform code.
-    pub(super) fn finish(&self, b: &mut Builder) -> Var {
-        b.push(Stmt::Barrier);
-        let count = b.set(Scalar::U32, local(self.count, u32(0)));
-        b.push(Stmt::Barrier);
-        b.when(Ir::from(count).ne(u32(0)), |b| self.select(b, count));
-        b.set(Scalar::U32, Ir::from(count).min(self.keep.clone()))
+    /// How many entries are kept, U32, after the last call of [`Selection::make_room`]. Uniform code.
+    pub(super) fn kept(&self, b: &mut Builder) -> Var {
+        b.set(Scalar::U32, local(self.count, u32(0)).min(self.keep.clone()))
     }
 
     /// U32: entries that are kept.

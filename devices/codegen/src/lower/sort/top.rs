@@ -12,7 +12,7 @@ use trireme_device_api::SortKey;
 use super::full::{Limits, copy_row, kept, output, scratch};
 use super::order::Order;
 use super::select::{Selection, State};
-use crate::build::{place, u32, u64};
+use crate::build::{bool, place, u32, u64};
 use crate::ir::{Atomic, Elem, Expr as Ir, Scalar, Stmt, Target};
 use crate::lower::{Lowered, Lowering, Row, Sink, Value};
 use crate::program::{Fill, Groups, Lifetime, ProgramOutput, When, Word};
@@ -149,8 +149,9 @@ impl Sink for TopRows<'_> {
     }
 
     fn slot_end(&mut self, l: &mut Lowering<'_>) -> Lowered<()> {
+        let last = l.last_slot.clone().unwrap_or(bool(true));
         if let Some(selection) = &self.selection {
-            selection.make_room(&mut l.b);
+            selection.make_room(&mut l.b, last);
         }
         Ok(())
     }
@@ -158,7 +159,7 @@ impl Sink for TopRows<'_> {
     fn end(&mut self, l: &mut Lowering<'_>) -> Lowered<()> {
         let state = self.state(l);
         if let Some(selection) = self.selection.take() {
-            let left = selection.finish(&mut l.b);
+            let left = selection.kept(&mut l.b);
             selection.suspend(&mut l.b, &state, left);
         }
         Ok(())
@@ -171,7 +172,7 @@ impl Sink for TopRows<'_> {
             let selection = self.room(l);
             selection.start(&mut l.b);
             self.merge(l, &selection);
-            let left = selection.finish(&mut l.b);
+            let left = selection.kept(&mut l.b);
             let count = l.base(output.count);
             let kept = kept(l, self.limits, Ir::from(left).to(Scalar::U64));
             l.b.when(Ir::LocalIndex.eq(u32(0)), |b| {
@@ -215,7 +216,7 @@ impl TopRows<'_> {
         b.push(Stmt::Barrier);
         let all = Ir::LoadLocal(used, Box::new(u32(0))).times(keep.clone());
         let all = b.set(Scalar::U32, all);
-        b.range(Scalar::U32, u32(0), all.into(), group, |b, start| {
+        b.range(Scalar::U32, u32(0), all.into(), group.clone(), |b, start| {
             let index = b.set(
                 Scalar::U32,
                 Ir::from(start).plus(Ir::LocalIndex).min(Ir::from(all).minus(u32(1))),
@@ -239,7 +240,8 @@ impl TopRows<'_> {
                     selection.number(b, place_of_entry, Ir::from(first).plus(slot.into()));
                 });
             });
-            selection.make_room(b);
+            let last = Ir::from(start).plus(group).ge(all.into());
+            selection.make_room(b, last);
         });
     }
 }
