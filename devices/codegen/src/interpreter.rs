@@ -8,8 +8,9 @@
 //! ```
 //!
 //! A work-item may be interrupted before each access to memory that another could see. What goes wrong is a [`Violation`] that
-//! names kernel, statement and work-item; a run without one is a proof for that schedule only. Atomics take place in one order
-//! that all work-items see; reorderings of relaxed atomics are not tried out. Speed is that of an interpreter: this is for tests.
+//! names kernel, statement and work-item; a run without one is a proof for that schedule only. Atomic loads may give values that
+//! others have replaced already, where nothing forbids it; atomic writes are not delayed. Speed is that of an interpreter: this
+//! is for tests.
 
 mod bits;
 mod compile;

@@ -9,9 +9,13 @@
 //!
 //! Two accesses race when one is a write, not both are atomic, and neither's work-item had seen the other's step. The model is
 //! C11's with fences; a barrier joins the clocks of its group. Sources: Flanagan, Freund, "FastTrack", 2009; ISO C11 7.17.4.
+//!
+//! Atomic loads may give an older value than the last, as relaxed ones may on devices: any that the work-item has not seen, or
+//! heard of, to be replaced. What changes a place takes the last one.
 
 use std::sync::Arc;
 
+use super::schedule::Random;
 use super::violation::{ViolationKind, Wrong};
 
 /// How a place is accessed.
@@ -93,7 +97,32 @@ struct Cell {
     entries: Vec<Entry>,
     /// Left by atomic writes.
     left: Option<Clock>,
+    /// Values that atomic writes put there, oldest first; the first stood there before.
+    history: Vec<Written>,
+    /// Who read which of them.
+    seen: Vec<Seen>,
 }
+
+#[derive(Debug, Clone)]
+struct Written {
+    value: u128,
+    left: Option<Clock>,
+    /// None: before the first atomic write.
+    by: Option<(u32, u32)>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    item: u32,
+    time: u32,
+    place: usize,
+}
+
+/// Values that a place remembers.
+const HISTORY_MAX: usize = 16;
+
+/// Readers that a place remembers.
+const SEEN_MAX: usize = 64;
 
 /// Eight bytes, cut into cells as narrow as its accesses.
 #[derive(Debug, Clone, Default)]
@@ -102,6 +131,32 @@ struct Block {
 }
 
 const PAGE_BLOCKS: u64 = 64;
+
+impl Cell {
+    /// Only the last value is left to read.
+    fn settle(&mut self) {
+        self.history.clear();
+        self.seen.clear();
+    }
+
+    /// The oldest value that a work-item may read.
+    fn oldest(&self, clock: &[u32]) -> usize {
+        let knows = |item: u32, time: u32| time <= clock[item as usize];
+        let written = self.history.iter().enumerate();
+        let written = written.filter(|(_, written)| written.by.is_some_and(|(item, time)| knows(item, time)));
+        let seen = self.seen.iter().filter(|seen| knows(seen.item, seen.time));
+        let written = written.map(|(place, _)| place).max().unwrap_or(0);
+        written.max(seen.map(|seen| seen.place).max().unwrap_or(0))
+    }
+
+    fn see(&mut self, item: u32, time: u32, place: usize) {
+        if self.seen.len() == SEEN_MAX {
+            self.settle();
+        } else {
+            self.seen.push(Seen { item, time, place });
+        }
+    }
+}
 
 /// What happened to the places of one memory.
 #[derive(Debug, Default)]
@@ -123,6 +178,7 @@ impl Shadow {
             block.cells.resize(wanted, Cell::default());
         } else if block.cells.len() < wanted {
             let copies = wanted / block.cells.len();
+            block.cells.iter_mut().for_each(Cell::settle);
             block.cells = block
                 .cells
                 .iter()
@@ -197,6 +253,7 @@ impl Races {
         if access == Access::Write {
             cell.entries.clear();
             cell.left = None;
+            cell.settle();
         }
         // One constant load stands for all, for they forbid writes whoever made them.
         let same = |entry: &&mut Entry| {
@@ -231,6 +288,67 @@ impl Races {
                 (left, released) => left.clone_from(released),
             }
         }
+    }
+
+    /// An atomic load of what is not always the last value: that value, and its clock is pending. None: the last one.
+    pub(super) fn older(
+        &mut self,
+        shadow: &mut Shadow,
+        (at, bytes): (u64, u64),
+        item: u32,
+        random: &mut Random,
+    ) -> Option<u128> {
+        let knowledge = &mut self.items[item as usize];
+        let [cell] = shadow.cells(at, bytes) else {
+            return None;
+        };
+        let last = cell.history.len().checked_sub(1)?;
+        let oldest = cell.oldest(&knowledge.clock);
+        let place = oldest + random.below(last + 1 - oldest);
+        cell.see(item, knowledge.clock[item as usize], place);
+        let written = cell.history.get(place).filter(|_| place < last)?;
+        if let Some(left) = &written.left {
+            join(knowledge.pending.get_or_insert_with(|| vec![0; left.len()]), left);
+        }
+        Some(written.value)
+    }
+
+    /// An atomic changed a place, and left its clock there; or read the last value and changed nothing.
+    pub(super) fn changed(
+        &mut self,
+        shadow: &mut Shadow,
+        (at, bytes): (u64, u64),
+        item: u32,
+        (old, new): (u128, Option<u128>),
+    ) {
+        let time = self.items[item as usize].clock[item as usize];
+        let [cell] = shadow.cells(at, bytes) else {
+            return;
+        };
+        let Some(value) = new else {
+            if let Some(last) = cell.history.len().checked_sub(1) {
+                cell.see(item, time, last);
+            }
+            return;
+        };
+        if cell.history.is_empty() {
+            cell.history.push(Written {
+                value: old,
+                left: None,
+                by: None,
+            });
+        }
+        if cell.history.len() == HISTORY_MAX {
+            cell.history.remove(0);
+            for seen in &mut cell.seen {
+                seen.place = seen.place.saturating_sub(1);
+            }
+        }
+        cell.history.push(Written {
+            value,
+            left: cell.left.clone(),
+            by: Some((item, time)),
+        });
     }
 
     pub(super) fn fence(&mut self, item: u32) {

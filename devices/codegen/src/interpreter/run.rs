@@ -50,7 +50,9 @@ pub(super) struct Running<'a> {
     pub(super) recent: [(u64, u64); 64],
     group_items: usize,
     schedule: Schedule,
-    random: Random,
+    pub(super) random: Random,
+    /// Atomic loads may give older values.
+    pub(super) stale: bool,
     /// Work-items that can go on.
     ready: Vec<usize>,
     /// Groups that have not begun, last first.
@@ -81,6 +83,7 @@ impl<'a> Running<'a> {
             group_items: position(u64::from(group)),
             schedule: *schedule,
             random: Random::new(schedule.seed ^ 0x5c4e_d01e),
+            stale: schedule.races && schedule.stale,
             ready: Vec::new(),
             later: Vec::new(),
             turn: 0,

@@ -43,6 +43,8 @@ pub struct Schedule {
     pub groups: GroupOrder,
     /// Whether to look for races.
     pub races: bool,
+    /// Whether atomic loads may give older values than the last; only where races are looked for.
+    pub stale: bool,
     /// Operations that a work-item may take.
     pub operations_max: u64,
 }
@@ -55,6 +57,7 @@ impl Schedule {
             order: Order::OneByOne,
             groups: GroupOrder::Ascending,
             races: false,
+            stale: false,
             operations_max: 100_000_000,
         }
     }
@@ -86,6 +89,7 @@ impl Schedule {
             order,
             groups,
             races: true,
+            stale: seed > 3 && random.below(2) == 0,
             ..Self::sequential()
         }
     }

@@ -238,6 +238,19 @@ impl Running<'_> {
         Ok(())
     }
 
+    /// What an atomic finds, if there is something.
+    fn value_before(&self, at: At, reads: bool, old: Bits) -> Option<Bits> {
+        if reads || !self.stale {
+            return Some(old);
+        }
+        let memory = match at.group {
+            Some(group) => &self.groups[group].local,
+            None => &*self.memory,
+        };
+        let (place, bytes) = (position(at.address), at.elem.bytes() as usize);
+        memory.is_written(place, bytes).then(|| memory.get(place, bytes))
+    }
+
     fn atomic(&mut self, item: usize, atomic: &AtomicOp) -> Result<(), Wrong> {
         let at = match atomic.place {
             AtomicPlace::Arena { base, index } => self.in_arena(item, atomic.elem, base, index)?,
@@ -245,7 +258,7 @@ impl Running<'_> {
         };
         let scalar = atomic.elem.scalar();
         let reads = !matches!(atomic.change, Change::Store(_)) || atomic.old.is_some();
-        let old = if reads {
+        let mut old = if reads {
             self.load(item, at, Access::AtomicRead)?
         } else {
             0
@@ -259,16 +272,31 @@ impl Running<'_> {
                 hit.then(|| self.register(item, value))
             }
         };
+        let before = self.value_before(at, reads, old);
         if let Some(value) = new {
             self.store(item, at, Access::AtomicWrite, value)?;
         }
+        let stale = self.stale;
         if let Some((races, shadow)) = &mut self.races {
             let shadow = match at.group {
                 Some(group) => &mut self.groups[group].shadow,
                 None => shadow,
             };
-            let bytes = u64::from(at.elem.bytes());
-            races.atomic(shadow, at.address, bytes, reads, new.is_some(), actor(item, 0).item);
+            let (place, number) = ((at.address, u64::from(at.elem.bytes())), actor(item, 0).item);
+            let older = match atomic.change {
+                Change::Load if stale => races.older(shadow, place, number, &mut self.random),
+                _ => None,
+            };
+            if let Some(value) = older {
+                old = value;
+            } else {
+                races.atomic(shadow, place.0, place.1, reads, new.is_some(), number);
+            }
+            match (atomic.change, before) {
+                (Change::Load, _) => {}
+                (_, Some(before)) if stale => races.changed(shadow, place, number, (before, new)),
+                _ => {}
+            }
         }
         if let Some(into) = atomic.old {
             self.items[item].registers[into as usize] = old;

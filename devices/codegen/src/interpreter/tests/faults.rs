@@ -376,3 +376,44 @@ fn waiting_for_another_does_not_end() {
     let result = run(&module, 1, &[vec![0]], &schedule);
     assert_eq!(result.map_err(|violation| violation.kind), Err(ViolationKind::Endless));
 }
+
+/// Two flags by relaxed atomics: who reads the second one set may still read the first one unset, unless there are fences.
+#[test]
+fn atomic_loads_may_give_older_values() {
+    let message = |fences: bool| {
+        let mut b = Builder::new();
+        let target = |index| Target::Arena(words(0, index));
+        b.when(global(1).eq(u64(0)), |b| {
+            b.atomic(target(0), Atomic::Store(u64(1)));
+            if fences {
+                b.push(Stmt::Fence);
+            }
+            b.atomic(target(1), Atomic::Store(u64(1)));
+        });
+        b.when(global(1).eq(u64(1)), |b| {
+            let second = b.fetch(Scalar::U64, target(1), Atomic::Load);
+            if fences {
+                b.push(Stmt::Fence);
+            }
+            let first = b.fetch(Scalar::U64, target(0), Atomic::Load);
+            let again = b.fetch(Scalar::U64, target(0), Atomic::Load);
+            b.store(words(1, 0), second.into());
+            b.store(words(1, 1), first.into());
+            b.store(words(1, 2), again.into());
+        });
+        module(1, Vec::new(), b.kernel("message", 2))
+    };
+    let mut outcomes = std::collections::BTreeSet::new();
+    for fences in [false, true] {
+        for seed in 0..200 {
+            let schedule = Schedule::seeded(seed);
+            let after = run(&message(fences), 2, &[vec![0; 2], vec![0; 3]], &schedule).unwrap();
+            outcomes.insert((fences, after[1].clone()));
+        }
+    }
+    assert!(outcomes.contains(&(false, vec![1, 0, 0])), "{outcomes:?}");
+    assert!(outcomes.contains(&(true, vec![1, 1, 1])), "{outcomes:?}");
+    // With fences what was written before is seen, and a place never goes back.
+    let forbidden = |(fences, seen): &(bool, Vec<u64>)| (*fences && seen[0] == 1 && seen[1] == 0) || seen[1] > seen[2];
+    assert!(!outcomes.iter().any(forbidden), "{outcomes:?}");
+}
