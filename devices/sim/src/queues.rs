@@ -195,6 +195,7 @@ impl Queues {
         let drawn = Schedule::seeded(seed);
         Schedule {
             races: self.script.races,
+            stale: drawn.stale && self.script.stale,
             ..drawn
         }
     }

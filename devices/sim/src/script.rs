@@ -9,6 +9,7 @@
 //! | `seed=5` | of schedules and queues | 0 |
 //! | `schedule=any` | `any`: drawn for each launch; `sequential`: one work-item after another; a number: this seed for all | any |
 //! | `races=on` | races are looked for, where schedules are drawn | on |
+//! | `stale=on` | atomic loads may give values that were replaced, where races are looked for | on |
 //! | `lag=on` | queued work is done late, and out of step with the other queue | on |
 //! | `slow=200us` | each call takes so long; us, ms, s | none |
 //! | `texts=FOLDER` | the CUDA text of each module that is compiled is written there, for `check-kernels` | none |
@@ -104,6 +105,8 @@ pub struct Script {
     pub schedule: Option<u64>,
     /// Races are looked for.
     pub races: bool,
+    /// Atomic loads may give older values.
+    pub stale: bool,
     /// Queues lag.
     pub lag: bool,
     /// Time that each call takes.
@@ -129,6 +132,7 @@ impl Default for Script {
             scheduled: true,
             schedule: None,
             races: true,
+            stale: true,
             lag: true,
             slow: Duration::ZERO,
             texts: None,
@@ -179,6 +183,7 @@ impl Script {
                 }
             }
             "races" => self.races = switch(value)?,
+            "stale" => self.stale = switch(value)?,
             "lag" => self.lag = switch(value)?,
             "slow" => self.slow = duration(value)?,
             "run" => self.run = switch(value)?,

@@ -2,7 +2,7 @@
 //!
 //! `TRIREME_CONFORMANCE_CASES` random cases from `TRIREME_CONFORMANCE_SEED` instead of the usual few; every
 //! `TRIREME_CONFORMANCE_EVERY`-th case of the matrix, which is larger with `TRIREME_CONFORMANCE_FULL`; `TRIREME_SCHEDULES`
-//! schedules of each family of kernels; `TRIREME_SIM` is the device's script. `TRIREME_CONFORMANCE_SURVEY` goes on past
+//! schedules of each family of kernels, or of cases whose name has `TRIREME_CONFORMANCE_NAME` in it; `TRIREME_SIM` is the device's script. `TRIREME_CONFORMANCE_SURVEY` goes on past
 //! mismatches and prints so many of different sorts; with `TRIREME_CONFORMANCE_JOINS` of graphs with joins only.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panics")]
 
@@ -90,6 +90,12 @@ fn families() -> BTreeMap<String, Case> {
             .sum::<usize>()
     };
     let mut found: BTreeMap<String, Case> = BTreeMap::new();
+    if let Ok(part) = std::env::var("TRIREME_CONFORMANCE_NAME") {
+        let named = matrix_cases(extent())
+            .into_iter()
+            .filter(|case| case.name.contains(&part));
+        return named.map(|case| (case.name.clone(), case)).collect();
+    }
     for case in matrix_cases(extent()).into_iter().filter(|case| rows(case) <= 3_000) {
         let known = found.entry(family(&case.graph)).or_insert_with(|| case.clone());
         if rows(known) < rows(&case) {

@@ -101,6 +101,8 @@ struct Cell {
     history: Vec<Written>,
     /// Who read which of them.
     seen: Vec<Seen>,
+    /// Accessed in different widths.
+    mixed: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -133,10 +135,16 @@ struct Block {
 const PAGE_BLOCKS: u64 = 64;
 
 impl Cell {
-    /// Only the last value is left to read.
+    /// A plain store: nothing of before is left to read.
     fn settle(&mut self) {
         self.history.clear();
         self.seen.clear();
+    }
+
+    /// Accesses of different widths: what parts of values are left is not followed.
+    fn split(&mut self) {
+        self.settle();
+        self.mixed = true;
     }
 
     /// The oldest value that a work-item may read.
@@ -150,11 +158,13 @@ impl Cell {
     }
 
     fn see(&mut self, item: u32, time: u32, place: usize) {
-        if self.seen.len() == SEEN_MAX {
-            self.settle();
-        } else {
+        if self.seen.len() < SEEN_MAX {
             self.seen.push(Seen { item, time, place });
+            return;
         }
+        // Only the last value is left to read.
+        self.seen.clear();
+        self.history.drain(..self.history.len().saturating_sub(1));
     }
 }
 
@@ -178,7 +188,7 @@ impl Shadow {
             block.cells.resize(wanted, Cell::default());
         } else if block.cells.len() < wanted {
             let copies = wanted / block.cells.len();
-            block.cells.iter_mut().for_each(Cell::settle);
+            block.cells.iter_mut().for_each(Cell::split);
             block.cells = block
                 .cells
                 .iter()
@@ -302,11 +312,14 @@ impl Races {
         let [cell] = shadow.cells(at, bytes) else {
             return None;
         };
-        let last = cell.history.len().checked_sub(1)?;
+        let last = cell.history.len().checked_sub(1).filter(|_| !cell.mixed)?;
         let oldest = cell.oldest(&knowledge.clock);
         let place = oldest + random.below(last + 1 - oldest);
+        let written = cell.history[place].clone();
         cell.see(item, knowledge.clock[item as usize], place);
-        let written = cell.history.get(place).filter(|_| place < last)?;
+        if place == last {
+            return None;
+        }
         if let Some(left) = &written.left {
             join(knowledge.pending.get_or_insert_with(|| vec![0; left.len()]), left);
         }
@@ -322,7 +335,9 @@ impl Races {
         (old, new): (u128, Option<u128>),
     ) {
         let time = self.items[item as usize].clock[item as usize];
-        let [cell] = shadow.cells(at, bytes) else {
+        let cells = shadow.cells(at, bytes);
+        let [cell] = cells else {
+            cells.iter_mut().for_each(Cell::split);
             return;
         };
         let Some(value) = new else {
