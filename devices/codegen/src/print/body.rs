@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
+use super::Dialect;
 use super::expr::{elem_name, name};
 use super::prelude::{Pieces, kernel_piece};
 use crate::ir::{Atomic, Body, Const, Expr, Function, Kernel, Local, LocalId, Module, Scalar, Stmt, Target, Var};
@@ -38,7 +39,7 @@ pub(super) fn function(module: &Module, function: &Function, pieces: &mut Pieces
 }
 
 /// A kernel.
-pub(super) fn kernel(module: &Module, kernel: &Kernel, pieces: &mut Pieces) -> String {
+pub(super) fn kernel(module: &Module, kernel: &Kernel, pieces: &mut Pieces, dialect: Dialect) -> String {
     pieces.need(kernel_piece(module.group));
     let mut writer = Writer::new(module, &kernel.body, &kernel.locals, pieces);
     writer.block(&kernel.body.stmts);
@@ -50,8 +51,13 @@ pub(super) fn kernel(module: &Module, kernel: &Kernel, pieces: &mut Pieces) -> S
     for (position, local) in kernel.locals.iter().enumerate() {
         let _ = writeln!(text, "    LOCAL {} l{position}[{}];", elem_name(local.elem), local.len);
     }
-    for word in words {
-        let _ = writeln!(text, "    const u64 w{word} = WORD({word});");
+    match dialect {
+        Dialect::Cuda => pieces.words.extend(words),
+        Dialect::OpenCl => {
+            for word in words {
+                let _ = writeln!(text, "    const u64 w{word} = WORD({word});");
+            }
+        }
     }
     variables(&mut text, &kernel.body.vars, 0);
     text + &lines + "}\n"

@@ -7,7 +7,8 @@
 //!  kernels     KERNEL(group) name(arena, block) { words of the block; variables; statements }
 //! ```
 //!
-//! Below the prelude both dialects read the same. Integers wrap: signed sums and products are computed unsigned and cast
+//! Below the prelude both dialects read the same, but for where words of the block are loaded: in OpenCL at the start of a
+//! kernel, in CUDA where they are used, since dozens of them would fill the registers. Integers wrap: signed sums and products are computed unsigned and cast
 //! back, since overflow of signed integers means nothing in C. Floats are IEEE and never contracted, which the text asks for
 //! where the dialect can and [`CUDA_OPTIONS`] and [`OPENCL_OPTIONS`] ask for elsewhere: compile with them.
 
@@ -47,7 +48,7 @@ pub fn print(module: &Module, dialect: Dialect) -> String {
     }
     for kernel in &module.kernels {
         text.push('\n');
-        text.push_str(&body::kernel(module, kernel, &mut pieces));
+        text.push_str(&body::kernel(module, kernel, &mut pieces, dialect));
     }
     pieces.text(dialect) + &text
 }

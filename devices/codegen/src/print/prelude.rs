@@ -3,6 +3,9 @@
 //! The text is cut into pieces; a module gets the basis and the pieces that it uses, because a compiler's time is spent on
 //! each line.
 
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
 use super::Dialect;
 use super::wide::WIDE;
 
@@ -22,6 +25,8 @@ pub(super) struct Piece {
 #[derive(Debug, Default)]
 pub(super) struct Pieces {
     names: Vec<&'static str>,
+    /// Words of the block that have a name in all of the text.
+    pub(super) words: BTreeSet<u32>,
 }
 
 impl Pieces {
@@ -50,6 +55,9 @@ impl Pieces {
                 Dialect::Cuda => piece.cuda,
                 Dialect::OpenCl => piece.opencl,
             });
+        }
+        for word in &self.words {
+            let _ = writeln!(text, "#define w{word} WORD({word})");
         }
         text
     }
