@@ -11,8 +11,8 @@ use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use trireme_device_api::{
-    BinaryOperator, Device, DevicePool, Expr, Fragment, GRAPH_VERSION, Graph, ScanSource, Sink, SortKey, Source, Step,
-    Type, Value, Variant,
+    BinaryOperator, Device, DevicePool, Expr, Field, Fragment, GRAPH_VERSION, Graph, ScanSource, Sink, SortKey, Source,
+    Step, Type, Value, Variant,
 };
 use trireme_device_cpu::FusedVariant;
 use trireme_device_runtime::Limits;
@@ -54,17 +54,14 @@ fn sort(rng: &mut SmallRng, columns: &[Type], limit: Option<usize>, offset: usiz
     }
 }
 
-fn case(seed: u64, rows: &[usize]) -> Case {
-    let mut rng = SmallRng::seed_from_u64(seed);
-    let types: Vec<Type> = all_types()
-        .into_iter()
-        .filter(|data_type| !matches!(data_type, Type::Interval(_)))
-        .collect();
+/// Columns of drawn types, the last Int32, and their values.
+fn table(rng: &mut SmallRng, rows: usize) -> (Vec<Type>, Vec<Vec<Value>>) {
+    let mut types = all_types();
+    types.retain(|data_type| !matches!(data_type, Type::Interval(_)));
     let mut columns: Vec<Type> = (0..rng.random_range(1..4))
-        .map(|_| types.choose(&mut rng).unwrap().clone())
+        .map(|_| types.choose(rng).unwrap().clone())
         .collect();
     columns.push(Type::Int32);
-    let rows = *rows.choose(&mut rng).unwrap();
     let flavors = [
         Flavor::Wide,
         Flavor::Small,
@@ -72,22 +69,19 @@ fn case(seed: u64, rows: &[usize]) -> Case {
         Flavor::Sorted,
         Flavor::Extreme,
     ];
-    let values: Vec<Vec<Value>> = columns
-        .iter()
-        .map(|data_type| {
-            let nulls = *Nulls::ALL.choose(&mut rng).unwrap();
-            column(data_type, rows, nulls, *flavors.choose(&mut rng).unwrap(), &mut rng)
-        })
-        .collect();
-    let fields: Vec<_> = columns
-        .iter()
-        .enumerate()
-        .map(|(index, data_type)| field(&format!("c{index}"), data_type.clone()))
-        .collect();
+    let values = columns.iter().map(|data_type| {
+        let nulls = *Nulls::ALL.choose(rng).unwrap();
+        column(data_type, rows, nulls, *flavors.choose(rng).unwrap(), rng)
+    });
+    let values = values.collect();
+    (columns, values)
+}
+
+/// One or two fragments that keep all columns: a filter perhaps, then a sort or an emit, the last with limits.
+fn fragments(rng: &mut SmallRng, columns: &[Type], fields: &[Field]) -> Vec<Fragment> {
     let mut steps = Vec::new();
     if rng.random_bool(0.4) {
-        let last = columns.len() - 1;
-        let key = Expr::column(last, Type::Int32);
+        let key = Expr::column(columns.len() - 1, Type::Int32);
         let bound = Expr::literal(Value::Int(rng.random_range(-50..50)), Type::Int32);
         steps.push(Step::Filter(Expr::binary(
             BinaryOperator::Less,
@@ -96,34 +90,43 @@ fn case(seed: u64, rows: &[usize]) -> Case {
             Type::Boolean,
         )));
     }
-    let (limit, offset) = limits(&mut rng);
+    let (limit, offset) = limits(rng);
     let mut fragments = Vec::new();
+    let mut add = |source, steps, sink| {
+        fragments.push(Fragment {
+            source,
+            steps,
+            sink,
+            output: fields.to_vec(),
+        });
+    };
     let mut source = Source::Scan(0);
     if rng.random_bool(0.4) {
         let sink = if rng.random_bool(0.5) {
             Sink::Emit { limit: None, offset: 0 }
         } else {
-            sort(&mut rng, &columns, None, 0)
+            sort(rng, columns, None, 0)
         };
-        fragments.push(Fragment {
-            source,
-            steps: std::mem::take(&mut steps),
-            sink,
-            output: fields.clone(),
-        });
+        add(source, std::mem::take(&mut steps), sink);
         source = Source::Fragment(0);
     }
     let sink = if rng.random_bool(0.2) {
         Sink::Emit { limit, offset }
     } else {
-        sort(&mut rng, &columns, limit, offset)
+        sort(rng, columns, limit, offset)
     };
-    fragments.push(Fragment {
-        source,
-        steps,
-        sink,
-        output: fields.clone(),
-    });
+    add(source, steps, sink);
+    fragments
+}
+
+fn case(seed: u64, rows: &[usize]) -> Case {
+    let mut rng = SmallRng::seed_from_u64(seed);
+    let rows = *rows.choose(&mut rng).unwrap();
+    let (columns, values) = table(&mut rng, rows);
+    let named = columns.iter().enumerate();
+    let fields: Vec<_> = named
+        .map(|(index, data_type)| field(&format!("c{index}"), data_type.clone()))
+        .collect();
     let rows = (0..rows).map(|row| values.iter().map(|column| column[row].clone()).collect());
     Case {
         name: format!("sort {seed}"),
@@ -133,7 +136,7 @@ fn case(seed: u64, rows: &[usize]) -> Case {
         },
         graph: Arc::new(Graph {
             version: GRAPH_VERSION,
-            fragments,
+            fragments: fragments(&mut rng, &columns, &fields),
             scans: vec![ScanSource {
                 name: "table".to_owned(),
                 columns: fields.clone(),
