@@ -26,7 +26,7 @@ use trireme_device_testkit::interpreter::{Answer, interpret};
 use trireme_device_testkit::values::Row;
 
 /// A run that takes longer waits for ever.
-const STUCK_AFTER: Duration = Duration::from_secs(60);
+const STUCK_AFTER: Duration = Duration::from_secs(300);
 
 /// How long a device's threads may take to give back what they hold.
 const SETTLES_WITHIN: Duration = Duration::from_secs(5);
