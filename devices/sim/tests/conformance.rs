@@ -46,7 +46,7 @@ fn random_graphs() {
 fn systematic_graphs() {
     let every = usize::try_from(number("TRIREME_CONFORMANCE_EVERY", 24)).unwrap();
     let first = usize::try_from(number("TRIREME_CONFORMANCE_SEED", 1)).unwrap() % every;
-    let cases = matrix_cases(extent()).into_iter().skip(first).step_by(every);
+    let cases = matrix_cases(extent()).skip(first).step_by(every);
     let summary = check_all(&Fresh::new(script()), cases).unwrap();
     println!("each {every}-th from {first}: {summary}");
 }
@@ -96,7 +96,7 @@ fn families() -> BTreeMap<String, Case> {
             .filter(|case| case.name.contains(&part));
         return named.map(|case| (case.name.clone(), case)).collect();
     }
-    for case in matrix_cases(extent()).into_iter().filter(|case| rows(case) <= 3_000) {
+    for case in matrix_cases(extent()).filter(|case| rows(case) <= 3_000) {
         let known = found.entry(family(&case.graph)).or_insert_with(|| case.clone());
         if rows(known) < rows(&case) {
             *known = case;
