@@ -111,6 +111,7 @@ async fn run(config: Arc<Config>, threads: &Threads, began: Instant) -> Result<(
     let http = listen(config.server.http_listen, "server.http_listen").await?;
     let addresses = (flight.local_addr()?, http.local_addr()?);
     let authenticator = authenticator(&config)?;
+    let mut signals = shutdown::Signals::listen()?;
     let front = assemble(&config, threads, &metrics, authenticator.clone()).await?;
 
     let stop = CancellationToken::new();
@@ -150,7 +151,7 @@ async fn run(config: Arc<Config>, threads: &Threads, began: Instant) -> Result<(
         "ready"
     );
 
-    let name = shutdown::asked().await?;
+    let name = signals.asked().await;
     tracing::info!(signal = name, drain_seconds = config.server.drain_seconds, "draining");
     readiness.set_draining();
     for service in ["", "arrow.flight.protocol.FlightService"] {

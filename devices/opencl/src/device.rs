@@ -18,6 +18,7 @@ use crate::memory::buffer;
 use crate::probe::Found;
 use crate::program::{Loaded, Programs};
 use crate::settings::OpenClSettings;
+use crate::signals::KeptSignals;
 use crate::stream::{Commands, OpenClEvent};
 use crate::sys::{Api, Object, count, size};
 
@@ -154,11 +155,13 @@ impl Driver for OpenClDriver {
 
     fn compile(&self, _module: &Module, text: &str) -> Result<Vec<u8>, DeviceError> {
         self.health.alive()?;
+        let _signals = KeptSignals::hold();
         self.programs.compile(&self.commands, text)
     }
 
     fn load(&self, module: &Module, binary: &[u8]) -> Result<ModuleId, DeviceError> {
         self.health.alive()?;
+        let _signals = KeptSignals::hold();
         let loaded = self.programs.load(&self.commands, module, binary)?;
         let id = ModuleId(self.next_module.fetch_add(1, Ordering::Relaxed));
         self.modules.write().insert(id, Arc::new(loaded));

@@ -14,6 +14,7 @@ mod memory;
 mod probe;
 mod program;
 mod settings;
+mod signals;
 mod stream;
 mod sys;
 
@@ -31,6 +32,7 @@ static PROBING: Mutex<()> = Mutex::new(());
 
 /// The drivers of the devices that are there, and why there are none, or not all, for people.
 pub fn drivers(settings: &OpenClSettings) -> (Vec<Arc<OpenClDriver>>, Option<String>) {
+    let _signals = signals::KeptSignals::hold();
     let api = match sys::Api::open(&settings.libraries) {
         Ok(api) => api,
         Err(reason) => return (Vec::new(), Some(reason)),
