@@ -18,6 +18,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "tests" / "e2e"))
@@ -52,6 +53,15 @@ class Client:
         """Rows under settings that print nothing."""
         output, _ = self.run(settings, [sql])
         return list(csv.reader(io.StringIO(output)))[1:]
+
+    def is_ready(self, device, limit_s=30):
+        """Whether a device takes work, once all drivers have started."""
+        begin = time.monotonic()
+        while True:
+            states = dict(self.rows([], "SELECT device, state FROM system.devices"))
+            if "starting" not in states.values() or time.monotonic() - begin > limit_s:
+                return states.get(device) == "ready"
+            time.sleep(0.1)
 
     def times_ms(self, settings, statements):
         """The time of each statement, as the client sees it."""
@@ -192,8 +202,6 @@ def engine_times(client, device):
 
 def duckdb_total(data, scale, repetitions, figures, ours):
     """DuckDB on its own tables, on the same machine in the same run."""
-    import time
-
     import duckdb
 
     connection = duckdb.connect()
@@ -228,14 +236,13 @@ def main():
     parser.add_argument("--serve", action="append", default=[], help="a further setting of the server: KEY=VALUE")
     parser.add_argument("--area", help="write the figures to benchmarks/results under this name")
     args = parser.parse_args()
-    figures = Figures(args.area or "devices", vars(args) | {"data": None})
+    figures = Figures(args.area or "devices", vars(args) | {"data": str(args.data) if args.data else None})
     extra = [word for setting in args.serve for word in ("--set", setting)]
     for name in args.workloads.split(","):
         data = args.data if args.data and name == "tpch" else make_data(name, args)
         with Server(data, extra) as server, tempfile.TemporaryDirectory() as folder:
             client = Client(server, folder)
-            ready = client.rows([], f"SELECT state FROM system.devices WHERE device = '{args.device}'")
-            if ready != [["ready"]]:
+            if not client.is_ready(args.device):
                 absent = client.rows([], "SELECT device, reason FROM system.devices WHERE state <> 'ready'")
                 print(f"there is no device {args.device}: {'; '.join(': '.join(row) for row in absent)}")
                 return 0

@@ -111,7 +111,7 @@ def main():
         rows = size_bytes(size) // POINT_BYTES
         with tempfile.TemporaryDirectory() as folder, Server(folder, extra) as server, tempfile.TemporaryDirectory() as scratch:
             client = Client(server, scratch)
-            if client.rows([], f"SELECT state FROM system.devices WHERE device = '{args.device}'") != [["ready"]]:
+            if not client.is_ready(args.device):
                 print(f"there is no device {args.device}")
                 return 0
             # Spread evenly, and the same in every run: a Weyl sequence.
