@@ -1,0 +1,26 @@
+//! Reading a lake: objects of remote stores, fetched in parallel, ahead of need, and kept near.
+//!
+//! ```text
+//!  scans ── ranges in order of use ─▶ Prefetch ─┐ a window of bytes
+//!  readers ── get_opts, get_ranges ─────────────┤
+//!                                               ▼
+//!  TieredStore:  memory ─▶ disk ─▶ merge, split, single flight ─▶ Controller ─▶ hedged, retried requests ─▶ the store
+//! ```
+//!
+//! [`Lake`] is one per process: its tiers, and a controller and counters per store. Nothing here depends on the query engine,
+//! and nothing changes a result: with all of it off, the same bytes are read one after the other.
+
+mod lake;
+mod metrics;
+mod options;
+mod prefetch;
+mod read;
+mod store;
+mod tiers;
+
+pub use lake::Lake;
+pub use metrics::{CacheRow, LakeMetrics, StoreMetrics};
+pub use options::LakeOptions;
+pub use prefetch::{Planned, Prefetch, Window};
+pub use read::{Account, AccountTotals, ObjectRef, Read, ReadClass};
+pub use store::TieredStore;
