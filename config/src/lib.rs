@@ -25,6 +25,7 @@ mod value;
 pub mod devices;
 pub mod exec;
 pub mod io;
+pub mod lake;
 pub mod server;
 pub mod session;
 
@@ -32,6 +33,7 @@ pub use devices::{Devices, OpenCl};
 pub use error::{ConfigError, SettingError};
 pub use exec::Exec;
 pub use io::Io;
+pub use lake::Lake;
 pub use load::Source;
 pub use reference::SettingRow;
 pub use resolved::{Resolved, cores, physical_memory_bytes};
@@ -56,6 +58,8 @@ pub struct Config {
     pub exec: Exec,
     /// Section `io`.
     pub io: Io,
+    /// Section `lake`.
+    pub lake: Lake,
     /// Section `devices`.
     pub devices: Devices,
     /// Dotted key to the source that set it last; a key that is absent has its default.
@@ -80,12 +84,13 @@ impl ConfigRow {
 }
 
 /// Section name and what it is about, in the order of the reference.
-const SECTIONS: [(&str, &str); 6] = [
+const SECTIONS: [(&str, &str); 7] = [
     (Server::NAME, Server::ABOUT),
     (Limits::NAME, Limits::ABOUT),
     (Catalog::NAME, Catalog::ABOUT),
     (Exec::NAME, Exec::ABOUT),
     (Io::NAME, Io::ABOUT),
+    (Lake::NAME, Lake::ABOUT),
     (Devices::NAME, Devices::ABOUT),
 ];
 
@@ -108,6 +113,7 @@ impl Config {
         add(&mut rows, |c| &c.catalog, |c| &mut c.catalog);
         add(&mut rows, |c| &c.exec, |c| &mut c.exec);
         add(&mut rows, |c| &c.io, |c| &mut c.io);
+        add(&mut rows, |c| &c.lake, |c| &mut c.lake);
         add(&mut rows, |c| &c.devices, |c| &mut c.devices);
         rows
     }

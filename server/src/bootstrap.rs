@@ -23,6 +23,7 @@ use trireme_exec::fused::FragmentRuntime;
 use trireme_exec::io::{Locations, StoreRegistry};
 use trireme_exec::pool::WorkerPool;
 use trireme_exec::runtime::{Runtime, RuntimeLimits};
+use trireme_lake::{Lake, LakeOptions};
 use trireme_planner::names::CATALOG;
 use trireme_planner::plan_cache::PlanCache;
 use trireme_planner::session::{PlannerDefaults, base_state};
@@ -266,7 +267,10 @@ async fn assemble(
     create_folder(data_dir)?;
     let data = |error: &dyn std::fmt::Display| StartError::Data(error.to_string());
     let locations = Arc::new(Locations::new(data_dir, &config.io.allowed_locations).map_err(|error| data(&error))?);
-    let stores = Arc::new(StoreRegistry::new(Arc::clone(&locations)));
+    let stores = Arc::new(StoreRegistry::new(
+        Arc::clone(&locations),
+        Lake::new(lake_options(config)),
+    ));
     let limits = RuntimeLimits {
         memory_bytes: resolved.memory_bytes,
         query_memory_bytes: resolved.query_memory_bytes,
@@ -308,6 +312,7 @@ async fn assemble(
         processor: processor.info(),
         fragments: Arc::clone(&fragments),
         plans: Arc::clone(&plans),
+        lake: Arc::clone(stores.lake()),
         catalog: Arc::downgrade(&catalog),
         config: Arc::clone(config),
     };
@@ -353,6 +358,25 @@ async fn open_catalog(
         Some(hint) => StartError::Data(format!("{error}: {hint}")),
         None => StartError::Data(error.to_string()),
     })
+}
+
+fn lake_options(config: &Config) -> LakeOptions {
+    let (lake, io) = (&config.lake, &config.io);
+    let disk_dir = lake.disk_dir.clone();
+    let disk_dir = disk_dir.unwrap_or_else(|| config.server.data_dir.join(".trireme/cache"));
+    LakeOptions {
+        enabled: lake.enabled,
+        memory_bytes: lake.memory_bytes,
+        disk_dir: Some(disk_dir).filter(|_| lake.disk_bytes > 0),
+        disk_bytes: lake.disk_bytes,
+        in_flight_start: lake.in_flight_start,
+        in_flight_max: lake.in_flight_max,
+        hedge_percent: u32::try_from(lake.hedge_percent).unwrap_or(u32::MAX),
+        attempts_max: u32::try_from(lake.attempts_max).unwrap_or(u32::MAX),
+        attempt_timeout: Duration::from_millis(io.request_timeout_ms),
+        window_bytes: lake.window_bytes,
+        ..LakeOptions::default()
+    }
 }
 
 /// What runs fragments: worker threads, the processor's fused variant, and the column cache.

@@ -185,6 +185,8 @@ pub struct EngineCounts {
     pub fallbacks: u64,
     /// The devices beside the processor.
     pub devices: DeviceCounts,
+    /// Object stores and what is kept of them.
+    pub lake: trireme_lake::LakeMetrics,
     /// Plans that came from the plan cache.
     pub plan_hits: u64,
     /// Statements that it had no plan for.

@@ -5,11 +5,15 @@
 //! error codes), never a user's text, so that the number of time series stays bounded.
 
 use prometheus::core::Collector;
-use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+use prometheus::{
+    Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+};
 use std::fmt::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tracing_subscriber::EnvFilter;
 use trireme_config::{LogFormat, LogLevel};
+
+use trireme_lake::LakeMetrics;
 
 use crate::engine::EngineCounts;
 
@@ -119,6 +123,13 @@ impl Handle for IntGauge {
     const KIND: &'static str = "gauge";
     fn make(row: &MetricRow) -> prometheus::Result<Self> {
         Self::new(row.name, row.help)
+    }
+}
+
+impl Handle for GaugeVec {
+    const KIND: &'static str = "gauge";
+    fn make(row: &MetricRow) -> prometheus::Result<Self> {
+        Self::new(Opts::new(row.name, row.help), row.labels)
     }
 }
 
@@ -257,6 +268,44 @@ metrics! {
     devices_ready: IntGauge = "trireme_devices_ready";
     /// Devices that were there and take no work any more.
     devices_off: IntGauge = "trireme_devices_off";
+    /// Requests sent to object stores, retries and second requests among them, by store.
+    lake_requests_total: IntCounterVec = "trireme_lake_requests_total" ["store"];
+    /// Bytes that scans asked of object stores, by store.
+    lake_needed_bytes_total: IntCounterVec = "trireme_lake_needed_bytes_total" ["store"];
+    /// Bytes that came from object stores, by store.
+    lake_fetched_bytes_total: IntCounterVec = "trireme_lake_fetched_bytes_total" ["store"];
+    /// Of these: gaps between ranges that were fetched as one, and bytes fetched ahead that nobody took, by store.
+    lake_wasted_bytes_total: IntCounterVec = "trireme_lake_wasted_bytes_total" ["store"];
+    /// Second requests for late first bytes, by store.
+    lake_hedges_total: IntCounterVec = "trireme_lake_hedges_total" ["store"];
+    /// Second requests that came first, by store.
+    lake_hedges_won_total: IntCounterVec = "trireme_lake_hedges_won_total" ["store"];
+    /// Requests that were sent again after an error, by store.
+    lake_retries_total: IntCounterVec = "trireme_lake_retries_total" ["store"];
+    /// Answers that said "slow down", by store.
+    lake_throttled_total: IntCounterVec = "trireme_lake_throttled_total" ["store"];
+    /// Times that a reader waited for bytes, by store.
+    lake_waits_total: IntCounterVec = "trireme_lake_waits_total" ["store"];
+    /// Requests in flight now, by store.
+    lake_in_flight: GaugeVec = "trireme_lake_in_flight" ["store"];
+    /// Requests that may be in flight, by store.
+    lake_in_flight_limit: GaugeVec = "trireme_lake_in_flight_limit" ["store"];
+    /// Bytes per second that arrived lately, by store.
+    lake_goodput_bytes_per_second: GaugeVec = "trireme_lake_goodput_bytes_per_second" ["store"];
+    /// Bytes per second that the store is believed to give, by store.
+    lake_estimated_bytes_per_second: GaugeVec = "trireme_lake_estimated_bytes_per_second" ["store"];
+    /// Bytes of objects held, by tier (memory, disk).
+    lake_tier_bytes: GaugeVec = "trireme_lake_tier_bytes" ["tier"];
+    /// Bytes of objects that may be held, by tier.
+    lake_tier_limit_bytes: GaugeVec = "trireme_lake_tier_limit_bytes" ["tier"];
+    /// Reads that a tier answered, by tier.
+    lake_tier_hits_total: IntCounterVec = "trireme_lake_tier_hits_total" ["tier"];
+    /// Reads that a tier could not answer, by tier.
+    lake_tier_misses_total: IntCounterVec = "trireme_lake_tier_misses_total" ["tier"];
+    /// Slots of the disk tier that were damaged or could not be read or written.
+    lake_disk_errors_total: IntCounter = "trireme_lake_disk_errors_total";
+    /// Bytes fetched ahead of need that wait to be taken.
+    lake_window_bytes: IntGauge = "trireme_lake_window_bytes";
     /// Statements whose plan came from the plan cache.
     plan_cache_hits_total: IntCounter = "trireme_plan_cache_hits_total";
     /// Statements that the plan cache had no plan for.
@@ -297,6 +346,55 @@ impl Metrics {
         gauge(&self.devices_off, devices.off);
         counter(&self.plan_cache_hits_total, counts.plan_hits);
         counter(&self.plan_cache_misses_total, counts.plan_misses);
+        self.lake_counts(&counts.lake);
+    }
+
+    fn lake_counts(&self, lake: &LakeMetrics) {
+        let counter = |metric: &IntCounterVec, label: &str, value: u64| {
+            let metric = metric.with_label_values(&[label]);
+            metric.inc_by(value.saturating_sub(metric.get()));
+        };
+        let gauge = |metric: &GaugeVec, label: &str, value: f64| metric.with_label_values(&[label]).set(value);
+        for store in &lake.stores {
+            let (name, totals) = (store.store.as_str(), &store.totals);
+            counter(&self.lake_requests_total, name, totals.requests);
+            counter(&self.lake_needed_bytes_total, name, totals.needed_bytes);
+            counter(&self.lake_fetched_bytes_total, name, totals.fetched_bytes);
+            counter(
+                &self.lake_wasted_bytes_total,
+                name,
+                totals.gap_bytes + totals.wasted_bytes,
+            );
+            counter(&self.lake_hedges_total, name, totals.hedges);
+            counter(&self.lake_hedges_won_total, name, totals.hedges_won);
+            counter(&self.lake_retries_total, name, totals.retries);
+            counter(&self.lake_throttled_total, name, store.throttled);
+            counter(&self.lake_waits_total, name, totals.waits);
+            gauge(&self.lake_in_flight, name, store.in_flight as f64);
+            gauge(&self.lake_in_flight_limit, name, store.in_flight_limit as f64);
+            gauge(
+                &self.lake_goodput_bytes_per_second,
+                name,
+                store.goodput_bytes_per_second,
+            );
+            gauge(
+                &self.lake_estimated_bytes_per_second,
+                name,
+                store.estimated_bytes_per_second,
+            );
+        }
+        gauge(&self.lake_tier_bytes, "memory", lake.memory_used_bytes as f64);
+        gauge(&self.lake_tier_bytes, "disk", lake.disk_used_bytes as f64);
+        gauge(&self.lake_tier_limit_bytes, "memory", lake.memory_budget_bytes as f64);
+        gauge(&self.lake_tier_limit_bytes, "disk", lake.disk_budget_bytes as f64);
+        counter(&self.lake_tier_hits_total, "memory", lake.memory_hits);
+        counter(&self.lake_tier_hits_total, "disk", lake.disk_hits);
+        counter(&self.lake_tier_misses_total, "memory", lake.memory_misses);
+        counter(&self.lake_tier_misses_total, "disk", lake.disk_misses);
+        let errors = &self.lake_disk_errors_total;
+        errors.inc_by(lake.disk_errors.saturating_sub(errors.get()));
+        self.lake_window_bytes
+            .set(i64::try_from(lake.window_used_bytes).unwrap_or(i64::MAX));
     }
 
     /// Everything in the Prometheus text format.

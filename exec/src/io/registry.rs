@@ -6,6 +6,8 @@
 //!  s3://o1f…@bucket          ─▶ store from a table's own OPTIONS (the user part is a fingerprint, never a secret)
 //! ```
 //!
+//! Remote stores stand behind the lake's tiers and its parallel, hedged requests; local files don't need them.
+//!
 //! The allow-list was asked when a statement named its location; it is asked again here, because plans and table formats
 //! can carry locations of their own.
 
@@ -16,6 +18,7 @@ use datafusion::error::{DataFusionError, Result as DataFusionResult};
 use datafusion::execution::object_store::ObjectStoreRegistry;
 use object_store::ObjectStore;
 use parking_lot::Mutex;
+use trireme_lake::Lake;
 use url::Url;
 
 use super::locations::{LocationError, Locations, redacted};
@@ -26,6 +29,7 @@ use crate::error::QueryError;
 /// See the module.
 pub struct StoreRegistry {
     locations: Arc<Locations>,
+    lake: Arc<Lake>,
     local: Arc<dyn ObjectStore>,
     stores: Mutex<HashMap<String, Arc<dyn ObjectStore>>>,
 }
@@ -39,11 +43,12 @@ impl std::fmt::Debug for StoreRegistry {
 }
 
 impl StoreRegistry {
-    /// A registry behind this allow-list.
-    pub fn new(locations: Arc<Locations>) -> Self {
+    /// A registry behind this allow-list, over this lake.
+    pub fn new(locations: Arc<Locations>, lake: Arc<Lake>) -> Self {
         let local = stores::local::build(&locations);
         Self {
             locations,
+            lake,
             local,
             stores: Mutex::new(HashMap::new()),
         }
@@ -52,6 +57,28 @@ impl StoreRegistry {
     /// The allow-list.
     pub fn locations(&self) -> &Arc<Locations> {
         &self.locations
+    }
+
+    /// What remote stores are read through; [`Lake::store`] knows them by [`StoreRegistry::key`].
+    pub fn lake(&self) -> &Arc<Lake> {
+        &self.lake
+    }
+
+    /// Scheme, options' fingerprint, host and port: one store each.
+    pub fn key(url: &Url) -> String {
+        key(url)
+    }
+
+    fn wrapped(&self, key: &str, url: &Url, store: Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore> {
+        if !self.lake.options().enabled {
+            return store;
+        }
+        let name = format!(
+            "{}://{}",
+            url.scheme(),
+            &url[url::Position::BeforeHost..url::Position::AfterPort]
+        );
+        self.lake.wrap(key, &name, store)
     }
 
     /// Builds the store of a table with OPTIONS of its own; the URL that comes back leads to it.
@@ -66,6 +93,7 @@ impl StoreRegistry {
         let key = key(&bound);
         if !self.stores.lock().contains_key(&key) {
             let store = stores::build(&self.locations, url, options)?;
+            let store = self.wrapped(&key, url, store);
             self.stores.lock().insert(key, store);
         }
         Ok(bound)
@@ -87,6 +115,7 @@ impl StoreRegistry {
         }
         self.locations.check_authority(url)?;
         let store = stores::build(&self.locations, url, &StoreOptions::default())?;
+        let store = self.wrapped(&key, url, store);
         self.stores.lock().insert(key, Arc::clone(&store));
         Ok(store)
     }
@@ -129,10 +158,12 @@ mod tests {
     use futures::TryStreamExt;
     use object_store::ObjectStoreExt;
     use object_store::path::Path;
+    use trireme_lake::LakeOptions;
 
     fn registry(folder: &std::path::Path, allowed: &[&str]) -> StoreRegistry {
         let allowed: Vec<String> = allowed.iter().map(|text| (*text).to_owned()).collect();
-        StoreRegistry::new(Arc::new(Locations::new(folder, &allowed).unwrap()))
+        let locations = Arc::new(Locations::new(folder, &allowed).unwrap());
+        StoreRegistry::new(locations, Lake::new(LakeOptions::default()))
     }
 
     #[test]

@@ -591,6 +591,7 @@ impl Engine for LocalHandle {
             graphs: fragments.graphs,
             fallbacks: fragments.fallbacks,
             devices: devices::counts(self.0.fragments.devices()),
+            lake: self.0.stores.lake().metrics(),
             plan_hits,
             plan_misses,
         }

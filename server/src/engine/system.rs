@@ -19,10 +19,12 @@ use trireme_catalog::{Catalog, ColumnStatisticsEntry, DescribeFilter, TableStati
 use trireme_config::{Config, SessionSettings, SettingRow};
 use trireme_device_api::DeviceInfo;
 use trireme_exec::fused::FragmentRuntime;
+use trireme_lake::Lake;
 use trireme_planner::ddl::{FunctionDefinition, Functions};
 use trireme_planner::plan_cache::PlanCache;
 
 mod fragments;
+mod lake;
 
 use super::SessionSpec;
 use crate::query::QueryRegistry;
@@ -42,6 +44,8 @@ pub struct SystemSources {
     pub fragments: Arc<FragmentRuntime>,
     /// The plan cache.
     pub plans: Arc<PlanCache>,
+    /// What is kept of object stores.
+    pub lake: Arc<Lake>,
     /// The catalog.
     pub catalog: std::sync::Weak<Catalog>,
     /// Configuration, for session defaults.
@@ -64,6 +68,8 @@ pub fn system_schema(sources: SystemSources) -> Result<Arc<dyn SchemaProvider>> 
         Kind::Tables,
         Kind::Statistics,
         Kind::Columns,
+        Kind::Cache,
+        Kind::Stores,
         Kind::Plans,
         Kind::Functions,
     ] {
@@ -88,6 +94,8 @@ enum Kind {
     Tables,
     Statistics,
     Columns,
+    Cache,
+    Stores,
     Plans,
     Functions,
 }
@@ -174,6 +182,8 @@ impl Kind {
             Kind::Tables => "tables",
             Kind::Statistics => "statistics",
             Kind::Columns => "columns",
+            Kind::Cache => "cache",
+            Kind::Stores => "stores",
             Kind::Plans => "plans",
             Kind::Functions => "functions",
         }
@@ -189,6 +199,8 @@ impl Kind {
             Kind::Tables => tables(&[]),
             Kind::Statistics => statistics(&[]),
             Kind::Columns => columns(&[]),
+            Kind::Cache => lake::cache(&[]),
+            Kind::Stores => lake::stores(&[]),
             Kind::Plans => plans(&[]),
             Kind::Functions => functions(&[]),
         }
@@ -202,6 +214,8 @@ impl Kind {
             Kind::Devices => fragments::devices(&fragments::all_devices(&sources.processor, &sources.fragments)),
             Kind::Fragments => fragments::fragments(&sources.fragments.history().latest()),
             Kind::Columns => columns(&sources.fragments.columns().snapshot()),
+            Kind::Cache => lake::cache(&sources.lake.cache_rows()),
+            Kind::Stores => lake::stores(&sources.lake.metrics().stores),
             Kind::Plans => plans(&sources.plans.rows()),
             Kind::Functions => match sources.catalog.upgrade() {
                 Some(catalog) => functions(&defined_functions(&catalog.functions())),
