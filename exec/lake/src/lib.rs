@@ -10,6 +10,8 @@
 //! [`Lake`] is one per process: its tiers, and a controller and counters per store. Nothing here depends on the query engine,
 //! and nothing changes a result: with all of it off, the same bytes are read one after the other.
 
+#[allow(dead_code, reason = "prefetch and store will use it")]
+mod coalesce;
 mod lake;
 mod metrics;
 mod options;
