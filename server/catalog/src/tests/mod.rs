@@ -17,7 +17,7 @@ use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use trireme_exec::QueryError;
-use trireme_exec::io::{Lake, LakeOptions, Locations, StoreRegistry};
+use trireme_exec::io::{self, LakeOptions, Locations, StoreRegistry};
 use trireme_planner::ddl::{Ddl, ExternalTable, FileFormat, IfExists, ManagedSource, TableName};
 
 use crate::{Applied, CATALOG_NAME, Catalog, CatalogError, CatalogOptions, DEFAULT_SCHEMA, ViewPlanner};
@@ -72,7 +72,7 @@ impl Lake {
         let locations = Arc::new(Locations::new(self.folder.path(), &self.allowed).unwrap());
         let stores = Arc::new(StoreRegistry::new(
             Arc::clone(&locations),
-            Lake::new(LakeOptions::default()),
+            io::Lake::new(LakeOptions::default()),
         ));
         let runtime = RuntimeEnvBuilder::new()
             .with_object_store_registry(Arc::clone(&stores) as Arc<_>)
