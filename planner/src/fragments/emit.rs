@@ -249,9 +249,13 @@ impl Emission<'_> {
 
     fn scan(&mut self, id: RelationId, scan: &FileScan) -> Pipe {
         let needed = self.needs.columns(id);
+        let known = |index: &usize| scan.statistics.columns.get(*index).copied().unwrap_or_default();
         let pruned = FileScan {
             columns: needed.iter().map(|index| scan.columns[*index].clone()).collect(),
-            statistics: ScanStatistics::default(),
+            statistics: ScanStatistics {
+                rows: scan.statistics.rows,
+                columns: needed.iter().map(known).collect(),
+            },
             ..scan.clone()
         };
         let row = self.fields(id, &needed);

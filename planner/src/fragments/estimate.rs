@@ -53,7 +53,7 @@ impl ColumnEstimate {
     }
 
     /// A column that is made here.
-    fn made(distinct: f64, rows: f64) -> Self {
+    pub(super) fn made(distinct: f64, rows: f64) -> Self {
         Self {
             distinct,
             domain: distinct,
@@ -94,6 +94,34 @@ impl Estimate {
                 .product(),
         };
         own.min(self.rows).max(1.0)
+    }
+
+    /// The same rows as these expressions.
+    pub(super) fn projected(&self, exprs: &[Expr]) -> Self {
+        let columns = exprs.iter().map(|expr| match &expr.node {
+            Node::Column(index) => self.columns[*index],
+            _ => ColumnEstimate::made(self.distinct(expr), self.rows),
+        });
+        Self {
+            rows: self.rows,
+            columns: columns.collect(),
+        }
+    }
+
+    /// As many rows as a limit lets pass.
+    pub(super) fn limited(&self, limit: Option<usize>, offset: usize) -> Self {
+        let most = limit.map_or(f64::INFINITY, |limit| limit as f64);
+        let rows = (self.rows - offset as f64).clamp(1.0, most.max(1.0));
+        self.scaled(rows / self.rows.max(1.0))
+    }
+
+    /// So many rows, as was counted.
+    pub(super) fn with_rows(&self, rows: f64) -> Self {
+        let columns = self.columns.iter().map(|column| column.of_rows(rows));
+        Self {
+            rows,
+            columns: columns.collect(),
+        }
     }
 
     /// With a part of its rows.
@@ -156,14 +184,7 @@ impl<'a> Estimator<'a> {
             }
             Op::Project { input, exprs } => {
                 let input = self.of(tree, *input);
-                let columns = exprs.iter().map(|expr| match &expr.node {
-                    Node::Column(index) => input.columns[*index],
-                    _ => ColumnEstimate::made(input.distinct(expr), input.rows),
-                });
-                Estimate {
-                    rows: input.rows,
-                    columns: columns.collect(),
-                }
+                input.projected(exprs)
             }
             Op::Join(join) => {
                 let (probe, build) = (self.of(tree, join.probe), self.of(tree, join.build));
@@ -182,9 +203,7 @@ impl<'a> Estimator<'a> {
             }
             | Op::Limit { input, limit, offset } => {
                 let input = self.of(tree, *input);
-                let most = limit.map_or(f64::INFINITY, |limit| limit as f64);
-                let rows = (input.rows - *offset as f64).clamp(1.0, most.max(1.0));
-                input.scaled(rows / input.rows.max(1.0))
+                input.limited(*limit, *offset)
             }
         }
     }
@@ -301,7 +320,7 @@ impl<'a> Estimator<'a> {
         }
     }
 
-    fn joined(&self, join: &Join, probe: &Estimate, build: &Estimate) -> Estimate {
+    pub(super) fn joined(&self, join: &Join, probe: &Estimate, build: &Estimate) -> Estimate {
         let keys = || join.probe_keys.iter().zip(&join.build_keys);
         let mut inner = match_rows(probe, build, keys());
         let both = || probe.columns.iter().chain(&build.columns).copied();
@@ -356,7 +375,7 @@ pub(super) fn match_rows<'e>(
     (left.rows * right.rows / on_left.min(on_right).max(1.0)).max(1.0)
 }
 
-fn scan_estimate(scan: &FileScan) -> Estimate {
+pub(super) fn scan_estimate(scan: &FileScan) -> Estimate {
     let rows = scan.statistics.rows.unwrap_or(ROWS_UNKNOWN).max(1.0);
     let columns = scan.columns.iter().enumerate().map(|(index, column)| {
         let known = scan.statistics.columns.get(index).copied().unwrap_or_default();
@@ -378,7 +397,7 @@ fn scan_estimate(scan: &FileScan) -> Estimate {
     }
 }
 
-fn stream_estimate(plan: &Arc<dyn ExecutionPlan>, columns: usize) -> Estimate {
+pub(super) fn stream_estimate(plan: &Arc<dyn ExecutionPlan>, columns: usize) -> Estimate {
     let known = StatisticsContext::new()
         .compute(plan.as_ref(), &StatisticsArgs::new())
         .ok();
@@ -390,7 +409,7 @@ fn stream_estimate(plan: &Arc<dyn ExecutionPlan>, columns: usize) -> Estimate {
     }
 }
 
-fn grouped(input: &Estimate, groups: &[Expr], aggregates: usize) -> Estimate {
+pub(super) fn grouped(input: &Estimate, groups: &[Expr], aggregates: usize) -> Estimate {
     let values: f64 = groups.iter().map(|group| input.distinct(group)).product();
     let rows = if groups.is_empty() {
         1.0

@@ -12,6 +12,7 @@ mod aggregate;
 mod assumptions;
 mod emit;
 mod estimate;
+pub mod expected;
 pub mod explain;
 mod expr;
 mod grouping;

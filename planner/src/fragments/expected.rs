@@ -1,0 +1,279 @@
+//! How many rows every fragment of a graph is expected to read, to carry from step to step and to leave, and how that is known.
+//!
+//! The estimates of `estimate`, walked over a finished graph instead of the tree it was cut from: so they can be made again
+//! with a cached plan's values, and with true counts in the place of those fragments that have run.
+
+use std::fmt;
+
+use trireme_device_api::{BinaryOperator, Expr, Fragment, Graph, JoinKind, Node, Sink, Source, Step, Value};
+use trireme_exec::operators::FileScan;
+
+use super::estimate::{ColumnEstimate, Estimate, Estimator, grouped, scan_estimate};
+use super::tree::Join;
+
+/// How a number of rows is known; the most trustworthy first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Provenance {
+    /// Counted: by a footer or a log, or because it must be so.
+    Exact,
+    /// Counted when the fragment ran.
+    Feedback,
+    /// From counts of distinct values.
+    Sketch,
+    /// From the least and largest value.
+    Bounds,
+    /// A guess.
+    Default,
+}
+
+impl fmt::Display for Provenance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Provenance::Exact => "exact",
+            Provenance::Feedback => "feedback",
+            Provenance::Sketch => "sketch",
+            Provenance::Bounds => "bounds",
+            Provenance::Default => "default",
+        })
+    }
+}
+
+/// What is expected of a fragment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Expected {
+    /// Rows of its source.
+    pub source_rows: f64,
+    /// Rows after each step.
+    pub step_rows: Vec<f64>,
+    /// Rows that it leaves: groups, build rows, or result rows.
+    pub output_rows: f64,
+    /// The least trustworthy of what these were made from.
+    pub provenance: Provenance,
+}
+
+impl Expected {
+    /// Rows that reach the sink.
+    pub fn sink_rows(&self) -> f64 {
+        self.step_rows.last().copied().unwrap_or(self.source_rows)
+    }
+}
+
+/// Expectations by fragment. `parameters` are the graph's, as far as they are known; `streams` the rows of its streams;
+/// `counted` the rows that fragments left which have run.
+pub fn expected(
+    graph: &Graph,
+    scans: &[FileScan],
+    streams: &[f64],
+    parameters: &[Value],
+    counted: &[Option<f64>],
+) -> Vec<Expected> {
+    let mut walk = Walk {
+        graph,
+        scans,
+        streams,
+        estimator: Estimator::new(parameters),
+        left: Vec::with_capacity(graph.fragments.len()),
+    };
+    let count = |id: usize| counted.get(id).copied().flatten();
+    (0..graph.fragments.len())
+        .map(|id| walk.fragment(&graph.fragments[id], count(id)))
+        .collect()
+}
+
+/// Rows and how they are known, by column too.
+#[derive(Clone)]
+struct Known {
+    estimate: Estimate,
+    rows: Provenance,
+    columns: Vec<Provenance>,
+}
+
+struct Walk<'a> {
+    graph: &'a Graph,
+    scans: &'a [FileScan],
+    streams: &'a [f64],
+    estimator: Estimator<'a>,
+    /// What the fragments before leave: for a build, its payload and then its keys.
+    left: Vec<Known>,
+}
+
+impl Walk<'_> {
+    fn fragment(&mut self, fragment: &Fragment, counted: Option<f64>) -> Expected {
+        let mut row = self.source(&fragment.source);
+        let source_rows = row.estimate.rows;
+        let mut step_rows = Vec::with_capacity(fragment.steps.len());
+        for step in &fragment.steps {
+            row = self.step(row, step);
+            step_rows.push(row.estimate.rows);
+        }
+        let mut left = sink(&row, &fragment.sink);
+        if let Some(rows) = counted {
+            left.estimate = left.estimate.with_rows(rows);
+            left.rows = Provenance::Feedback;
+        }
+        let expected = Expected {
+            source_rows,
+            step_rows,
+            output_rows: left.estimate.rows,
+            provenance: left.rows.max(row.rows),
+        };
+        self.left.push(left);
+        expected
+    }
+
+    fn source(&self, source: &Source) -> Known {
+        match source {
+            Source::Fragment(id) => self.left[*id].clone(),
+            Source::Scan(index) => {
+                let Some(scan) = self.scans.get(*index) else {
+                    return unknown(1.0, self.graph.scans[*index].columns.len());
+                };
+                let of = |column: usize| match scan.statistics.columns.get(column) {
+                    Some(known) if known.distinct.is_some() => Provenance::Sketch,
+                    Some(known) if known.range.is_some() => Provenance::Bounds,
+                    _ => Provenance::Default,
+                };
+                Known {
+                    estimate: scan_estimate(scan),
+                    rows: match scan.statistics.rows {
+                        Some(_) => Provenance::Exact,
+                        None => Provenance::Default,
+                    },
+                    columns: (0..scan.columns.len()).map(of).collect(),
+                }
+            }
+            Source::Stream(index) => {
+                let rows = self.streams.get(*index).copied().unwrap_or(1.0);
+                unknown(rows, self.graph.streams[*index].len())
+            }
+        }
+    }
+
+    fn step(&self, row: Known, step: &Step) -> Known {
+        match step {
+            Step::Filter(predicate) => Known {
+                estimate: self.estimator.filtered(&row.estimate, std::slice::from_ref(predicate)),
+                rows: row.rows.max(basis(predicate, &row.columns)),
+                columns: row.columns,
+            },
+            Step::Project(exprs) => Known {
+                estimate: row.estimate.projected(exprs),
+                rows: row.rows,
+                columns: exprs.iter().map(|expr| of_values(expr, &row.columns)).collect(),
+            },
+            Step::Probe(probe) => {
+                let build = &self.left[probe.build];
+                let payload = self.graph.fragments[probe.build].output.len();
+                let key = |index: usize, expr: &Expr| Expr::column(payload + index, expr.data_type.clone());
+                let join = Join {
+                    probe: 0,
+                    build: 0,
+                    kind: probe.kind,
+                    probe_keys: probe.keys.clone(),
+                    build_keys: probe
+                        .keys
+                        .iter()
+                        .enumerate()
+                        .map(|(index, expr)| key(index, expr))
+                        .collect(),
+                    residual: probe.residual.clone(),
+                    null_equals_null: probe.null_equals_null,
+                    null_aware: probe.null_aware,
+                };
+                let mut estimate = self.estimator.joined(&join, &row.estimate, &build.estimate);
+                let mut columns = row.columns.clone();
+                match probe.kind {
+                    JoinKind::Semi | JoinKind::Anti => {}
+                    JoinKind::Mark => columns.push(Provenance::Default),
+                    JoinKind::BuildSemi | JoinKind::BuildAnti => {
+                        columns = build.columns[..payload].to_vec();
+                        estimate.columns.truncate(payload);
+                    }
+                    _ => {
+                        columns.extend_from_slice(&build.columns[..payload]);
+                        estimate.columns.truncate(columns.len());
+                    }
+                }
+                let keys = probe.keys.iter().map(|key| of_values(key, &row.columns));
+                let keys = keys.chain(build.columns[payload..].iter().copied()).max();
+                let residual = probe.residual.as_ref().map(|_| Provenance::Default);
+                let by = keys.max(residual).unwrap_or(Provenance::Exact);
+                Known {
+                    estimate,
+                    rows: row.rows.max(build.rows).max(by),
+                    columns,
+                }
+            }
+        }
+    }
+}
+
+fn unknown(rows: f64, columns: usize) -> Known {
+    Known {
+        estimate: Estimate {
+            rows: rows.max(1.0),
+            columns: vec![ColumnEstimate::made(rows, rows); columns],
+        },
+        rows: Provenance::Default,
+        columns: vec![Provenance::Default; columns],
+    }
+}
+
+fn sink(row: &Known, sink: &Sink) -> Known {
+    match sink {
+        Sink::Aggregate { groups, aggregates } => {
+            let keys: Vec<_> = groups.iter().map(|group| of_values(group, &row.columns)).collect();
+            let by = keys.iter().copied().max();
+            Known {
+                estimate: grouped(&row.estimate, groups, aggregates.len()),
+                rows: by.map_or(Provenance::Exact, |by| by.max(Provenance::Sketch)),
+                columns: keys
+                    .into_iter()
+                    .chain(aggregates.iter().map(|_| Provenance::Default))
+                    .collect(),
+            }
+        }
+        Sink::Build(side) => {
+            let exprs: Vec<Expr> = side.payload.iter().chain(&side.keys).cloned().collect();
+            Known {
+                estimate: row.estimate.projected(&exprs),
+                rows: row.rows,
+                columns: exprs.iter().map(|expr| of_values(expr, &row.columns)).collect(),
+            }
+        }
+        Sink::Sort { limit, offset, .. } | Sink::Emit { limit, offset } => Known {
+            estimate: row.estimate.limited(*limit, *offset),
+            rows: row.rows,
+            columns: row.columns.clone(),
+        },
+    }
+}
+
+/// How the number of distinct values of an expression is known.
+fn of_values(expr: &Expr, columns: &[Provenance]) -> Provenance {
+    match expr.node {
+        Node::Column(index) => columns.get(index).copied().unwrap_or(Provenance::Default),
+        Node::Literal(_) | Node::Parameter(_) => Provenance::Exact,
+        _ => Provenance::Default,
+    }
+}
+
+/// How the share of rows that pass a condition is known.
+fn basis(expr: &Expr, columns: &[Provenance]) -> Provenance {
+    match &expr.node {
+        Node::Literal(_) => Provenance::Exact,
+        Node::Not(inner) => basis(inner, columns),
+        Node::InList { expr, .. } => of_values(expr, columns),
+        Node::Binary { op, left, right } => {
+            let sides = of_values(left, columns).max(of_values(right, columns));
+            match op {
+                BinaryOperator::And | BinaryOperator::Or => basis(left, columns).max(basis(right, columns)),
+                BinaryOperator::Equal | BinaryOperator::NotEqual => sides,
+                // Bounds tell the share of a range of integral values only.
+                _ if left.data_type.is_integral() => sides.max(Provenance::Bounds),
+                _ => Provenance::Default,
+            }
+        }
+        _ => Provenance::Default,
+    }
+}
