@@ -11,10 +11,11 @@ use datafusion::execution::TaskContext;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
 use parking_lot::Mutex;
 use trireme_columns::{
-    ColumnCache, ColumnRequest, ColumnSource as Source, SavedGraph, SavedScan, TableFile, TableFiles,
+    ColumnCache, ColumnRequest, ColumnSource as Source, OpenOptions, SavedGraph, SavedScan, TableFile, TableFiles,
 };
 use trireme_device_api::{
-    DeviceError, DevicePool, DeviceState, Graph, Inputs, Kernel, Output, Rows, ScanInput, Support, Value, Variant,
+    DeviceError, DevicePool, DeviceState, Graph, Inputs, Kernel, Output, Rows, ScanInput, Source as GraphSource,
+    Support, Value, Variant,
 };
 
 use crate::devices::{DeviceChoice, DeviceMode, Devices};
@@ -182,49 +183,27 @@ impl FragmentRuntime {
         *self.counters.last_fallback.lock() = Some(error.to_string());
     }
 
-    /// Binds a table's files.
-    pub(crate) async fn open(
+    /// Binds the files of all scans of a graph.
+    pub(crate) async fn open_all(
         &self,
-        scan: &FileScan,
+        plan: &FragmentPlan,
         context: &TaskContext,
         memory: &Arc<dyn DevicePool>,
-    ) -> Result<Arc<dyn ScanInput>, DeviceError> {
-        let store = context
-            .runtime_env()
-            .object_store(&scan.store)
-            .map_err(|error| DeviceError::Input(error.strip_backtrace()))?;
-        let local = scan.store.as_str().starts_with("file:");
-        let files = scan
-            .files
-            .iter()
-            .map(|file| {
-                let mut table_file = TableFile::new(&file.object_meta);
-                table_file.local = local.then(|| PathBuf::from(format!("/{}", file.object_meta.location)));
-                table_file.partition = file.partition_values.iter().map(value).collect::<Option<_>>()?;
-                Some(table_file)
-            })
-            .collect::<Option<Vec<_>>>()
-            .ok_or_else(|| DeviceError::Unsupported("a partition column's type is not fused".to_owned()))?;
-        let columns = scan
-            .columns
-            .iter()
-            .map(|column| ColumnRequest {
-                source: match column.source {
-                    ColumnSource::File => Source::File(column.name.clone()),
-                    ColumnSource::Partition(index) => Source::Partition(index),
-                },
-                data_type: column.data_type.clone(),
-            })
-            .collect();
-        let table = TableFiles {
-            name: scan.name.clone(),
-            store_url: scan.store.as_str().to_owned(),
-            store,
-            files,
-            columns,
-            workers: self.pool.workers(),
+    ) -> Result<Vec<Arc<dyn ScanInput>>, DeviceError> {
+        let scans = plan.scans.iter().enumerate();
+        let tables = scans.map(|(at, scan)| table(plan, at, scan, context));
+        let tables = tables.collect::<Result<Vec<_>, _>>()?;
+        let sources = plan.graph.fragments.iter().map(|fragment| &fragment.source);
+        let order = sources.filter_map(|source| match source {
+            GraphSource::Scan(scan) => Some(*scan),
+            _ => None,
+        });
+        let options = OpenOptions {
+            order: order.collect(),
+            woken: Arc::from(self.pool.waker()),
+            ..OpenOptions::new(Arc::clone(memory), self.pool.workers())
         };
-        self.columns.open(table, Arc::clone(memory)).await
+        self.columns.open_all(tables, options).await
     }
 
     /// Runs all fragments; the last one's rows, unless they were emitted. `took` hears of each fragment.
@@ -252,6 +231,48 @@ impl FragmentRuntime {
     pub(crate) fn begin(&self) -> u64 {
         self.counters.graphs.fetch_add(1, Ordering::Relaxed)
     }
+}
+
+/// Scan `at` of a plan as its files.
+fn table(plan: &FragmentPlan, at: usize, scan: &FileScan, context: &TaskContext) -> Result<TableFiles, DeviceError> {
+    let store = context
+        .runtime_env()
+        .object_store(&scan.store)
+        .map_err(|error| DeviceError::Input(error.strip_backtrace()))?;
+    let local = scan.store.as_str().starts_with("file:");
+    let files = scan
+        .files
+        .iter()
+        .map(|file| {
+            let mut table_file = TableFile::new(&file.object_meta);
+            table_file.local = local.then(|| PathBuf::from(format!("/{}", file.object_meta.location)));
+            table_file.partition = file.partition_values.iter().map(value).collect::<Option<_>>()?;
+            Some(table_file)
+        })
+        .collect::<Option<Vec<_>>>()
+        .ok_or_else(|| DeviceError::Unsupported("a partition column's type is not fused".to_owned()))?;
+    let columns = scan
+        .columns
+        .iter()
+        .map(|column| ColumnRequest {
+            source: match column.source {
+                ColumnSource::File => Source::File(column.name.clone()),
+                ColumnSource::Partition(index) => Source::Partition(index),
+            },
+            data_type: column.data_type.clone(),
+        })
+        .collect();
+    Ok(TableFiles {
+        name: scan.name.clone(),
+        store_url: scan.store.as_str().to_owned(),
+        store,
+        lake: None,
+        account: Arc::default(),
+        files,
+        columns,
+        test: plan.graph.scan_test(at, &plan.parameters),
+        readers: plan.graph.readers(at).count(),
+    })
 }
 
 /// A partition value, of the types that folders' names have.

@@ -320,6 +320,19 @@ pub trait ScanInput: Send + Sync {
         None
     }
 
+    /// False while loading the column would wait for a store; that it was asked for makes it urgent. [`crate::Inputs::wake`]
+    /// is called when this may have changed. Those who may not block ask before they load.
+    fn ready(&self, segment: usize, column: usize) -> bool {
+        let _ = (segment, column);
+        true
+    }
+
+    /// A reader has no use for a segment that it has not loaded, or not whole: nothing more needs to be fetched for it. It may
+    /// be loaded all the same.
+    fn dismiss(&self, segment: usize) {
+        let _ = segment;
+    }
+
     /// The column, decoded now if it is not resident. Called from several threads.
     ///
     /// # Errors

@@ -19,6 +19,7 @@ mod expr;
 mod fragment;
 mod function;
 mod memory;
+mod row_test;
 mod types;
 mod variant;
 
@@ -35,6 +36,7 @@ pub use fragment::{
 };
 pub use function::{Answer, Answered, Argument, Descriptor, FUNCTIONS, Function, substring_range};
 pub use memory::{DevicePool, Reservation, Unlimited};
+pub use row_test::{Bounds, ColumnTest, RowTest};
 pub use types::{Interval, IntervalKind, TimeUnit, Type, Value};
 pub use variant::{
     Emit, FragmentReport, Inputs, Kernel, Output, Progress, Resident, Rows, StreamInput, StreamPoll, Support, Variant,

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore};
-use trireme_device_api::{Type, Value};
+use trireme_device_api::{DevicePool, RowTest, Type, Value};
+use trireme_lake::{Account, ObjectRef, TieredStore};
 
 /// A table's files and the columns wanted of them.
 #[derive(Clone)]
@@ -14,14 +15,48 @@ pub struct TableFiles {
     pub name: String,
     /// URL of the store; with a location it names a file.
     pub store_url: String,
-    /// Where files are read from, unless they are local.
+    /// Where files are read from, unless they are local or `lake` has them.
     pub store: Arc<dyn ObjectStore>,
+    /// The same store behind the lake's tiers: files that are not local are fetched ahead through it.
+    pub lake: Option<Arc<TieredStore>>,
+    /// On which reads are booked.
+    pub account: Arc<Account>,
     /// Files, each once. Their order is the order of rows.
     pub files: Vec<TableFile>,
     /// Columns, in the order of [`trireme_device_api::ScanInput::columns`].
     pub columns: Vec<ColumnRequest>,
-    /// Threads that opening may use to decode strings; at least one is.
+    /// What rows must pass to be of use to any reader; the others may be left out of the scan.
+    pub test: RowTest,
+    /// Readers that will go over the rows, each by itself. What one of several dismisses is fetched all the same.
+    pub readers: usize,
+}
+
+/// How the scans of a graph are opened, all together.
+#[derive(Clone)]
+pub struct OpenOptions {
+    /// The query's memory: for what the cache has no room for, and for bytes that were fetched ahead.
+    pub pool: Arc<dyn DevicePool>,
+    /// Threads that may decode strings meanwhile; at least one does.
     pub workers: usize,
+    /// Bytes that may be fetched ahead of need; 0 means none are.
+    pub window_bytes: usize,
+    /// Positions of scans in the order in which they are read; scans that are missing come last.
+    pub order: Vec<usize>,
+    /// Called when [`trireme_device_api::ScanInput::ready`] may have changed. Any thread; must not block.
+    pub woken: Arc<dyn Fn() + Send + Sync>,
+}
+
+impl OpenOptions {
+    /// Nothing is fetched ahead, and nobody is woken.
+    pub fn new(pool: Arc<dyn DevicePool>, workers: usize) -> Self {
+        Self {
+            pool,
+            workers,
+            window_bytes: 0,
+            order: Vec::new(),
+            woken: Arc::new(|| {}),
+        }
+    }
 }
 
 /// One Parquet file of a table.
@@ -33,6 +68,10 @@ pub struct TableFile {
     pub size_bytes: u64,
     /// What changes when the content does: the entity tag, or time and size.
     pub version: String,
+    /// Entity tag: a remote file that has another one was replaced.
+    pub e_tag: Option<String>,
+    /// Microseconds since 1970: a local file that has another time was replaced. None: not checked.
+    pub modified_us: Option<i64>,
     /// The same file in the local file system, where that is its store; read directly.
     pub local: Option<PathBuf>,
     /// Values of partition columns.
@@ -42,15 +81,12 @@ pub struct TableFile {
 impl TableFile {
     /// A file without partition values, by what the store lists of it.
     pub fn new(meta: &ObjectMeta) -> Self {
-        let version = meta
-            .e_tag
-            .clone()
-            .or_else(|| meta.version.clone())
-            .unwrap_or_else(|| format!("{}-{}", meta.last_modified.timestamp_micros(), meta.size));
         Self {
             location: meta.location.clone(),
             size_bytes: meta.size,
-            version,
+            version: ObjectRef::new(meta).version,
+            e_tag: meta.e_tag.clone(),
+            modified_us: Some(meta.last_modified.timestamp_micros()),
             local: None,
             partition: Vec::new(),
         }

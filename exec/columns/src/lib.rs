@@ -32,6 +32,6 @@ mod state;
 mod tests;
 
 pub use cache::{ColumnCache, Limits};
-pub use files::{ColumnRequest, ColumnSource, TableFile, TableFiles};
+pub use files::{ColumnRequest, ColumnSource, OpenOptions, TableFile, TableFiles};
 pub use metrics::{ColumnRow, Metrics};
 pub use saved::{SavedGraph, SavedScan};

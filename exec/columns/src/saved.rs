@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use object_store::local::LocalFileSystem;
 use serde::{Deserialize, Serialize};
-use trireme_device_api::{DeviceError, DevicePool, Graph, ScanInput, Type, Value};
+use trireme_device_api::{DeviceError, DevicePool, Graph, RowTest, ScanInput, Type, Value};
 
-use crate::{ColumnCache, ColumnRequest, ColumnSource, TableFile, TableFiles};
+use crate::{ColumnCache, ColumnRequest, ColumnSource, OpenOptions, TableFile, TableFiles};
 
 /// A graph over local files.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -50,15 +50,18 @@ impl SavedScan {
             name: self.name.clone(),
             store_url: "file:///".to_owned(),
             store: Arc::new(LocalFileSystem::new()),
+            lake: None,
+            account: Arc::default(),
             files: self
                 .files
                 .iter()
                 .map(|path| table_file(path))
                 .collect::<Result<_, _>>()?,
             columns: columns.collect(),
-            workers,
+            test: RowTest::True,
+            readers: 1,
         };
-        cache.open(table, pool).await
+        cache.open(table, OpenOptions::new(pool, workers)).await
     }
 }
 
@@ -71,6 +74,8 @@ fn table_file(path: &Path) -> Result<TableFile, DeviceError> {
             .map_err(|error| unreadable(error.to_string()))?
             .len(),
         version: "1".to_owned(),
+        e_tag: None,
+        modified_us: None,
         local: Some(path.to_owned()),
         partition: Vec::new(),
     })

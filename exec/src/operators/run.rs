@@ -61,10 +61,7 @@ impl Run {
         let timer = self.elapsed.timer();
         self.runtime.save(&self.plan);
         let memory = Memory::of(self.context.memory_pool());
-        let mut scans = Vec::with_capacity(self.plan.scans.len());
-        for scan in &self.plan.scans {
-            scans.push(self.runtime.open(scan, &self.context, &memory).await?);
-        }
+        let scans = self.runtime.open_all(&self.plan, &self.context, &memory).await?;
         let buffers = self
             .streams
             .iter()

@@ -15,7 +15,7 @@ use trireme_device_api::{ColumnProfile, DeviceError, DevicePool, ScanInput, Zone
 use crate::cache::ColumnCache;
 use crate::decode::Failure;
 use crate::dictionary::Domain;
-use crate::files::{ColumnRequest, ColumnSource, FileId, TableFiles};
+use crate::files::{ColumnRequest, ColumnSource, FileId, OpenOptions, TableFiles};
 use crate::footer::{FileColumn, FileMeta};
 use crate::scan::{Column, ColumnKind, Core, Scan};
 use crate::segments::{self, Promise, Segment};
@@ -35,10 +35,34 @@ impl ColumnCache {
     /// # Errors
     /// [`DeviceError::Input`] when a file can't be read, [`DeviceError::Unsupported`] when a column is nested,
     /// [`DeviceError::OutOfMemory`].
-    pub async fn open(&self, table: TableFiles, pool: Arc<dyn DevicePool>) -> Result<Arc<dyn ScanInput>, DeviceError> {
+    pub async fn open(&self, table: TableFiles, options: OpenOptions) -> Result<Arc<dyn ScanInput>, DeviceError> {
+        let mut opened = self.open_all(vec![table], options).await?;
+        let scan = opened.pop();
+        scan.ok_or_else(|| DeviceError::Internal("a scan was not opened".to_owned()))
+    }
+
+    /// Binds all scans of a graph: their footers are read together, and what they will need is fetched ahead in the order of
+    /// its use.
+    ///
+    /// # Errors
+    /// As [`ColumnCache::open`].
+    pub async fn open_all(
+        &self,
+        tables: Vec<TableFiles>,
+        options: OpenOptions,
+    ) -> Result<Vec<Arc<dyn ScanInput>>, DeviceError> {
+        let mut opened = Vec::with_capacity(tables.len());
+        for table in tables {
+            opened.push(self.open_one(table, &options).await?);
+        }
+        Ok(opened)
+    }
+
+    async fn open_one(&self, table: TableFiles, options: &OpenOptions) -> Result<Arc<dyn ScanInput>, DeviceError> {
+        let (pool, workers) = (Arc::clone(&options.pool), options.workers);
         let files: Vec<(Arc<FileId>, Source)> = sources(&table);
         if files.len() <= WARM_FILES
-            && let Some(scan) = open(self, &table, &files, &pool, None)?
+            && let Some(scan) = open(self, &table, workers, &files, &pool, None)?
         {
             return Ok(scan);
         }
@@ -46,7 +70,7 @@ impl ColumnCache {
         let dropped = Arc::new(AtomicBool::new(false));
         let guard = DropGuard(Arc::clone(&dropped));
         let work = move || {
-            let opened = open(&cache, &table, &files, &pool, Some(&dropped))?;
+            let opened = open(&cache, &table, workers, &files, &pool, Some(&dropped))?;
             opened.ok_or_else(|| DeviceError::Internal("a scan was not opened".to_owned()))
         };
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
@@ -94,6 +118,7 @@ fn sources(table: &TableFiles) -> Vec<(Arc<FileId>, Source)> {
 fn open(
     cache: &ColumnCache,
     table: &TableFiles,
+    workers: usize,
     files: &[(Arc<FileId>, Source)],
     pool: &Arc<dyn DevicePool>,
     dropped: Option<&AtomicBool>,
@@ -121,7 +146,7 @@ fn open(
         segments,
         columns,
     };
-    let Some(dictionaries) = dictionaries(&core, table.workers.max(1), dropped)? else {
+    let Some(dictionaries) = dictionaries(&core, workers.max(1), dropped)? else {
         return Ok(None);
     };
     let profiles = profiles(&core, dictionaries);

@@ -57,8 +57,7 @@ fn decode(columns: &[(&str, Type)]) -> (f64, f64, crate::Metrics) {
         budget_bytes: 4 << 30,
         ..Limits::default()
     });
-    let mut files = table(&folder(), &["lineitem.parquet"], columns, true);
-    files.workers = 1;
+    let files = table(&folder(), &["lineitem.parquet"], columns, true);
     let start = cpu_ms();
     let scan = open(&cache, files).unwrap();
     let open_ms = cpu_ms() - start;

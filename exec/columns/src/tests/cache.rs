@@ -8,6 +8,7 @@ use parquet::file::properties::WriterProperties;
 use trireme_device_api::{DeviceError, DevicePool, Type, Values};
 
 use super::write::{batch, cache, open, table, write};
+use crate::OpenOptions;
 
 fn numbers(rows: i64) -> ArrayRef {
     Arc::new(Int64Array::from_iter_values((0..rows).map(|row| row * 100_003)))
@@ -233,7 +234,9 @@ fn what_does_not_fit_is_of_the_querys_pool_and_goes_back() {
             used_bytes: AtomicUsize::new(0),
         });
         let files = table(folder.path(), &["a"], &columns, true);
-        let opened = futures::executor::block_on(cache.open(files, Arc::clone(&pool) as Arc<dyn DevicePool>));
+        let opened = futures::executor::block_on(
+            cache.open(files, OpenOptions::new(Arc::clone(&pool) as Arc<dyn DevicePool>, 2)),
+        );
         match opened {
             Ok(scan) => {
                 assert!(enough);

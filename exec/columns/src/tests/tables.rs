@@ -15,7 +15,7 @@ use trireme_device_api::{DeviceError, ScanInput, TimeUnit, Type, Value, Values};
 
 use super::round_trip::{expected, found};
 use super::write::{batch, cache, open, table, write};
-use crate::{ColumnCache, ColumnRequest, ColumnSource, Limits};
+use crate::{ColumnCache, ColumnRequest, ColumnSource, Limits, OpenOptions};
 
 fn plain(rows: i64) -> ArrayRef {
     Arc::new(Int64Array::from_iter_values((0..rows).map(|row| row * 3)))
@@ -361,7 +361,7 @@ fn an_object_store_gives_what_a_local_file_gives() {
         .build()
         .unwrap();
     let cache = cache(1 << 20);
-    let pool = Arc::new(trireme_device_api::Unlimited);
+    let pool = OpenOptions::new(Arc::new(trireme_device_api::Unlimited), 2);
     let scan = runtime
         .block_on(cache.open(table(folder.path(), &["a"], &[("x", Type::Int64)], false), pool))
         .unwrap();
@@ -369,6 +369,6 @@ fn an_object_store_gives_what_a_local_file_gives() {
     let missing = table(folder.path(), &["a"], &[("x", Type::Int64)], false);
     std::fs::remove_file(folder.path().join("a")).unwrap();
     cache.clear();
-    let error = runtime.block_on(cache.open(missing, Arc::new(trireme_device_api::Unlimited)));
+    let error = runtime.block_on(cache.open(missing, OpenOptions::new(Arc::new(trireme_device_api::Unlimited), 2)));
     assert!(matches!(error.err(), Some(DeviceError::Input(_))));
 }

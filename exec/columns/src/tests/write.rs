@@ -7,9 +7,9 @@ use arrow::array::{ArrayRef, RecordBatch};
 use object_store::local::LocalFileSystem;
 use parquet::arrow::ArrowWriter;
 use parquet::file::properties::WriterProperties;
-use trireme_device_api::{DeviceError, ScanInput, Type, Unlimited};
+use trireme_device_api::{DeviceError, RowTest, ScanInput, Type, Unlimited};
 
-use crate::{ColumnCache, ColumnRequest, ColumnSource, Limits, TableFile, TableFiles};
+use crate::{ColumnCache, ColumnRequest, ColumnSource, Limits, OpenOptions, TableFile, TableFiles};
 
 pub(crate) fn write(path: &FilePath, batches: &[RecordBatch], properties: WriterProperties) {
     let file = std::fs::File::create(path).unwrap();
@@ -33,6 +33,8 @@ pub(crate) fn table(folder: &FilePath, names: &[&str], columns: &[(&str, Type)],
             location: (*name).into(),
             size_bytes,
             version: size_bytes.to_string(),
+            e_tag: None,
+            modified_us: None,
             local: local.then_some(path),
             partition: Vec::new(),
         }
@@ -41,6 +43,8 @@ pub(crate) fn table(folder: &FilePath, names: &[&str], columns: &[(&str, Type)],
         name: "table".to_owned(),
         store_url: "file:///".to_owned(),
         store: Arc::new(LocalFileSystem::new_with_prefix(folder).unwrap()),
+        lake: None,
+        account: Arc::default(),
         files: names.iter().map(of).collect(),
         columns: columns
             .iter()
@@ -49,7 +53,8 @@ pub(crate) fn table(folder: &FilePath, names: &[&str], columns: &[(&str, Type)],
                 data_type: data_type.clone(),
             })
             .collect(),
-        workers: 2,
+        test: RowTest::True,
+        readers: 1,
     }
 }
 
@@ -61,5 +66,5 @@ pub(crate) fn cache(budget_bytes: usize) -> ColumnCache {
 }
 
 pub(crate) fn open(cache: &ColumnCache, table: TableFiles) -> Result<Arc<dyn ScanInput>, DeviceError> {
-    futures::executor::block_on(cache.open(table, Arc::new(Unlimited)))
+    futures::executor::block_on(cache.open(table, OpenOptions::new(Arc::new(Unlimited), 2)))
 }
