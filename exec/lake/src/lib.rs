@@ -10,19 +10,30 @@
 //! [`Lake`] is one per process: its tiers, and a controller and counters per store. Nothing here depends on the query engine,
 //! and nothing changes a result: with all of it off, the same bytes are read one after the other.
 
-#[allow(dead_code, reason = "prefetch and store will use it")]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::cast_possible_truncation,
+        clippy::clone_on_ref_ptr,
+        reason = "tests count in small numbers"
+    )
+)]
+
 mod coalesce;
+mod errors;
 mod lake;
 mod metrics;
 mod options;
 mod prefetch;
 mod read;
 mod store;
+#[cfg(test)]
+mod testing;
 mod tiers;
 
 pub use lake::Lake;
 pub use metrics::{CacheRow, LakeMetrics, StoreMetrics};
 pub use options::LakeOptions;
-pub use prefetch::{Planned, Prefetch, Window};
+pub use prefetch::{Planned, Prefetch, PrefetchState, Window};
 pub use read::{Account, AccountTotals, ObjectRef, Read, ReadClass};
 pub use store::TieredStore;

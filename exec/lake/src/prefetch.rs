@@ -1,14 +1,35 @@
 //! Ranges fetched ahead of need, in the order of their use, within a window of bytes.
+//!
+//! ```text
+//!  planned, in the order of use        requests under way or untaken: at most `window_bytes`
+//!  ─────────────────────────────▶     ┌──────────────────────────────────────────────┐
+//!  near: 7 8 9 …   far: 20 21 …   ──▶ │ [3 4] here   [5] under way   [6 + gap + 2] … │ ──▶ take(3), take(4), …
+//!        ▲ wanted ones first          └──────────────────────────────────────────────┘
+//! ```
+//!
+//! There is no driver that runs all the time: whatever changes the state (a request ends, a range is taken, wanted or
+//! cancelled) starts what fits then. Neighbours of one object are merged when the first of them is started, so that what was
+//! cancelled before costs nothing. Ranges longer than a request should be are split by the store, below the tiers.
+//!
+//! Memory: a request's bytes are taken from the [`Window`] before it starts and given back when its last range was taken or
+//! cancelled, as the ranges share one buffer. When the window refuses, only what a reader waits for is started.
+
+mod queue;
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use object_store::Result;
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 
+use crate::errors;
 use crate::read::{Account, ObjectRef, Read, ReadClass};
 use crate::store::TieredStore;
+use queue::{Claim, Limits, Queue, Started};
 
 /// A range that a plan will need.
 #[derive(Debug, Clone)]
@@ -25,7 +46,19 @@ pub struct Planned {
     pub account: Arc<Account>,
 }
 
-/// Memory for what is fetched ahead: the query's pool behind it. Called from any thread; must not block.
+impl Planned {
+    fn read(&self, range: Range<u64>, class: ReadClass) -> Read {
+        Read {
+            object: Arc::clone(&self.object),
+            range,
+            class,
+            account: Some(Arc::clone(&self.account)),
+        }
+    }
+}
+
+/// Memory for what is fetched ahead: the query's pool behind it. Called from any thread, under a lock of the [`Prefetch`]; must
+/// neither block nor call back.
 pub trait Window: Send + Sync {
     /// Takes so many bytes; false when they are not there now.
     fn take(&self, bytes: usize) -> bool;
@@ -34,15 +67,38 @@ pub trait Window: Send + Sync {
     fn give(&self, bytes: usize);
 }
 
+/// What a [`Prefetch`] holds now, for tests and EXPLAIN ANALYZE.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PrefetchState {
+    /// Requests under way.
+    pub in_flight: usize,
+    /// Bytes of requests under way and of ranges that were not taken yet.
+    pub held_bytes: u64,
+    /// The most that was held at once, without what a reader waited for and the window had no room for.
+    pub ahead_bytes_max: u64,
+    /// Requests that were started.
+    pub started: u64,
+}
+
 /// Running prefetch of a query. Dropping it cancels what is not taken.
 pub struct Prefetch {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
     planned: Vec<Planned>,
     runtime: Handle,
+    window: Arc<dyn Window>,
+    woken: Arc<dyn Fn() + Send + Sync>,
+    limits: Limits,
+    queue: Mutex<Queue>,
 }
 
 impl Prefetch {
     /// Starts to fetch `planned`, in this order, `window_bytes` ahead at most; what is fetched is taken from `window` until it
-    /// is handed over. At least one range is under way at any time, whatever its size. `woken` is called when a range has come.
+    /// is handed over. At least one range is under way at any time, whatever its size, unless `window` refuses it; then, and
+    /// when `window_bytes` is 0, a range is fetched once it is wanted. `woken` is called when a range has come, from a thread
+    /// of `runtime`.
     pub fn start(
         planned: Vec<Planned>,
         window_bytes: usize,
@@ -50,34 +106,49 @@ impl Prefetch {
         runtime: &Handle,
         woken: Arc<dyn Fn() + Send + Sync>,
     ) -> Arc<Self> {
-        let _ = (window_bytes, window, woken);
-        Arc::new(Self {
+        let inner = Arc::new(Inner {
+            queue: Mutex::new(Queue::new(&planned)),
             planned,
             runtime: runtime.clone(),
-        })
+            window,
+            woken,
+            limits: Limits::new(window_bytes),
+        });
+        inner.pump();
+        Arc::new(Self { inner })
     }
 
-    /// True when [`Prefetch::take_blocking`] would not wait: the range is here, has failed, or was cancelled. Marks the range
-    /// as wanted, so that it is fetched before all that only may be.
+    /// True when [`Prefetch::take_blocking`] would not wait: the range is here or has failed; also when it was taken or
+    /// cancelled. Otherwise the range is wanted from now on: it is fetched before all that nobody waits for.
     pub fn ready(&self, index: usize) -> bool {
-        let _ = index;
-        true
+        if index >= self.inner.planned.len() {
+            return true;
+        }
+        let (ready, wanted_now) = self.inner.queue.lock().want(index);
+        if wanted_now {
+            self.inner.pump();
+        }
+        ready
     }
 
-    /// The bytes of a planned range, once; waits for them. A range that was not begun, was cancelled or was taken before is
-    /// read on demand.
+    /// The bytes of a planned range, once; waits for them. A range that was cancelled or taken before is read on demand. The
+    /// bytes may share one buffer with those of neighbouring ranges.
     ///
     /// # Errors
     /// The store's.
     pub async fn take(&self, index: usize) -> Result<Bytes> {
-        let planned = &self.planned[index];
-        let read = Read {
-            object: Arc::clone(&planned.object),
-            range: planned.range.clone(),
-            class: ReadClass::Demand,
-            account: Some(Arc::clone(&planned.account)),
+        let Some(planned) = self.inner.planned.get(index) else {
+            return Err(errors::generic("prefetch", format!("no range {index} was planned")));
         };
-        planned.store.read(&read).await
+        loop {
+            match self.inner.claim(index) {
+                Claim::Here(result) => return result,
+                Claim::Wait(receiver) => {
+                    let _ = receiver.await;
+                }
+                Claim::Demand => return self.inner.read_on_demand(planned.clone()).await,
+            }
+        }
     }
 
     /// [`Prefetch::take`] for a thread that is not the runtime's.
@@ -85,27 +156,157 @@ impl Prefetch {
     /// # Errors
     /// The store's.
     pub fn take_blocking(&self, index: usize) -> Result<Bytes> {
-        let planned = self.planned[index].clone();
-        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
-        self.runtime.spawn(async move {
-            let read = Read {
-                object: Arc::clone(&planned.object),
-                range: planned.range.clone(),
-                class: ReadClass::Demand,
-                account: Some(Arc::clone(&planned.account)),
-            };
-            let _ = sender.send(planned.store.read(&read).await);
-        });
-        receiver.recv().unwrap_or_else(|error| {
-            Err(object_store::Error::Generic {
-                store: "prefetch",
-                source: Box::new(error),
-            })
-        })
+        // What `take` awaits are channels that tasks of the runtime send to: any thread can wait for them.
+        futures::executor::block_on(self.take(index))
+    }
+
+    /// The bytes of a planned range if they are here; none when [`Prefetch::take`] would wait or read on demand. As
+    /// [`Prefetch::ready`], marks the range as wanted.
+    pub fn try_take(&self, index: usize) -> Option<Result<Bytes>> {
+        if !self.ready(index) {
+            return None;
+        }
+        self.inner.claim_if_here(index)
     }
 
     /// Not needed any more: nothing further is spent on it.
     pub fn cancel(&self, index: usize) {
-        let _ = index;
+        if index < self.inner.planned.len() {
+            let inner = &self.inner;
+            let task = inner.queue.lock().cancel(index, &inner.planned, &*inner.window);
+            if let Some(task) = task {
+                task.abort();
+            }
+            inner.pump();
+        }
+    }
+
+    /// What is held now.
+    pub fn state(&self) -> PrefetchState {
+        self.inner.queue.lock().state()
     }
 }
+
+impl Drop for Prefetch {
+    fn drop(&mut self) {
+        let inner = &self.inner;
+        let tasks = inner.queue.lock().close(&inner.planned, &*inner.window);
+        for task in tasks {
+            task.abort();
+        }
+    }
+}
+
+impl Inner {
+    /// Starts what fits now.
+    fn pump(self: &Arc<Self>) {
+        loop {
+            let started = self.queue.lock().next(&self.planned, &self.limits, &*self.window);
+            let Some(started) = started else { return };
+            self.spawn(started);
+        }
+    }
+
+    fn claim(self: &Arc<Self>, index: usize) -> Claim {
+        let (claim, started) = self
+            .queue
+            .lock()
+            .claim(index, &self.planned, &self.limits, &*self.window);
+        if let Some(started) = started {
+            self.spawn(started);
+        }
+        if matches!(claim, Claim::Here(_)) {
+            self.pump();
+        }
+        claim
+    }
+
+    fn claim_if_here(self: &Arc<Self>, index: usize) -> Option<Result<Bytes>> {
+        let result = {
+            let mut queue = self.queue.lock();
+            if !queue.is_here(index) {
+                return None;
+            }
+            match queue.claim(index, &self.planned, &self.limits, &*self.window).0 {
+                Claim::Here(result) => result,
+                Claim::Wait(_) | Claim::Demand => return None,
+            }
+        };
+        self.pump();
+        Some(result)
+    }
+
+    fn spawn(self: &Arc<Self>, started: Started) {
+        let ending = Ending {
+            inner: Arc::clone(self),
+            id: started.id,
+            done: false,
+        };
+        let task = self.runtime.spawn(async move {
+            let mut ending = ending;
+            ending.end(read(&started.store, &started.read).await);
+        });
+        if let Some(unneeded) = self.queue.lock().running(started.id, task.abort_handle()) {
+            unneeded.abort();
+        }
+    }
+
+    async fn read_on_demand(self: &Arc<Self>, planned: Planned) -> Result<Bytes> {
+        let begun = Instant::now();
+        let account = Arc::clone(&planned.account);
+        let (sender, receiver) = oneshot::channel();
+        let task = self.runtime.spawn(async move {
+            let read = planned.read(planned.range.clone(), ReadClass::Demand);
+            let _ = sender.send(self::read(&planned.store, &read).await);
+        });
+        let guard = AbortOnDrop(task.abort_handle());
+        let result = receiver.await;
+        drop(guard);
+        queue::count_wait(&account, begun);
+        result.unwrap_or_else(|_| Err(errors::generic("prefetch", "the read was stopped")))
+    }
+}
+
+async fn read(store: &TieredStore, read: &Read) -> Result<Bytes> {
+    if read.range.is_empty() {
+        return Ok(Bytes::new());
+    }
+    store.read(read).await
+}
+
+struct AbortOnDrop(tokio::task::AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Ends a request even when its task is dropped or panics, so that nobody waits for ever.
+struct Ending {
+    inner: Arc<Inner>,
+    id: u64,
+    done: bool,
+}
+
+impl Ending {
+    fn end(&mut self, result: Result<Bytes>) {
+        self.done = true;
+        let known = self.inner.queue.lock().end(self.id, result, &self.inner.planned);
+        if known {
+            self.inner.pump();
+            (self.inner.woken)();
+        }
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if !self.done {
+            self.end(Err(errors::generic("prefetch", "the read was stopped")));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
