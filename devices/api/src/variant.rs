@@ -132,6 +132,8 @@ pub trait Kernel: Send + Sync {
 pub struct FragmentReport {
     /// Rows of the source.
     pub input_rows: u64,
+    /// Rows that reached its sink, where they were counted.
+    pub sink_rows: Option<u64>,
     /// Rows it left, where they were counted.
     pub output_rows: Option<u64>,
     /// Bytes copied to the device for it.

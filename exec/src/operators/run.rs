@@ -179,9 +179,18 @@ impl Run {
     }
 }
 
-/// What a device counted, for EXPLAIN ANALYZE; the processor counts nothing.
+/// What a device counted, for EXPLAIN ANALYZE.
 fn tell_report(metrics: &ExecutionPlanMetricsSet, took: &Took<'_>) {
     let report = &took.report;
+    let tell = |name: &str, count: Option<u64>| {
+        if let Some(count) = count.and_then(|count| usize::try_from(count).ok()) {
+            let name = format!("fragment_{}_{name}", took.fragment);
+            MetricBuilder::new(metrics).global_counter(name).add(count);
+        }
+    };
+    tell("input_rows", Some(report.input_rows).filter(|rows| *rows > 0));
+    tell("sink_rows", report.sink_rows);
+    tell("output_rows", report.output_rows);
     if report.launches == 0 {
         return;
     }

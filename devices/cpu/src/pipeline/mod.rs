@@ -13,12 +13,15 @@ mod sink;
 mod source;
 mod stages;
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use trireme_device_api::{DeviceError, FragmentId, Graph, Inputs, Kernel, Output, Progress, Source as GraphSource};
+use trireme_device_api::{
+    DeviceError, FragmentId, FragmentReport, Graph, Inputs, Kernel, Output, Progress, Source as GraphSource,
+};
 
 use crate::isa::Isa;
+use crate::number::count_ones;
 use crate::tile::{Origin, Selection, Slot, Tile};
 use crate::vector::{Shape, TILE_ROWS};
 
@@ -31,6 +34,7 @@ const BUILD_TASK_ROWS: usize = 32 * 1024;
 
 /// A running fragment.
 pub(crate) struct FusedKernel {
+    id: FragmentId,
     source: Source,
     stages: Stages,
     sink: Sink,
@@ -43,6 +47,9 @@ pub(crate) struct FusedKernel {
     phases: Phases,
     /// Set when a limit is reached: the source's remaining rows don't matter.
     enough: AtomicBool,
+    /// Rows that were read, and that reached the sink.
+    read: AtomicU64,
+    reached: AtomicU64,
 }
 
 /// What one worker keeps between steps.
@@ -95,6 +102,7 @@ impl FusedKernel {
             .map(|_| TaskCount::default())
             .collect();
         Ok(Self {
+            id,
             source,
             stages,
             takes_masks: sink.takes_masks(),
@@ -109,6 +117,8 @@ impl FusedKernel {
                 advancing: Mutex::new(()),
             },
             enough: AtomicBool::new(false),
+            read: AtomicU64::new(0),
+            reached: AtomicU64::new(0),
         })
     }
 
@@ -165,6 +175,7 @@ impl FusedKernel {
             self.push(tile, 0, local)?;
             done += rows;
         }
+        self.read.fetch_add(done as u64, Ordering::Relaxed);
         Ok(())
     }
 
@@ -177,6 +188,8 @@ impl FusedKernel {
                 }
                 mask => mask,
             };
+            let rows = mask.map_or(tile.rows, |mask| count_ones(self.isa, mask));
+            self.reached.fetch_add(rows as u64, Ordering::Relaxed);
             if self.sink.consume(tile, mask, local)? {
                 self.enough.store(true, Ordering::SeqCst);
             }
@@ -272,6 +285,15 @@ impl Kernel for FusedKernel {
 
     fn finish(&self) -> Result<Output, DeviceError> {
         self.sink.output()
+    }
+
+    fn reports(&self) -> Vec<(FragmentId, FragmentReport)> {
+        let report = FragmentReport {
+            input_rows: self.read.load(Ordering::Relaxed),
+            sink_rows: Some(self.reached.load(Ordering::Relaxed)),
+            ..FragmentReport::default()
+        };
+        vec![(self.id, report)]
     }
 }
 
