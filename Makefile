@@ -13,7 +13,7 @@ SF ?= 1
 SECONDS ?= 60
 RELEASE = scripts/setup.sh build && scripts/build.sh release && TRIREME_BIN=$(CARGO_TARGET_DIR)/release/trireme
 
-.PHONY: help build demo clean-demo test lint bench-service bench-tpch bench-sweeps coverage fuzz-sql check-kernels test-opencl test-faults gpu
+.PHONY: help build demo clean-demo test lint bench-service bench-tpch bench-sweeps coverage fuzz-sql check-kernels test-opencl test-faults test-stores gpu
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ test-opencl: ## Conformance and whole workloads on OpenCL, which PoCL runs on a 
 
 test-faults: ## Every fault of a device in every phase, simulated, with 1,000 seeds
 	@scripts/devices.sh faults
+
+test-stores: ## Object stores: one conformance list for simstore, moto, azurite, and TRIREME_STORE_URLS
+	@scripts/stores.sh
 
 gpu: ## On a machine with a GPU: correctness, then figures; elsewhere it says so
 	@scripts/devices.sh gpu

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Every test, in one go: the workspace's own (cargo), real clients end to end, TPC-H against DuckDB.
+# Every test, in one go: the workspace's own (cargo), object stores, real clients end to end, TPC-H against DuckDB.
 #
-#   tests/run.sh [cargo|e2e|tpch|devices ...]      all parts without arguments
+#   tests/run.sh [cargo|stores|e2e|tpch|devices ...]      all parts without arguments
 #
 # TRIREME_BIN and TRISQL_BIN name built binaries; without them the ci profile is built. TRIREME_TOOLS holds the clients
 # (default <root>/.tools), TPCH_SCALE is the size of the comparison (default 0.1). The last line is the sum of all counts;
@@ -60,12 +60,21 @@ sqlalchemy_suite() {
   "$tools/sqlalchemy/bin/python" -m pytest -q -rs -p no:cacheprovider tests/e2e/test_sqlalchemy.py
 }
 
-parts=${*:-cargo e2e tpch devices}
+parts=${*:-cargo stores e2e tpch devices}
 build
 export PYTHONDONTWRITEBYTECODE=1
 for each in $parts; do
   case $each in
   cargo) part 'cargo test' cargo test --profile ci --workspace --no-fail-fast ;;
+  stores)
+    # What the workspace's own tests can't reach: servers as processes.
+    if tests/e2e/setup.sh stores; then
+      part 'stores: moto, azurite' "$tools/moto/bin/python" tests/e2e/stores.py \
+        cargo test --profile ci --workspace --test object_stores -- moto azurite
+    else
+      part 'stores: set-up' false
+    fi
+    ;;
   e2e)
     if tests/e2e/setup.sh; then
       part 'clients: Python, Java, JS' python_suite
@@ -93,7 +102,7 @@ for each in $parts; do
     fi
     ;;
   *)
-    echo "unknown part $each (cargo, e2e, tpch, devices)" >&2
+    echo "unknown part $each (cargo, stores, e2e, tpch, devices)" >&2
     exit 2
     ;;
   esac

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the end-to-end tests need, each part once: two Python venvs, the JDBC driver and its
-# test class, the JavaScript client. A stamp per part makes a warm run a matter of milliseconds.
+# Installs what the end-to-end tests need, each part once: Python venvs, the JDBC driver and its
+# test class, the JavaScript client, servers of object stores. A stamp per part makes a warm run a matter of milliseconds.
 # Everything lands under TRIREME_TOOLS (default: <root>/.tools), nothing in the tree.
 set -euo pipefail
 
@@ -89,16 +89,33 @@ js_part() {
   echo "$sum" >"$tools/js.stamp"
 }
 
+# Servers of object stores: moto for S3, azurite for Azure.
+stores_part() {
+  local sum dir=$tools/azurite
+  venv moto "$here/requirements-stores.txt"
+  apt_install node nodejs npm
+  apt_install npm nodejs npm
+  sum=$(digest "$here/azurite/package.json")
+  stamped azurite "$sum" && return
+  say 'azurite'
+  rm -rf "$dir" "$tools/azurite.stamp"
+  mkdir -p "$dir"
+  cp "$here/azurite/package.json" "$dir/"
+  (cd "$dir" && npm install --silent --no-audit --no-fund --no-package-lock)
+  echo "$sum" >"$tools/azurite.stamp"
+}
+
 # Parts may be named: `setup.sh python` is all that the benchmarks need.
-parts=${*:-python sqlalchemy java js}
+parts=${*:-python sqlalchemy java js stores}
 for part in $parts; do
   case $part in
   python) venv python "$here/requirements.txt" ;;
   sqlalchemy) venv sqlalchemy "$here/requirements-sqlalchemy.txt" ;;
   java) java_part ;;
   js) js_part ;;
+  stores) stores_part ;;
   *)
-    say "unknown part $part (python, sqlalchemy, java, js)"
+    say "unknown part $part (python, sqlalchemy, java, js, stores)"
     exit 2
     ;;
   esac

@@ -249,7 +249,10 @@ fn only_exec_io_names_a_store_vendor() {
         "object_store::gcp",
     ];
     let mut wrong = Vec::new();
-    for file in sources(&["rs"]).filter(|file| !file.path.starts_with("exec/src/io/") && !file.is_this()) {
+    // The conformance list holds the vendors' own clients to what we need of them.
+    let allowed = ["exec/src/io/", "tests/simstore/tests/"];
+    for file in sources(&["rs"]).filter(|file| !allowed.iter().any(|room| file.path.starts_with(room)) && !file.is_this())
+    {
         wrong.extend(file.lines_with(|line| words.iter().any(|word| code(line).contains(word))));
     }
     // The features stand once, in the workspace; a crate that adds its own would be a second place.
