@@ -6,6 +6,8 @@ use std::time::{Duration, SystemTime};
 use parking_lot::Mutex;
 use trireme_device_api::FragmentReport;
 
+use crate::operators::Expected;
+
 /// Fragments that are remembered.
 const KEPT: usize = 2_000;
 
@@ -30,6 +32,8 @@ pub struct FragmentRun {
     pub report: FragmentReport,
     /// Why it ran here and not on the device that was chosen.
     pub fallback: Option<String>,
+    /// What planner expected of it.
+    pub expected: Option<Expected>,
 }
 
 /// The latest runs.

@@ -49,6 +49,7 @@ impl FuseFragments {
             text,
             ordered: lowered.ordered,
             validity: lowered.validity,
+            expectations: lowered.expectations,
             choice,
         };
         Arc::new(FragmentExec::new(

@@ -8,6 +8,7 @@ mod chains;
 pub mod ddl;
 pub mod ddl_sql;
 pub mod dialect;
+pub mod explain_placement;
 pub mod fragments;
 pub mod functions;
 pub mod fuse;

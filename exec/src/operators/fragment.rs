@@ -30,9 +30,9 @@ use datafusion::physical_plan::{
 use futures::{FutureExt, Stream, StreamExt};
 use trireme_device_api::{ErrorAction, Graph, Value};
 
-use super::FileScan;
 use super::run::{Run, RunError, tell_fallback};
 use super::stream::{EmitBuffer, EmitEnd};
+use super::{Expectations, FileScan};
 use crate::devices::{DeviceChoice, DeviceMode};
 use crate::fused::{FragmentRuntime, query_error};
 
@@ -62,6 +62,8 @@ pub struct FragmentPlan {
     pub ordered: bool,
     /// For which parameters the graph is a good plan; it is a right one for all.
     pub validity: Arc<dyn PlanValidity>,
+    /// How many rows its fragments are expected to have.
+    pub expectations: Arc<dyn Expectations>,
     /// Where it runs.
     pub choice: DeviceChoice,
 }

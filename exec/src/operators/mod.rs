@@ -1,9 +1,11 @@
 //! Nodes of ours in DataFusion's plans.
 
+mod expected;
 mod fragment;
 mod run;
 mod scan;
 mod stream;
 
+pub use expected::{Expectations, Expected, Provenance};
 pub use fragment::{FragmentExec, FragmentPlan, PlanValidity};
 pub use scan::{ColumnSource, ColumnStatistics, FileColumn, FileScan, ScanStatistics};

@@ -15,8 +15,8 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, MetricBuilder, Time};
 use trireme_device_api::{DeviceError, Emit, ErrorAction, Inputs, Rows, StreamInput};
 
-use super::FragmentPlan;
 use super::stream::{EmitBuffer, StreamBuffer};
+use super::{Expected, FragmentPlan};
 use crate::devices::DeviceMode;
 use crate::fused::{FragmentRuntime, Memory};
 use crate::graph::Took;
@@ -158,9 +158,11 @@ impl Run {
         let runtime = Arc::clone(&self.runtime);
         let text = self.plan.text.clone();
         let fallback = fallback.map(ToString::to_string);
+        let expected = self.plan.expectations.rows(&self.plan.graph, &inputs.parameters, &[]);
         let took = move |took: Took<'_>| {
             times[took.fragment].add_duration(took.time);
-            tell_report(&metrics, &took);
+            let expected = expected.get(took.fragment);
+            tell_report(&metrics, &took, expected);
             runtime.history().add(FragmentRun {
                 run,
                 at: SystemTime::now(),
@@ -171,6 +173,7 @@ impl Run {
                 time: took.time,
                 report: took.report,
                 fallback: fallback.clone(),
+                expected: expected.cloned(),
             });
         };
         self.runtime
@@ -180,7 +183,7 @@ impl Run {
 }
 
 /// What a device counted, for EXPLAIN ANALYZE.
-fn tell_report(metrics: &ExecutionPlanMetricsSet, took: &Took<'_>) {
+fn tell_report(metrics: &ExecutionPlanMetricsSet, took: &Took<'_>, expected: Option<&Expected>) {
     let report = &took.report;
     let tell = |name: &str, count: Option<u64>| {
         if let Some(count) = count.and_then(|count| usize::try_from(count).ok()) {
@@ -191,6 +194,10 @@ fn tell_report(metrics: &ExecutionPlanMetricsSet, took: &Took<'_>) {
     tell("input_rows", Some(report.input_rows).filter(|rows| *rows > 0));
     tell("sink_rows", report.sink_rows);
     tell("output_rows", report.output_rows);
+    if let Some(expected) = expected {
+        tell("expected_sink_rows", Some(expected.sink_rows() as u64));
+        tell("expected_output_rows", Some(expected.output_rows as u64));
+    }
     if report.launches == 0 {
         return;
     }

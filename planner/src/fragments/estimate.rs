@@ -53,7 +53,7 @@ impl ColumnEstimate {
     }
 
     /// A column that is made here.
-    pub(super) fn made(distinct: f64, rows: f64) -> Self {
+    fn made(distinct: f64, rows: f64) -> Self {
         Self {
             distinct,
             domain: distinct,

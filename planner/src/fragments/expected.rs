@@ -4,80 +4,70 @@
 //! with a cached plan's values, and with true counts in the place of those fragments that have run.
 
 use std::fmt;
+use std::sync::Arc;
 
+use datafusion::physical_plan::ExecutionPlan;
 use trireme_device_api::{BinaryOperator, Expr, Fragment, Graph, JoinKind, Node, Sink, Source, Step, Value};
-use trireme_exec::operators::FileScan;
+use trireme_exec::operators::{Expectations, Expected, FileScan, Provenance};
 
-use super::estimate::{ColumnEstimate, Estimate, Estimator, grouped, scan_estimate};
+use super::estimate::{Estimate, Estimator, grouped, scan_estimate, stream_estimate};
 use super::tree::Join;
 
-/// How a number of rows is known; the most trustworthy first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Provenance {
-    /// Counted: by a footer or a log, or because it must be so.
-    Exact,
-    /// Counted when the fragment ran.
-    Feedback,
-    /// From counts of distinct values.
-    Sketch,
-    /// From the least and largest value.
-    Bounds,
-    /// A guess.
-    Default,
+/// What is known of a graph's inputs, for [`Expectations`].
+pub(super) struct KnownInputs {
+    scans: Vec<Known>,
+    streams: Vec<Known>,
 }
 
-impl fmt::Display for Provenance {
+impl KnownInputs {
+    pub(super) fn of(graph: &Graph, scans: &[FileScan], streams: &[&Arc<dyn ExecutionPlan>]) -> Self {
+        let stream = |(plan, fields): (&&Arc<dyn ExecutionPlan>, &Vec<_>)| unknown(stream_estimate(plan, fields.len()));
+        Self {
+            scans: scans.iter().map(scan_known).collect(),
+            streams: streams.iter().zip(&graph.streams).map(stream).collect(),
+        }
+    }
+}
+
+impl fmt::Debug for KnownInputs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Provenance::Exact => "exact",
-            Provenance::Feedback => "feedback",
-            Provenance::Sketch => "sketch",
-            Provenance::Bounds => "bounds",
-            Provenance::Default => "default",
-        })
+        let rows = |known: &[Known]| known.iter().map(|known| known.estimate.rows).collect::<Vec<_>>();
+        f.debug_struct("KnownInputs")
+            .field("scans", &rows(&self.scans))
+            .field("streams", &rows(&self.streams))
+            .finish()
     }
 }
 
-/// What is expected of a fragment.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Expected {
-    /// Rows of its source.
-    pub source_rows: f64,
-    /// Rows after each step.
-    pub step_rows: Vec<f64>,
-    /// Rows that it leaves: groups, build rows, or result rows.
-    pub output_rows: f64,
-    /// The least trustworthy of what these were made from.
-    pub provenance: Provenance,
-}
-
-impl Expected {
-    /// Rows that reach the sink.
-    pub fn sink_rows(&self) -> f64 {
-        self.step_rows.last().copied().unwrap_or(self.source_rows)
+impl Expectations for KnownInputs {
+    fn rows(&self, graph: &Graph, parameters: &[Value], counted: &[Option<f64>]) -> Vec<Expected> {
+        let mut walk = Walk {
+            graph,
+            inputs: self,
+            estimator: Estimator::new(parameters),
+            left: Vec::with_capacity(graph.fragments.len()),
+        };
+        let count = |id: usize| counted.get(id).copied().flatten();
+        (0..graph.fragments.len())
+            .map(|id| walk.fragment(&graph.fragments[id], count(id)))
+            .collect()
     }
 }
 
-/// Expectations by fragment. `parameters` are the graph's, as far as they are known; `streams` the rows of its streams;
-/// `counted` the rows that fragments left which have run.
-pub fn expected(
-    graph: &Graph,
-    scans: &[FileScan],
-    streams: &[f64],
-    parameters: &[Value],
-    counted: &[Option<f64>],
-) -> Vec<Expected> {
-    let mut walk = Walk {
-        graph,
-        scans,
-        streams,
-        estimator: Estimator::new(parameters),
-        left: Vec::with_capacity(graph.fragments.len()),
+fn scan_known(scan: &FileScan) -> Known {
+    let of = |column: usize| match scan.statistics.columns.get(column) {
+        Some(known) if known.distinct.is_some() => Provenance::Sketch,
+        Some(known) if known.range.is_some() => Provenance::Bounds,
+        _ => Provenance::Default,
     };
-    let count = |id: usize| counted.get(id).copied().flatten();
-    (0..graph.fragments.len())
-        .map(|id| walk.fragment(&graph.fragments[id], count(id)))
-        .collect()
+    Known {
+        estimate: scan_estimate(scan),
+        rows: match scan.statistics.rows {
+            Some(_) => Provenance::Exact,
+            None => Provenance::Default,
+        },
+        columns: (0..scan.columns.len()).map(of).collect(),
+    }
 }
 
 /// Rows and how they are known, by column too.
@@ -90,8 +80,7 @@ struct Known {
 
 struct Walk<'a> {
     graph: &'a Graph,
-    scans: &'a [FileScan],
-    streams: &'a [f64],
+    inputs: &'a KnownInputs,
     estimator: Estimator<'a>,
     /// What the fragments before leave: for a build, its payload and then its keys.
     left: Vec<Known>,
@@ -124,28 +113,8 @@ impl Walk<'_> {
     fn source(&self, source: &Source) -> Known {
         match source {
             Source::Fragment(id) => self.left[*id].clone(),
-            Source::Scan(index) => {
-                let Some(scan) = self.scans.get(*index) else {
-                    return unknown(1.0, self.graph.scans[*index].columns.len());
-                };
-                let of = |column: usize| match scan.statistics.columns.get(column) {
-                    Some(known) if known.distinct.is_some() => Provenance::Sketch,
-                    Some(known) if known.range.is_some() => Provenance::Bounds,
-                    _ => Provenance::Default,
-                };
-                Known {
-                    estimate: scan_estimate(scan),
-                    rows: match scan.statistics.rows {
-                        Some(_) => Provenance::Exact,
-                        None => Provenance::Default,
-                    },
-                    columns: (0..scan.columns.len()).map(of).collect(),
-                }
-            }
-            Source::Stream(index) => {
-                let rows = self.streams.get(*index).copied().unwrap_or(1.0);
-                unknown(rows, self.graph.streams[*index].len())
-            }
+            Source::Scan(index) => self.inputs.scans[*index].clone(),
+            Source::Stream(index) => self.inputs.streams[*index].clone(),
         }
     }
 
@@ -208,14 +177,11 @@ impl Walk<'_> {
     }
 }
 
-fn unknown(rows: f64, columns: usize) -> Known {
+fn unknown(estimate: Estimate) -> Known {
     Known {
-        estimate: Estimate {
-            rows: rows.max(1.0),
-            columns: vec![ColumnEstimate::made(rows, rows); columns],
-        },
         rows: Provenance::Default,
-        columns: vec![Provenance::Default; columns],
+        columns: vec![Provenance::Default; estimate.columns.len()],
+        estimate,
     }
 }
 

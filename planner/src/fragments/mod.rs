@@ -12,7 +12,7 @@ mod aggregate;
 mod assumptions;
 mod emit;
 mod estimate;
-pub mod expected;
+mod expected;
 pub mod explain;
 mod expr;
 mod grouping;
@@ -38,7 +38,7 @@ use datafusion::logical_expr::physical_planning_context::ScalarSubqueryResults;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::scalar_subquery::ScalarSubqueryLink;
 use trireme_device_api::Graph;
-use trireme_exec::operators::{FileScan, PlanValidity};
+use trireme_exec::operators::{Expectations, FileScan, PlanValidity};
 
 pub use lower::JoinOrder;
 pub use parameter::{PARAMETER_FUNCTION, ParameterFunction};
@@ -57,6 +57,8 @@ pub struct Lowered {
     pub ordered: bool,
     /// For which values of the parameters the order of the joins is a good one.
     pub validity: Arc<dyn PlanValidity>,
+    /// How many rows its fragments are expected to have.
+    pub expectations: Arc<dyn Expectations>,
 }
 
 /// Whether a plan's root could be lowered.

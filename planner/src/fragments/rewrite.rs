@@ -21,6 +21,7 @@ use trireme_device_api::{Expr, Field, SortKey};
 
 use super::assumptions::Assumptions;
 use super::emit::{StreamColumns, emit};
+use super::expected::KnownInputs;
 use super::lower::{JoinOrder, Lowering, fused_fields, is_quiet};
 use super::order::order;
 use super::tree::{Op, RelationId, Tree, only_columns};
@@ -113,8 +114,11 @@ fn part(
         .map(|stream| with_columns(Arc::clone(&stream.plan), &stream.columns))
         .collect::<Result<_>>()
         .map_err(|error| error.strip_backtrace())?;
+    let inputs: Vec<_> = emitted.streams.iter().map(|stream| &stream.plan).collect();
+    let expectations = Arc::new(KnownInputs::of(&emitted.graph, &emitted.scans, &inputs));
     Ok(Part {
         lowered: Lowered {
+            expectations,
             graph: emitted.graph,
             scans: emitted.scans,
             streams,

@@ -7,6 +7,7 @@ use datafusion::error::Result;
 use trireme_device_api::{DeviceInfo, DeviceState, Vitals};
 use trireme_exec::fused::FragmentRuntime;
 use trireme_exec::history::FragmentRun;
+use trireme_exec::operators::Expected;
 
 use super::{batch, instant, number, text, text_opt};
 
@@ -107,6 +108,7 @@ pub(super) fn devices(rows: &[DeviceRow]) -> Result<RecordBatch> {
 }
 
 pub(super) fn fragments(rows: &[FragmentRun]) -> Result<RecordBatch> {
+    let expected = |of: fn(&Expected) -> f64| float(rows, move |row| row.expected.as_ref().map(of));
     let millis = |of: fn(&FragmentRun) -> u64| float(rows, move |row| Some(of(row) as f64 / 1e6));
     batch(vec![
         ("run", number(rows, |row| Some(row.run))),
@@ -119,7 +121,14 @@ pub(super) fn fragments(rows: &[FragmentRun]) -> Result<RecordBatch> {
             "input_rows",
             number(rows, |row| Some(row.report.input_rows).filter(|rows| *rows > 0)),
         ),
+        ("sink_rows", number(rows, |row| row.report.sink_rows)),
         ("output_rows", number(rows, |row| row.report.output_rows)),
+        ("expected_sink_rows", expected(Expected::sink_rows)),
+        ("expected_output_rows", expected(|expected| expected.output_rows)),
+        (
+            "expected_by",
+            text_opt(rows, |row| Some(row.expected.as_ref()?.provenance.name().to_owned())),
+        ),
         ("uploaded_bytes", number(rows, |row| Some(row.report.uploaded_bytes))),
         (
             "downloaded_bytes",
