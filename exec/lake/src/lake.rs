@@ -53,6 +53,11 @@ impl Lake {
         metrics
     }
 
+    /// Forgets what the tiers hold.
+    pub fn clear(&self) {
+        self.tiers.clear();
+    }
+
     /// What the tiers hold.
     pub fn cache_rows(&self) -> Vec<CacheRow> {
         self.tiers.rows()

@@ -18,6 +18,7 @@ mod queue;
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -106,6 +107,10 @@ impl Prefetch {
         runtime: &Handle,
         woken: Arc<dyn Fn() + Send + Sync>,
     ) -> Arc<Self> {
+        for one in &planned {
+            let bytes = one.range.end.saturating_sub(one.range.start);
+            one.account.planned_bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
         let inner = Arc::new(Inner {
             queue: Mutex::new(Queue::new(&planned)),
             planned,

@@ -68,6 +68,8 @@ pub struct Read {
 /// What one scan, or one query, has read. Shared by everything that reads for it.
 #[derive(Debug, Default)]
 pub struct Account {
+    /// Bytes that its plans will need, as far as they are known: large scans pass by the memory tier.
+    pub planned_bytes: AtomicU64,
     /// Bytes that were asked for.
     pub needed_bytes: AtomicU64,
     /// Bytes that came from the store, hedges' losers not among them.

@@ -121,6 +121,8 @@ pub(super) struct Queue {
     in_flight: usize,
     held_bytes: u64,
     ahead_bytes_max: u64,
+    /// Of the held bytes: what a reader waited for and the window had no room for.
+    overdraft_bytes: u64,
     overdraft_in_flight_bytes: u64,
     closed: bool,
 }
@@ -143,6 +145,7 @@ impl Queue {
             in_flight: 0,
             held_bytes: 0,
             ahead_bytes_max: 0,
+            overdraft_bytes: 0,
             overdraft_in_flight_bytes: 0,
             closed: false,
         }
@@ -300,8 +303,14 @@ impl Queue {
         self.in_flight += 1;
         self.held_bytes += length(&range);
         match room {
-            Room::Window => self.ahead_bytes_max = self.ahead_bytes_max.max(self.held_bytes),
-            Room::Overdraft => self.overdraft_in_flight_bytes += length(&range),
+            Room::Window => {
+                let ahead_bytes = self.held_bytes - self.overdraft_bytes;
+                self.ahead_bytes_max = self.ahead_bytes_max.max(ahead_bytes);
+            }
+            Room::Overdraft => {
+                self.overdraft_bytes += length(&range);
+                self.overdraft_in_flight_bytes += length(&range);
+            }
         }
         let request = Request {
             members,
@@ -428,6 +437,9 @@ impl Queue {
         }
         let request = self.requests.remove(&id)?;
         self.held_bytes -= request.len();
+        if request.overdraft {
+            self.overdraft_bytes -= request.len();
+        }
         window.give(request.window_taken_bytes);
         let Outcome::Running(task) = request.outcome else {
             return None;
