@@ -25,7 +25,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
-from trireme import ROOT, binary, free_port
+from trireme import ROOT, free_port
 
 # The account and key that every Azure emulator knows; they protect nothing.
 ACCOUNT = "devstoreaccount1"

@@ -474,13 +474,14 @@ fn copy_source(parts: &Parts) -> String {
     } else {
         amazon
     };
+    // A version follows behind a plain `?`; one of the key is encoded.
+    let source = source.split('?').next().unwrap_or_default();
     decode(source.trim_start_matches('/'))
 }
 
 /// The object that a request copies, if its conditions hold.
 fn copied(state: &State, parts: &Parts) -> Result<std::sync::Arc<Object>, Refusal> {
     let source = copy_source(parts);
-    let source = source.split('?').next().unwrap_or_default();
     let (bucket, key) = source.split_once('/').ok_or(Refusal::NoKey)?;
     let object = state.model.get(bucket, key)?;
     let wanted = header(parts, "x-amz-copy-source-if-match");

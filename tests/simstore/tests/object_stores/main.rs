@@ -20,11 +20,11 @@
 
 mod known;
 mod list;
-#[allow(dead_code, reason = "clients of servers to come")]
 mod servers;
 
 use known::KNOWN;
 use list::{Subject, hold};
+use simstore::{Config, SimStore};
 
 async fn check(subject: Subject) {
     let name = format!("{} ({})", subject.server, subject.dialect);
@@ -60,6 +60,34 @@ async fn memory() {
 async fn local_files() {
     let folder = tempfile::tempdir().unwrap();
     check(servers::local(folder.path())).await;
+}
+
+/// A simulated store with the list's bucket.
+fn simulated() -> SimStore {
+    let config = Config {
+        buckets: vec![servers::BUCKET.to_owned()],
+        ..Config::default()
+    };
+    SimStore::start(config).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn simstore_s3() {
+    let server = simulated();
+    check(servers::s3("simstore", &server.url())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn simstore_gcs() {
+    let server = simulated();
+    check(servers::gcs("simstore", &server.url())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "the dialect is to come"]
+async fn simstore_azure() {
+    let server = simulated();
+    check(servers::azure("simstore", &server.url())).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

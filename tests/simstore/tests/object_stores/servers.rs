@@ -6,11 +6,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::azure::{MicrosoftAzure, MicrosoftAzureBuilder};
-use object_store::gcp::{GoogleCloudStorage, GoogleCloudStorageBuilder};
+use object_store::gcp::{GcpCredential, GoogleCloudStorage, GoogleCloudStorageBuilder};
 use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use object_store::{ClientOptions, ObjectStore, RetryConfig};
+use object_store::{ClientOptions, ObjectStore, RetryConfig, StaticCredentialProvider};
 
 use super::list::Subject;
 
@@ -93,7 +93,9 @@ pub(crate) fn gcs(server: &'static str, address: &str) -> Subject {
         let builder = GoogleCloudStorageBuilder::new()
             .with_base_url(address)
             .with_bucket_name(bucket)
-            .with_skip_signature(true)
+            .with_credentials(Arc::new(StaticCredentialProvider::new(GcpCredential {
+                bearer: "test".to_owned(),
+            })))
             .with_retry(retry())
             .with_client_options(client());
         Arc::new(builder.build().unwrap())
