@@ -42,6 +42,17 @@ pub(crate) const KNOWN: &[Known] = &[
         "last_completion_wins",
         "drops the blocks of other uploads when one completes",
     ),
+    // apache/arrow-rs-object-store#712, in 0.13.2.
+    never(
+        "gcs",
+        "copy",
+        "copies onto free keys only: the client has the two modes exchanged",
+    ),
+    never(
+        "gcs",
+        "copy_if_absent",
+        "overwrites: the client has the two modes exchanged",
+    ),
     // Servers.
     never(
         "azurite",
