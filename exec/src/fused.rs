@@ -18,10 +18,13 @@ use trireme_device_api::{
     Support, Value, Variant,
 };
 
+use trireme_lake::{Account, Lake};
+
 use crate::devices::{DeviceChoice, DeviceMode, Devices};
 use crate::error::{ErrorClass, QueryError};
 use crate::graph::{GraphKernel, Hooks, Took};
 use crate::history::History;
+use crate::io::StoreRegistry;
 use crate::operators::{ColumnSource, FileScan, FragmentPlan};
 use crate::placement::Placement;
 use crate::pool::WorkerPool;
@@ -31,6 +34,7 @@ pub struct FragmentRuntime {
     pool: Arc<WorkerPool>,
     variant: Arc<dyn Variant>,
     columns: Arc<ColumnCache>,
+    lake: Arc<Lake>,
     devices: Devices,
     history: History,
     /// Where graphs that run are written.
@@ -62,6 +66,7 @@ impl FragmentRuntime {
         pool: Arc<WorkerPool>,
         variant: Arc<dyn Variant>,
         columns: Arc<ColumnCache>,
+        lake: Arc<Lake>,
         devices: Devices,
         graph_dir: Option<PathBuf>,
     ) -> Arc<Self> {
@@ -69,6 +74,7 @@ impl FragmentRuntime {
             pool,
             variant,
             columns,
+            lake,
             devices,
             history: History::default(),
             graph_dir,
@@ -183,15 +189,21 @@ impl FragmentRuntime {
         *self.counters.last_fallback.lock() = Some(error.to_string());
     }
 
-    /// Binds the files of all scans of a graph.
+    /// Binds the files of all scans of a graph; what is read of each is booked on its account.
     pub(crate) async fn open_all(
         &self,
         plan: &FragmentPlan,
+        accounts: &[Arc<Account>],
         context: &TaskContext,
         memory: &Arc<dyn DevicePool>,
     ) -> Result<Vec<Arc<dyn ScanInput>>, DeviceError> {
-        let scans = plan.scans.iter().enumerate();
-        let tables = scans.map(|(at, scan)| table(plan, at, scan, context));
+        let scans = plan.scans.iter().zip(accounts).enumerate();
+        let tables = scans.map(|(at, (scan, account))| {
+            let mut table = table(plan, at, scan, context)?;
+            table.lake = self.lake.store(&StoreRegistry::key(scan.store.as_ref()));
+            table.account = Arc::clone(account);
+            Ok(table)
+        });
         let tables = tables.collect::<Result<Vec<_>, _>>()?;
         let sources = plan.graph.fragments.iter().map(|fragment| &fragment.source);
         let order = sources.filter_map(|source| match source {
@@ -201,6 +213,7 @@ impl FragmentRuntime {
         let options = OpenOptions {
             order: order.collect(),
             woken: Arc::from(self.pool.waker()),
+            window_bytes: self.lake.options().window_bytes,
             ..OpenOptions::new(Arc::clone(memory), self.pool.workers())
         };
         self.columns.open_all(tables, options).await

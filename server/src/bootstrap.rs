@@ -288,7 +288,7 @@ async fn assemble(
         target_partitions: resolved.target_partitions,
         batch_rows: config.exec.batch_rows,
     };
-    let (processor, fragments) = fragments(config)?;
+    let (processor, fragments) = fragments(config, stores.lake())?;
     let base = base_state(
         &defaults,
         Arc::clone(runtime.env()),
@@ -380,7 +380,7 @@ fn lake_options(config: &Config) -> LakeOptions {
 }
 
 /// What runs fragments: worker threads, the processor's fused variant, and the column cache.
-fn fragments(config: &Config) -> Result<(Processor, Arc<FragmentRuntime>), StartError> {
+fn fragments(config: &Config, lake: &Arc<Lake>) -> Result<(Processor, Arc<FragmentRuntime>), StartError> {
     let processor = Processor::new();
     let resolved = config.resolved();
     let columns = ColumnCache::new(Limits {
@@ -396,6 +396,7 @@ fn fragments(config: &Config) -> Result<(Processor, Arc<FragmentRuntime>), Start
         pool,
         processor.variant(),
         Arc::new(columns),
+        Arc::clone(lake),
         devices,
         config.exec.graph_dir.clone(),
     );

@@ -251,7 +251,8 @@ fn only_exec_io_names_a_store_vendor() {
     let mut wrong = Vec::new();
     // The conformance list holds the vendors' own clients to what we need of them.
     let allowed = ["exec/src/io/", "tests/simstore/tests/"];
-    for file in sources(&["rs"]).filter(|file| !allowed.iter().any(|room| file.path.starts_with(room)) && !file.is_this())
+    for file in
+        sources(&["rs"]).filter(|file| !allowed.iter().any(|room| file.path.starts_with(room)) && !file.is_this())
     {
         wrong.extend(file.lines_with(|line| words.iter().any(|word| code(line).contains(word))));
     }

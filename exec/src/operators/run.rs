@@ -16,6 +16,8 @@ use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, MetricBuilder,
 use trireme_device_api::{DeviceError, Emit, ErrorAction, Inputs, Rows, StreamInput};
 
 use super::stream::{EmitBuffer, StreamBuffer};
+use trireme_lake::{Account, AccountTotals};
+
 use super::{Expected, FragmentPlan};
 use crate::devices::DeviceMode;
 use crate::fused::{FragmentRuntime, Memory};
@@ -61,7 +63,16 @@ impl Run {
         let timer = self.elapsed.timer();
         self.runtime.save(&self.plan);
         let memory = Memory::of(self.context.memory_pool());
-        let scans = self.runtime.open_all(&self.plan, &self.context, &memory).await?;
+        let accounts: Vec<Arc<Account>> = self.plan.scans.iter().map(|_| Arc::default()).collect();
+        let result = self.bound(&memory, &accounts).await;
+        tell_reads(&self.metrics, &self.plan, &accounts);
+        timer.done();
+        result
+    }
+
+    async fn bound(&self, memory: &Arc<dyn DevicePool>, accounts: &[Arc<Account>]) -> Result<(), RunError> {
+        let runtime = &self.runtime;
+        let scans = runtime.open_all(&self.plan, accounts, &self.context, memory).await?;
         let buffers = self
             .streams
             .iter()
@@ -77,7 +88,7 @@ impl Run {
                 .collect(),
             parameters: self.plan.parameters.clone(),
             workers: pool.workers(),
-            pool: memory,
+            pool: Arc::clone(memory),
             cancelled: Arc::new(AtomicBool::new(false)),
             batch_rows: self.context.session_config().batch_size(),
             emit: Some(Arc::clone(&self.emit) as _),
@@ -94,7 +105,6 @@ impl Run {
         for batch in last.to_batches(&self.plan.graph.output, inputs.batch_rows) {
             self.emit.push(batch?);
         }
-        timer.done();
         Ok(())
     }
 
@@ -179,6 +189,37 @@ impl Run {
         self.runtime
             .run_graph(&self.plan.graph, inputs, placement, Box::new(took))
             .await
+    }
+}
+
+/// What was read of stores, for EXPLAIN ANALYZE; scans of local files count nothing.
+fn tell_reads(metrics: &ExecutionPlanMetricsSet, plan: &FragmentPlan, accounts: &[Arc<Account>]) {
+    for (at, (scan, account)) in plan.scans.iter().zip(accounts).enumerate() {
+        let totals = account.totals();
+        if totals == AccountTotals::default() {
+            continue;
+        }
+        let counts = [
+            ("needed_bytes", totals.needed_bytes),
+            ("fetched_bytes", totals.fetched_bytes),
+            ("gap_bytes", totals.gap_bytes),
+            ("unused_bytes", totals.wasted_bytes),
+            ("memory_tier_bytes", totals.memory_bytes),
+            ("disk_tier_bytes", totals.disk_bytes),
+            ("requests", totals.requests),
+            ("hedges", totals.hedges),
+            ("hedges_won", totals.hedges_won),
+            ("retries", totals.retries),
+            ("waits", totals.waits),
+            ("wait_us", totals.wait_ns / 1_000),
+            ("cancelled_ranges", totals.cancelled_ranges),
+        ];
+        for (name, count) in counts {
+            let count = usize::try_from(count).unwrap_or(usize::MAX);
+            MetricBuilder::new(metrics)
+                .global_counter(format!("scan_{at}_{}_{name}", scan.name))
+                .add(count);
+        }
     }
 }
 
