@@ -204,7 +204,7 @@ impl FragmentRuntime {
             table.account = Arc::clone(account);
             Ok(table)
         });
-        let tables = tables.collect::<Result<Vec<_>, _>>()?;
+        let tables = tables.collect::<Result<Vec<_>, DeviceError>>()?;
         let sources = plan.graph.fragments.iter().map(|fragment| &fragment.source);
         let order = sources.filter_map(|source| match source {
             GraphSource::Scan(scan) => Some(*scan),

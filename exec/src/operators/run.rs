@@ -13,7 +13,7 @@ use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, MetricBuilder, Time};
-use trireme_device_api::{DeviceError, Emit, ErrorAction, Inputs, Rows, StreamInput};
+use trireme_device_api::{DeviceError, DevicePool, Emit, ErrorAction, Inputs, Rows, StreamInput};
 
 use super::stream::{EmitBuffer, StreamBuffer};
 use trireme_lake::{Account, AccountTotals};
