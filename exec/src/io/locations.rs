@@ -175,7 +175,7 @@ impl Locations {
         }
         match parse(location)? {
             Parsed::Local(path) => self.resolve_local(location, &path, access),
-            Parsed::Remote(url) => self.resolve_remote(location, url),
+            Parsed::Remote(url) => self.resolve_remote(location, url, access),
         }
     }
 
@@ -274,15 +274,11 @@ impl Locations {
         io_error(location, error)
     }
 
-    fn resolve_remote(&self, location: &str, mut url: Url) -> Result<ResolvedLocation, LocationError> {
-        let web = matches!(url.scheme(), "http" | "https");
+    fn resolve_remote(&self, location: &str, mut url: Url, access: Access) -> Result<ResolvedLocation, LocationError> {
+        if matches!(url.scheme(), "http" | "https") {
+            check_web(location, &url, access)?;
+        }
         let (path, glob) = match split_glob_text(url.path()) {
-            Some(_) if web => {
-                return Err(invalid(
-                    location,
-                    "patterns need a store that can list files; name one file",
-                ));
-            }
             Some((path, glob)) => (path.to_owned(), Some(glob.to_owned())),
             None => (url.path().to_owned(), None),
         };
@@ -340,6 +336,20 @@ fn parse(location: &str) -> Result<Parsed, LocationError> {
         return Err(invalid(location, "the host or bucket is missing"));
     }
     Ok(Parsed::Remote(url))
+}
+
+/// The web has single files, to read.
+fn check_web(location: &str, url: &Url, access: Access) -> Result<(), LocationError> {
+    let reason = if access == Access::Write {
+        "web servers are only read; write into the data folder or an object store"
+    } else if split_glob_text(url.path()).is_some() {
+        "patterns need a store that can list files; name one file"
+    } else if url.path().ends_with('/') {
+        "a web server can't list the files of a folder; name one file"
+    } else {
+        return Ok(());
+    };
+    Err(invalid(location, reason))
 }
 
 /// Aliases of a vendor's scheme are one scheme to the list.

@@ -111,7 +111,14 @@ fn prefixes_match_whole_components() {
         list.resolve("https://example.org/d%2F..%2Fe.csv", Access::Read)
             .is_err()
     );
-    assert!(list.resolve("https://example.org/d/*.csv", Access::Read).is_err());
+    for (location, access, said) in [
+        ("https://example.org/d/*.csv", Access::Read, "patterns"),
+        ("https://example.org/d/", Access::Read, "name one file"),
+        ("https://example.org/d/a.csv", Access::Write, "only read"),
+    ] {
+        let error = list.resolve(location, access).unwrap_err().to_string();
+        assert!(error.contains(said), "{location}: {error}");
+    }
     assert!(list.resolve("https://example.org:444/d/a.csv", Access::Read).is_err());
 }
 

@@ -6,6 +6,7 @@ use object_store::http::HttpBuilder;
 use object_store::{ClientOptions, ObjectStore, Result};
 use url::Url;
 
+use super::web;
 use crate::io::locations::Locations;
 use crate::io::network::GuardedConnector;
 
@@ -15,5 +16,5 @@ pub(crate) fn build(locations: &Arc<Locations>, url: &Url) -> Result<Arc<dyn Obj
         .with_client_options(ClientOptions::new().with_allow_http(url.scheme() == "http"))
         .with_http_connector(GuardedConnector::new(Arc::clone(locations)))
         .build()?;
-    Ok(Arc::new(store))
+    Ok(web::single_files(Arc::new(store)))
 }
