@@ -1,7 +1,13 @@
-//! Which ranges of one object are read by one request: neighbours whose gap costs less than a request. Pure arithmetic; the gap
-//! comes from what the store measures.
+//! Which ranges of one object are read by one request: neighbours whose gap costs less than a request, and long ranges in
+//! parts. Pure arithmetic; the gap comes from what the store measures.
 
 use std::ops::Range;
+
+/// Gaps are at most one byte in so many of a merged request. Merging saves a request's first byte, but first bytes of parallel
+/// requests overlap, and when the network card is the limit a byte of a gap costs what a needed one costs.
+const GAP_SHARE: u64 = 12;
+/// Gaps that are merged whatever their share: they weigh no more than a request's own headers.
+const GAP_FREE_BYTES: u64 = 4 << 10;
 
 /// Ranges that one request reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,7 +21,7 @@ pub(crate) struct Merged {
 }
 
 /// Merges ranges (in any order; they may overlap) whose gap is at most `gap_bytes`, while the merged range is no longer than
-/// `longest_bytes`. A range that is longer stays alone, except for what lies wholly within it. Sorted by first byte.
+/// `longest_bytes` and gaps are a small part of it. A range that is longer stays alone, except for what lies wholly within it. Sorted by first byte.
 pub(crate) fn coalesce(ranges: &[Range<u64>], gap_bytes: u64, longest_bytes: u64) -> Vec<Merged> {
     let mut order: Vec<usize> = (0..ranges.len()).collect();
     order.sort_by_key(|&index| (ranges[index].start, ranges[index].end, index));
@@ -27,7 +33,9 @@ pub(crate) fn coalesce(ranges: &[Range<u64>], gap_bytes: u64, longest_bytes: u64
             let gap = range.start.saturating_sub(last.range.end);
             let joined_end = last.range.end.max(end);
             let within = end <= last.range.end;
-            if within || (gap <= gap_bytes && joined_end - last.range.start <= longest_bytes) {
+            let total = joined_end - last.range.start;
+            let cheap = gap <= GAP_FREE_BYTES || (last.gap_bytes + gap).saturating_mul(GAP_SHARE) <= total;
+            if within || (gap <= gap_bytes && cheap && total <= longest_bytes) {
                 last.range.end = joined_end;
                 last.members.push(index);
                 last.gap_bytes += gap;
@@ -41,6 +49,21 @@ pub(crate) fn coalesce(ranges: &[Range<u64>], gap_bytes: u64, longest_bytes: u64
         });
     }
     merged
+}
+
+/// Cuts a range that is longer than `split_bytes` into parts of `part_bytes`; the last one may be up to half a part longer.
+pub(crate) fn split(range: &Range<u64>, split_bytes: u64, part_bytes: u64) -> Vec<Range<u64>> {
+    if range.end.saturating_sub(range.start) <= split_bytes || part_bytes == 0 {
+        return vec![range.clone()];
+    }
+    let mut parts = Vec::new();
+    let mut start = range.start;
+    while range.end - start > part_bytes + part_bytes / 2 {
+        parts.push(start..start + part_bytes);
+        start += part_bytes;
+    }
+    parts.push(start..range.end);
+    parts
 }
 
 #[cfg(test)]
@@ -66,6 +89,23 @@ mod tests {
         let ranges: Vec<_> = merged.iter().map(|merged| merged.range.clone()).collect();
         assert_eq!(ranges, [0..20, 20..30, 50..150]);
         assert_eq!(merged[2].members, [3, 4]);
+    }
+
+    #[test]
+    fn gaps_stay_a_small_part() {
+        const K: u64 = 1 << 10;
+        let near = coalesce(&[0..500 * K, 550 * K..1000 * K], 1000 * K, 16_000 * K);
+        assert_eq!((near.len(), near[0].gap_bytes), (1, 50 * K));
+        let far = coalesce(&[0..500 * K, 1000 * K..1500 * K], 1000 * K, 16_000 * K);
+        assert_eq!(far.len(), 2);
+    }
+
+    #[test]
+    fn long_ranges_are_cut_and_nothing_is_lost() {
+        assert_eq!(split(&(5..21), 16, 8), [5..21]);
+        assert_eq!(split(&(5..22), 16, 8), [5..13, 13..22]);
+        assert_eq!(split(&(0..30), 16, 8), [0..8, 8..16, 16..24, 24..30]);
+        assert_eq!(split(&(7..7), 16, 8), [7..7]);
     }
 
     #[test]

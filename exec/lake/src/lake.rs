@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use crate::metrics::{CacheRow, LakeMetrics};
 use crate::options::LakeOptions;
-use crate::store::TieredStore;
+use crate::store::{Clients, TieredStore};
 use crate::tiers::Tiers;
 
 /// See the module.
@@ -35,7 +35,12 @@ impl Lake {
 
     /// Wraps the store of `key` (its URL, as the registry knows it, options' fingerprint and all). `name` is for people.
     pub fn wrap(&self, key: &str, name: &str, inner: Arc<dyn ObjectStore>) -> Arc<TieredStore> {
-        let store = TieredStore::new(key, name, inner, &self.options, Arc::clone(&self.tiers));
+        self.wrap_clients(key, name, inner.into())
+    }
+
+    /// [`Lake::wrap`] of a store with clients of its own for reading.
+    pub fn wrap_clients(&self, key: &str, name: &str, clients: Clients) -> Arc<TieredStore> {
+        let store = TieredStore::new(key, name, clients, &self.options, Arc::clone(&self.tiers));
         self.stores.lock().insert(key.to_owned(), Arc::clone(&store));
         store
     }

@@ -20,12 +20,16 @@
 )]
 
 mod coalesce;
+mod controller;
 mod errors;
+mod flight;
+mod hedge;
 mod lake;
 mod metrics;
 mod options;
 mod prefetch;
 mod read;
+mod request;
 mod store;
 #[cfg(test)]
 mod testing;
@@ -36,4 +40,4 @@ pub use metrics::{CacheRow, LakeMetrics, StoreMetrics};
 pub use options::LakeOptions;
 pub use prefetch::{Planned, Prefetch, PrefetchState, Window};
 pub use read::{Account, AccountTotals, ObjectRef, Read, ReadClass};
-pub use store::TieredStore;
+pub use store::{Clients, TieredStore};

@@ -23,9 +23,9 @@ pub struct ObjectRef {
 impl ObjectRef {
     /// By what a store lists.
     pub fn new(meta: &ObjectMeta) -> Self {
-        let version = meta
-            .e_tag
-            .clone()
+        // Listings of some stores leave out the quotes that answers have.
+        let version = (meta.e_tag.as_deref())
+            .map(|e_tag| e_tag.trim_matches('"').to_owned())
             .or_else(|| meta.version.clone())
             .unwrap_or_else(|| format!("{}-{}", meta.last_modified.timestamp_micros(), meta.size));
         Self {
@@ -121,6 +121,12 @@ pub struct AccountTotals {
 }
 
 impl Account {
+    /// A reader had to wait so long.
+    pub(crate) fn count_wait(&self, waited_ns: u64) {
+        self.waits.fetch_add(1, Ordering::Relaxed);
+        self.wait_ns.fetch_add(waited_ns, Ordering::Relaxed);
+    }
+
     /// The numbers now.
     pub fn totals(&self) -> AccountTotals {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -139,6 +145,26 @@ impl Account {
             waits: read(&self.waits),
             wait_ns: read(&self.wait_ns),
             cancelled_ranges: read(&self.cancelled_ranges),
+        }
+    }
+}
+
+/// The counters that one read moves: its store's, and those of whoever reads.
+#[derive(Debug, Clone)]
+pub(crate) struct Meter {
+    store: Arc<Account>,
+    reader: Option<Arc<Account>>,
+}
+
+impl Meter {
+    pub(crate) fn new(store: Arc<Account>, reader: Option<Arc<Account>>) -> Self {
+        Self { store, reader }
+    }
+
+    pub(crate) fn add(&self, counter: fn(&Account) -> &AtomicU64, amount: u64) {
+        counter(&self.store).fetch_add(amount, Ordering::Relaxed);
+        if let Some(reader) = &self.reader {
+            counter(reader).fetch_add(amount, Ordering::Relaxed);
         }
     }
 }

@@ -1,87 +1,360 @@
 //! A store behind the tiers, with parallel, hedged and retried requests.
+//!
+//! Two faces. [`TieredStore::read`] is for readers that know the version of what they read: tiers, single flight, slots by
+//! urgency. [`ObjectStore`] is for everybody else ([`face`]): with `if_match` a get is such a read; without it the caller
+//! wants what is there now, so nothing cached is given before the store has confirmed its version.
 
+mod face;
+mod gets;
+mod known;
+#[cfg(test)]
+mod tests;
+mod upload;
+
+use std::cmp::Ordering;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
 
-use async_trait::async_trait;
-use bytes::Bytes;
-use futures::stream::BoxStream;
+use bytes::{Bytes, BytesMut};
+use futures::future::{BoxFuture, FutureExt, try_join_all};
 use object_store::path::Path;
-use object_store::{
-    CopyOptions, GetOptions, GetRange, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result,
-};
+use object_store::{GetOptions, GetRange, ObjectStore, Result};
 
+use crate::coalesce::{coalesce, split};
+use crate::controller::Urgency;
+use crate::flight::Flights;
 use crate::metrics::StoreMetrics;
 use crate::options::LakeOptions;
-use crate::read::{Account, Read};
-use crate::tiers::Tiers;
+use crate::read::{Account, Meter, ObjectRef, Read, ReadClass};
+use crate::request::errors::Broken;
+use crate::request::{Ask, Requests};
+use crate::tiers::{Found, Tiers};
+use known::Known;
+
+/// A gap that is merged before anything is measured.
+const GAP_BYTES_UNKNOWN: f64 = 512.0 * 1024.0;
+/// Bounds of what measurements say.
+const GAP_BYTES_MIN: f64 = 16.0 * 1024.0;
+const GAP_BYTES_MAX: f64 = 4.0 * 1024.0 * 1024.0;
+
+/// The clients of one store.
+#[derive(Debug, Clone)]
+pub struct Clients {
+    /// Ranges are read through these in turn, and again through another one after an error: each has connections of its
+    /// own. They should not retry by themselves (`RetryConfig::max_retries` 0), nor have a timeout for whole requests. At
+    /// least one.
+    pub readers: Vec<Arc<dyn ObjectStore>>,
+    /// Everything else, with retries of its own.
+    pub other: Arc<dyn ObjectStore>,
+}
+
+impl From<Arc<dyn ObjectStore>> for Clients {
+    fn from(store: Arc<dyn ObjectStore>) -> Self {
+        Self {
+            readers: vec![Arc::clone(&store)],
+            other: store,
+        }
+    }
+}
 
 /// See the module.
 pub struct TieredStore {
-    key: Arc<str>,
     name: String,
-    inner: Arc<dyn ObjectStore>,
+    shared: Arc<Shared>,
+}
+
+/// What running reads keep alive.
+struct Shared {
+    key: Arc<str>,
+    other: Arc<dyn ObjectStore>,
+    options: LakeOptions,
+    requests: Requests,
+    flights: Arc<Flights>,
     tiers: Arc<Tiers>,
-    totals: Account,
+    known: Known,
+    totals: Arc<Account>,
 }
 
 impl TieredStore {
     pub(crate) fn new(
         key: &str,
         name: &str,
-        inner: Arc<dyn ObjectStore>,
-        _options: &LakeOptions,
+        clients: impl Into<Clients>,
+        options: &LakeOptions,
         tiers: Arc<Tiers>,
     ) -> Arc<Self> {
+        let Clients { mut readers, other } = clients.into();
+        if readers.is_empty() {
+            readers.push(Arc::clone(&other));
+        }
+        let totals = Arc::new(Account::default());
         Arc::new(Self {
-            key: key.into(),
             name: name.to_owned(),
-            inner,
-            tiers,
-            totals: Account::default(),
+            shared: Arc::new(Shared {
+                key: key.into(),
+                other,
+                requests: Requests::new(readers, options, Arc::clone(&totals)),
+                options: options.clone(),
+                flights: Arc::default(),
+                tiers,
+                known: Known::new(),
+                totals,
+            }),
         })
     }
 
-    /// Reads one range, from wherever it is nearest.
+    /// Reads one range, from wherever it is nearest. Must be polled within a tokio runtime; what it fetches is fetched by
+    /// tasks there, whether or not it is polled.
     ///
     /// # Errors
     /// The store's, after all attempts; [`object_store::Error::Precondition`] when the object was replaced.
     pub async fn read(&self, read: &Read) -> Result<Bytes> {
-        if let Some((bytes, _)) = self.tiers.get(&self.key, &read.object, &read.range).await {
-            return Ok(bytes);
-        }
-        let options = GetOptions {
-            if_match: read.object.e_tag.clone(),
-            range: Some(GetRange::Bounded(read.range.clone())),
-            ..GetOptions::default()
-        };
-        let bytes = self
-            .inner
-            .get_opts(&read.object.location, options)
-            .await?
-            .bytes()
-            .await?;
-        self.tiers
-            .put(&self.key, &read.object, read.range.start, &bytes, read.class);
-        Ok(bytes)
+        self.shared.read(read, 0).await
+    }
+
+    /// [`TieredStore::read`] of a range of which `gap_bytes` are needed by nobody, as [`TieredStore::gap_bytes`] allowed.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn read_merged(&self, read: &Read, gap_bytes: u64) -> Result<Bytes> {
+        self.shared.read(read, gap_bytes).await
+    }
+
+    /// Reads ranges of one object: neighbours together, all at once. In the order of `ranges`.
+    ///
+    /// # Errors
+    /// As [`TieredStore::read`].
+    pub async fn read_ranges(
+        &self,
+        object: &Arc<ObjectRef>,
+        ranges: &[Range<u64>],
+        class: ReadClass,
+        account: Option<&Arc<Account>>,
+    ) -> Result<Vec<Bytes>> {
+        self.shared.read_ranges(object, ranges, class, account).await
+    }
+
+    /// Makes a read that is under way, and that will bring this range, at least as urgent as `class`. Does nothing when there
+    /// is none.
+    pub fn raise(&self, object: &ObjectRef, range: &Range<u64>, class: ReadClass) {
+        let shared = &self.shared;
+        shared.flights.raise(shared.requests.controller(), object, range, class);
     }
 
     /// A gap between two ranges of an object that is worth reading along: what arrives on one connection in the time of a
     /// request's first byte.
     pub fn gap_bytes(&self) -> u64 {
-        1 << 20
+        self.shared.gap_bytes()
     }
 
     /// Numbers.
     pub fn metrics(&self) -> StoreMetrics {
+        let controller = self.shared.requests.controller();
+        let (in_flight, in_flight_limit) = controller.in_flight();
+        let (goodput, estimated) = controller.goodput();
+        let first_byte = controller.measures().any_first_bytes().unwrap_or_default();
         StoreMetrics {
             store: self.name.clone(),
-            totals: self.totals.totals(),
-            ..StoreMetrics::default()
+            totals: self.shared.totals.totals(),
+            in_flight,
+            in_flight_limit,
+            goodput_bytes_per_second: goodput,
+            estimated_bytes_per_second: estimated,
+            first_byte_p50_seconds: first_byte.p50,
+            first_byte_p95_seconds: first_byte.p95,
+            throttled: controller.throttled(),
         }
     }
+}
+
+impl Shared {
+    async fn read(self: &Arc<Self>, read: &Read, gap_bytes: u64) -> Result<Bytes> {
+        let (range, object) = (&read.range, &read.object);
+        if range.end < range.start || range.end > object.size_bytes {
+            return Err(Broken::Range(range.start, range.end, object.size_bytes).into_error());
+        }
+        if range.is_empty() {
+            return Ok(Bytes::new());
+        }
+        let meter = self.requests.meter(read.account.clone());
+        meter.add(
+            |account| &account.needed_bytes,
+            (range.end - range.start).saturating_sub(gap_bytes),
+        );
+        if !self.options.enabled {
+            return self.plain(object, range, &meter).await;
+        }
+        if let Some(bytes) = self.cached(object, range, &meter).await {
+            return Ok(bytes);
+        }
+        let begun = Instant::now();
+        let bytes = self.fly(read, gap_bytes, &meter).await;
+        if read.class == ReadClass::Demand {
+            let waited_ns = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            self.totals.count_wait(waited_ns);
+        }
+        bytes
+    }
+
+    /// One request as it is: the lake is off.
+    async fn plain(&self, object: &ObjectRef, range: &Range<u64>, meter: &Meter) -> Result<Bytes> {
+        let options = GetOptions {
+            if_match: object.e_tag.clone(),
+            range: Some(GetRange::Bounded(range.clone())),
+            ..GetOptions::default()
+        };
+        meter.add(|account| &account.requests, 1);
+        let bytes = self.other.get_opts(&object.location, options).await?.bytes().await?;
+        meter.add(|account| &account.fetched_bytes, bytes.len() as u64);
+        match (bytes.len() as u64).cmp(&(range.end - range.start)) {
+            Ordering::Equal => Ok(bytes),
+            _ => Err(Broken::OtherRange(format!("{} bytes", bytes.len()), format!("{range:?}")).into_error()),
+        }
+    }
+
+    async fn read_ranges(
+        self: &Arc<Self>,
+        object: &Arc<ObjectRef>,
+        ranges: &[Range<u64>],
+        class: ReadClass,
+        account: Option<&Arc<Account>>,
+    ) -> Result<Vec<Bytes>> {
+        let meter = self.requests.meter(account.cloned());
+        let mut found = Vec::with_capacity(ranges.len());
+        let mut missing = Vec::new();
+        for (index, range) in ranges.iter().enumerate() {
+            let cached = match range.is_empty() {
+                true => Some(Bytes::new()),
+                false => self.cached(object, range, &meter).await,
+            };
+            match &cached {
+                Some(bytes) => meter.add(|account| &account.needed_bytes, bytes.len() as u64),
+                None => missing.push(index),
+            }
+            found.push(cached.unwrap_or_default());
+        }
+        let absent: Vec<_> = missing.iter().map(|index| ranges[*index].clone()).collect();
+        let merged = coalesce(&absent, self.gap_bytes(), self.options.split_bytes);
+        let reads = merged.iter().map(|merged| {
+            let read = Read {
+                object: Arc::clone(object),
+                range: merged.range.clone(),
+                class,
+                account: account.cloned(),
+            };
+            async move { self.read(&read, merged.gap_bytes).await }
+        });
+        for (merged, bytes) in merged.iter().zip(try_join_all(reads).await?) {
+            for member in &merged.members {
+                found[missing[*member]] = part(&bytes, &absent[*member], merged.range.start);
+            }
+        }
+        Ok(found)
+    }
+
+    async fn cached(&self, object: &Arc<ObjectRef>, range: &Range<u64>, meter: &Meter) -> Option<Bytes> {
+        let (bytes, found) = self.tiers.get(&self.key, object, range).await?;
+        let length = bytes.len() as u64;
+        match found {
+            Found::Memory => meter.add(|account| &account.memory_bytes, length),
+            Found::Disk => meter.add(|account| &account.disk_bytes, length),
+        }
+        Some(bytes)
+    }
+
+    /// By a flight, new or under way.
+    async fn fly(self: &Arc<Self>, read: &Read, gap_bytes: u64, meter: &Meter) -> Result<Bytes> {
+        let (shared, object, class) = (Arc::clone(self), Arc::clone(&read.object), read.class);
+        let (range, meter) = (read.range.clone(), meter.clone());
+        let fetch = move |urgency: Arc<Urgency>| -> BoxFuture<'static, Result<Bytes>> {
+            async move {
+                let start = range.start;
+                let bytes = shared.fetch(&object, range, &urgency, &meter).await?;
+                meter.add(|account| &account.gap_bytes, gap_bytes);
+                shared.tiers.put(&shared.key, &object, start, &bytes, class);
+                Ok(bytes)
+            }
+            .boxed()
+        };
+        let controller = self.requests.controller();
+        self.flights
+            .join(controller, &read.object, &read.range, class, fetch)
+            .await
+    }
+
+    /// By requests: long ranges in parts, at once, into one buffer.
+    async fn fetch(
+        &self,
+        object: &Arc<ObjectRef>,
+        range: Range<u64>,
+        urgency: &Arc<Urgency>,
+        meter: &Meter,
+    ) -> Result<Bytes> {
+        let parts = split(&range, self.options.split_bytes, self.options.part_bytes);
+        let mut rest = BytesMut::with_capacity(length(&range));
+        let mut fetches = Vec::with_capacity(parts.len());
+        for part in parts {
+            let after = rest.split_off(length(&part).min(rest.capacity()));
+            let buffer = std::mem::replace(&mut rest, after);
+            fetches.push(self.fetch_part(object, part, urgency, meter, buffer));
+        }
+        let mut parts = try_join_all(fetches).await?.into_iter();
+        let mut all = parts.next().unwrap_or_default();
+        for part in parts {
+            all.unsplit(part);
+        }
+        Ok(all.freeze())
+    }
+
+    async fn fetch_part(
+        &self,
+        object: &ObjectRef,
+        range: Range<u64>,
+        urgency: &Arc<Urgency>,
+        meter: &Meter,
+        buffer: BytesMut,
+    ) -> Result<BytesMut> {
+        let ask = Ask {
+            location: &object.location,
+            range: Some(GetRange::Bounded(range.clone())),
+            template: GetOptions::default(),
+            version: Some(object),
+        };
+        let fetched = self.requests.fetch(&ask, urgency, meter, buffer).await?;
+        if fetched.range != range {
+            let (is, asked) = (format!("{:?}", fetched.range), format!("{range:?}"));
+            return Err(Broken::OtherRange(is, asked).into_error());
+        }
+        Ok(fetched.bytes)
+    }
+
+    fn gap_bytes(&self) -> u64 {
+        let measures = self.requests.controller().measures();
+        let gap = match (measures.any_first_bytes(), measures.rates()) {
+            (Some(first), Some(rate)) => (first.p50 * rate.p50).clamp(GAP_BYTES_MIN, GAP_BYTES_MAX),
+            _ => GAP_BYTES_UNKNOWN,
+        };
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
+        let gap = gap as u64;
+        gap
+    }
+
+    /// The object at this place may be another one from now on.
+    fn forget(&self, location: &Path) {
+        self.known.forget(location);
+    }
+}
+
+fn length(range: &Range<u64>) -> usize {
+    usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(usize::MAX)
+}
+
+/// A part of what begins at `base` in its object, and contains it.
+fn part(bytes: &Bytes, range: &Range<u64>, base: u64) -> Bytes {
+    let start = usize::try_from(range.start - base).unwrap_or(usize::MAX);
+    bytes.slice(start..start + length(range))
 }
 
 impl fmt::Debug for TieredStore {
@@ -92,53 +365,6 @@ impl fmt::Debug for TieredStore {
 
 impl fmt::Display for TieredStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.inner)
-    }
-}
-
-#[async_trait]
-impl ObjectStore for TieredStore {
-    async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
-        self.inner.put_opts(location, payload, options).await
-    }
-
-    async fn put_multipart_opts(
-        &self,
-        location: &Path,
-        options: PutMultipartOptions,
-    ) -> Result<Box<dyn MultipartUpload>> {
-        self.inner.put_multipart_opts(location, options).await
-    }
-
-    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        self.inner.get_opts(location, options).await
-    }
-
-    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        self.inner.get_ranges(location, ranges).await
-    }
-
-    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        self.inner.delete_stream(locations)
-    }
-
-    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.inner.list(prefix)
-    }
-
-    fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.inner.list_with_offset(prefix, offset)
-    }
-
-    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.inner.list_with_delimiter(prefix).await
-    }
-
-    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.inner.copy_opts(from, to, options).await
-    }
-
-    async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> Result<()> {
-        self.inner.rename_opts(from, to, options).await
+        write!(f, "{}", self.shared.other)
     }
 }
