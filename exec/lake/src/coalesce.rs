@@ -102,10 +102,16 @@ mod tests {
 
     #[test]
     fn long_ranges_are_cut_and_nothing_is_lost() {
-        assert_eq!(split(&(5..21), 16, 8), [5..21]);
-        assert_eq!(split(&(5..22), 16, 8), [5..13, 13..22]);
-        assert_eq!(split(&(0..30), 16, 8), [0..8, 8..16, 16..24, 24..30]);
-        assert_eq!(split(&(7..7), 16, 8), [7..7]);
+        let parts = |start: u64, end: u64| -> Vec<(u64, u64)> {
+            split(&(start..end), 16, 8)
+                .into_iter()
+                .map(|part| (part.start, part.end))
+                .collect()
+        };
+        assert_eq!(parts(5, 21), [(5, 21)]);
+        assert_eq!(parts(5, 22), [(5, 13), (13, 22)]);
+        assert_eq!(parts(0, 30), [(0, 8), (8, 16), (16, 24), (24, 30)]);
+        assert_eq!(parts(7, 7), [(7, 7)]);
     }
 
     #[test]

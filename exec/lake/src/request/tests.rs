@@ -177,7 +177,7 @@ async fn a_reader_that_leaves_frees_its_slot() {
 
 #[tokio::test]
 async fn slow_first_bytes_are_hedged_within_the_budget() {
-    let late = |number: usize| number >= 100 && number % 25 == 0;
+    let late = |number: usize| number >= 100 && number.is_multiple_of(25);
     let slow = Duration::from_millis(150);
     let store = FaultyStore::new(Duration::from_millis(5), move |number| match late(number) {
         true => Fault::Late(slow),

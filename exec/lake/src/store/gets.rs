@@ -278,7 +278,7 @@ impl Shared {
         range: Range<u64>,
         caller: &Caller,
     ) -> Result<Bytes> {
-        let whole = (!range.is_empty()).then(|| GetRange::Bounded(range));
+        let whole = (!range.is_empty()).then_some(GetRange::Bounded(range));
         let version = Some(Arc::clone(object));
         let options = GetOptions::default();
         let fetched = self

@@ -35,7 +35,7 @@ fn read(object: &Arc<ObjectRef>, range: Range<u64>, class: ReadClass, account: &
     }
 }
 
-async fn near() -> (Arc<FaultyStore>, Arc<TieredStore>) {
+fn near() -> (Arc<FaultyStore>, Arc<TieredStore>) {
     let store = FaultyStore::healthy(Duration::from_millis(5));
     let lake = wrap(&store, options());
     (store, lake)
@@ -43,7 +43,7 @@ async fn near() -> (Arc<FaultyStore>, Arc<TieredStore>) {
 
 #[tokio::test]
 async fn one_range_is_fetched_once_however_many_want_it() {
-    let (store, lake) = near().await;
+    let (store, lake) = near();
     let object = store.object("a", 10_000).await;
     let (first, others) = (Arc::default(), Arc::default());
     let leader = read(&object, 0..8000, ReadClass::Near, &first);
@@ -113,7 +113,7 @@ async fn an_error_reaches_all_who_joined() {
 
 #[tokio::test]
 async fn neighbours_are_one_request_and_gaps_are_counted() {
-    let (store, lake) = near().await;
+    let (store, lake) = near();
     let object = store.object("a", 100_000).await;
     let account = Arc::default();
     let ranges = [90_000..90_100, 0..1000, 1500..2500, 2500..3000, 50..60, 40_000..40_000];
@@ -171,7 +171,7 @@ async fn demand_goes_before_prefetch() {
 #[tokio::test]
 async fn whole_objects_and_all_kinds_of_ranges() {
     for listed in [false, true] {
-        let (store, lake) = near().await;
+        let (store, lake) = near();
         for size in [0_usize, 1, 5000, 16_384, 16_385, 300_000] {
             let object = store.object("a", size).await;
             let location = &object.location;
@@ -215,7 +215,7 @@ async fn whole_objects_and_all_kinds_of_ranges() {
 
 #[tokio::test]
 async fn without_a_version_the_newest_is_given_and_with_one_only_that() {
-    let (store, lake) = near().await;
+    let (store, lake) = near();
     for size in [100, 100_000] {
         let old = store.object("a", size).await;
         lake.list(None).try_collect::<Vec<_>>().await.unwrap();
@@ -249,7 +249,7 @@ async fn without_a_version_the_newest_is_given_and_with_one_only_that() {
 
 #[tokio::test]
 async fn an_object_replaced_while_it_streams_is_an_error() {
-    let (store, lake) = near().await;
+    let (store, lake) = near();
     let object = store.object("a", 1_000_000).await;
     lake.head(&object.location).await.unwrap();
     let mut stream = lake.get(&object.location).await.unwrap().into_stream();
@@ -263,7 +263,7 @@ async fn an_object_replaced_while_it_streams_is_an_error() {
 
 #[tokio::test]
 async fn what_is_written_here_is_forgotten() {
-    let (store, lake) = near().await;
+    let (store, lake) = near();
     let (a, b) = (Path::from("a"), Path::from("b"));
     let put = |bytes: &'static [u8]| PutPayload::from_static(bytes);
     lake.put(&a, put(b"old")).await.unwrap();
