@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
+use datafusion::common::TableReference;
 use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::resolve::resolve_table_references;
 use datafusion::sql::sqlparser::ast::{ObjectType, Statement as SqlStatement};
@@ -10,7 +11,9 @@ use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 use trireme_exec::{Position, QueryError};
 
+use crate::ddl::TableName;
 use crate::dialect::TriremeDialect;
+use crate::names::CATALOG;
 
 /// Nesting of expressions and sub-queries that the parser follows.
 const RECURSION_LIMIT: usize = 100;
@@ -170,6 +173,21 @@ pub fn touches_files(sql: &str) -> Result<bool, QueryError> {
     }
     let (tables, _) = resolve_table_references(&statement, true)?;
     Ok(!tables.is_empty())
+}
+
+/// Tables that a statement names, as far as they can be told without planning it.
+pub fn named_tables(statement: &Statement, default_schema: &str) -> Vec<TableName> {
+    let Ok((tables, _)) = resolve_table_references(statement, true) else {
+        return Vec::new();
+    };
+    let named = |reference: TableReference| {
+        let resolved = reference.resolve(CATALOG, default_schema);
+        (*resolved.catalog == *CATALOG).then(|| TableName {
+            schema: resolved.schema.to_string(),
+            table: resolved.table.to_string(),
+        })
+    };
+    tables.into_iter().filter_map(named).collect()
 }
 
 /// True for statements without result rows of their own; they run once, at once.

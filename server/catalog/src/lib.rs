@@ -40,6 +40,7 @@ pub use catalog::{Applied, CATALOG_NAME, Catalog, CatalogOptions, DEFAULT_SCHEMA
 pub use describe::{DescribeFilter, TableEntry, TableKind};
 pub use error::CatalogError;
 pub use folder::FORMAT_VERSION;
+pub use resolve::in_statement;
 pub use statistics::{ColumnStatisticsEntry, TableStatistics};
 pub use views::ViewPlanner;
 

@@ -14,6 +14,16 @@ use crate::error::CatalogError;
 use crate::listing::{Listing, Signature};
 use crate::names::nearest;
 
+tokio::task_local! {
+    /// When the planning of the task's statement began.
+    static STATEMENT: Instant;
+}
+
+/// Plans one statement: each table's files are looked at once for it, however often it is asked for.
+pub async fn in_statement<T>(planning: impl Future<Output = T>) -> T {
+    STATEMENT.scope(Instant::now(), planning).await
+}
+
 /// Where a table comes from.
 #[derive(Debug, Clone)]
 pub(crate) enum Source {
@@ -82,6 +92,12 @@ impl Catalog {
             Some(version) => self.table_version(&name, &source, version).await.map(Some),
             None => self.current(&name, &source).await.map(Some),
         }
+    }
+
+    /// Looks at the files of these tables at the same time, so that a statement over remote ones waits once. What is wrong with
+    /// them is told when the statement asks for them.
+    pub async fn look_at(&self, names: &[TableName]) {
+        futures::future::join_all(names.iter().map(|name| self.table(name, None))).await;
     }
 
     /// What the name stands for, without opening it.
@@ -163,8 +179,11 @@ impl Catalog {
         let origin = source.origin();
         // A managed table's log is one small folder, and a session must see its own writes.
         let may_wait = !matches!(source, Source::Managed(_));
-        let recent =
-            |cached: &&Cached| may_wait && cached.origin == origin && cached.checked.elapsed() < self.refresh_interval;
+        let began = STATEMENT.try_with(|began| *began).ok();
+        let recent = |cached: &&Cached| {
+            let for_this = began.is_some_and(|began| cached.checked >= began);
+            may_wait && cached.origin == origin && (for_this || cached.checked.elapsed() < self.refresh_interval)
+        };
         if let Some(cached) = self.tables.lock().get(name).filter(recent) {
             return Ok(Arc::clone(&cached.provider));
         }

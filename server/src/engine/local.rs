@@ -15,7 +15,7 @@ use datafusion::sql::parser::Statement;
 use futures::StreamExt;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use trireme_catalog::{Catalog, DescribeFilter, TableKind, ViewPlanner};
+use trireme_catalog::{Catalog, DescribeFilter, TableKind, ViewPlanner, in_statement};
 use trireme_exec::fused::FragmentRuntime;
 use trireme_exec::io::{Access, StoreOptions, StoreRegistry};
 use trireme_exec::runtime::Runtime;
@@ -131,6 +131,7 @@ impl LocalEngine {
 
     async fn submit(&self, request: &Submit) -> Result<Submitted, QueryError> {
         let state = self.state(&request.session)?;
+        self.look_at_tables(request).await?;
         let Some((key, shape, statement)) = self.shape(&state, request)? else {
             return self.submit_planned(&state, request).await;
         };
@@ -152,6 +153,16 @@ impl LocalEngine {
                 Ok(submitted)
             }
         }
+    }
+
+    /// Planning asks for one table after the other; whoever reads from a store waits for all of them at once.
+    async fn look_at_tables(&self, request: &Submit) -> Result<(), QueryError> {
+        let statement = trireme_planner::parse::parse(&request.sql)?;
+        let tables = trireme_planner::parse::named_tables(&statement, &request.session.schema);
+        if tables.len() > 1 {
+            self.catalog.look_at(&tables).await;
+        }
+        Ok(())
     }
 
     /// The statement's shape, if its plan may come from the cache.
@@ -492,7 +503,7 @@ impl Engine for LocalHandle {
         let (engine, session, sql) = (Arc::clone(&self.0), session.clone(), sql.to_owned());
         self.near(
             touches_files(&sql)?,
-            async move { engine.describe(&session, &sql).await },
+            in_statement(async move { engine.describe(&session, &sql).await }),
         )
         .await
     }
@@ -501,7 +512,7 @@ impl Engine for LocalHandle {
         let engine = Arc::clone(&self.0);
         self.near(
             touches_files(&request.sql)?,
-            async move { engine.submit(&request).await },
+            in_statement(async move { engine.submit(&request).await }),
         )
         .await
     }
