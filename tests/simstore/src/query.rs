@@ -66,18 +66,9 @@ impl Target {
     /// (`account.blob.…`).
     pub(crate) fn new(parts: &Parts, config: &Config) -> Self {
         let query = Query::new(parts.uri.query().unwrap_or_default());
-        let mut path = parts.uri.path().trim_start_matches('/');
         let host = header(parts, "host");
         let host = host.rsplit_once(':').map_or(host, |(host, _)| host);
-
-        let mut account = String::new();
-        let first = path.split('/').next().unwrap_or_default();
-        if let Some((name, _)) = host.split_once(".blob.") {
-            account = name.to_owned();
-        } else if config.azure_accounts.iter().any(|known| known == first) {
-            account = first.to_owned();
-            path = path[first.len()..].trim_start_matches('/');
-        }
+        let (account, path) = account_of(host, parts.uri.path(), config);
         let dialect = if !account.is_empty() {
             Dialect::Azure
         } else if is_google(parts) {
@@ -98,10 +89,32 @@ impl Target {
             dialect,
             bucket: decode(bucket),
             key: decode(key),
-            account,
+            account: account.to_owned(),
             query,
         }
     }
+}
+
+/// Azure's account, which the host or the first part of the path names, and the rest of the path.
+fn account_of<'a>(host: &'a str, path: &'a str, config: &Config) -> (&'a str, &'a str) {
+    let path = path.trim_start_matches('/');
+    let first = path.split('/').next().unwrap_or_default();
+    if let Some((name, _)) = host.split_once(".blob.") {
+        (name, path)
+    } else if config.azure_accounts.iter().any(|known| known == first) {
+        (first, path[first.len()..].trim_start_matches('/'))
+    } else {
+        ("", path)
+    }
+}
+
+/// Container and blob of an address in Azure's dialect, or of a path there.
+pub(crate) fn blob_of(address: &str, config: &Config) -> Option<(String, String)> {
+    let base = url::Url::parse("http://none/").ok()?;
+    let url = base.join(address).ok()?;
+    let (_, path) = account_of(url.host_str().unwrap_or_default(), url.path(), config);
+    let (container, blob) = path.split_once('/')?;
+    Some((decode(container), decode(blob)))
 }
 
 fn is_google(parts: &Parts) -> bool {

@@ -252,7 +252,7 @@ fn answer(
         return Some(refuse(503));
     }
     Some(match target.dialect {
-        Dialect::Azure => azure::answer(state, parts, target, body),
+        Dialect::Azure => azure::answer(state, parts, target, &body, kind),
         Dialect::S3 | Dialect::Gcs => s3::answer(state, parts, target, body, kind),
     })
 }

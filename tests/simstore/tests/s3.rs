@@ -1,5 +1,7 @@
 //! S3's language, spoken by object_store's client.
 
+#![allow(clippy::unwrap_used, reason = "tests fail by panics")]
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
