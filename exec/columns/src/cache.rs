@@ -24,9 +24,10 @@ use crate::budget::{Budget, Lease};
 use crate::decode::Failure;
 use crate::dictionary::Domain;
 use crate::files::FileId;
-use crate::footer::FileMeta;
+use crate::footer::{FileMeta, Tails};
 use crate::keep::{self, Kept};
 use crate::metrics::{ColumnRow, Counters, Metrics, add, read};
+use crate::segments::Part;
 use crate::state::{Entry, Flight, State, value_of};
 
 /// Limits of a cache.
@@ -68,6 +69,7 @@ pub(crate) struct Inner {
     // State.
     state: Mutex<State>,
     pub(crate) footers: FooterCache<Arc<FileId>, Arc<FileMeta>>,
+    pub(crate) tails: Arc<Tails>,
     pub(crate) counters: Counters,
     // Resources.
     budget: Arc<Budget>,
@@ -78,6 +80,8 @@ pub(crate) struct Inner {
 pub(crate) struct Key {
     pub(crate) file: Arc<FileId>,
     pub(crate) first_row: u64,
+    /// The segment's rows that it has, unless all.
+    pub(crate) selection: Option<Arc<[Part]>>,
     pub(crate) column: Arc<str>,
     pub(crate) data_type: Type,
     /// The domain of codes; none of strings and all else.
@@ -106,6 +110,7 @@ impl ColumnCache {
                 identities: RandomState::new(),
                 state: Mutex::new(State::default()),
                 footers,
+                tails: Arc::default(),
                 counters: Counters::default(),
                 budget: Budget::new(limits.budget_bytes),
             }),

@@ -14,6 +14,7 @@ use trireme_device_api::{DeviceError, Dictionary, Strings};
 
 use crate::budget::Lease;
 use crate::files::FileId;
+use crate::segments::Part;
 
 /// Values that a dictionary may always have.
 const SMALL_VALUES: usize = 64 << 10;
@@ -32,6 +33,9 @@ pub(crate) enum Refused {
     /// Memory is short.
     Memory(DeviceError),
 }
+
+/// Names a segment: its file, its first row, and its rows unless it has all of them.
+pub(crate) type Place = (Arc<FileId>, u64, Option<Arc<[Part]>>);
 
 /// Where a dictionary's memory comes from.
 pub(crate) type TakeBytes<'a> = &'a dyn Fn(usize) -> Result<Lease, DeviceError>;
@@ -87,7 +91,7 @@ pub(crate) struct Interner {
     hashes: Vec<u32>,
     /// Rows whose values were looked at.
     seen_rows: usize,
-    covered: HashSet<(Arc<FileId>, u64)>,
+    covered: HashSet<Place>,
     snapshot: Option<Arc<Dictionary>>,
     // Resources.
     reserved_bytes: usize,
@@ -123,12 +127,13 @@ impl Interner {
     }
 
     /// Whether all values of a segment have codes.
-    pub(crate) fn covers(&self, segment: &(Arc<FileId>, u64)) -> bool {
-        self.covered.contains(segment)
+    pub(crate) fn covers(&self, segment: &Place) -> bool {
+        let whole = |(file, first_row, _): &Place| (Arc::clone(file), *first_row, None);
+        self.covered.contains(segment) || (segment.2.is_some() && self.covered.contains(&whole(segment)))
     }
 
     /// All values of a segment have codes.
-    pub(crate) fn cover(&mut self, segment: (Arc<FileId>, u64), rows: usize) {
+    pub(crate) fn cover(&mut self, segment: Place, rows: usize) {
         if self.covered.insert(segment) {
             self.seen_rows += rows;
         }

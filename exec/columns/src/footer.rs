@@ -5,6 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, SchemaRef};
+use bytes::Bytes;
+use parking_lot::Mutex;
 use parquet::arrow::parquet_to_arrow_schema;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
@@ -16,6 +18,30 @@ use crate::source::Source;
 
 /// Read at the end of a file, in the hope that the footer is in it.
 const TAIL_BYTES: u64 = 64 << 10;
+/// And at most.
+const TAIL_BYTES_MAX: u64 = 4 << 20;
+
+/// How long the footers of tables are: what the next file of a table is asked for at once.
+#[derive(Default)]
+pub(crate) struct Tails {
+    by_table: Mutex<HashMap<Arc<str>, u64>>,
+}
+
+impl Tails {
+    pub(crate) fn get(&self, table: &Arc<str>) -> u64 {
+        let known = self.by_table.lock().get(table).copied();
+        known.unwrap_or(0).clamp(TAIL_BYTES, TAIL_BYTES_MAX)
+    }
+
+    /// A footer of the table has this length.
+    pub(crate) fn saw(&self, table: &Arc<str>, footer_bytes: u64) {
+        if footer_bytes > TAIL_BYTES {
+            let mut by_table = self.by_table.lock();
+            let known = by_table.entry(Arc::clone(table)).or_default();
+            *known = footer_bytes.max(*known);
+        }
+    }
+}
 
 /// A file's footer and schema.
 pub(crate) struct FileMeta {
@@ -23,6 +49,13 @@ pub(crate) struct FileMeta {
     pub(crate) metadata: Arc<ParquetMetaData>,
     schema: SchemaRef,
     leaves: HashMap<String, usize>,
+}
+
+/// What the end of a file gives.
+enum Parsed {
+    Whole(Box<FileMeta>),
+    /// So many bytes of the end are needed.
+    Needs(u64),
 }
 
 /// How a file has a column.
@@ -59,25 +92,66 @@ impl FileMeta {
     /// # Errors
     /// [`DeviceError::Input`], also when a library panics over what stands there.
     pub(crate) fn read(id: Arc<FileId>, source: &Source) -> Result<Self, DeviceError> {
-        let read = catch_unwind(AssertUnwindSafe(|| Self::read_unguarded(id, source)));
-        read.unwrap_or_else(|_| Err(source.corrupt("the footer is malformed")))
-    }
-
-    fn read_unguarded(id: Arc<FileId>, source: &Source) -> Result<Self, DeviceError> {
-        let mut reader = ParquetMetaDataReader::new();
         let mut tail_bytes = TAIL_BYTES.min(source.size_bytes);
         loop {
             let tail = source.read(source.size_bytes - tail_bytes..source.size_bytes)?;
-            match reader.try_parse_sized(&tail, source.size_bytes) {
-                Ok(()) => break,
-                Err(ParquetError::NeedMoreData(due)) if due as u64 > tail_bytes && due as u64 <= source.size_bytes => {
-                    tail_bytes = due as u64;
-                }
-                Err(error) => return Err(source.corrupt(error)),
+            match Self::parse(&id, source, &tail)? {
+                Parsed::Whole(meta) => return Ok(*meta),
+                Parsed::Needs(due) => tail_bytes = due,
             }
         }
+    }
+
+    /// Reads the footer of a file that is not local, at first so many bytes of its end; gives its length too.
+    ///
+    /// # Errors
+    /// As [`FileMeta::read`].
+    pub(crate) async fn read_remote(
+        id: Arc<FileId>,
+        source: &Source,
+        tail_bytes: u64,
+    ) -> Result<(Self, u64), DeviceError> {
+        let mut tail_bytes = tail_bytes.min(source.size_bytes);
+        let mut tail = Bytes::new();
+        loop {
+            // What is there already is not read again.
+            let end = source.size_bytes - tail.len() as u64;
+            let more = source.read_remote(source.size_bytes - tail_bytes..end).await?;
+            tail = if tail.is_empty() {
+                more
+            } else {
+                [more, tail].concat().into()
+            };
+            match Self::parse(&id, source, &tail)? {
+                Parsed::Whole(meta) => {
+                    let length = tail.len().checked_sub(8).and_then(|at| tail.get(at..)?.first_chunk());
+                    let footer_bytes = length.map_or(0, |length| u64::from(u32::from_le_bytes(*length)) + 8);
+                    return Ok((*meta, footer_bytes));
+                }
+                Parsed::Needs(due) => tail_bytes = due,
+            }
+        }
+    }
+
+    fn parse(id: &Arc<FileId>, source: &Source, tail: &Bytes) -> Result<Parsed, DeviceError> {
+        let parsed = catch_unwind(AssertUnwindSafe(|| Self::parse_unguarded(id, source, tail)));
+        parsed.unwrap_or_else(|_| Err(source.corrupt("the footer is malformed")))
+    }
+
+    fn parse_unguarded(id: &Arc<FileId>, source: &Source, tail: &Bytes) -> Result<Parsed, DeviceError> {
+        let mut reader = ParquetMetaDataReader::new();
+        match reader.try_parse_sized(tail, source.size_bytes) {
+            Ok(()) => {}
+            Err(ParquetError::NeedMoreData(due))
+                if due as u64 > tail.len() as u64 && due as u64 <= source.size_bytes =>
+            {
+                return Ok(Parsed::Needs(due as u64));
+            }
+            Err(error) => return Err(source.corrupt(error)),
+        }
         let metadata = reader.finish().map_err(|error| source.corrupt(error))?;
-        Self::new(id, metadata).map_err(|error| source.corrupt(error))
+        let meta = Self::new(Arc::clone(id), metadata).map_err(|error| source.corrupt(error))?;
+        Ok(Parsed::Whole(Box::new(meta)))
     }
 
     fn new(id: Arc<FileId>, metadata: ParquetMetaData) -> parquet::errors::Result<Self> {

@@ -1,7 +1,9 @@
 //! A bound scan: segments of columns that are decoded when they are first wanted.
 
+use std::cell::OnceCell;
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -9,15 +11,17 @@ use parking_lot::Mutex;
 use trireme_device_api::{
     Codes, ColumnProfile, DeviceColumn, DeviceError, DevicePool, Dictionary, ScanInput, Values, ZoneMap,
 };
+use trireme_lake::Account;
 
 use crate::cache::{Inner, Key, Need};
 use crate::decode::{self, Failure, Shape, Task};
-use crate::dictionary::Domain;
+use crate::dictionary::{Domain, Place};
+use crate::fetches::Fetches;
 use crate::files::{ColumnRequest, FileId};
 use crate::footer::{FileColumn, FileMeta};
 use crate::keep::{self, Kept};
 use crate::open::constant::Constants;
-use crate::segments::{Promise, Segment};
+use crate::segments::{self, Promise, Segment};
 use crate::source::Source;
 
 /// Segments of a column that a scan holds on to, so that the workers of neighbouring morsels share them.
@@ -32,6 +36,8 @@ pub(crate) struct Column {
     pub(crate) is_raw: AtomicBool,
     /// By segment.
     pub(crate) promises: Vec<Promise>,
+    /// Of the segments that were left out: what a device keeps of a column must not depend on a query's constants.
+    pub(crate) left_out: Option<Promise>,
 }
 
 pub(crate) enum ColumnKind {
@@ -44,6 +50,34 @@ pub(crate) enum ColumnKind {
     Constant(Constants),
 }
 
+impl Column {
+    /// Position among the leaves of a file; none where the file hasn't it.
+    pub(crate) fn leaf(&self, file: usize) -> Option<usize> {
+        match &self.kind {
+            ColumnKind::Stored { files, .. } => files[file].leaf(),
+            ColumnKind::Constant(_) => None,
+        }
+    }
+
+    /// Names it in the cache.
+    pub(crate) fn key(&self, file: &Arc<FileId>, segment: &Segment) -> Key {
+        let domain = match &self.kind {
+            ColumnKind::Stored {
+                domain: Some(domain), ..
+            } if !self.is_raw.load(Ordering::Acquire) => Some(domain.id),
+            _ => None,
+        };
+        Key {
+            file: Arc::clone(file),
+            first_row: segment.first_row,
+            selection: segment.selection(),
+            column: Arc::clone(&self.name),
+            data_type: self.request.data_type.clone(),
+            domain,
+        }
+    }
+}
+
 /// All of a scan but what is known only when its strings were read.
 pub(crate) struct Core {
     pub(crate) cache: Arc<Inner>,
@@ -52,6 +86,10 @@ pub(crate) struct Core {
     pub(crate) files: Vec<(Arc<FileMeta>, Source)>,
     pub(crate) segments: Vec<Segment>,
     pub(crate) columns: Vec<Column>,
+    pub(crate) fetches: Fetches,
+    pub(crate) account: Arc<Account>,
+    /// Fragments that go over it.
+    pub(crate) readers: usize,
 }
 
 impl Core {
@@ -60,20 +98,36 @@ impl Core {
     }
 
     pub(crate) fn key(&self, segment: usize, column: usize) -> Key {
-        let (segment, column) = (&self.segments[segment], &self.columns[column]);
-        let domain = match &column.kind {
-            ColumnKind::Stored {
-                domain: Some(domain), ..
-            } if !column.is_raw.load(Ordering::Acquire) => Some(domain.id),
-            _ => None,
+        let segment = &self.segments[segment];
+        self.columns[column].key(self.file_id(segment), segment)
+    }
+
+    pub(crate) fn place(&self, segment: &Segment) -> Place {
+        (
+            Arc::clone(self.file_id(segment)),
+            segment.first_row,
+            segment.selection(),
+        )
+    }
+
+    /// As [`segments::is_spelled_out`].
+    pub(crate) fn is_spelled_out(&self, segment: &Segment, column: usize) -> bool {
+        let leaf = self.columns[column].leaf(segment.file);
+        leaf.is_some_and(|leaf| segments::is_spelled_out(&self.files[segment.file].0.metadata, segment, leaf))
+    }
+
+    /// The bytes of a column of a segment; none where its file hasn't it.
+    ///
+    /// # Errors
+    /// When they can't be where the footer says.
+    pub(crate) fn ranges(&self, segment: usize, column: usize) -> Result<Vec<Range<u64>>, DeviceError> {
+        let (at, of) = (&self.segments[segment], &self.columns[column]);
+        let (meta, source) = &self.files[at.file];
+        let Some(leaf) = of.leaf(at.file) else {
+            return Ok(Vec::new());
         };
-        Key {
-            file: Arc::clone(self.file_id(segment)),
-            first_row: segment.first_row,
-            column: Arc::clone(&column.name),
-            data_type: column.request.data_type.clone(),
-            domain,
-        }
+        let wrong = || source.corrupt(format!("column {}: its place is wrong", of.name));
+        segments::ranges(&meta.metadata, at, leaf).ok_or_else(wrong)
     }
 
     /// The column of the segment; codes have no dictionary yet.
@@ -92,11 +146,19 @@ impl Core {
         };
         let domain = domain.filter(|_| key.domain.is_some());
         let take = |bytes: usize| self.cache.take(bytes, &self.pool);
+        let ranges = self.ranges(segment, column)?;
+        let fetch = OnceCell::new();
+        let read = |at: usize| match fetch.get_or_init(|| self.fetches.claim(segment, column)) {
+            Some(fetch) => fetch.take(at).map_err(|error| source.failed(&error)),
+            None => source.read(ranges[at].clone()),
+        };
         let task = Task {
             source,
             metadata: &meta.metadata,
             segment: at,
             leaf,
+            ranges: &ranges,
+            read: &read,
             physical: match &files[at.file] {
                 FileColumn::Pages { physical, .. } => Some(*physical),
                 _ => None,
@@ -112,8 +174,16 @@ impl Core {
             arrow_reads: &self.cache.counters.arrow_reads,
         };
         let need = need(&task);
-        self.cache
-            .get(&key, &self.table, domain, need, &self.pool, || decode::decode(&task))
+        let found = self.cache.get(&key, &self.table, domain, need, &self.pool, || {
+            if !source.is_local() {
+                let bytes = ranges.iter().map(|range| range.end - range.start).sum();
+                self.account.needed_bytes.fetch_add(bytes, Ordering::Relaxed);
+            }
+            decode::decode(&task)
+        });
+        // The cache had it, or another query's thread decoded it.
+        drop(self.fetches.claim(segment, column));
+        found
     }
 }
 
@@ -204,6 +274,22 @@ impl ScanInput for Scan {
         match &self.core.columns[column].kind {
             ColumnKind::Stored { .. } => Some(self.core.cache.identities.hash_one(self.core.key(segment, column))),
             ColumnKind::Constant(_) => None,
+        }
+    }
+
+    fn ready(&self, segment: usize, column: usize) -> bool {
+        if self.core.fetches.is_empty() {
+            return true;
+        }
+        let slot = segment * self.profiles.len() + column;
+        self.slots[slot].lock().strong_count() > 0 || self.core.fetches.ready(segment, column)
+    }
+
+    fn dismiss(&self, segment: usize) {
+        if self.core.readers <= 1 && !self.core.fetches.is_empty() {
+            for column in 0..self.profiles.len() {
+                drop(self.core.fetches.claim(segment, column));
+            }
         }
     }
 

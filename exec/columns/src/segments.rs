@@ -5,6 +5,10 @@
 //!  segments     |   two groups    | group  |        | 1 Mi      | 1 Mi      | .5  |      never across files
 //! ```
 
+use std::ops::Range;
+use std::sync::Arc;
+
+use parquet::basic::{Encoding, PageType};
 use parquet::data_type::AsBytes;
 use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
 use parquet::file::statistics::Statistics;
@@ -13,7 +17,7 @@ use trireme_device_api::{Type, ZoneMap};
 use crate::decode::Physical;
 
 /// Rows of one row group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Part {
     pub(crate) row_group: usize,
     /// Rows of the group before the first one.
@@ -30,34 +34,89 @@ pub(crate) struct Segment {
     /// Row of the file that is the first; names the segment in the cache.
     pub(crate) first_row: u64,
     pub(crate) rows: usize,
-    pub(crate) parts: Vec<Part>,
+    /// Ascending.
+    pub(crate) parts: Arc<[Part]>,
+    /// Some of its rows were left out, as no reader wants them.
+    pub(crate) is_selection: bool,
+}
+
+impl Segment {
+    /// Names the rows that are left, in the cache; none where all are.
+    pub(crate) fn selection(&self) -> Option<Arc<[Part]>> {
+        self.is_selection.then(|| Arc::clone(&self.parts))
+    }
+
+    /// Only these parts of it.
+    pub(crate) fn select(&self, parts: Vec<Part>) -> Self {
+        Self {
+            file: self.file,
+            first_row: self.first_row,
+            rows: parts.iter().map(|part| part.rows).sum(),
+            parts: parts.into(),
+            is_selection: true,
+        }
+    }
+}
+
+/// The bytes of a column's chunks in a segment, in order; none where the footer's places make no sense.
+pub(crate) fn ranges(metadata: &ParquetMetaData, segment: &Segment, leaf: usize) -> Option<Vec<Range<u64>>> {
+    let mut ranges: Vec<Range<u64>> = Vec::with_capacity(segment.parts.len());
+    for part in segment.parts.iter() {
+        let chunk = metadata.row_group(part.row_group).column(leaf);
+        let start = chunk.dictionary_page_offset().unwrap_or(chunk.data_page_offset());
+        let start = u64::try_from(start).ok()?;
+        let range = start..start.checked_add(u64::try_from(chunk.compressed_size()).ok()?)?;
+        // Parts of one group share its chunk.
+        if ranges.last() != Some(&range) {
+            ranges.push(range);
+        }
+    }
+    Some(ranges)
+}
+
+/// A string column's values were too many for the writer's dictionary: probably for ours too.
+pub(crate) fn is_spelled_out(metadata: &ParquetMetaData, segment: &Segment, leaf: usize) -> bool {
+    let of = |part: &Part| {
+        let chunk = metadata.row_group(part.row_group).column(leaf);
+        let in_codes = |encoding| matches!(encoding, Encoding::PLAIN_DICTIONARY | Encoding::RLE_DICTIONARY);
+        match (chunk.page_encoding_stats_mask(), chunk.page_encoding_stats()) {
+            (Some(mask), _) => !mask.encodings().all(in_codes),
+            (None, Some(pages)) => pages
+                .iter()
+                .any(|page| page.page_type != PageType::DICTIONARY_PAGE && !in_codes(page.encoding)),
+            (None, None) => chunk.dictionary_page_offset().is_none(),
+        }
+    };
+    segment.parts.iter().any(of)
 }
 
 /// Cuts a file into segments of at most so many rows. None is empty.
 pub(crate) fn plan(file: usize, metadata: &ParquetMetaData, segment_rows: usize) -> Vec<Segment> {
-    let mut segments: Vec<Segment> = Vec::new();
+    let mut segments: Vec<(u64, Vec<Part>)> = Vec::new();
     let mut first_row = 0_u64;
+    let rows_of = |parts: &[Part]| parts.iter().map(|part| part.rows).sum::<usize>();
     for (row_group, group) in metadata.row_groups().iter().enumerate() {
         let group_rows = usize::try_from(group.num_rows()).unwrap_or(0);
         for skip in (0..group_rows).step_by(segment_rows) {
             let rows = segment_rows.min(group_rows - skip);
             let part = Part { row_group, skip, rows };
             match segments.last_mut() {
-                Some(last) if skip == 0 && rows == group_rows && last.rows + rows <= segment_rows => {
-                    last.rows += rows;
-                    last.parts.push(part);
+                Some((_, parts)) if skip == 0 && rows == group_rows && rows_of(parts) + rows <= segment_rows => {
+                    parts.push(part);
                 }
-                _ => segments.push(Segment {
-                    file,
-                    first_row,
-                    rows,
-                    parts: vec![part],
-                }),
+                _ => segments.push((first_row, vec![part])),
             }
             first_row += rows as u64;
         }
     }
-    segments
+    let segment = |(first_row, parts): (u64, Vec<Part>)| Segment {
+        file,
+        first_row,
+        rows: rows_of(&parts),
+        parts: parts.into(),
+        is_selection: false,
+    };
+    segments.into_iter().map(segment).collect()
 }
 
 /// What the footer promises of a column of a segment. `null_count` is all rows when nothing is known, and then `known_nulls`
@@ -78,7 +137,7 @@ pub(crate) fn promise(
 ) -> Promise {
     let mut range: Option<(i128, i128)> = None;
     let (mut known_range, mut known_nulls, mut null_count) = (true, true, 0_usize);
-    for part in &segment.parts {
+    for part in segment.parts.iter() {
         let group = metadata.row_group(part.row_group);
         let chunk = group.column(leaf);
         let nulls = nulls_of(chunk);
@@ -112,7 +171,7 @@ pub(crate) fn promise(
     }
 }
 
-fn nulls_of(chunk: &ColumnChunkMetaData) -> Option<usize> {
+pub(crate) fn nulls_of(chunk: &ColumnChunkMetaData) -> Option<usize> {
     if chunk.column_descr().max_def_level() == 0 {
         return Some(0);
     }
@@ -120,7 +179,7 @@ fn nulls_of(chunk: &ColumnChunkMetaData) -> Option<usize> {
     usize::try_from(count).ok()
 }
 
-fn range_of(chunk: &ColumnChunkMetaData, physical: Physical) -> Option<(i128, i128)> {
+pub(crate) fn range_of(chunk: &ColumnChunkMetaData, physical: Physical) -> Option<(i128, i128)> {
     let statistics = chunk.statistics()?;
     let unsigned = matches!(physical, Physical::UInt32 | Physical::UInt64);
     // The deprecated pair was compared as signed numbers, and strings of bytes as who knows.

@@ -1,21 +1,26 @@
-//! Bytes of a file: ranges of a local file or of an object, read by blocking threads.
+//! Bytes of a file: ranges of a local file, or of an object of a store behind the lake.
 //!
 //! Objects are requested on the runtime that opened the scan while the caller waits; that runtime must have other threads
-//! than the callers'. There is no prefetch and no merging of ranges here.
+//! than the callers'. What is fetched ahead comes through `fetches.rs`, not from here. A file that is not the one that was
+//! listed is an error, never a mixture of two.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use bytes::{Buf, Bytes};
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt};
+use object_store::{GetOptions, GetRange, ObjectStore};
 use parquet::errors::ParquetError;
 use parquet::file::reader::{ChunkReader, Length};
 use tokio::runtime::Handle;
 use trireme_device_api::DeviceError;
+use trireme_lake::{Account, ObjectRef, Planned, Read as LakeRead, ReadClass, TieredStore};
+
+use crate::files::{TableFile, TableFiles};
 
 /// One file.
 #[derive(Clone)]
@@ -27,24 +32,53 @@ pub(crate) struct Source {
 
 #[derive(Clone)]
 enum Place {
-    Local(PathBuf),
-    Store(Arc<dyn ObjectStore>, Option<Handle>),
+    /// A path, and the time of the last change that the file must have, if that is known.
+    Local(PathBuf, Option<i64>),
+    Lake(Arc<TieredStore>, Arc<ObjectRef>, Arc<Account>, Option<Handle>),
+    Store(Arc<dyn ObjectStore>, Option<String>, Option<Handle>),
 }
 
 impl Source {
-    pub(crate) fn local(location: Path, path: PathBuf, size_bytes: u64) -> Self {
+    /// Of a file of a table.
+    pub(crate) fn new(table: &TableFiles, file: &TableFile) -> Self {
+        let runtime = || Handle::try_current().ok();
+        let place = match (&file.local, &table.lake) {
+            (Some(path), _) => Place::Local(path.clone(), file.modified_us),
+            (None, Some(store)) => {
+                let object = ObjectRef {
+                    location: file.location.clone(),
+                    size_bytes: file.size_bytes,
+                    e_tag: file.e_tag.clone(),
+                    version: file.version.clone(),
+                };
+                let account = Arc::clone(&table.account);
+                Place::Lake(Arc::clone(store), Arc::new(object), account, runtime())
+            }
+            (None, None) => Place::Store(Arc::clone(&table.store), file.e_tag.clone(), runtime()),
+        };
         Self {
-            size_bytes,
-            location,
-            place: Place::Local(path),
+            size_bytes: file.size_bytes,
+            location: file.location.clone(),
+            place,
         }
     }
 
-    pub(crate) fn stored(location: Path, store: Arc<dyn ObjectStore>, size_bytes: u64) -> Self {
-        Self {
-            size_bytes,
-            location,
-            place: Place::Store(store, Handle::try_current().ok()),
+    /// It is read from the local file system, at once.
+    pub(crate) fn is_local(&self) -> bool {
+        matches!(self.place, Place::Local(..))
+    }
+
+    /// A range to be fetched ahead; none where that is not done.
+    pub(crate) fn planned(&self, range: Range<u64>, class: ReadClass) -> Option<Planned> {
+        match &self.place {
+            Place::Lake(store, object, account, Some(_)) if range.end <= self.size_bytes => Some(Planned {
+                store: Arc::clone(store),
+                object: Arc::clone(object),
+                range,
+                class,
+                account: Arc::clone(account),
+            }),
+            _ => None,
         }
     }
 
@@ -53,32 +87,106 @@ impl Source {
     /// # Errors
     /// [`DeviceError::Input`].
     pub(crate) fn read(&self, range: Range<u64>) -> Result<Bytes, DeviceError> {
+        self.check(&range)?;
+        let runtime = match &self.place {
+            Place::Local(path, modified_us) => return self.read_local(path, *modified_us, &range),
+            Place::Lake(.., runtime) | Place::Store(.., runtime) => runtime.as_ref(),
+        };
+        let source = self.clone();
+        let read = async move { source.read_remote(range).await };
+        match runtime {
+            Some(runtime) => {
+                let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+                runtime.spawn(async move {
+                    // The receiver is only gone when nobody waits any more.
+                    let _ = sender.send(read.await);
+                });
+                receiver.recv().map_err(|error| self.unreadable(error))?
+            }
+            None => {
+                // This thread may be running another executor.
+                let answer = std::thread::scope(|scope| scope.spawn(|| futures::executor::block_on(read)).join());
+                answer.map_err(|_| self.unreadable("the reading thread is gone"))?
+            }
+        }
+    }
+
+    /// Reads a range of a file that is not local.
+    ///
+    /// # Errors
+    /// [`DeviceError::Input`].
+    pub(crate) async fn read_remote(&self, range: Range<u64>) -> Result<Bytes, DeviceError> {
+        self.check(&range)?;
+        if range.is_empty() {
+            return Ok(Bytes::new());
+        }
+        let answer = match &self.place {
+            Place::Local(..) => return self.read(range),
+            Place::Lake(store, object, account, _) => {
+                let read = LakeRead {
+                    object: Arc::clone(object),
+                    range,
+                    class: ReadClass::Demand,
+                    account: Some(Arc::clone(account)),
+                };
+                store.read(&read).await
+            }
+            Place::Store(store, e_tag, _) => {
+                let options = GetOptions {
+                    if_match: e_tag.clone(),
+                    range: Some(GetRange::Bounded(range)),
+                    ..GetOptions::default()
+                };
+                match store.get_opts(&self.location, options).await {
+                    Ok(answer) => answer.bytes().await,
+                    Err(error) => Err(error),
+                }
+            }
+        };
+        answer.map_err(|error| self.failed(&error))
+    }
+
+    fn read_local(&self, path: &PathBuf, modified_us: Option<i64>, range: &Range<u64>) -> Result<Bytes, DeviceError> {
+        let unreadable = |error: std::io::Error| self.unreadable(error);
+        let mut file = File::open(path).map_err(unreadable)?;
+        let read = read_range(&mut file, range);
+        // Looked at afterwards: what was read is of the file that was listed.
+        let metadata = file.metadata().map_err(unreadable)?;
+        let found_us = metadata
+            .modified()
+            .ok()
+            .and_then(|time| time.duration_since(UNIX_EPOCH).ok())
+            .and_then(|since| i64::try_from(since.as_micros()).ok());
+        let other_time = modified_us.is_some_and(|due| found_us.is_some_and(|found| found != due));
+        if metadata.len() != self.size_bytes || other_time {
+            return Err(self.replaced());
+        }
+        read.map_err(unreadable)
+    }
+
+    fn check(&self, range: &Range<u64>) -> Result<(), DeviceError> {
         if range.start > range.end || range.end > self.size_bytes {
             return Err(self.unreadable(format!(
                 "bytes {} to {} of {} were asked for",
                 range.start, range.end, self.size_bytes
             )));
         }
-        match &self.place {
-            Place::Local(path) => read_local(path, &range).map_err(|error| self.unreadable(error)),
-            Place::Store(store, Some(handle)) => {
-                let (sender, receiver) = std::sync::mpsc::sync_channel(1);
-                let (store, location) = (Arc::clone(store), self.location.clone());
-                handle.spawn(async move {
-                    // The receiver is only gone when nobody waits any more.
-                    let _ = sender.send(store.get_range(&location, range).await);
-                });
-                let answer = receiver.recv().map_err(|error| self.unreadable(error))?;
-                answer.map_err(|error| self.unreadable(error))
-            }
-            Place::Store(store, None) => {
-                let read = || futures::executor::block_on(store.get_range(&self.location, range));
-                // This thread may be running another executor.
-                let answer = std::thread::scope(|scope| scope.spawn(read).join());
-                let answer = answer.map_err(|_| self.unreadable("the reading thread is gone"))?;
-                answer.map_err(|error| self.unreadable(error))
-            }
+        Ok(())
+    }
+
+    /// A store's error.
+    pub(crate) fn failed(&self, error: &object_store::Error) -> DeviceError {
+        match error {
+            object_store::Error::Precondition { .. } => self.replaced(),
+            other => self.unreadable(other),
         }
+    }
+
+    fn replaced(&self) -> DeviceError {
+        DeviceError::Input(format!(
+            "{} was replaced during the scan; run the query again",
+            self.location
+        ))
     }
 
     fn unreadable(&self, error: impl std::fmt::Display) -> DeviceError {
@@ -91,8 +199,7 @@ impl Source {
     }
 }
 
-fn read_local(path: &PathBuf, range: &Range<u64>) -> std::io::Result<Bytes> {
-    let mut file = File::open(path)?;
+fn read_range(file: &mut File, range: &Range<u64>) -> std::io::Result<Bytes> {
     file.seek(SeekFrom::Start(range.start))?;
     let length = usize::try_from(range.end - range.start).map_err(std::io::Error::other)?;
     let mut bytes = Vec::with_capacity(length);

@@ -54,7 +54,6 @@ pub(crate) struct FusedKernel {
 
 /// What one worker keeps between steps.
 struct Worker {
-    kept: Option<usize>,
     local: SinkLocal,
 }
 
@@ -93,7 +92,6 @@ impl FusedKernel {
         let workers = (0..inputs.workers.max(1))
             .map(|_| {
                 Mutex::new(Worker {
-                    kept: None,
                     local: sink.local(inputs),
                 })
             })
@@ -145,7 +143,7 @@ impl FusedKernel {
         if self.enough.load(Ordering::Relaxed) {
             return Ok(Progress::Done);
         }
-        match self.source.next(&mut worker.kept)? {
+        match self.source.next()? {
             Next::End => Ok(Progress::Done),
             Next::Waiting => Ok(Progress::Waiting),
             Next::Loaded => Ok(Progress::More),
@@ -312,7 +310,8 @@ fn bind_source(
                 .get(index)
                 .ok_or_else(|| DeviceError::Internal(format!("scan {index} is not bound")))?;
             let row = scan.columns().iter().map(scan_shape).collect();
-            Ok((Source::scan(scan, fragment, &inputs.parameters), row))
+            let test = fragment.row_test(&inputs.parameters);
+            Ok((Source::scan(scan, fragment, &test), row))
         }
         GraphSource::Stream(index) => {
             let stream = inputs

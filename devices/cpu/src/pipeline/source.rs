@@ -2,20 +2,27 @@
 //!
 //! A scan's segments are loaded when a worker first wants a morsel of them, column by column, by as many workers as there
 //! are; a segment's columns are let go when its last morsel is done, so that a scan larger than memory streams through it.
+//! No worker waits for a store: a column whose bytes are under way is passed over, and so is its segment for one that is here.
 
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use trireme_device_api::{
-    BinaryOperator, DeviceColumn, DeviceError, Expr, Field, Fragment, JoinKind, Node, Rows, ScanInput, Sink, Step,
-    StreamInput, StreamPoll, Value, Values, ZoneMap,
+    Bounds, DeviceColumn, DeviceError, Expr, Field, Fragment, JoinKind, Node, RowTest, Rows, ScanInput, Sink, Step,
+    StreamInput, StreamPoll, Values, ZoneMap,
 };
 
 use crate::vector::Shape;
 
 /// Rows of a morsel: long enough to forget the hand-over, short enough to share the work.
 pub(super) const MORSEL_ROWS: usize = 32 * 1024;
+
+/// Segments loaded at a time: the one that is worked on, and the next.
+const LOADING: usize = 2;
+
+/// Segments after the first that is not loaded that are looked at for one whose bytes are here.
+const LOOK_AHEAD: usize = 8;
 
 /// Columns of a segment; those that the fragment doesn't read are empty.
 pub(super) type Columns = Arc<Vec<Arc<DeviceColumn>>>;
@@ -46,26 +53,42 @@ pub(super) enum Source {
 /// A scan, or an earlier fragment's rows.
 pub(super) struct Segments {
     segments: Vec<Segment>,
-    /// (segment, start, rows), in order.
-    morsels: Vec<(usize, usize, usize)>,
-    next: AtomicUsize,
+    /// The morsels of all segments before this one are handed out.
+    first: AtomicUsize,
+    /// Morsels that were released.
     done: AtomicUsize,
+    /// Morsels, and their rows.
+    morsels: usize,
+    rows: usize,
     scan: Option<Arc<dyn ScanInput>>,
     used: Vec<usize>,
 }
 
 struct Segment {
     rows: usize,
+    /// None when its rows are not wanted.
+    morsels: usize,
+    /// Morsels handed out; may count beyond.
+    next: AtomicUsize,
     state: Mutex<SegmentState>,
 }
 
 #[derive(Default)]
 struct SegmentState {
     columns: Option<Columns>,
-    loading: Vec<Option<Arc<DeviceColumn>>>,
-    claimed: usize,
+    /// By used column.
+    loading: Vec<Loading>,
     loaded: usize,
     morsels_left: usize,
+}
+
+#[derive(Clone, Default)]
+enum Loading {
+    #[default]
+    No,
+    /// By some worker.
+    Claimed,
+    Loaded(Arc<DeviceColumn>),
 }
 
 /// A stream of batches.
@@ -88,70 +111,26 @@ fn placeholder(field_type: &trireme_device_api::Type, rows: usize) -> Arc<Device
 }
 
 impl Source {
-    /// Over a scan; segments that the leading filters rule out by their zone maps are left out.
-    pub(super) fn scan(scan: &Arc<dyn ScanInput>, fragment: &Fragment, parameters: &[Value]) -> Self {
+    /// Over a scan; segments in which no row passes the test by their zone maps are left out.
+    pub(super) fn scan(scan: &Arc<dyn ScanInput>, fragment: &Fragment, test: &RowTest) -> Self {
         let used = used_columns(fragment, scan.columns().len());
-        let tests = zone_tests(fragment, parameters);
-        let mut morsels = Vec::new();
-        let segments = (0..scan.segments())
-            .map(|segment| {
-                let rows = scan.rows(segment);
-                let ruled_out = tests.iter().any(|test| {
-                    scan.zone(segment, test.column)
-                        .is_some_and(|zone| test.rules_out(&zone))
-                });
-                let before = morsels.len();
-                if !ruled_out {
-                    cut(segment, rows, &mut morsels);
-                }
-                Segment {
-                    rows,
-                    state: Mutex::new(SegmentState {
-                        loading: vec![None; used.len()],
-                        morsels_left: morsels.len() - before,
-                        ..SegmentState::default()
-                    }),
-                }
-            })
-            .collect();
-        Source::Segments(Segments {
-            segments,
-            morsels,
-            next: AtomicUsize::new(0),
-            done: AtomicUsize::new(0),
-            scan: Some(Arc::clone(scan)),
-            used,
-        })
+        let segment = |segment| {
+            let wanted = may_pass(scan.as_ref(), segment, test);
+            if !wanted {
+                scan.dismiss(segment);
+            }
+            Segment::new(scan.rows(segment), wanted, None, used.len())
+        };
+        let segments = (0..scan.segments()).map(segment).collect();
+        Source::Segments(Segments::new(segments, Some(Arc::clone(scan)), used))
     }
 
     /// Over the rows of an earlier fragment.
     pub(super) fn rows(rows: &Rows) -> Self {
-        let mut morsels = Vec::new();
-        let segments = rows
-            .segments
-            .iter()
-            .enumerate()
-            .map(|(segment, (count, columns))| {
-                let before = morsels.len();
-                cut(segment, *count, &mut morsels);
-                Segment {
-                    rows: *count,
-                    state: Mutex::new(SegmentState {
-                        columns: Some(Arc::new(columns.clone())),
-                        morsels_left: morsels.len() - before,
-                        ..SegmentState::default()
-                    }),
-                }
-            })
-            .collect();
-        Source::Segments(Segments {
-            segments,
-            morsels,
-            next: AtomicUsize::new(0),
-            done: AtomicUsize::new(0),
-            scan: None,
-            used: Vec::new(),
-        })
+        let segment =
+            |(rows, columns): &(usize, Vec<Arc<DeviceColumn>>)| Segment::new(*rows, true, Some(columns.clone()), 0);
+        let segments = rows.segments.iter().map(segment).collect();
+        Source::Segments(Segments::new(segments, None, Vec::new()))
     }
 
     /// Over batches.
@@ -168,15 +147,15 @@ impl Source {
     /// Rows, when known.
     pub(super) fn row_count(&self) -> Option<usize> {
         match self {
-            Source::Segments(segments) => Some(segments.morsels.iter().map(|(_, _, rows)| rows).sum()),
+            Source::Segments(segments) => Some(segments.rows),
             Source::Stream(_) => None,
         }
     }
 
-    /// A morsel for one worker; `kept` is the worker's place for a morsel whose segment is still being loaded.
-    pub(super) fn next(&self, kept: &mut Option<usize>) -> Result<Next, DeviceError> {
+    /// A morsel for one worker.
+    pub(super) fn next(&self) -> Result<Next, DeviceError> {
         match self {
-            Source::Segments(segments) => segments.next(kept),
+            Source::Segments(segments) => segments.next(),
             Source::Stream(stream) => stream.next(),
         }
     }
@@ -194,7 +173,7 @@ impl Source {
     /// Every morsel was released.
     pub(super) fn finished(&self) -> bool {
         match self {
-            Source::Segments(segments) => segments.done.load(Ordering::SeqCst) == segments.morsels.len(),
+            Source::Segments(segments) => segments.done.load(Ordering::SeqCst) == segments.morsels,
             Source::Stream(stream) => {
                 stream.ended.load(Ordering::SeqCst) && stream.in_flight.load(Ordering::SeqCst) == 0
             }
@@ -202,46 +181,108 @@ impl Source {
     }
 }
 
-fn cut(segment: usize, rows: usize, morsels: &mut Vec<(usize, usize, usize)>) {
-    let mut start = 0;
-    while start < rows {
-        let take = MORSEL_ROWS.min(rows - start);
-        morsels.push((segment, start, take));
-        start += take;
-    }
+/// False when a segment's zone maps rule out every row.
+fn may_pass(scan: &dyn ScanInput, segment: usize, test: &RowTest) -> bool {
+    // A column is often tested twice, and its zone map is not free.
+    let mut seen: Vec<(usize, Option<Bounds>)> = Vec::new();
+    test.may_pass(&mut |column, test| {
+        let at = seen.iter().position(|(other, _)| *other == column).unwrap_or_else(|| {
+            let zone = scan.zone(segment, column);
+            seen.push((column, zone.as_ref().map(Bounds::of_zone)));
+            seen.len() - 1
+        });
+        seen[at].1.as_ref().is_none_or(|bounds| test.may_pass(bounds))
+    })
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-impl Segments {
-    fn next(&self, kept: &mut Option<usize>) -> Result<Next, DeviceError> {
-        let index = kept.take().unwrap_or_else(|| self.next.fetch_add(1, Ordering::Relaxed));
-        let Some(&(segment, start, rows)) = self.morsels.get(index) else {
-            return Ok(Next::End);
-        };
-        let ready = lock(&self.segments[segment].state).columns.clone();
-        if let Some(columns) = ready {
-            return Ok(Next::Morsel(Morsel {
-                columns,
-                start,
-                rows,
-                segment,
-            }));
+impl Segment {
+    fn new(rows: usize, wanted: bool, columns: Option<Vec<Arc<DeviceColumn>>>, used: usize) -> Self {
+        let morsels = if wanted { rows.div_ceil(MORSEL_ROWS) } else { 0 };
+        Self {
+            rows,
+            morsels,
+            next: AtomicUsize::new(0),
+            state: Mutex::new(SegmentState {
+                columns: columns.map(Arc::new),
+                loading: vec![Loading::No; used],
+                loaded: 0,
+                morsels_left: morsels,
+            }),
         }
-        *kept = Some(index);
-        // Help with this segment; when all its columns are claimed, with the next one.
-        for ahead in [segment, segment + 1] {
-            if ahead < self.segments.len() && self.load_one(ahead)? {
-                return Ok(Next::Loaded);
-            }
-        }
-        Ok(Next::Waiting)
     }
 
-    /// Loads one column that nobody has claimed.
-    fn load_one(&self, index: usize) -> Result<bool, DeviceError> {
+    /// All its morsels are handed out.
+    fn is_out(&self) -> bool {
+        self.next.load(Ordering::Relaxed) >= self.morsels
+    }
+
+    /// A morsel of a segment that is loaded.
+    fn morsel(&self, segment: usize, columns: Columns) -> Option<Morsel> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let start = number * MORSEL_ROWS;
+        (number < self.morsels).then(|| Morsel {
+            columns,
+            start,
+            rows: MORSEL_ROWS.min(self.rows - start),
+            segment,
+        })
+    }
+}
+
+impl Segments {
+    fn new(segments: Vec<Segment>, scan: Option<Arc<dyn ScanInput>>, used: Vec<usize>) -> Self {
+        let wanted = segments.iter().filter(|segment| segment.morsels > 0);
+        Self {
+            morsels: wanted.clone().map(|segment| segment.morsels).sum(),
+            rows: wanted.map(|segment| segment.rows).sum(),
+            first: AtomicUsize::new(0),
+            done: AtomicUsize::new(0),
+            segments,
+            scan,
+            used,
+        }
+    }
+
+    /// A morsel of the first segment that is loaded; else this worker helps to load the first ones.
+    fn next(&self) -> Result<Next, DeviceError> {
+        let mut first = self.first.load(Ordering::Relaxed);
+        let mut ahead = 0;
+        for index in first..self.segments.len() {
+            let segment = &self.segments[index];
+            if segment.is_out() {
+                if index == first {
+                    first += 1;
+                    self.first.fetch_max(first, Ordering::Relaxed);
+                }
+                continue;
+            }
+            let loaded = lock(&segment.state).columns.clone();
+            if let Some(columns) = loaded {
+                match segment.morsel(index, columns) {
+                    Some(morsel) => return Ok(Next::Morsel(morsel)),
+                    None => continue,
+                }
+            }
+            if self.load_one(index, ahead < LOADING)? {
+                return Ok(Next::Loaded);
+            }
+            ahead += 1;
+            if ahead == LOOK_AHEAD {
+                break;
+            }
+        }
+        Ok(match first == self.segments.len() {
+            true => Next::End,
+            false => Next::Waiting,
+        })
+    }
+
+    /// Loads one column that nobody has claimed and whose bytes are here; unless it is `due`, only when the others' are too.
+    fn load_one(&self, index: usize, due: bool) -> Result<bool, DeviceError> {
         let Some(scan) = &self.scan else { return Ok(false) };
         let segment = &self.segments[index];
         let claimed = {
@@ -253,15 +294,15 @@ impl Segments {
                 state.columns = Some(self.assemble(scan, segment.rows, &[]));
                 return Ok(true);
             }
-            if state.claimed == self.used.len() {
+            let Some(claimed) = self.loadable(scan, index, &state.loading, due) else {
                 return Ok(false);
-            }
-            state.claimed += 1;
-            state.claimed - 1
+            };
+            state.loading[claimed] = Loading::Claimed;
+            claimed
         };
         let column = scan.load(index, self.used[claimed])?;
         let mut state = lock(&segment.state);
-        state.loading[claimed] = Some(column);
+        state.loading[claimed] = Loading::Loaded(column);
         state.loaded += 1;
         if state.loaded == self.used.len() {
             let loaded = std::mem::take(&mut state.loading);
@@ -270,14 +311,26 @@ impl Segments {
         Ok(true)
     }
 
-    fn assemble(&self, scan: &Arc<dyn ScanInput>, rows: usize, loaded: &[Option<Arc<DeviceColumn>>]) -> Columns {
+    /// The position of a column that can be loaded now.
+    fn loadable(&self, scan: &Arc<dyn ScanInput>, index: usize, loading: &[Loading], due: bool) -> Option<usize> {
+        let free = |at: &usize| matches!(loading.get(*at), Some(Loading::No));
+        let mut free = (0..self.used.len()).filter(free);
+        let ready = |at: usize| scan.ready(index, self.used[at]);
+        if due {
+            return free.find(|at| ready(*at));
+        }
+        let first = free.next()?;
+        (ready(first) && free.all(ready)).then_some(first)
+    }
+
+    fn assemble(&self, scan: &Arc<dyn ScanInput>, rows: usize, loaded: &[Loading]) -> Columns {
         let mut columns: Vec<_> = scan
             .columns()
             .iter()
             .map(|profile| placeholder(&profile.data_type, rows))
             .collect();
         for (column, index) in loaded.iter().zip(&self.used) {
-            if let Some(column) = column {
+            if let Loading::Loaded(column) = column {
                 columns[*index] = Arc::clone(column);
             }
         }
@@ -398,89 +451,6 @@ fn mark(row: &[Option<usize>], expr: &Expr, used: &mut [bool]) {
         if let Some(Some(source)) = row.get(index) {
             used[*source] = true;
         }
-    }
-}
-
-/// A comparison of a source column with a constant that rows must pass.
-struct ZoneTest {
-    column: usize,
-    op: BinaryOperator,
-    value: i128,
-}
-
-impl ZoneTest {
-    fn rules_out(&self, zone: &ZoneMap) -> bool {
-        let Some((low, high)) = zone.range else { return false };
-        match self.op {
-            BinaryOperator::Equal => self.value < low || self.value > high,
-            BinaryOperator::Less => low >= self.value,
-            BinaryOperator::LessOrEqual => low > self.value,
-            BinaryOperator::Greater => high <= self.value,
-            BinaryOperator::GreaterOrEqual => high < self.value,
-            _ => false,
-        }
-    }
-}
-
-/// The tests in the filters that stand before anything else.
-fn zone_tests(fragment: &Fragment, parameters: &[Value]) -> Vec<ZoneTest> {
-    let mut tests = Vec::new();
-    for step in &fragment.steps {
-        let Step::Filter(predicate) = step else { break };
-        conjuncts(predicate, &mut |expr| {
-            let Node::Binary { op, left, right } = &expr.node else {
-                return;
-            };
-            if left.data_type != right.data_type || !left.data_type.is_integral() {
-                return;
-            }
-            let constant = |expr: &Expr| match &expr.node {
-                Node::Literal(Value::Int(value)) => Some(*value),
-                Node::Parameter(index) => match parameters.get(*index) {
-                    Some(Value::Int(value)) => Some(*value),
-                    _ => None,
-                },
-                _ => None,
-            };
-            if let (Node::Column(column), Some(value)) = (&left.node, constant(right)) {
-                tests.push(ZoneTest {
-                    column: *column,
-                    op: *op,
-                    value,
-                });
-            } else if let (Some(value), Node::Column(column)) = (constant(left), &right.node) {
-                tests.push(ZoneTest {
-                    column: *column,
-                    op: flipped(*op),
-                    value,
-                });
-            }
-        });
-    }
-    tests
-}
-
-fn conjuncts<'a>(expr: &'a Expr, see: &mut dyn FnMut(&'a Expr)) {
-    match &expr.node {
-        Node::Binary {
-            op: BinaryOperator::And,
-            left,
-            right,
-        } => {
-            conjuncts(left, see);
-            conjuncts(right, see);
-        }
-        _ => see(expr),
-    }
-}
-
-fn flipped(op: BinaryOperator) -> BinaryOperator {
-    match op {
-        BinaryOperator::Less => BinaryOperator::Greater,
-        BinaryOperator::LessOrEqual => BinaryOperator::GreaterOrEqual,
-        BinaryOperator::Greater => BinaryOperator::Less,
-        BinaryOperator::GreaterOrEqual => BinaryOperator::LessOrEqual,
-        other => other,
     }
 }
 

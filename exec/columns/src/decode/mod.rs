@@ -13,10 +13,12 @@ mod unpack;
 mod validity;
 mod zone;
 
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use bytes::Bytes;
 use parquet::file::metadata::ParquetMetaData;
 use trireme_device_api::{DeviceColumn, DeviceError, DevicePool, Reservation, Type, Values, ZoneMap};
 
@@ -28,12 +30,18 @@ use crate::source::{Ranges, Source};
 use pages::PageError;
 pub(crate) use physical::Physical;
 
+/// Reads the range at a position of [`Task::ranges`].
+pub(crate) type ReadRange<'a> = &'a dyn Fn(usize) -> Result<Bytes, DeviceError>;
+
 /// What to decode.
 pub(crate) struct Task<'a> {
     pub(crate) source: &'a Source,
     pub(crate) metadata: &'a Arc<ParquetMetaData>,
     pub(crate) segment: &'a Segment,
     pub(crate) leaf: usize,
+    /// The column's bytes.
+    pub(crate) ranges: &'a [Range<u64>],
+    pub(crate) read: ReadRange<'a>,
     /// What pages hold; none when values are cast through Arrow.
     pub(crate) physical: Option<Physical>,
     pub(crate) data_type: &'a Type,
@@ -132,14 +140,11 @@ fn corrupt(task: &Task<'_>, error: impl std::fmt::Display) -> DeviceError {
 /// The column's chunks of the segment's row groups, reserved from the query's pool.
 fn chunks(task: &Task<'_>) -> Result<(Ranges, Reservation), DeviceError> {
     let mut reservation = Reservation::new(task.pool);
-    let mut ranges = Vec::with_capacity(task.segment.parts.len());
-    for part in &task.segment.parts {
-        let (start, length) = task.metadata.row_group(part.row_group).column(task.leaf).byte_range();
-        let end = start
-            .checked_add(length)
-            .ok_or_else(|| corrupt(task, "its place is wrong"))?;
+    let mut ranges = Vec::with_capacity(task.ranges.len());
+    for (at, range) in task.ranges.iter().enumerate() {
+        let length = range.end.saturating_sub(range.start);
         reservation.grow(usize::try_from(length).unwrap_or(usize::MAX))?;
-        ranges.push((start, task.source.read(start..end)?));
+        ranges.push((range.start, (task.read)(at)?));
     }
     Ok((Ranges::new(task.source.size_bytes, ranges), reservation))
 }

@@ -71,7 +71,7 @@ pub(crate) fn read(
     validity: &mut Validity,
 ) -> Result<(), PageError> {
     let ranges = Arc::new(ranges.clone());
-    for part in &task.segment.parts {
+    for part in task.segment.parts.iter() {
         read_part(task, &ranges, *part, target, validity)?;
     }
     Ok(())

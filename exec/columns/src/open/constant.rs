@@ -31,6 +31,10 @@ impl Constants {
         Self { values, dictionary }
     }
 
+    pub(crate) fn value(&self, file: usize) -> &Value {
+        &self.values[file]
+    }
+
     pub(crate) fn zone(&self, file: usize, rows: usize) -> ZoneMap {
         ZoneMap {
             range: match self.values[file] {
