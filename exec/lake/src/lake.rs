@@ -65,6 +65,13 @@ impl Lake {
 
     /// What the tiers hold.
     pub fn cache_rows(&self) -> Vec<CacheRow> {
-        self.tiers.rows()
+        let mut rows = self.tiers.rows();
+        let stores = self.stores.lock();
+        for row in &mut rows {
+            if let Some(store) = stores.get(&row.store) {
+                row.store = store.name().to_owned();
+            }
+        }
+        rows
     }
 }

@@ -48,6 +48,8 @@ pub struct LakeMetrics {
     pub disk_misses: u64,
     /// Slots whose checksum was wrong, or that could not be read.
     pub disk_errors: u64,
+    /// Why the disk tier is off although it was asked for.
+    pub disk_off: Option<String>,
     /// Bytes fetched ahead and not yet taken, by all queries.
     pub window_used_bytes: u64,
 }

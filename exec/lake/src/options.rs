@@ -14,6 +14,8 @@ pub struct LakeOptions {
     pub disk_dir: Option<PathBuf>,
     /// Bytes of the disk tier.
     pub disk_bytes: u64,
+    /// Bytes of one slot of its file, from 1 MiB to 8 MiB: what is written and goes together.
+    pub disk_slot_bytes: u64,
     /// Requests in flight per store: at the start, and at most.
     pub in_flight_start: usize,
     /// See `in_flight_start`.
@@ -39,6 +41,7 @@ impl Default for LakeOptions {
             memory_bytes: 256 << 20,
             disk_dir: None,
             disk_bytes: 10 << 30,
+            disk_slot_bytes: 4 << 20,
             in_flight_start: 32,
             in_flight_max: 256,
             part_bytes: 8 << 20,

@@ -30,7 +30,7 @@ use tokio::sync::oneshot;
 use crate::errors;
 use crate::read::{Account, ObjectRef, Read, ReadClass};
 use crate::store::TieredStore;
-use queue::{Claim, Limits, Queue, Started};
+use queue::{Claim, Limits, Queue, Started, Want};
 
 /// A range that a plan will need.
 #[derive(Debug, Clone)]
@@ -129,11 +129,14 @@ impl Prefetch {
         if index >= self.inner.planned.len() {
             return true;
         }
-        let (ready, wanted_now) = self.inner.queue.lock().want(index);
-        if wanted_now {
-            self.inner.pump();
+        let want = self.inner.queue.lock().want(index);
+        match want {
+            Want::Ready => return true,
+            Want::Start => self.inner.pump(),
+            Want::Raise(range) => self.inner.raise(index, &range),
+            Want::Known => {}
         }
-        ready
+        false
     }
 
     /// The bytes of a planned range, once; waits for them. A range that was cancelled or taken before is read on demand. The
@@ -148,7 +151,10 @@ impl Prefetch {
         loop {
             match self.inner.claim(index) {
                 Claim::Here(result) => return result,
-                Claim::Wait(receiver) => {
+                Claim::Wait(receiver, raise) => {
+                    if let Some(range) = raise {
+                        self.inner.raise(index, &range);
+                    }
                     let _ = receiver.await;
                 }
                 Claim::Demand => return self.inner.read_on_demand(planned.clone()).await,
@@ -226,6 +232,11 @@ impl Inner {
         claim
     }
 
+    fn raise(&self, index: usize, range: &Range<u64>) {
+        let Planned { store, object, .. } = &self.planned[index];
+        store.raise(object, range, ReadClass::Demand);
+    }
+
     fn claim_if_here(self: &Arc<Self>, index: usize) -> Option<Result<Bytes>> {
         let result = {
             let mut queue = self.queue.lock();
@@ -234,7 +245,7 @@ impl Inner {
             }
             match queue.claim(index, &self.planned, &self.limits, &*self.window).0 {
                 Claim::Here(result) => result,
-                Claim::Wait(_) | Claim::Demand => return None,
+                Claim::Wait(..) | Claim::Demand => return None,
             }
         };
         self.pump();
@@ -247,11 +258,16 @@ impl Inner {
             id: started.id,
             done: false,
         };
+        let id = started.id;
         let task = self.runtime.spawn(async move {
-            let mut ending = ending;
-            ending.end(read(&started.store, &started.read).await);
+            let (mut ending, mut started) = (ending, started);
+            if ending.inner.queue.lock().is_urgent(started.id) {
+                started.read.class = ReadClass::Demand;
+            }
+            let result = started.store.read_merged(&started.read, started.gap_bytes).await;
+            ending.end(result);
         });
-        if let Some(unneeded) = self.queue.lock().running(started.id, task.abort_handle()) {
+        if let Some(unneeded) = self.queue.lock().running(id, task.abort_handle()) {
             unneeded.abort();
         }
     }
@@ -262,7 +278,7 @@ impl Inner {
         let (sender, receiver) = oneshot::channel();
         let task = self.runtime.spawn(async move {
             let read = planned.read(planned.range.clone(), ReadClass::Demand);
-            let _ = sender.send(self::read(&planned.store, &read).await);
+            let _ = sender.send(planned.store.read(&read).await);
         });
         let guard = AbortOnDrop(task.abort_handle());
         let result = receiver.await;
@@ -270,13 +286,6 @@ impl Inner {
         queue::count_wait(&account, begun);
         result.unwrap_or_else(|_| Err(errors::generic("prefetch", "the read was stopped")))
     }
-}
-
-async fn read(store: &TieredStore, read: &Read) -> Result<Bytes> {
-    if read.range.is_empty() {
-        return Ok(Bytes::new());
-    }
-    store.read(read).await
 }
 
 struct AbortOnDrop(tokio::task::AbortHandle);

@@ -161,6 +161,10 @@ impl Meter {
         Self { store, reader }
     }
 
+    pub(crate) fn reader(&self) -> Option<&Account> {
+        self.reader.as_deref()
+    }
+
     pub(crate) fn add(&self, counter: fn(&Account) -> &AtomicU64, amount: u64) {
         counter(&self.store).fetch_add(amount, Ordering::Relaxed);
         if let Some(reader) = &self.reader {

@@ -149,6 +149,11 @@ impl TieredStore {
         self.shared.gap_bytes()
     }
 
+    /// For people: scheme and bucket.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Numbers.
     pub fn metrics(&self) -> StoreMetrics {
         let controller = self.shared.requests.controller();
@@ -273,7 +278,9 @@ impl Shared {
                 let start = range.start;
                 let bytes = shared.fetch(&object, range, &urgency, &meter).await?;
                 meter.add(|account| &account.gap_bytes, gap_bytes);
-                shared.tiers.put(&shared.key, &object, start, &bytes, class);
+                shared
+                    .tiers
+                    .put(&shared.key, &object, start, &bytes, class, meter.reader());
                 Ok(bytes)
             }
             .boxed()

@@ -66,9 +66,9 @@ impl GateStore {
 
 /// What [`GateStore::object`] puts there.
 pub(crate) fn content(path: &str, size: usize) -> Bytes {
-    let salt = path
-        .bytes()
-        .fold(7u64, |hash, byte| hash.wrapping_mul(31) ^ u64::from(byte));
+    let salt = path.bytes().fold(7u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0xD6E8_FEB8_6659_FD93)
+    });
     (0..size as u64)
         .map(|at| ((at.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ salt) >> 29) as u8)
         .collect()

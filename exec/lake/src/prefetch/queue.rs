@@ -54,10 +54,23 @@ impl Limits {
 pub(super) enum Claim {
     /// The range, or why not.
     Here(Result<Bytes>),
-    /// Ask again then.
-    Wait(oneshot::Receiver<()>),
+    /// Ask again then; a request of this range, if any, is urgent now.
+    Wait(oneshot::Receiver<()>, Option<Range<u64>>),
     /// Not ours any more: read it.
     Demand,
+}
+
+/// What it means that somebody waits for a range.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Want {
+    /// Nobody has to wait.
+    Ready,
+    /// It can be started now.
+    Start,
+    /// It is under way, in a request of this range, which is urgent now.
+    Raise(Range<u64>),
+    /// It is wanted already.
+    Known,
 }
 
 /// A request to send.
@@ -65,6 +78,8 @@ pub(super) struct Started {
     pub(super) id: u64,
     pub(super) store: Arc<TieredStore>,
     pub(super) read: Read,
+    /// Of the range: what nobody needs.
+    pub(super) gap_bytes: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,7 +105,8 @@ enum Outcome {
 struct Request {
     members: Vec<usize>,
     range: Range<u64>,
-    gap_bytes: u64,
+    /// Somebody waits for it, and the store knows.
+    urgent: bool,
     window_taken_bytes: usize,
     overdraft: bool,
     outcome: Outcome,
@@ -160,28 +176,29 @@ impl Queue {
         }
     }
 
-    /// Whether taking it would not wait, and whether it is wanted and queued as of now.
-    pub(super) fn want(&mut self, index: usize) -> (bool, bool) {
+    /// Somebody waits for a range from now on, unless it is here.
+    pub(super) fn want(&mut self, index: usize) -> Want {
         let item = &mut self.items[index];
-        let first = !item.wanted;
-        let waits = match item.state {
-            State::Taken | State::Cancelled => false,
-            State::Queued => true,
-            State::Requested(id) => self
-                .requests
-                .get(&id)
-                .is_some_and(|request| matches!(request.outcome, Outcome::Running(_))),
+        let want = match item.state {
+            State::Taken | State::Cancelled => return Want::Ready,
+            State::Queued if item.wanted => Want::Known,
+            State::Queued => {
+                self.wanted.push_back(index);
+                Want::Start
+            }
+            State::Requested(id) => match self.requests.get_mut(&id) {
+                Some(request) if !matches!(request.outcome, Outcome::Running(_)) => return Want::Ready,
+                None => return Want::Ready,
+                Some(request) if request.urgent => Want::Known,
+                Some(request) => {
+                    request.urgent = true;
+                    Want::Raise(request.range.clone())
+                }
+            },
         };
-        if !waits {
-            return (true, false);
-        }
         item.wanted = true;
         item.waiting_since.get_or_insert_with(Instant::now);
-        let queued = item.state == State::Queued;
-        if queued && first {
-            self.wanted.push_back(index);
-        }
-        (false, queued && first)
+        want
     }
 
     pub(super) fn is_here(&self, index: usize) -> bool {
@@ -296,6 +313,7 @@ impl Queue {
             id,
             store: Arc::clone(&head.store),
             read: head.read(range.clone(), class),
+            gap_bytes,
         };
         for &member in &members {
             self.items[member].state = State::Requested(id);
@@ -315,7 +333,7 @@ impl Queue {
         let request = Request {
             members,
             range,
-            gap_bytes,
+            urgent: wanted,
             window_taken_bytes,
             overdraft: room == Room::Overdraft,
             outcome: Outcome::Running(None),
@@ -323,6 +341,11 @@ impl Queue {
         };
         self.requests.insert(id, request);
         started
+    }
+
+    /// Whether somebody waits for a request by now.
+    pub(super) fn is_urgent(&self, id: u64) -> bool {
+        self.requests.get(&id).is_some_and(|request| request.urgent)
     }
 
     /// The task of a request is known; given back when nobody needs it any more.
@@ -348,10 +371,7 @@ impl Queue {
             self.overdraft_in_flight_bytes -= bytes;
         }
         request.outcome = match result {
-            Ok(came) if came.len() as u64 == bytes => {
-                head.account.gap_bytes.fetch_add(request.gap_bytes, Ordering::Relaxed);
-                Outcome::Here(came)
-            }
+            Ok(came) if came.len() as u64 == bytes => Outcome::Here(came),
             Ok(came) => Outcome::Failed(Arc::new(errors::generic(
                 "prefetch",
                 format!("{} ended after {} of {bytes} bytes", head.object.location, came.len()),
@@ -392,8 +412,11 @@ impl Queue {
             Outcome::Running(_) => {
                 let (sender, receiver) = oneshot::channel();
                 request.waiters.push(sender);
-                self.want(index);
-                return (Claim::Wait(receiver), started);
+                let raise = match self.want(index) {
+                    Want::Raise(range) => Some(range),
+                    Want::Ready | Want::Start | Want::Known => None,
+                };
+                return (Claim::Wait(receiver, raise), started);
             }
             Outcome::Here(bytes) => {
                 let (range, base) = (&planned[index].range, request.range.start);

@@ -286,8 +286,8 @@ impl Shared {
             .await?;
         let bytes = fetched.bytes.freeze();
         caller.meter.add(|account| &account.needed_bytes, bytes.len() as u64);
-        self.tiers
-            .put(&self.key, object, fetched.range.start, &bytes, caller.class);
+        let (start, reader) = (fetched.range.start, caller.meter.reader());
+        self.tiers.put(&self.key, object, start, &bytes, caller.class, reader);
         Ok(bytes)
     }
 

@@ -77,47 +77,25 @@ impl<T: Clone> Ranges<T> {
 
     /// Makes room for a range: drops those of other versions and those within it, and trims it by those that overlap its ends.
     pub(super) fn make_room(&mut self, store: &str, object: &ObjectRef, range: &Range<u64>) -> Room<T> {
-        let mut dropped = Vec::new();
-        let mut room = range.clone();
-        let objects = self.by_store.get_mut(store);
-        let Some(known) = objects.and_then(|objects| objects.get_mut(&object.location)) else {
-            let range = (!room.is_empty()).then_some(room);
+        let known = (self.by_store.get_mut(store)).and_then(|objects| objects.get_mut(&object.location));
+        let Some(known) = known else {
+            let range = (!range.is_empty()).then(|| range.clone());
+            let dropped = Vec::new();
             return Room { range, dropped };
         };
-        if known.version != object.version {
-            known.version.clone_from(&object.version);
-            dropped.extend(
-                std::mem::take(&mut known.by_start)
-                    .into_values()
-                    .map(|(_, place)| place),
-            );
+        let room = if known.version == object.version {
+            make_room_among(&mut known.by_start, range)
+        } else {
+            let old = std::mem::take(&mut known.by_start);
+            Room {
+                range: (!range.is_empty()).then(|| range.clone()),
+                dropped: old.into_values().map(|(_, place)| place).collect(),
+            }
+        };
+        if known.by_start.is_empty() {
+            self.remove_object(store, &object.location);
         }
-        if let Some((_, (end, _))) = known.by_start.range(..=room.start).next_back() {
-            room.start = room.start.max((*end).min(room.end));
-        }
-        if let Some((&start, (end, _))) = known.by_start.range(room.start..room.end).next_back()
-            && *end > room.end
-        {
-            room.end = start;
-        }
-        if room.is_empty() {
-            return Room { range: None, dropped };
-        }
-        let within: Vec<u64> = known.by_start.range(room.clone()).map(|(start, _)| *start).collect();
-        let mut held_bytes = 0;
-        for start in &within {
-            held_bytes += known.by_start.get(start).map_or(0, |(end, _)| end - start);
-        }
-        if held_bytes == room.end - room.start {
-            return Room { range: None, dropped };
-        }
-        for start in within {
-            dropped.extend(known.by_start.remove(&start).map(|(_, place)| place));
-        }
-        Room {
-            range: Some(room),
-            dropped,
-        }
+        room
     }
 
     /// Adds a range for which [`Ranges::make_room`] made room just now.
@@ -141,16 +119,47 @@ impl<T: Clone> Ranges<T> {
             known.by_start.remove(&start);
         }
         if known.by_start.is_empty() {
-            objects.remove(path);
+            self.remove_object(store, path);
         }
-        if objects.is_empty() {
-            self.by_store.remove(store);
+    }
+
+    fn remove_object(&mut self, store: &str, path: &Path) {
+        if let Some(objects) = self.by_store.get_mut(store) {
+            objects.remove(path);
+            if objects.is_empty() {
+                self.by_store.remove(store);
+            }
         }
     }
 
     pub(super) fn clear(&mut self) {
         self.by_store.clear();
     }
+}
+
+fn make_room_among<T>(by_start: &mut BTreeMap<u64, (u64, T)>, range: &Range<u64>) -> Room<T> {
+    let mut room = range.clone();
+    let mut dropped = Vec::new();
+    if let Some((_, (end, _))) = by_start.range(..=room.start).next_back() {
+        room.start = room.start.max((*end).min(room.end));
+    }
+    if let Some((&start, (end, _))) = by_start.range(room.clone()).next_back()
+        && *end > room.end
+    {
+        room.end = start;
+    }
+    let within: Vec<(u64, u64)> = (by_start.range(room.clone()))
+        .map(|(start, (end, _))| (*start, *end))
+        .collect();
+    let held_bytes: u64 = within.iter().map(|(start, end)| end - start).sum();
+    if room.is_empty() || held_bytes == room.end - room.start {
+        return Room { range: None, dropped };
+    }
+    for (start, _) in within {
+        dropped.extend(by_start.remove(&start).map(|(_, place)| place));
+    }
+    let range = Some(room);
+    Room { range, dropped }
 }
 
 #[cfg(test)]
