@@ -97,7 +97,9 @@ def quoted(key: str) -> str:
 
 
 class Moto(Process):
-    """S3. Checks no signatures."""
+    """S3. Checks no signatures, but wants one."""
+
+    SIGNATURE = "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0"
 
     def __init__(self):
         program = tools_folder() / "moto/bin/moto_server"
@@ -107,7 +109,8 @@ class Moto(Process):
         send("PUT", f"{self.address}/{bucket}")
 
     def put(self, bucket, key, body):
-        send("PUT", f"{self.address}/{bucket}/{quoted(key)}", body, {"content-type": "application/octet-stream"})
+        headers = {"content-type": "application/octet-stream", "authorization": self.SIGNATURE}
+        send("PUT", f"{self.address}/{bucket}/{quoted(key)}", body, headers)
 
 
 class Azurite(Process):
