@@ -189,7 +189,8 @@ fn list(state: &State, target: &Target) -> Result<Reply, Refusal> {
         let content_type = attribute(object, "content-type").unwrap_or("application/octet-stream");
         let pairs = [
             ("Last-Modified", reply::http_date(object.modified)),
-            ("Etag", azure_tag(object)),
+            // Without the quotes that headers have, as the service lists it: readers must know both for one.
+            ("Etag", object.e_tag.clone()),
             ("Content-Length", object.content.size().to_string()),
             ("Content-Type", content_type.to_owned()),
             ("BlobType", "BlockBlob".to_owned()),
@@ -215,11 +216,6 @@ fn list(state: &State, target: &Target) -> Result<Reply, Refusal> {
 fn attribute<'a>(object: &'a Object, wanted: &str) -> Option<&'a str> {
     let given = object.attributes.iter().find(|(name, _)| name.as_str() == wanted);
     given.and_then(|(_, value)| value.to_str().ok())
-}
-
-/// Quoted, as in headers: lists of the service leave the quotes out since its version of 2021, but clients compare.
-fn azure_tag(object: &Object) -> String {
-    reply::quoted(&object.e_tag)
 }
 
 /// Deletes of many blobs: requests as parts of a body, answers as parts of another.
@@ -303,6 +299,8 @@ fn of_blob(state: &State, parts: &Parts, target: &Target, body: &Bytes, kind: Ki
             };
             let list: Vec<(bool, bool, String)> = leaves
                 .into_iter()
+                // A list of nothing is a leaf itself.
+                .filter(|(name, _)| name != "BlockList")
                 .map(|(name, id)| (name != "Uncommitted", name != "Committed", id.trim().to_owned()))
                 .collect();
             let object = model.put_block_list(container, blob, &list, attributes(parts), &condition(parts));

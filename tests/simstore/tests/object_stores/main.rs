@@ -84,7 +84,6 @@ async fn simstore_gcs() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "the dialect is to come"]
 async fn simstore_azure() {
     let server = simulated();
     check(servers::azure("simstore", &server.url())).await;
