@@ -7,6 +7,8 @@
 //!  POST   /_sim/access              who may come in
 //!  PUT    /_sim/object/BUCKET/KEY   write or replace      DELETE /_sim/object/…   take away
 //!  POST   /_sim/synthetic/BUCKET/KEY?size=…&seed=…        POST   /_sim/mount?bucket=…&folder=…
+//!  POST   /_sim/compose/BUCKET/KEY  an object of ranges of others, each so many times: [{"bucket": …, "key": …,
+//!                                   "start": 0, "end": 9, "times": 1000}], without copying any
 //! ```
 
 use std::sync::Arc;
@@ -26,6 +28,18 @@ use crate::model::Condition;
 use crate::query::{Query, decode};
 use crate::reply::{self, Reply, set};
 use crate::server::State;
+
+/// A part of an object that is composed.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Piece {
+    bucket: String,
+    key: String,
+    start: u64,
+    end: u64,
+    #[serde(default = "one")]
+    times: u32,
+}
 
 /// A script as JSON: `{"fault": "stall", "ms": 500, "kind": "get", "key": "part-1", "times": 2}`.
 #[derive(Debug, Deserialize)]
@@ -108,7 +122,7 @@ pub(crate) fn serve(state: &State, parts: &Parts, body: Bytes) -> Reply {
                 reply::status(StatusCode::NO_CONTENT)
             }),
         (&Method::POST, "script") => add_script(state, &body),
-        (_, "object" | "synthetic") => change_object(state, parts, command, rest, &query, body),
+        (_, "object" | "synthetic" | "compose") => change_object(state, parts, command, rest, &query, body),
         (&Method::POST, "mount") => {
             state.model.mount(&query.text("bucket"), query.text("folder").into());
             Ok(reply::status(StatusCode::NO_CONTENT))
@@ -178,14 +192,35 @@ fn change_object(
         done.map_err(|refusal| format!("{refusal:?}"))?;
         return Ok(reply::status(StatusCode::NO_CONTENT));
     }
-    let content = if command == "synthetic" {
-        let number = |name: &str| query.get(name).and_then(|text| text.parse::<u64>().ok());
-        Content::synthetic(number("seed").unwrap_or(1), number("size").ok_or("size is needed")?)
-    } else {
-        Content::pieces([body])
+    let number = |name: &str| query.get(name).and_then(|text| text.parse::<u64>().ok());
+    let content = match command {
+        "synthetic" => Content::synthetic(number("seed").unwrap_or(1), number("size").ok_or("size is needed")?),
+        "compose" => composed(state, &body)?,
+        _ => Content::pieces([body]),
     };
     let _exists = state.model.create_bucket(bucket);
     let object = state.model.put(bucket, key, content, Vec::new(), &when);
     let object = object.map_err(|refusal| format!("{refusal:?}"))?;
     json(&serde_json::json!({ "e_tag": object.e_tag }))
+}
+
+fn composed(state: &State, body: &Bytes) -> Result<Content, String> {
+    let pieces: Vec<Piece> = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+    let mut whole = Vec::new();
+    for piece in pieces {
+        let object = state.model.get(&piece.bucket, &piece.key);
+        let content = &object.map_err(|refusal| format!("{}: {refusal:?}", piece.key))?.content;
+        if piece.end > content.size() {
+            return Err(format!("{} is shorter than {}", piece.key, piece.end));
+        }
+        let range = content
+            .range(piece.start..piece.end)
+            .map_err(|error| error.to_string())?;
+        whole.extend(std::iter::repeat_n(range, index(piece.times)));
+    }
+    Ok(Content::pieces(whole))
+}
+
+fn index(count: u32) -> usize {
+    usize::try_from(count).unwrap_or(usize::MAX)
 }
