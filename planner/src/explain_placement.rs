@@ -1,39 +1,13 @@
 //! `EXPLAIN (PLACEMENT …)`: which device each fragment of a statement would run on, and why.
 //!
 //! The parser's list of EXPLAIN options is closed, so this one is taken from the text before it is parsed. What it asks for
-//! becomes a node over the statement's plan; rows come from the fragments that stand in the physical plan below it.
-
-use std::fmt;
+//! is a node over the statement's physical plan, which makes rows of the fragments that stand in it.
 
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 use trireme_exec::QueryError;
+use trireme_exec::operators::PlacementFormat;
 
 use crate::dialect::TriremeDialect;
-
-/// How the answer is written.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum PlacementFormat {
-    /// A row per fragment and candidate.
-    #[default]
-    Table,
-    /// A tree for people.
-    Text,
-    /// One JSON document.
-    Json,
-    /// A Mermaid diagram.
-    Mermaid,
-}
-
-impl fmt::Display for PlacementFormat {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            PlacementFormat::Table => "table",
-            PlacementFormat::Text => "text",
-            PlacementFormat::Json => "json",
-            PlacementFormat::Mermaid => "mermaid",
-        })
-    }
-}
 
 /// What a statement asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]

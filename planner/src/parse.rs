@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
 use datafusion::common::TableReference;
-use datafusion::sql::parser::{DFParserBuilder, Statement};
+use datafusion::common::format::ExplainStatementOptions;
+use datafusion::sql::parser::{DFParserBuilder, ExplainStatement, Statement};
 use datafusion::sql::resolve::resolve_table_references;
 use datafusion::sql::sqlparser::ast::{ObjectType, Statement as SqlStatement};
 use datafusion::sql::sqlparser::keywords::Keyword;
@@ -13,6 +14,7 @@ use trireme_exec::{Position, QueryError};
 
 use crate::ddl::TableName;
 use crate::dialect::TriremeDialect;
+use crate::explain_placement::placement_request;
 use crate::names::CATALOG;
 
 /// Nesting of expressions and sub-queries that the parser follows.
@@ -46,6 +48,13 @@ pub fn parse(sql: &str) -> Result<Statement, QueryError> {
 
 fn parse_text(sql: &str) -> Result<Statement, QueryError> {
     check_chains(sql)?;
+    // The engine answers it; for all who ask what kind of statement this is, it is an EXPLAIN.
+    if let Some(request) = placement_request(sql)? {
+        return Ok(Statement::Explain(ExplainStatement {
+            options: ExplainStatementOptions::default(),
+            statement: Box::new(parse_text(&request.statement)?),
+        }));
+    }
     let parsed = DFParserBuilder::new(sql)
         .with_dialect(&TriremeDialect)
         .with_recursion_limit(RECURSION_LIMIT)

@@ -2,10 +2,12 @@
 
 mod expected;
 mod fragment;
+mod placement;
 mod run;
 mod scan;
 mod stream;
 
 pub use expected::{Expectations, Expected, Provenance};
 pub use fragment::{FragmentExec, FragmentPlan, PlanValidity};
+pub use placement::PlacementFormat;
 pub use scan::{ColumnSource, ColumnStatistics, FileColumn, FileScan, ScanStatistics};
