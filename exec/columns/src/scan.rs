@@ -177,7 +177,7 @@ impl Core {
         let found = self.cache.get(&key, &self.table, domain, need, &self.pool, || {
             if !source.is_local() {
                 let bytes = ranges.iter().map(|range| range.end - range.start).sum();
-                self.account.needed_bytes.fetch_add(bytes, Ordering::Relaxed);
+                self.account.used_bytes.fetch_add(bytes, Ordering::Relaxed);
             }
             decode::decode(&task)
         });

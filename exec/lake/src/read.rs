@@ -72,6 +72,8 @@ pub struct Account {
     pub planned_bytes: AtomicU64,
     /// Bytes that were asked for.
     pub needed_bytes: AtomicU64,
+    /// Bytes that were decoded, from wherever they came: what of all this was of use.
+    pub used_bytes: AtomicU64,
     /// Bytes that came from the store, hedges' losers not among them.
     pub fetched_bytes: AtomicU64,
     /// Of the fetched bytes: gaps between merged ranges.
@@ -105,6 +107,7 @@ pub struct Account {
 #[allow(missing_docs, reason = "the fields of Account")]
 pub struct AccountTotals {
     pub needed_bytes: u64,
+    pub used_bytes: u64,
     pub fetched_bytes: u64,
     pub gap_bytes: u64,
     pub wasted_bytes: u64,
@@ -132,6 +135,7 @@ impl Account {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         AccountTotals {
             needed_bytes: read(&self.needed_bytes),
+            used_bytes: read(&self.used_bytes),
             fetched_bytes: read(&self.fetched_bytes),
             gap_bytes: read(&self.gap_bytes),
             wasted_bytes: read(&self.wasted_bytes),

@@ -200,7 +200,7 @@ fn tell_reads(metrics: &ExecutionPlanMetricsSet, plan: &FragmentPlan, accounts: 
             continue;
         }
         let counts = [
-            ("needed_bytes", totals.needed_bytes),
+            ("used_bytes", totals.used_bytes),
             ("fetched_bytes", totals.fetched_bytes),
             ("gap_bytes", totals.gap_bytes),
             ("unused_bytes", totals.wasted_bytes),
