@@ -18,8 +18,8 @@ mod queue;
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use object_store::Result;
@@ -31,6 +31,9 @@ use crate::errors;
 use crate::read::{Account, ObjectRef, Read, ReadClass};
 use crate::store::TieredStore;
 use queue::{Claim, Limits, Queue, Started, Want};
+
+/// How long after a range was cancelled others may start in its place.
+const CANCELS: Duration = Duration::from_millis(1);
 
 /// A range that a plan will need.
 #[derive(Debug, Clone)]
@@ -93,6 +96,8 @@ struct Inner {
     woken: Arc<dyn Fn() + Send + Sync>,
     limits: Limits,
     queue: Mutex<Queue>,
+    /// A task will look soon what can be started.
+    pump_due: AtomicBool,
 }
 
 impl Prefetch {
@@ -118,6 +123,7 @@ impl Prefetch {
             window,
             woken,
             limits: Limits::new(window_bytes),
+            pump_due: AtomicBool::new(false),
         });
         inner.pump();
         Arc::new(Self { inner })
@@ -188,7 +194,7 @@ impl Prefetch {
             if let Some(task) = task {
                 task.abort();
             }
-            inner.pump();
+            inner.pump_soon();
         }
     }
 
@@ -216,6 +222,19 @@ impl Inner {
             let Some(started) = started else { return };
             self.spawn(started);
         }
+    }
+
+    /// [`Inner::pump`] in a moment: whoever cancels one range often cancels the next ones too, which must not start meanwhile.
+    fn pump_soon(self: &Arc<Self>) {
+        if self.pump_due.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let inner = Arc::clone(self);
+        self.runtime.spawn(async move {
+            tokio::time::sleep(CANCELS).await;
+            inner.pump_due.store(false, Ordering::Release);
+            inner.pump();
+        });
     }
 
     fn claim(self: &Arc<Self>, index: usize) -> Claim {

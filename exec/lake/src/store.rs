@@ -15,6 +15,7 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
@@ -147,6 +148,26 @@ impl TieredStore {
     /// request's first byte.
     pub fn gap_bytes(&self) -> u64 {
         self.shared.gap_bytes()
+    }
+
+    /// What is fetched ahead and not yet taken, of this store and all others, is so many bytes more.
+    pub(crate) fn hold(&self, bytes: u64) {
+        self.shared.tiers.ahead_bytes.fetch_add(bytes, Relaxed);
+    }
+
+    /// The opposite of [`TieredStore::hold`].
+    pub(crate) fn release(&self, bytes: u64) {
+        self.shared.tiers.ahead_bytes.fetch_sub(bytes, Relaxed);
+    }
+
+    /// Counts what only a prefetch knows, for the store and for whoever reads.
+    pub(crate) fn meter(&self, account: &Arc<Account>) -> Meter {
+        self.shared.requests.meter(Some(Arc::clone(account)))
+    }
+
+    /// A reader has waited for what was fetched ahead.
+    pub(crate) fn count_wait(&self, waited_ns: u64) {
+        self.shared.totals.count_wait(waited_ns);
     }
 
     /// For people: scheme and bucket.

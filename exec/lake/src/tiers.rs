@@ -7,7 +7,7 @@ mod ranges;
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
@@ -39,6 +39,8 @@ pub(crate) struct Tiers {
     /// Why a disk tier that was asked for could not be opened.
     disk_unusable: Option<String>,
     ghost: Ghost,
+    /// Fetched ahead and not yet taken, by all queries; no tier, but as near.
+    pub(crate) ahead_bytes: AtomicU64,
 }
 
 impl Tiers {
@@ -56,6 +58,7 @@ impl Tiers {
             ghost: Ghost::new(if disk.is_some() { GHOSTS } else { 0 }),
             disk,
             disk_unusable,
+            ahead_bytes: AtomicU64::new(0),
         })
     }
 
@@ -111,7 +114,10 @@ impl Tiers {
     }
 
     pub(crate) fn metrics(&self) -> LakeMetrics {
-        let mut metrics = LakeMetrics::default();
+        let mut metrics = LakeMetrics {
+            window_used_bytes: self.ahead_bytes.load(Ordering::Relaxed),
+            ..LakeMetrics::default()
+        };
         if let Some(memory) = &self.memory {
             metrics.memory_used_bytes = memory.used_bytes();
             metrics.memory_budget_bytes = memory.budget_bytes();

@@ -7,7 +7,6 @@
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -103,10 +102,13 @@ enum Outcome {
 }
 
 struct Request {
+    store: Arc<TieredStore>,
     members: Vec<usize>,
     range: Range<u64>,
     /// Somebody waits for it, and the store knows.
     urgent: bool,
+    /// It was sent as one that somebody waits for: the store counts how long.
+    demand: bool,
     window_taken_bytes: usize,
     overdraft: bool,
     outcome: Outcome,
@@ -330,10 +332,13 @@ impl Queue {
                 self.overdraft_in_flight_bytes += length(&range);
             }
         }
+        head.store.hold(length(&range));
         let request = Request {
+            store: Arc::clone(&head.store),
             members,
             range,
             urgent: wanted,
+            demand: wanted,
             window_taken_bytes,
             overdraft: room == Room::Overdraft,
             outcome: Outcome::Running(None),
@@ -344,8 +349,11 @@ impl Queue {
     }
 
     /// Whether somebody waits for a request by now.
-    pub(super) fn is_urgent(&self, id: u64) -> bool {
-        self.requests.get(&id).is_some_and(|request| request.urgent)
+    pub(super) fn is_urgent(&mut self, id: u64) -> bool {
+        self.requests.get_mut(&id).is_some_and(|request| {
+            request.demand = request.urgent;
+            request.urgent
+        })
     }
 
     /// The task of a request is known; given back when nobody needs it any more.
@@ -380,7 +388,10 @@ impl Queue {
         };
         for &member in &request.members {
             if let Some(since) = self.items[member].waiting_since.take() {
-                count_wait(&planned[member].account, since);
+                let waited_ns = count_wait(&planned[member].account, since);
+                if !request.demand {
+                    request.store.count_wait(waited_ns);
+                }
             }
         }
         for waiter in request.waiters.drain(..) {
@@ -435,8 +446,8 @@ impl Queue {
         if matches!(state, State::Taken | State::Cancelled) {
             return None;
         }
-        let account = &planned[index].account;
-        account.cancelled_ranges.fetch_add(1, Ordering::Relaxed);
+        let Planned { store, account, .. } = &planned[index];
+        store.meter(account).add(|account| &account.cancelled_ranges, 1);
         self.items[index].state = State::Cancelled;
         let State::Requested(id) = state else { return None };
         self.count_wasted(id, index, planned);
@@ -446,8 +457,10 @@ impl Queue {
     fn count_wasted(&self, id: u64, index: usize, planned: &[Planned]) {
         let here = |request: &Request| matches!(request.outcome, Outcome::Here(_));
         if self.requests.get(&id).is_some_and(here) {
-            let Planned { account, range, .. } = &planned[index];
-            account.wasted_bytes.fetch_add(length(range), Ordering::Relaxed);
+            let Planned {
+                store, account, range, ..
+            } = &planned[index];
+            (store.meter(account)).add(|account| &account.wasted_bytes, length(range));
         }
     }
 
@@ -460,6 +473,7 @@ impl Queue {
         }
         let request = self.requests.remove(&id)?;
         self.held_bytes -= request.len();
+        request.store.release(request.len());
         if request.overdraft {
             self.overdraft_bytes -= request.len();
         }
@@ -493,10 +507,10 @@ impl Queue {
 }
 
 /// A reader has waited since then.
-pub(super) fn count_wait(account: &Account, since: Instant) {
+pub(super) fn count_wait(account: &Account, since: Instant) -> u64 {
     let waited_ns = u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX);
-    account.waits.fetch_add(1, Ordering::Relaxed);
-    account.wait_ns.fetch_add(waited_ns, Ordering::Relaxed);
+    account.count_wait(waited_ns);
+    waited_ns
 }
 
 fn length(range: &Range<u64>) -> u64 {

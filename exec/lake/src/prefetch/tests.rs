@@ -52,13 +52,19 @@ impl Window for Pool {
 }
 
 fn store(gate: &Arc<GateStore>, name: &str) -> Arc<TieredStore> {
+    lake(gate, name).0
+}
+
+fn lake(gate: &Arc<GateStore>, name: &str) -> (Arc<TieredStore>, Arc<Lake>) {
     let options = LakeOptions {
         memory_bytes: 0,
         hedge_percent: 0,
         attempts_max: 1,
         ..LakeOptions::default()
     };
-    Lake::new(options).wrap(name, name, Arc::clone(gate) as _)
+    let lake = Lake::new(options);
+    let inner: Arc<dyn object_store::ObjectStore> = Arc::clone(gate) as _;
+    (lake.wrap(name, name, inner), lake)
 }
 
 fn plan(
@@ -247,7 +253,7 @@ async fn cancelled_ranges_cost_nothing_further() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dropping_gives_everything_back_and_stops_requests() {
     let gate = GateStore::new(2);
-    let (store, pool, account) = (store(&gate, "a"), Pool::new(1 << 30), Arc::<Account>::default());
+    let ((store, lake), pool, account) = (lake(&gate, "a"), Pool::new(1 << 30), Arc::<Account>::default());
     let mut planned = Vec::new();
     for index in 0..10u64 {
         let object = gate.object(&format!("o{index}"), 100).await;
@@ -256,13 +262,16 @@ async fn dropping_gives_everything_back_and_stops_requests() {
     let prefetch = Prefetch::start(planned, 500, pool.clone(), &Handle::current(), quiet());
     until("two are here", || prefetch.state().in_flight == 3).await;
     assert_eq!(pool.used(), 500);
+    assert_eq!(lake.metrics().window_used_bytes, 500);
     drop(prefetch);
     assert_eq!(pool.used(), 0);
+    assert_eq!(lake.metrics().window_used_bytes, 0);
+    assert_eq!(lake.metrics().stores[0].totals.wasted_bytes, 200);
     assert_eq!(account.totals().wasted_bytes, 200);
     gate.gate.add_permits(100);
     tokio::time::sleep(Duration::from_millis(20)).await;
     assert!(gate.reads.lock().len() <= 5);
-    assert_eq!(Arc::strong_count(&store), 1, "tasks are gone");
+    assert_eq!(Arc::strong_count(&store), 2, "tasks are gone");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
