@@ -146,6 +146,12 @@ impl ColumnCache {
         add(&self.inner.counters.evictions, evicted);
     }
 
+    /// Lets go of all columns and dictionaries, not of footers.
+    #[cfg(test)]
+    pub(crate) fn clear_columns(&self) {
+        drop(self.inner.state.lock().clear());
+    }
+
     /// Lets go of at least `bytes`, the least worth first, if so much is not in use. Returns the bytes given back.
     pub fn shrink(&self, bytes: usize) -> usize {
         let budget = &self.inner.budget;

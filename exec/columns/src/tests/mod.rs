@@ -2,6 +2,9 @@
 
 mod bench;
 mod cache;
+mod lake;
+mod prune;
+mod remote;
 mod round_trip;
 mod tables;
 mod write;

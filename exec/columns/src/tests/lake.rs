@@ -1,0 +1,286 @@
+//! Scans of a simulated store: what is fetched, how often, within which memory, and what happens when the store is sick.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use arrow::array::{ArrayRef, Int64Array, StringArray};
+use parquet::arrow::ArrowWriter;
+use parquet::file::properties::WriterProperties;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use simstore::{Fault, Kind, Profile, Script};
+use trireme_device_api::{BinaryOperator, ColumnTest, DeviceError, RowTest, ScanInput, Type, Value};
+use trireme_lake::LakeOptions;
+
+use super::remote::{BUCKET, Remote};
+use super::write::{batch, cache, open, table};
+use crate::{ColumnCache, Limits};
+
+const GROUPS: usize = 20;
+const GROUP_ROWS: usize = 10_000;
+
+/// Ascending numbers, a dozen words, and numbers that don't compress.
+fn content() -> Vec<u8> {
+    let mut random = StdRng::seed_from_u64(7);
+    let rows = GROUPS * GROUP_ROWS;
+    let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(0..rows as i64));
+    let words: ArrayRef = Arc::new(StringArray::from_iter_values(
+        (0..rows).map(|_| format!("word {}", random.random_range(0..12))),
+    ));
+    let noise: ArrayRef = Arc::new(Int64Array::from_iter_values((0..rows).map(|_| random.random())));
+    let batch = batch(vec![("n", numbers), ("w", words), ("x", noise)]);
+    let properties = WriterProperties::builder()
+        .set_max_row_group_row_count(Some(GROUP_ROWS))
+        .set_dictionary_enabled(false)
+        .build();
+    let mut bytes = Vec::new();
+    let mut writer = ArrowWriter::try_new(&mut bytes, batch.schema(), Some(properties)).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    bytes
+}
+
+fn columns() -> [(&'static str, Type); 3] {
+    [("n", Type::Int64), ("w", Type::Utf8), ("x", Type::Int64)]
+}
+
+fn small_segments() -> ColumnCache {
+    ColumnCache::new(Limits {
+        segment_rows: GROUP_ROWS,
+        ..Limits::default()
+    })
+}
+
+fn no_tiers() -> LakeOptions {
+    LakeOptions {
+        memory_bytes: 0,
+        hedge_percent: 0,
+        ..LakeOptions::default()
+    }
+}
+
+fn slow(first_byte_ms: f64) -> Profile {
+    Profile {
+        first_byte_ms,
+        ..Profile::none()
+    }
+}
+
+fn between(low: usize, high: usize) -> RowTest {
+    let compare = |op, value: usize| RowTest::Column(0, ColumnTest::Compare(op, Value::Int(value as i128)));
+    compare(BinaryOperator::GreaterOrEqual, low).and(compare(BinaryOperator::Less, high))
+}
+
+fn load_all(scan: &dyn ScanInput) -> usize {
+    let mut rows = 0;
+    for segment in 0..scan.segments() {
+        for column in 0..scan.columns().len() {
+            assert_eq!(scan.load(segment, column).unwrap().rows, scan.rows(segment));
+        }
+        rows += scan.rows(segment);
+    }
+    rows
+}
+
+#[test]
+fn remote_columns_are_local_ones() {
+    let folder = tempfile::tempdir().unwrap();
+    let content = content();
+    std::fs::write(folder.path().join("a"), &content).unwrap();
+    let local = open(&small_segments(), table(folder.path(), &["a"], &columns(), true)).unwrap();
+    let remote = Remote::new(Profile::none(), LakeOptions::default());
+    let far = remote.table(&[("a", content)], &columns(), RowTest::True);
+    let far = remote.open(&small_segments(), far).unwrap();
+    assert_eq!(local.segments(), far.segments());
+    for segment in 0..local.segments() {
+        for column in 0..3 {
+            let near = local.load(segment, column).unwrap();
+            let far = far.load(segment, column).unwrap();
+            let (near_array, far_array) = (near.to_arrow(0, near.rows), far.to_arrow(0, far.rows));
+            assert_eq!(&near_array.unwrap(), &far_array.unwrap());
+            assert_eq!(near.zone, far.zone);
+        }
+    }
+}
+
+#[test]
+fn a_cold_scan_takes_two_round_trips_and_one_with_its_footer() {
+    let remote = Remote::new(slow(40.0), no_tiers());
+    let cache = small_segments();
+    let table = remote.table(&[("a", content()), ("b", content())], &columns(), between(0, 50_000));
+    let first = remote.open(&cache, table.clone()).unwrap();
+    assert_eq!(load_all(first.as_ref()), 100_000);
+    assert_eq!(remote.round_trips(), 2, "{:?}", remote.sim.requests());
+    drop(first);
+    cache.clear_columns();
+    remote.sim.reset_counters();
+    let second = remote.open(&cache, table.clone()).unwrap();
+    assert_eq!(load_all(second.as_ref()), 100_000);
+    assert_eq!(remote.round_trips(), 1);
+    drop(second);
+    remote.sim.reset_counters();
+    let third = remote.open(&cache, table).unwrap();
+    assert_eq!(load_all(third.as_ref()), 100_000);
+    assert_eq!(remote.sim.counters().total.requests(), 0, "all is in the column cache");
+}
+
+#[test]
+fn fetched_bytes_are_used() {
+    let remote = Remote::new(slow(5.0), no_tiers());
+    let content = content();
+    let size = content.len() as u64;
+    let table = remote.table(&[("a", content)], &columns(), between(55_000, 75_000));
+    let scan = remote.open(&small_segments(), table).unwrap();
+    assert_eq!(load_all(scan.as_ref()), 30_000);
+    drop(scan);
+    let totals = remote.account.totals();
+    // The end of the file, where its footer is.
+    let footer = 64 << 10;
+    assert!(
+        totals.used_bytes * 10 >= (totals.fetched_bytes - footer) * 9,
+        "{totals:?}"
+    );
+    assert!(totals.fetched_bytes < size / 4, "{totals:?} of {size}");
+    assert_eq!(totals.wasted_bytes, 0);
+    assert_eq!(remote.sim.counters().total.sent_bytes, totals.fetched_bytes);
+}
+
+#[test]
+fn the_window_holds() {
+    let mut remote = Remote::new(slow(2.0), no_tiers());
+    remote.window_bytes = 1 << 20;
+    let table = remote.table(&[("a", content())], &columns()[..1], RowTest::True);
+    let cache = small_segments();
+    cache.set_enabled(false);
+    let scan = remote.open(&cache, table).unwrap();
+    std::thread::sleep(Duration::from_millis(100));
+    let most = remote.pool.most();
+    assert!(most > 0 && most <= 1 << 20, "{most} bytes were fetched ahead");
+    assert_eq!(load_all(scan.as_ref()), GROUPS * GROUP_ROWS);
+    // While a column is decoded its bytes and its values are there too.
+    assert!(remote.pool.most() < 2 << 20, "{}", remote.pool.most());
+    drop(scan);
+    wait(|| remote.pool.now() == 0);
+}
+
+fn wait(done: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !done() {
+        assert!(begun.elapsed() < Duration::from_secs(5), "it takes too long");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn what_is_dropped_is_not_fetched() {
+    let mut remote = Remote::new(slow(20.0), no_tiers());
+    remote.window_bytes = 256 << 10;
+    let content = content();
+    let size = content.len() as u64;
+    let table = remote.table(&[("a", content)], &[("x", Type::Int64)], RowTest::True);
+    let scan = remote.open(&small_segments(), table).unwrap();
+    scan.load(0, 0).unwrap();
+    drop(scan);
+    wait(|| remote.pool.now() == 0 && remote.sim.counters().total.in_flight == 0);
+    let totals = remote.account.totals();
+    assert!(totals.cancelled_ranges >= 15, "{totals:?}");
+    assert!(remote.sim.counters().total.sent_bytes < size / 2);
+}
+
+#[test]
+fn dismissed_segments_are_not_fetched() {
+    let mut remote = Remote::new(slow(20.0), no_tiers());
+    remote.window_bytes = 200 << 10;
+    let table = remote.table(&[("a", content())], &[("x", Type::Int64)], RowTest::True);
+    let scan = remote.open(&small_segments(), table).unwrap();
+    (5..scan.segments()).for_each(|segment| scan.dismiss(segment));
+    (0..5).for_each(|segment| assert_eq!(scan.load(segment, 0).unwrap().rows, GROUP_ROWS));
+    let before = remote.account.totals();
+    assert!(before.cancelled_ranges == 15, "{before:?}");
+    assert_eq!(
+        scan.load(9, 0).unwrap().rows,
+        GROUP_ROWS,
+        "it may be loaded all the same"
+    );
+}
+
+#[test]
+fn readiness_comes_with_the_bytes() {
+    let remote = Remote::new(slow(60.0), no_tiers());
+    let table = remote.table(&[("a", content())], &[("n", Type::Int64)], RowTest::True);
+    let woken = Arc::new(AtomicUsize::new(0));
+    let mut options = remote.options();
+    let counter = Arc::clone(&woken);
+    options.woken = Arc::new(move || {
+        counter.fetch_add(1, Ordering::SeqCst);
+    });
+    let cache = small_segments();
+    let scan = remote.runtime.block_on(cache.open(table, options)).unwrap();
+    assert!(!scan.ready(3, 0));
+    wait(|| scan.ready(3, 0));
+    assert!(woken.load(Ordering::SeqCst) > 1);
+    scan.load(3, 0).unwrap();
+    assert!(scan.ready(3, 0));
+}
+
+#[test]
+fn a_replaced_object_is_an_error_that_says_so() {
+    let remote = Remote::new(Profile::none(), no_tiers());
+    let table = remote.table(&[("a", content())], &columns()[..1], RowTest::True);
+    let cache = small_segments();
+    remote.open(&cache, table.clone()).unwrap();
+    remote.sim.put(BUCKET, "a", content()).unwrap();
+    let longer = [content(), vec![0]].concat();
+    remote.sim.put(BUCKET, "a", longer).unwrap();
+    let scan = remote.open(&cache, table).unwrap();
+    let error = scan.load(0, 0).unwrap_err();
+    assert!(
+        matches!(&error, DeviceError::Input(text) if text.contains("was replaced during the scan")),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_replaced_local_file_is_an_error_that_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a");
+    let content = content();
+    std::fs::write(&path, &content).unwrap();
+    let cache = cache(1 << 20);
+    let files = table(folder.path(), &["a"], &columns()[..1], true);
+    let scan = open(&cache, files.clone()).unwrap();
+    std::fs::write(&path, [content.clone(), vec![0]].concat()).unwrap();
+    let error = scan.load(0, 0).unwrap_err();
+    assert!(error.to_string().contains("was replaced during the scan"), "{error}");
+    std::fs::write(&path, content).unwrap();
+    let mut dated = files;
+    dated.files[0].modified_us = Some(1);
+    let scan = open(&cache, dated).unwrap();
+    let error = scan.load(0, 0).unwrap_err();
+    assert!(error.to_string().contains("was replaced during the scan"), "{error}");
+}
+
+#[test]
+fn a_sick_store_is_survived_and_a_dead_one_is_an_error() {
+    let mut profile = slow(1.0);
+    profile.faults.error_503_percent = 10.0;
+    profile.faults.reset_percent = 5.0;
+    profile.faults.truncate_percent = 5.0;
+    let remote = Remote::new(profile, no_tiers());
+    let table = remote.table(&[("a", content())], &columns(), RowTest::True);
+    let scan = remote.open(&small_segments(), table.clone()).unwrap();
+    assert_eq!(load_all(scan.as_ref()), GROUPS * GROUP_ROWS);
+    assert!(remote.account.totals().retries > 0);
+    remote.sim.set_profile(Profile::none());
+    remote.sim.script(Script {
+        kind: Some(Kind::Get),
+        key_contains: "a".to_owned(),
+        skip: 0,
+        times: u32::MAX,
+        fault: Fault::Error(404),
+    });
+    let cache = small_segments();
+    let error = remote.open(&cache, table).err().unwrap();
+    assert!(matches!(error, DeviceError::Input(_)), "{error}");
+}
