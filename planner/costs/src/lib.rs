@@ -1,0 +1,32 @@
+//! What running a graph of fragments costs on each device, and where its fragments go.
+//!
+//! ```text
+//!  profile ◀─ calibrate (measured here) │ catalogue (described devices)        rates of a device
+//!  facts   ◀─ Graph + what is known of tables                                  what fragments need
+//!     │
+//!     ▼
+//!  predict ── residual (learned factor) ──▶ search (dynamic programming) ──▶ Decision ──▶ explain (text, JSON, Mermaid)
+//!                                               ▲                              │
+//!                                            objective                      monitor: what ran differently → search again
+//! ```
+//!
+//! A plain library over the contract of devices: it runs nothing, and knows neither plans nor files. [`place`] is the way in.
+
+pub mod catalogue;
+pub mod explain;
+mod facts;
+mod objective;
+mod place;
+mod predict;
+mod profile;
+pub mod residual;
+mod search;
+
+pub use facts::{
+    ColumnFacts, Facts, FragmentFacts, Known, Random, Rows, RowsFrom, ScanFacts, SinkKind, Work, fingerprint,
+};
+pub use objective::{Goal, Objective, Totals};
+pub use place::{Candidate, Decision, Environment, PlaceError, Why, place};
+pub use predict::{Prediction, Surroundings, Transfer, predict, transfer};
+pub use profile::{Curve, Link, Operations, PROFILE_VERSION, Power, Profile, ProfileError, Provenance};
+pub use residual::Library;

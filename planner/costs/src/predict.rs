@@ -1,0 +1,298 @@
+//! What a fragment would cost on a device: the formulas.
+//!
+//! ```text
+//!  total = compile + queue + start + max(load, upload, kernel) + fill + download
+//!    compile   compile_ms(nodes) / expected uses, if its kernel isn't there yet
+//!    queue     the wait for the device
+//!    start     start_ms + launches × chunks × launch_ms
+//!    load      max(fetch from the store, decode by the host) of what isn't in the host's memory   (the host decodes itself: in its kernel's place)
+//!    upload    source bytes that aren't in the device's memory: latency + bytes / rate
+//!    kernel    overlap × max(terms) + (1 − overlap) × sum(terms), at the rate of the workers that the rows keep busy
+//!      stream    Σ bytes / rate(carrier)            lookup  Σ accesses / rate(footprint)
+//!      table     inserts / rate + updates / rate    compute operations, text, host calls, comparisons
+//!    fill      what the longest of load, upload, kernel doesn't hide of the others: their sum / chunks
+//!    download  what crosses to another device: sync + latency + bytes / rate   (an edge, see [`transfer`])
+//!  usd    = occupied ms × price per hour      joules = occupied ms × active watts
+//! ```
+
+use serde::Serialize;
+
+use crate::facts::{FragmentFacts, Work};
+use crate::profile::{Link, Profile};
+
+const MS_PER_SECOND: f64 = 1e3;
+const MS_PER_HOUR: f64 = 3.6e6;
+/// Rows between the host and a device are buffered twice.
+const BUFFERS: f64 = 2.0;
+
+/// What surrounds a device at this moment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Surroundings {
+    /// Share of the scanned columns' bytes that is in the host's memory, 0 … 1; the rest is in the store.
+    pub host_share: f64,
+    /// Share that is in the device's own memory, 0 … 1.
+    pub device_share: f64,
+    /// Rate at which the store gives bytes.
+    pub store_bytes_per_second: f64,
+    /// Time until the store's first byte.
+    pub store_latency_ms: f64,
+    /// Rate at which the host decodes pages, in bytes of memory.
+    pub host_decode_bytes_per_second: f64,
+    /// Wait for the device.
+    pub queue_ms: f64,
+    /// Part of the device's rates that is free, 0 … 1.
+    pub free_share: f64,
+    /// The kernel is compiled.
+    pub warm: bool,
+    /// Runs that a kernel which is compiled now will serve.
+    pub expected_uses: f64,
+}
+
+impl Default for Surroundings {
+    /// Everything in the host's memory, nothing else running.
+    fn default() -> Self {
+        Self {
+            host_share: 1.0,
+            device_share: 0.0,
+            store_bytes_per_second: 1e9,
+            store_latency_ms: 0.0,
+            host_decode_bytes_per_second: 1e9,
+            queue_ms: 0.0,
+            free_share: 1.0,
+            warm: true,
+            expected_uses: 1.0,
+        }
+    }
+}
+
+/// What running a fragment on a device would cost, and why.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Prediction {
+    /// From its start to its last row, with copies of its inputs from other devices left out.
+    pub total_ms: f64,
+    /// Of that: compiling.
+    pub compile_ms: f64,
+    /// Waiting for the device.
+    pub queue_ms: f64,
+    /// Preparing and launching.
+    pub start_ms: f64,
+    /// Fetching from the store.
+    pub fetch_ms: f64,
+    /// Decoding by the host.
+    pub decode_ms: f64,
+    /// Copying the source to the device.
+    pub upload_ms: f64,
+    /// Computing.
+    pub kernel_ms: f64,
+    /// Of that: reading columns in order.
+    pub stream_ms: f64,
+    /// Looking rows up.
+    pub lookup_ms: f64,
+    /// Filling tables.
+    pub table_ms: f64,
+    /// Expressions and comparisons.
+    pub compute_ms: f64,
+    /// What the parts that run side by side don't hide of each other.
+    pub fill_ms: f64,
+    /// The learned factor that is in `total_ms`; 1 where none is used.
+    pub correction: f64,
+    /// One standard deviation of the error in `total_ms`; 0 when unknown.
+    pub sigma_ms: f64,
+    /// Bytes copied to the device.
+    pub upload_bytes: f64,
+    /// Rent.
+    pub usd: f64,
+    /// Energy.
+    pub joules: f64,
+    /// Memory of the device: tables, result, and as much of the source as is there at once.
+    pub memory_bytes: f64,
+}
+
+/// Predicts a fragment.
+pub fn predict(facts: &FragmentFacts, device: &Profile, around: &Surroundings) -> Prediction {
+    let bytes = facts.source_bytes;
+    let in_store = if facts.source_fragment().is_some() {
+        0.0
+    } else {
+        1.0 - around.host_share.max(around.device_share).clamp(0.0, 1.0)
+    };
+    let to_device = match device.is_host() || facts.source_fragment().is_some() {
+        true => 0.0,
+        false => bytes * (1.0 - around.device_share.clamp(0.0, 1.0)),
+    };
+    let chunks = (facts.source_rows.rows / device.chunk_rows).ceil().max(1.0);
+    let compile_ms = match around.warm {
+        true => 0.0,
+        false => device.compile_ms_by_nodes.at(facts.nodes.max(1.0)) / around.expected_uses.max(1.0),
+    };
+    let start_ms = device.start_ms + device.launches * chunks * device.launch_ms;
+    let fetch_ms = match in_store > 0.0 {
+        true => around.store_latency_ms + per_second_ms(facts.encoded_bytes * in_store, around.store_bytes_per_second),
+        false => 0.0,
+    };
+    let decode_rate = device
+        .decode_bytes_per_second
+        .map_or(around.host_decode_bytes_per_second, |rate| {
+            rate * workers_busy(facts.source_rows.rows, device)
+        });
+    let decode_ms = per_second_ms(bytes * in_store, decode_rate);
+    let upload_ms = device.upload.as_ref().map_or(0.0, |link| copy_ms(link, to_device));
+    let kernel = kernel(&facts.work, device, around.free_share);
+
+    // A processor's workers decode and compute in turn; an accelerator computes while the host decodes.
+    let parts = match device.is_host() {
+        true => [fetch_ms, decode_ms + kernel.total_ms, 0.0],
+        false => [fetch_ms.max(decode_ms), upload_ms, kernel.total_ms],
+    };
+    let longest_ms = parts.into_iter().fold(0.0, f64::max);
+    let fill_ms = (parts.into_iter().sum::<f64>() - longest_ms) / chunks;
+    let occupied_ms = compile_ms + start_ms + longest_ms + fill_ms;
+    let at_once = (1.0_f64).min(BUFFERS * device.chunk_rows / facts.source_rows.rows.max(1.0));
+    Prediction {
+        total_ms: around.queue_ms + occupied_ms,
+        compile_ms,
+        queue_ms: around.queue_ms,
+        start_ms,
+        fetch_ms,
+        decode_ms,
+        upload_ms,
+        kernel_ms: kernel.total_ms,
+        stream_ms: kernel.stream_ms,
+        lookup_ms: kernel.lookup_ms,
+        table_ms: kernel.table_ms,
+        compute_ms: kernel.compute_ms,
+        fill_ms,
+        correction: 1.0,
+        sigma_ms: 0.0,
+        upload_bytes: to_device,
+        usd: occupied_ms * device.price_usd_per_hour / MS_PER_HOUR,
+        joules: occupied_ms * device.power.active_watts / MS_PER_SECOND,
+        memory_bytes: bytes * at_once + facts.table_bytes + facts.output_bytes,
+    }
+}
+
+impl Prediction {
+    /// With a learned factor on what the device does itself: not on waits and compilation.
+    pub(crate) fn corrected(mut self, factor: f64, sigma: f64) -> Self {
+        let fixed_ms = self.queue_ms + self.compile_ms;
+        let ran_ms = self.total_ms - fixed_ms;
+        let occupied_ms = self.total_ms - self.queue_ms;
+        self.total_ms = fixed_ms + ran_ms * factor;
+        let grown = (self.total_ms - self.queue_ms) / occupied_ms.max(1e-9);
+        self.usd *= grown;
+        self.joules *= grown;
+        self.correction = factor;
+        self.sigma_ms = ran_ms * factor * sigma;
+        self
+    }
+}
+
+/// Time and rent of rows that go from one device to another, by way of the host.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Transfer {
+    /// Waiting for the first device, copying from it, and to the second.
+    pub total_ms: f64,
+    /// Rent of both meanwhile.
+    pub usd: f64,
+    /// Energy of both meanwhile.
+    pub joules: f64,
+}
+
+/// So many bytes from one device to another; none is the client, or the host's memory.
+pub fn transfer(bytes: f64, from: Option<&Profile>, to: Option<&Profile>) -> Transfer {
+    let mut sum = Transfer::default();
+    let mut add = |device: &Profile, ms: f64| {
+        sum.total_ms += ms;
+        sum.usd += ms * device.price_usd_per_hour / MS_PER_HOUR;
+        sum.joules += ms * device.power.active_watts / MS_PER_SECOND;
+    };
+    if let Some(device) = from
+        && let Some(link) = &device.download
+    {
+        add(device, device.sync_ms + copy_ms(link, bytes));
+    }
+    if let Some(device) = to
+        && let Some(link) = &device.upload
+    {
+        add(device, copy_ms(link, bytes));
+    }
+    sum
+}
+
+#[derive(Default)]
+struct Kernel {
+    total_ms: f64,
+    stream_ms: f64,
+    lookup_ms: f64,
+    table_ms: f64,
+    compute_ms: f64,
+}
+
+/// The time of computing.
+fn kernel(work: &Work, device: &Profile, free_share: f64) -> Kernel {
+    let workers = workers_busy(work.rows, device) * free_share.clamp(0.01, 1.0);
+    let each_ms = |amount: f64, per_second: f64| per_second_ms(amount, per_second * workers);
+
+    let bytes_max = device.memory_bytes_per_second_max;
+    let read_ms = |(carrier_bytes, bytes): &(f64, f64)| {
+        let rate = device.stream_bytes_per_second_by_carrier_bytes.at(*carrier_bytes) * workers;
+        per_second_ms(*bytes, rate.min(bytes_max))
+    };
+    let written = (8.0, work.written_bytes);
+    let stream_ms = work.streams.iter().chain([&written]).map(read_ms).sum();
+
+    let random = &device.random_accesses_per_second_by_footprint_bytes;
+    let lookups = work.lookups.iter();
+    let lookup_ms = lookups
+        .map(|lookup| each_ms(lookup.accesses, random.at(lookup.footprint_bytes.max(1.0))))
+        .sum();
+
+    let inserts = &device.inserts_per_second_by_footprint_bytes;
+    let insert_ms =
+        |insert: &crate::facts::Random| each_ms(insert.accesses, inserts.at(insert.footprint_bytes.max(1.0)));
+    let updates = &device.group_updates_per_second_by_groups;
+    let update_ms = |(groups, rows): &(f64, f64)| each_ms(*rows, updates.at(groups.max(1.0)));
+    let table_ms = work.inserts.iter().map(insert_ms).sum::<f64>() + work.updates.iter().map(update_ms).sum::<f64>();
+
+    let rates = &device.operations;
+    let compute_ms = each_ms(work.simple_operations, rates.simple_per_second)
+        + each_ms(work.wide_operations, rates.wide_per_second)
+        + each_ms(work.text_bytes, rates.text_bytes_per_second)
+        + each_ms(work.host_calls, rates.host_calls_per_second)
+        + each_ms(work.comparisons, rates.comparisons_per_second);
+
+    let terms = [stream_ms, lookup_ms, table_ms, compute_ms];
+    let sum: f64 = terms.into_iter().sum();
+    let largest = terms.into_iter().fold(0.0, f64::max);
+    Kernel {
+        total_ms: device.overlap * largest + (1.0 - device.overlap) * sum,
+        stream_ms,
+        lookup_ms,
+        table_ms,
+        compute_ms,
+    }
+}
+
+/// Workers that so many rows keep busy, a further one counting less than the first.
+fn workers_busy(rows: f64, device: &Profile) -> f64 {
+    let morsels = (rows / device.morsel_rows).ceil().max(1.0);
+    let workers = morsels.min(f64::from(device.workers));
+    1.0 + (workers - 1.0) * device.worker_efficiency
+}
+
+fn copy_ms(link: &Link, bytes: f64) -> f64 {
+    match bytes > 0.0 {
+        true => link.latency_ms + per_second_ms(bytes, link.bytes_per_second_by_bytes.at(bytes)),
+        false => 0.0,
+    }
+}
+
+fn per_second_ms(amount: f64, per_second: f64) -> f64 {
+    match amount > 0.0 {
+        true => amount / per_second.max(1e-9) * MS_PER_SECOND,
+        false => 0.0,
+    }
+}
+
+#[cfg(test)]
+mod tests;
