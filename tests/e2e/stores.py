@@ -25,7 +25,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
-from trireme import ROOT, free_port
+from trireme import ROOT, binary, free_port
 
 # The account and key that every Azure emulator knows; they protect nothing.
 ACCOUNT = "devstoreaccount1"
@@ -147,6 +147,21 @@ def signed(address, method, path, query, body=b"", headers=None):
         headers["content-type"] = kind
     url = f"{address}/{ACCOUNT}/{path}"
     return send(method, f"{url}?{urllib.parse.urlencode(query)}" if query else url, body, headers)
+
+
+class Simstore(Process):
+    """S3, GCS and Azure, simulated. Checks no signatures."""
+
+    def __init__(self):
+        program = binary("simstore", "SIMSTORE_BIN")
+        super().__init__(lambda port: [program, "--port", str(port), "--bucket", "lake"])
+
+    def create(self, bucket):
+        with contextlib.suppress(urllib.error.HTTPError):
+            send("PUT", f"{self.address}/{bucket}")
+
+    def put(self, bucket, key, body):
+        send("PUT", f"{self.address}/{bucket}/{quoted(key)}", body, {"content-type": "application/octet-stream"})
 
 
 class Web:
