@@ -48,6 +48,10 @@ impl Urgency {
     }
 }
 
+/// A place in the queue.
+#[derive(Debug, Default)]
+pub(crate) struct Turn(Option<u64>);
+
 #[derive(Debug)]
 struct Waiting {
     urgency: Arc<Urgency>,
@@ -105,17 +109,17 @@ impl Controller {
         })
     }
 
-    /// Waits for a slot.
-    pub(crate) async fn acquire(self: &Arc<Self>, urgency: &Arc<Urgency>) -> Slot {
+    /// Waits for a slot. Who comes with the same `turn` again, after an error, stands where it stood before.
+    pub(crate) async fn acquire(self: &Arc<Self>, urgency: &Arc<Urgency>, turn: &mut Turn) -> Slot {
         let (granted, receiver) = oneshot::channel();
         let ticket = {
             let mut state = self.state.lock();
+            let ticket = *turn.0.get_or_insert(state.tickets);
+            state.tickets += 1;
             if state.waiting.is_empty() && state.in_flight < state.pace.limit() {
                 self.count(&mut state);
                 return self.slot();
             }
-            let ticket = state.tickets;
-            state.tickets += 1;
             let waiting = Waiting {
                 urgency: Arc::clone(urgency),
                 granted,

@@ -29,7 +29,7 @@ use object_store::{Attributes, Error, GetOptions, GetRange, GetResult, ObjectMet
 use rand::Rng;
 use tokio::time::Instant;
 
-use crate::controller::{Controller, Urgency};
+use crate::controller::{Controller, Turn, Urgency};
 use crate::hedge::HedgeBudget;
 use crate::options::LakeOptions;
 use crate::read::{Account, Meter, ObjectRef};
@@ -45,9 +45,16 @@ const THROTTLED_PAUSES: u32 = 3;
 const FRUITFUL: u32 = 4;
 /// Never wait for a first byte, or for the next bytes of a body, for less than this: our own threads may be late.
 const WAIT_MIN: Duration = Duration::from_millis(1500);
+/// As long as nothing is measured.
+const WAIT_UNKNOWN: Duration = Duration::from_secs(4);
 /// Bodies are given up, and read on from where they were, when they take so many times what such a body takes.
 const SLOW_TIMES: f64 = 4.0;
 const SLOW_MIN: Duration = Duration::from_millis(400);
+/// Or bring nothing for so many times a late first byte.
+const HICCUP_TIMES: f64 = 4.0;
+const HICCUP_MIN: Duration = Duration::from_millis(200);
+/// Bodies that are late are looked at again after this.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Sends the requests of one store.
 pub(crate) struct Requests {
@@ -92,6 +99,8 @@ struct Transfer<'a> {
     head: Option<Head>,
     buffer: BytesMut,
     filled: u64,
+    /// Attempts in a row that brought nothing.
+    failed: u32,
 }
 
 impl Requests {
@@ -129,11 +138,12 @@ impl Requests {
             head: None,
             buffer,
             filled: 0,
+            failed: 0,
         };
-        let (mut failed, mut attempts) = (0_u32, 0_u32);
+        let (mut attempts, mut turn) = (0_u32, Turn::default());
         loop {
             let before = transfer.filled;
-            let slot = self.controller.acquire(urgency).await;
+            let slot = self.controller.acquire(urgency, &mut turn).await;
             let outcome = self.attempt(&mut transfer).await;
             drop(slot);
             let Err(error) = outcome else {
@@ -141,14 +151,18 @@ impl Requests {
             };
             let kind = classify(&error);
             attempts += 1;
-            failed = if transfer.filled > before { 0 } else { failed + 1 };
+            transfer.failed = if transfer.filled > before {
+                0
+            } else {
+                transfer.failed + 1
+            };
             let most = self.options.attempts_max.max(1);
-            if kind == Kind::Fatal || failed >= most || attempts >= most.saturating_mul(FRUITFUL) {
+            if kind == Kind::Fatal || transfer.failed >= most || attempts >= most.saturating_mul(FRUITFUL) {
                 return Err(transfer.explain(error));
             }
             tracing::debug!(path = %ask.location, %error, attempts, "a read of a store is tried again");
             meter.add(|account| &account.retries, 1);
-            pause(kind, failed).await;
+            pause(kind, transfer.failed).await;
         }
     }
 
@@ -160,9 +174,9 @@ impl Requests {
         urgency: &Arc<Urgency>,
         meter: &Meter,
     ) -> Result<GetResult> {
-        let mut failed = 0;
+        let (mut failed, mut turn) = (0, Turn::default());
         loop {
-            let slot = self.controller.acquire(urgency).await;
+            let slot = self.controller.acquire(urgency, &mut turn).await;
             meter.add(|account| &account.requests, 1);
             let asked = self.reader().get_opts(location, options.clone());
             let timeout = self.options.attempt_timeout;
@@ -230,11 +244,20 @@ impl Requests {
 
     async fn drain(&self, transfer: &mut Transfer<'_>, stream: &mut BoxStream<'static, Result<Bytes>>) -> Result<()> {
         let missing = |transfer: &Transfer<'_>| transfer.missing_bytes().unwrap_or(0);
-        let stall = self.stall();
+        let (hiccup, stall) = self.silences(transfer.failed);
         let started = Instant::now();
         let slow_at = self.slow_after(missing(transfer)).map(|after| started + after);
         let mut last = started;
-        let timer = tokio::time::sleep_until(slow_at.unwrap_or(last + stall).min(last + stall));
+        // The next time at which something may have to be done about this body.
+        let next = |now: Instant, last: Instant| {
+            let soon = [slow_at, Some(last + hiccup)]
+                .into_iter()
+                .flatten()
+                .min()
+                .unwrap_or(last + stall);
+            soon.max(now + LOOK_AGAIN).min(last + stall)
+        };
+        let timer = tokio::time::sleep_until(next(started, last));
         tokio::pin!(timer);
         while missing(transfer) > 0 {
             tokio::select! {
@@ -252,24 +275,31 @@ impl Requests {
                     if now >= last + stall {
                         return Err(Broken::Stalled(stall).into_error());
                     }
-                    if slow_at.is_some_and(|at| now >= at) && self.hedges.take() {
+                    let late = now >= last + hiccup || slow_at.is_some_and(|at| now >= at);
+                    if late && self.hedges.take() {
                         return Err(Broken::Slow.into_error());
                     }
-                    let next = slow_at.filter(|at| *at > now).unwrap_or(last + stall);
-                    timer.as_mut().reset(next.min(last + stall));
+                    timer.as_mut().reset(next(now, last));
                 }
             }
         }
         Ok(())
     }
 
-    /// How long a body may bring nothing.
-    fn stall(&self) -> Duration {
+    /// How long a body may bring nothing: before another connection is tried if second requests are left, and at all.
+    fn silences(&self, failed: u32) -> (Duration, Duration) {
         let first = self.controller.measures().any_first_bytes();
-        let known = first.map_or(self.options.attempt_timeout, |first| {
-            Duration::from_secs_f64(first.p95 * 10.0)
-        });
-        known.max(WAIT_MIN).min(self.options.attempt_timeout)
+        let times = |times: f64| first.map(|first| Duration::from_secs_f64(first.p95 * times));
+        let hiccup = times(HICCUP_TIMES).map_or(WAIT_UNKNOWN, |hiccup| hiccup.max(HICCUP_MIN));
+        let stall = times(10.0).map_or(WAIT_UNKNOWN, |stall| stall.max(WAIT_MIN));
+        (hiccup, self.patience(stall, failed))
+    }
+
+    /// Longer with each failed attempt: what is measured may not hold any more.
+    fn patience(&self, usual: Duration, failed: u32) -> Duration {
+        usual
+            .saturating_mul(1 << failed.min(10))
+            .min(self.options.attempt_timeout)
     }
 
     /// When a body of so many bytes is slow, compared with what connections lately gave.

@@ -24,7 +24,7 @@ fn queue(
     let (controller, out, urgency) = (controller.clone(), out.clone(), Urgency::new(class));
     let mine = urgency.clone();
     let task = tokio::spawn(async move {
-        let slot = controller.acquire(&mine).await;
+        let slot = controller.acquire(&mine, &mut Turn::default()).await;
         out.lock().push(name);
         tokio::task::yield_now().await;
         drop(slot);
@@ -41,7 +41,11 @@ async fn until_waiting(controller: &Arc<Controller>, count: usize) {
 async fn held(controller: &Arc<Controller>) -> Vec<Slot> {
     let mut slots = Vec::new();
     while controller.in_flight().0 < controller.in_flight().1 {
-        slots.push(controller.acquire(&Urgency::new(ReadClass::Demand)).await);
+        slots.push(
+            controller
+                .acquire(&Urgency::new(ReadClass::Demand), &mut Turn::default())
+                .await,
+        );
     }
     slots
 }
@@ -98,21 +102,56 @@ async fn a_waiting_read_can_become_urgent() {
 }
 
 #[tokio::test]
+async fn who_comes_again_keeps_its_turn() {
+    let controller = narrow(1);
+    let mut turn = Turn::default();
+    let urgency = Urgency::new(ReadClass::Near);
+    let failed = controller.acquire(&urgency, &mut turn).await;
+    let out = Arc::default();
+    let mut tasks = Vec::new();
+    for name in 0..3 {
+        tasks.push(queue(&controller, ReadClass::Near, name, &out).1);
+        until_waiting(&controller, tasks.len()).await;
+    }
+    let mut again = Box::pin(controller.acquire(&urgency, &mut turn));
+    assert!((&mut again).now_or_never().is_none());
+    drop(failed);
+    let slot = again.now_or_never().unwrap();
+    assert!(out.lock().is_empty());
+    drop(slot);
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert_eq!(*out.lock(), [0, 1, 2]);
+}
+
+#[tokio::test]
 async fn who_leaves_the_queue_costs_nothing() {
     let controller = narrow(2);
     let slots = held(&controller).await;
     let urgency = Urgency::new(ReadClass::Near);
     for _ in 0..50 {
-        assert!(controller.acquire(&urgency).now_or_never().is_none());
+        assert!(
+            controller
+                .acquire(&urgency, &mut Turn::default())
+                .now_or_never()
+                .is_none()
+        );
     }
     assert_eq!(controller.waiting(), 0);
     // Granted, but not looked at any more.
-    let mut waiting = Box::pin(controller.acquire(&urgency));
+    let mut turn = Turn::default();
+    let mut waiting = Box::pin(controller.acquire(&urgency, &mut turn));
     assert!((&mut waiting).now_or_never().is_none());
     drop(slots);
     drop(waiting);
     assert_eq!(controller.in_flight().0, 0);
-    assert!(controller.acquire(&urgency).now_or_never().is_some());
+    assert!(
+        controller
+            .acquire(&urgency, &mut Turn::default())
+            .now_or_never()
+            .is_some()
+    );
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use object_store::{Attributes, GetOptions, GetResultPayload, ObjectMeta, Result}
 use tokio::time::Instant;
 
 use super::errors::Broken;
-use super::{Requests, Transfer, WAIT_MIN};
+use super::{Requests, Transfer, WAIT_MIN, WAIT_UNKNOWN};
 use crate::controller::Slot;
 
 /// See the module.
@@ -29,7 +29,7 @@ impl Requests {
         let (location, meter) = (transfer.ask.location, transfer.meter);
         let options = transfer.options();
         let started = Instant::now();
-        let deadline = self.first_byte_deadline(bytes);
+        let deadline = self.first_byte_deadline(bytes, transfer.failed);
         let late = tokio::time::sleep_until(started + deadline);
         tokio::pin!(late);
         meter.add(|account| &account.requests, 1);
@@ -112,12 +112,12 @@ impl Requests {
         opened
     }
 
-    fn first_byte_deadline(&self, bytes: u64) -> Duration {
+    fn first_byte_deadline(&self, bytes: u64, failed: u32) -> Duration {
         let known = self.controller.measures().first_bytes(bytes);
-        let deadline = known.map_or(self.options.attempt_timeout, |first| {
-            Duration::from_secs_f64(first.p95 * 10.0)
+        let usual = known.map_or(WAIT_UNKNOWN, |first| {
+            Duration::from_secs_f64(first.p95 * 10.0).max(WAIT_MIN)
         });
-        deadline.max(WAIT_MIN).min(self.options.attempt_timeout)
+        self.patience(usual, failed)
     }
 
     async fn open(&self, location: &Path, options: GetOptions) -> Result<Opened> {

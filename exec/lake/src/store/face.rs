@@ -15,13 +15,13 @@ use object_store::{
 
 use super::upload::Upload;
 use super::{Shared, TieredStore};
-use crate::controller::{Slot, Urgency};
+use crate::controller::{Slot, Turn, Urgency};
 use crate::read::ReadClass;
 
 impl Shared {
     async fn upload_slot(&self) -> Slot {
         let urgency = Urgency::new(ReadClass::Upload);
-        self.requests.controller().acquire(&urgency).await
+        self.requests.controller().acquire(&urgency, &mut Turn::default()).await
     }
 
     fn remembering(

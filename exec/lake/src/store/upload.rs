@@ -9,7 +9,7 @@ use object_store::path::Path;
 use object_store::{MultipartUpload, PutPayload, PutResult, Result, UploadPart};
 
 use super::Shared;
-use crate::controller::Urgency;
+use crate::controller::{Turn, Urgency};
 use crate::read::ReadClass;
 
 /// See the module.
@@ -41,7 +41,9 @@ impl MultipartUpload for Upload {
         let part = self.inner.put_part(data);
         let controller = Arc::clone(self.shared.requests.controller());
         async move {
-            let _slot = controller.acquire(&Urgency::new(ReadClass::Upload)).await;
+            let _slot = controller
+                .acquire(&Urgency::new(ReadClass::Upload), &mut Turn::default())
+                .await;
             part.await
         }
         .boxed()

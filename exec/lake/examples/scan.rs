@@ -1,0 +1,149 @@
+//! Reads objects of a simulated store as a scan does, and prints what share of the store's ceiling that was.
+//!
+//! `cargo run --release -p trireme-lake --example scan -- near 64 32 1` reads 64 objects of 32 MiB in ranges of 1 MiB.
+//! The ceiling is the store's total bandwidth plus one first byte. The store runs in this process; its own share of the
+//! processor is taken off.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use object_store::aws::AmazonS3Builder;
+use object_store::path::Path;
+use object_store::{ClientOptions, ObjectStore, ObjectStoreExt, RetryConfig};
+use simstore::{Config, Profile, SimStore};
+use trireme_lake::{Account, Clients, Lake, LakeOptions, ObjectRef, Planned, Prefetch, ReadClass, Window};
+
+type AnyError = Box<dyn std::error::Error + Send + Sync>;
+
+struct Endless;
+
+impl Window for Endless {
+    fn take(&self, _bytes: usize) -> bool {
+        true
+    }
+
+    fn give(&self, _bytes: usize) {}
+}
+
+fn client(url: &str, retries: usize) -> Result<Arc<dyn ObjectStore>, AnyError> {
+    let retry = RetryConfig {
+        max_retries: retries,
+        ..RetryConfig::default()
+    };
+    let options = ClientOptions::new()
+        .with_allow_http(true)
+        .with_timeout(Duration::from_secs(300));
+    let store = AmazonS3Builder::new()
+        .with_endpoint(url)
+        .with_bucket_name("lake")
+        .with_region("us-east-1")
+        .with_access_key_id("any")
+        .with_secret_access_key("any")
+        .with_client_options(options)
+        .with_retry(retry)
+        .build()?;
+    Ok(Arc::new(store))
+}
+
+/// Seconds of processor time of this process: user and system.
+fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks = |index: usize| {
+        fields
+            .get(index)
+            .and_then(|field| field.parse::<f64>().ok())
+            .unwrap_or(0.0)
+    };
+    (ticks(11) + ticks(12)) / 100.0
+}
+
+fn main() -> Result<(), AnyError> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let number = |index: usize, default: f64| {
+        let given = arguments.get(index).and_then(|text| text.parse::<f64>().ok());
+        given.unwrap_or(default)
+    };
+    let name = arguments.first().map_or("near", String::as_str);
+    let profile = Profile::named(name).ok_or("no such profile")?;
+    let mib = |mib: f64| {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an argument")]
+        let bytes = (mib * 1024.0 * 1024.0) as u64;
+        bytes
+    };
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an argument")]
+    let (objects, window) = (number(1, 64.0) as u64, mib(number(4, 256.0)) as usize);
+    let (size, range) = (mib(number(2, 32.0)), mib(number(3, 1.0)));
+    let sim = SimStore::start(Config::with_profile(profile.clone()))?;
+    let piece = simstore::synthetic_bytes(1, 0..size);
+    for object in 0..objects {
+        sim.put_pieces("lake", &format!("data/{object}"), vec![piece.clone()])?;
+    }
+    let threads = std::env::var("THREADS")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(2);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .enable_all()
+        .build()?;
+    let options = LakeOptions {
+        memory_bytes: 0,
+        window_bytes: window,
+        ..LakeOptions::default()
+    };
+    let lake = Lake::new(options);
+    let clients = Clients {
+        readers: vec![client(&sim.url(), 0)?, client(&sim.url(), 0)?],
+        other: client(&sim.url(), 10)?,
+    };
+    let store = lake.wrap_clients("k", "s3://lake", clients);
+    for run in 0..3 {
+        let account = Arc::new(Account::default());
+        let mut planned = Vec::new();
+        for object in 0..objects {
+            let meta = runtime.block_on(store.head(&Path::from(format!("data/{object}"))))?;
+            let reference = Arc::new(ObjectRef::new(&meta));
+            for start in (0..size).step_by(usize::try_from(range)?) {
+                planned.push(Planned {
+                    store: Arc::clone(&store),
+                    object: Arc::clone(&reference),
+                    range: start..(start + range).min(size),
+                    class: ReadClass::Near,
+                    account: Arc::clone(&account),
+                });
+            }
+        }
+        sim.reset_counters();
+        let (cpu, sim_cpu, begun) = (cpu_seconds(), sim.counters().cpu_seconds, Instant::now());
+        let count = planned.len();
+        let prefetch = Prefetch::start(planned, window, Arc::new(Endless), runtime.handle(), Arc::new(|| {}));
+        let mut bytes = 0;
+        for index in 0..count {
+            bytes += prefetch.take_blocking(index)?.len();
+        }
+        let seconds = begun.elapsed().as_secs_f64();
+        let sim_cpu = sim.counters().cpu_seconds - sim_cpu;
+        let cpu = cpu_seconds() - cpu - sim_cpu;
+        report(run, bytes, seconds, cpu, sim_cpu, &profile);
+        println!("  {:?}", account.totals());
+        println!("  {:?}", store.metrics());
+    }
+    Ok(())
+}
+
+#[expect(clippy::cast_precision_loss, reason = "for people")]
+fn report(run: usize, bytes: usize, seconds: f64, cpu: f64, sim_cpu: f64, profile: &Profile) {
+    let gb = bytes as f64 / 1e9;
+    let ceiling = match profile.total_bytes_per_second {
+        0 => 0.0,
+        total => bytes as f64 / total as f64 + profile.first_byte_ms / 1e3,
+    };
+    println!(
+        "run {run}: {gb:.2} GB in {seconds:.3} s = {:.2} GB/s, {:.0} % of the ceiling, client {:.2} s/GB, store {:.2} s/GB of processor",
+        gb / seconds,
+        100.0 * ceiling / seconds,
+        cpu / gb,
+        sim_cpu / gb,
+    );
+}
