@@ -73,6 +73,7 @@ struct State {
 pub(crate) struct Controller {
     state: Mutex<State>,
     arrived_bytes: AtomicU64,
+    answers: AtomicU64,
     throttled: AtomicU64,
     measures: Measures,
 }
@@ -104,6 +105,7 @@ impl Controller {
                 marks: VecDeque::new(),
             }),
             arrived_bytes: AtomicU64::new(0),
+            answers: AtomicU64::new(0),
             throttled: AtomicU64::new(0),
             measures: Measures::default(),
         })
@@ -175,8 +177,14 @@ impl Controller {
         self.arrived_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// An answer came, or did not.
+    /// Whether the store has ever answered.
+    pub(crate) fn has_answered(&self) -> bool {
+        self.answers.load(Ordering::Relaxed) > 0
+    }
+
+    /// An answer came: what was asked for, or a request for fewer requests.
     pub(crate) fn answered(&self, throttled: bool) {
+        self.answers.fetch_add(1, Ordering::Relaxed);
         if throttled {
             self.throttled.fetch_add(1, Ordering::Relaxed);
         }

@@ -43,6 +43,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(4);
 const THROTTLED_PAUSES: u32 = 3;
 /// Attempts that brought bytes don't count against the limit; this many times the limit is the end for them too.
 const FRUITFUL: u32 = 4;
+/// Attempts to reach a store that has never answered: its address is more likely wrong than its network.
+const UNREACHABLE_MAX: u32 = 4;
 /// Never wait for a first byte, or for the next bytes of a body, for less than this: our own threads may be late.
 const WAIT_MIN: Duration = Duration::from_millis(1500);
 /// As long as nothing is measured.
@@ -156,8 +158,8 @@ impl Requests {
             } else {
                 transfer.failed + 1
             };
-            let most = self.options.attempts_max.max(1);
-            if kind == Kind::Fatal || transfer.failed >= most || attempts >= most.saturating_mul(FRUITFUL) {
+            let most = self.attempts_max(kind);
+            if transfer.failed >= most || attempts >= most.saturating_mul(FRUITFUL) {
                 return Err(transfer.explain(error));
             }
             tracing::debug!(path = %ask.location, %error, attempts, "a read of a store is tried again");
@@ -192,14 +194,32 @@ impl Requests {
                 Err(error) => error,
             };
             let kind = classify(&error);
-            self.controller.answered(kind == Kind::Throttled);
+            self.note(kind);
             drop(slot);
             failed += 1;
-            if kind == Kind::Fatal || failed >= self.options.attempts_max.max(1) {
+            if failed >= self.attempts_max(kind) {
                 return Err(error);
             }
             meter.add(|account| &account.retries, 1);
             pause(kind, failed).await;
+        }
+    }
+
+    fn note(&self, kind: Kind) {
+        match kind {
+            Kind::Throttled => self.controller.answered(true),
+            Kind::Fatal => self.controller.answered(false),
+            Kind::Transient | Kind::Unreachable => {}
+        }
+    }
+
+    /// Attempts after which an error of this kind is given to the caller.
+    fn attempts_max(&self, kind: Kind) -> u32 {
+        let most = self.options.attempts_max.max(1);
+        match kind {
+            Kind::Fatal => 0,
+            Kind::Unreachable if !self.controller.has_answered() => most.min(UNREACHABLE_MAX),
+            _ => most,
         }
     }
 
@@ -216,7 +236,7 @@ impl Requests {
         let opened = match self.first_byte(transfer, missing.unwrap_or(0)).await {
             Ok(opened) => opened,
             Err(error) => {
-                self.controller.answered(classify(&error) == Kind::Throttled);
+                self.note(classify(&error));
                 return Err(error);
             }
         };

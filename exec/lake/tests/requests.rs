@@ -332,3 +332,17 @@ async fn long_objects_stream_in_order() {
     let is = lake.get(&object.location).await.unwrap().bytes().await.unwrap();
     assert_eq!(is, synthetic_bytes(8, 0..3_000_001));
 }
+
+#[tokio::test]
+async fn a_wrong_address_is_soon_an_error() {
+    let sim = start(Profile::none());
+    let lake = wrap(&sim, uncached());
+    drop(sim);
+    let begun = std::time::Instant::now();
+    let error = lake.head(&Path::from("a")).await.unwrap_err();
+    assert!(
+        begun.elapsed() < Duration::from_secs(5),
+        "{error} after {:?}",
+        begun.elapsed()
+    );
+}

@@ -7,7 +7,7 @@ use std::error::Error as StdError;
 use std::time::Duration;
 
 use object_store::Error;
-use object_store::client::HttpError;
+use object_store::client::{HttpError, HttpErrorKind};
 
 /// What to do about an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub(crate) enum Kind {
     Throttled,
     /// Another attempt may succeed.
     Transient,
+    /// No connection: the store is away for a moment, or its name is wrong.
+    Unreachable,
     /// Another attempt would fail too.
     Fatal,
 }
@@ -83,8 +85,11 @@ fn classify_one(error: &(dyn StdError + 'static)) -> Option<Kind> {
             Broken::OtherRange(..) | Broken::Ended | Broken::NoRuntime | Broken::Range(..) => Kind::Fatal,
         });
     }
-    if error.is::<HttpError>() {
-        return Some(Kind::Transient);
+    if let Some(http) = error.downcast_ref::<HttpError>() {
+        return Some(match http.kind() {
+            HttpErrorKind::Connect => Kind::Unreachable,
+            _ => Kind::Transient,
+        });
     }
     if let Some(io) = error.downcast_ref::<std::io::Error>() {
         use std::io::ErrorKind as Io;

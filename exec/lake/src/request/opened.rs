@@ -42,14 +42,14 @@ impl Requests {
             .filter(|after| *after < deadline);
         tokio::select! {
             biased;
-            opened = &mut first => return self.note(bytes, started, opened),
+            opened = &mut first => return self.came(bytes, started, opened),
             () = tokio::time::sleep_until(started + after.unwrap_or(deadline)) => {}
         }
         let Some(second_slot) = after.and_then(|_| self.hedge()) else {
             return tokio::select! {
                 biased;
-                opened = &mut first => self.note(bytes, started, opened),
-                () = &mut late => self.note(bytes, started, Err(Broken::Timeout(deadline).into_error())),
+                opened = &mut first => self.came(bytes, started, opened),
+                () = &mut late => self.came(bytes, started, Err(Broken::Timeout(deadline).into_error())),
             };
         };
         meter.add(|account| &account.requests, 1);
@@ -64,7 +64,7 @@ impl Requests {
                 opened = &mut first, if first_open => {
                     first_open = false;
                     if opened.is_ok() || !second_open {
-                        break self.note(bytes, started, opened);
+                        break self.came(bytes, started, opened);
                     }
                 }
                 opened = &mut second, if second_open => {
@@ -74,10 +74,10 @@ impl Requests {
                         meter.add(|account| &account.hedges_won, 1);
                     }
                     if opened.is_ok() || !first_open {
-                        break self.note(bytes, second_started, opened);
+                        break self.came(bytes, second_started, opened);
                     }
                 }
-                () = &mut late => break self.note(bytes, started, Err(Broken::Timeout(deadline).into_error())),
+                () = &mut late => break self.came(bytes, started, Err(Broken::Timeout(deadline).into_error())),
             }
         };
         // What the loser had brought by now; it is dropped, and its connection with it.
@@ -105,7 +105,7 @@ impl Requests {
         slot
     }
 
-    fn note(&self, bytes: u64, started: Instant, opened: Result<Opened>) -> Result<Opened> {
+    fn came(&self, bytes: u64, started: Instant, opened: Result<Opened>) -> Result<Opened> {
         if opened.is_ok() {
             self.controller.measures().first_byte(bytes, started.elapsed());
         }
