@@ -6,6 +6,7 @@ use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use object_store::{ObjectStore, Result};
 use url::Url;
 
+use super::tags;
 use crate::io::locations::Locations;
 use crate::io::network::GuardedConnector;
 use crate::io::options::StoreOptions;
@@ -23,5 +24,5 @@ pub(crate) fn build(locations: &Arc<Locations>, url: &Url, options: &StoreOption
     if options.endpoint().is_some() {
         builder = builder.with_http_connector(GuardedConnector::new(Arc::clone(locations)));
     }
-    Ok(Arc::new(builder.build()?))
+    Ok(tags::quoted(Arc::new(builder.build()?)))
 }

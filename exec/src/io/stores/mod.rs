@@ -6,6 +6,7 @@ mod guarded;
 mod http;
 pub(crate) mod local;
 mod s3;
+mod tags;
 mod web;
 
 use std::sync::Arc;

@@ -49,6 +49,7 @@ pub(crate) struct Subject {
 }
 
 /// What a server or a client is known not to do.
+#[derive(Clone, Copy)]
 pub(crate) struct Known {
     /// A server or a dialect.
     pub(crate) whose: &'static str,
