@@ -126,7 +126,6 @@ impl RowTest {
     /// What a row for which the predicate is true passes.
     pub fn of(predicate: &Expr, parameters: &[Value]) -> Self {
         match &predicate.node {
-            Node::Literal(Value::Boolean(false) | Value::Null) => RowTest::Any(Vec::new()),
             Node::Column(column) => RowTest::Column(*column, compare(BinaryOperator::Equal, Value::Boolean(true))),
             Node::Not(expr) => match expr.node {
                 Node::Column(column) => RowTest::Column(column, compare(BinaryOperator::Equal, Value::Boolean(false))),
@@ -224,10 +223,8 @@ fn of_binary(op: BinaryOperator, left: &Expr, right: &Expr, parameters: &[Value]
             | BinaryOperator::Greater
             | BinaryOperator::GreaterOrEqual,
             value,
-        ) => match value {
-            Value::Null => RowTest::Any(Vec::new()),
-            value => RowTest::Column(column, compare(op, value.clone())),
-        },
+        ) if *value != Value::Null => RowTest::Column(column, compare(op, value.clone())),
+        // A comparison with NULL passes no row, but other conjuncts may still fail on one.
         _ => RowTest::True,
     }
 }
@@ -246,7 +243,7 @@ fn of_list(expr: &Expr, list: &[Expr], negated: bool, parameters: &[Value]) -> R
         return RowTest::Column(column, ColumnTest::In(values.cloned().collect()));
     }
     if values.contains(&&Value::Null) {
-        return RowTest::Any(Vec::new());
+        return RowTest::True;
     }
     let each = |value: &Value| RowTest::Column(column, compare(BinaryOperator::NotEqual, value.clone()));
     RowTest::All(values.into_iter().map(each).collect())
@@ -257,7 +254,6 @@ fn of_pattern(expr: &Expr, pattern: &Expr, parameters: &[Value]) -> RowTest {
         return RowTest::True;
     };
     match constant(pattern, parameters) {
-        Some(Value::Null) => RowTest::Any(Vec::new()),
         Some(Value::Bytes(pattern)) => {
             let special = |byte: &u8| matches!(byte, b'%' | b'_' | b'\\');
             match pattern.iter().position(special) {
@@ -416,7 +412,7 @@ mod tests {
             RowTest::True
         );
         let null = binary(BinaryOperator::Less, &column, Expr::literal(Value::Null, Type::Int32));
-        assert!(!RowTest::of(&null, &[]).may_pass(&mut |_, _| true));
+        assert_eq!(RowTest::of(&null, &[]), RowTest::True);
         let words = Expr::column(0, Type::Utf8View);
         let like = |pattern: &str| Expr {
             node: Node::Like {

@@ -92,7 +92,31 @@ pub(crate) struct BuildTable {
     reservations: Vec<Reservation>,
 }
 
+/// What is known of a key of a build side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KeyBounds {
+    /// No row has a value.
+    None,
+    /// All values lie within.
+    Within(i128, i128),
+    Unknown,
+}
+
 impl BuildTable {
+    /// Bounds of the integral values of the key at a position.
+    pub(crate) fn key_bounds(&self, position: usize) -> KeyBounds {
+        if self.rows == 0 || matches!(self.index, Index::Empty) {
+            return KeyBounds::None;
+        }
+        match (self.kinds.get(position), &self.packing) {
+            (Some(KeyKind::Integer(_)), Some(packing)) => match packing.bounds(position) {
+                Some((low, high)) => KeyBounds::Within(low, high),
+                None => KeyBounds::Unknown,
+            },
+            _ => KeyBounds::Unknown,
+        }
+    }
+
     /// Rows, also those with NULL keys.
     pub(crate) fn rows(&self) -> usize {
         self.rows

@@ -286,6 +286,12 @@ impl Packing {
         Some(Self { digits, size })
     }
 
+    /// Smallest and largest value of the build keys at a position; none where all are NULL.
+    pub(crate) fn bounds(&self, position: usize) -> Option<(i128, i128)> {
+        let digit = self.digits.get(position).filter(|digit| digit.values > 0)?;
+        Some((digit.least, digit.least.wrapping_add((digit.values - 1) as i128)))
+    }
+
     /// Numbers are below this.
     pub(crate) fn size(&self) -> u128 {
         self.size

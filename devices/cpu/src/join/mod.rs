@@ -22,7 +22,7 @@ pub(crate) mod probe;
 mod table;
 
 pub(crate) use build::{BuildLocal, BuildPlan, BuildUse};
-pub(crate) use finish::{BuildTable, Building};
+pub(crate) use finish::{BuildTable, Building, KeyBounds};
 
 #[cfg(test)]
 mod bench;

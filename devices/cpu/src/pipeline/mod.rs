@@ -7,6 +7,7 @@
 //! A phase begins when the one before has ended for all workers; a worker that finds no task left in an open phase waits.
 
 mod common;
+mod learned;
 mod live;
 mod ordered;
 mod sink;
@@ -213,6 +214,9 @@ impl FusedKernel {
         if self.phases.current.load(Ordering::SeqCst) != ended {
             return Ok(());
         }
+        if ended == 0 {
+            self.source.stop();
+        }
         let mut phase = ended;
         loop {
             phase += 1;
@@ -310,7 +314,8 @@ fn bind_source(
                 .get(index)
                 .ok_or_else(|| DeviceError::Internal(format!("scan {index} is not bound")))?;
             let row = scan.columns().iter().map(scan_shape).collect();
-            let test = fragment.row_test(&inputs.parameters);
+            let learned = learned::test(fragment, scan.columns().len(), outputs);
+            let test = fragment.row_test(&inputs.parameters).and(learned);
             Ok((Source::scan(scan, fragment, &test), row))
         }
         GraphSource::Stream(index) => {

@@ -170,6 +170,19 @@ impl Source {
         }
     }
 
+    /// No further morsel will be asked for: what of a scan was not loaded is not needed.
+    pub(super) fn stop(&self) {
+        if let Source::Segments(segments) = self
+            && let Some(scan) = &segments.scan
+        {
+            let first = segments.first.load(Ordering::Relaxed);
+            let left = segments.segments.iter().enumerate().skip(first);
+            for (index, _) in left.filter(|(_, segment)| !segment.is_out()) {
+                scan.dismiss(index);
+            }
+        }
+    }
+
     /// Every morsel was released.
     pub(super) fn finished(&self) -> bool {
         match self {
