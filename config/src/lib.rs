@@ -22,6 +22,7 @@ mod table;
 mod validate;
 mod value;
 
+pub mod costs;
 pub mod devices;
 pub mod exec;
 pub mod io;
@@ -29,6 +30,7 @@ pub mod lake;
 pub mod server;
 pub mod session;
 
+pub use costs::Costs;
 pub use devices::{Devices, OpenCl};
 pub use error::{ConfigError, SettingError};
 pub use exec::Exec;
@@ -60,6 +62,8 @@ pub struct Config {
     pub io: Io,
     /// Section `lake`.
     pub lake: Lake,
+    /// Section `costs`.
+    pub costs: Costs,
     /// Section `devices`.
     pub devices: Devices,
     /// Dotted key to the source that set it last; a key that is absent has its default.
@@ -84,7 +88,7 @@ impl ConfigRow {
 }
 
 /// Section name and what it is about, in the order of the reference.
-const SECTIONS: [(&str, &str); 7] = [
+const SECTIONS: [(&str, &str); 8] = [
     (Server::NAME, Server::ABOUT),
     (Limits::NAME, Limits::ABOUT),
     (Catalog::NAME, Catalog::ABOUT),
@@ -92,6 +96,7 @@ const SECTIONS: [(&str, &str); 7] = [
     (Io::NAME, Io::ABOUT),
     (Lake::NAME, Lake::ABOUT),
     (Devices::NAME, Devices::ABOUT),
+    (Costs::NAME, Costs::ABOUT),
 ];
 
 impl Config {
@@ -115,6 +120,7 @@ impl Config {
         add(&mut rows, |c| &c.io, |c| &mut c.io);
         add(&mut rows, |c| &c.lake, |c| &mut c.lake);
         add(&mut rows, |c| &c.devices, |c| &mut c.devices);
+        add(&mut rows, |c| &c.costs, |c| &mut c.costs);
         rows
     }
 }

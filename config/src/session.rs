@@ -36,6 +36,30 @@ words! {
     }
 }
 
+words! {
+    /// What decides where fragments run, among the devices that a session allows.
+    pub enum PlacedBy {
+        /// The cost model, fragment by fragment.
+        Cost = "cost",
+        /// The device takes all that it can.
+        Rule = "rule",
+    }
+}
+
+words! {
+    /// What placements are to make small.
+    pub enum Goal {
+        /// Time.
+        Latency = "latency",
+        /// Rent, by the prices of the devices' profiles.
+        Cost = "cost",
+        /// Energy.
+        Energy = "energy",
+        /// The product of the three.
+        Balanced = "balanced",
+    }
+}
+
 settings! {
     /// Names that users `SET` and `SHOW` in SQL; they hold for one session.
     pub struct Declared = "trireme" {
@@ -53,6 +77,10 @@ settings! {
         device_mode: DeviceMode = DeviceMode::Auto, Plain;
         /// The devices that fragments may run on, by the names in `system.devices`, the first that is there: "cuda0,opencl0"; auto means graphics processors.
         devices: String = "auto".to_owned(), Plain;
+        /// What decides where fragments run, among the devices that the session allows: cost, or rule (the device takes all that it can).
+        placement: PlacedBy = PlacedBy::Cost, Plain;
+        /// What placements are to make small: latency, cost, energy, or balanced.
+        objective: Goal = Goal::Latency, Plain;
         /// Whether fused pipelines join in the order of the least estimated cost; else as the statement says.
         reorder_joins: bool = true, Plain;
         /// Whether queries that differ only in constants share a plan.
@@ -402,7 +430,7 @@ mod tests {
         }
         assert_eq!((session.batch_rows, session.string_views), (5, true));
         assert_eq!(session.get(TIME_ZONE).as_deref(), Some("UTC"));
-        assert_eq!(session.describe().len(), 10);
+        assert_eq!(session.describe().len(), 12);
         for name in ["trireme.batch_rows", "time_zone", "trireme.string_views"] {
             session.reset(&SessionSettings::canonical_name(name).unwrap(), &fresh);
         }

@@ -5,6 +5,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
 
+use trireme_costs::Goal;
 use trireme_device_api::{Backend, Device};
 
 /// What the backends found.
@@ -102,4 +103,8 @@ pub struct DeviceChoice {
     pub mode: DeviceMode,
     /// The device's id; none is the processor.
     pub device: Option<String>,
+    /// The cost model decides fragment by fragment; else the device takes all that it can.
+    pub by_cost: bool,
+    /// What is to be small.
+    pub goal: Goal,
 }

@@ -13,13 +13,15 @@ use parking_lot::Mutex;
 use trireme_columns::{
     ColumnCache, ColumnRequest, ColumnSource as Source, OpenOptions, SavedGraph, SavedScan, TableFile, TableFiles,
 };
+use trireme_costs::{Decision, Facts, Known, Objective, PlaceError};
 use trireme_device_api::{
-    DeviceError, DevicePool, DeviceState, Graph, Inputs, Kernel, Output, Rows, ScanInput, Source as GraphSource,
-    Support, Value, Variant,
+    Device, DeviceError, DevicePool, DeviceState, Graph, Inputs, Kernel, Output, Rows, ScanInput,
+    Source as GraphSource, Support, Value, Variant,
 };
 
 use trireme_lake::{Account, Lake};
 
+use crate::costs::CostModel;
 use crate::devices::{DeviceChoice, DeviceMode, Devices};
 use crate::error::{ErrorClass, QueryError};
 use crate::graph::{GraphKernel, Hooks, Took};
@@ -36,6 +38,7 @@ pub struct FragmentRuntime {
     columns: Arc<ColumnCache>,
     lake: Arc<Lake>,
     devices: Devices,
+    costs: CostModel,
     history: History,
     /// Where graphs that run are written.
     graph_dir: Option<PathBuf>,
@@ -68,6 +71,7 @@ impl FragmentRuntime {
         columns: Arc<ColumnCache>,
         lake: Arc<Lake>,
         devices: Devices,
+        costs: CostModel,
         graph_dir: Option<PathBuf>,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -76,6 +80,7 @@ impl FragmentRuntime {
             columns,
             lake,
             devices,
+            costs,
             history: History::default(),
             graph_dir,
             counters: Counters::default(),
@@ -95,6 +100,11 @@ impl FragmentRuntime {
     /// The devices beside the processor.
     pub fn devices(&self) -> &Devices {
         &self.devices
+    }
+
+    /// What running on each device costs.
+    pub fn costs(&self) -> &CostModel {
+        &self.costs
     }
 
     /// What ran.
@@ -134,16 +144,16 @@ impl FragmentRuntime {
 
     /// Device and variant, for EXPLAIN.
     pub fn variant_name(&self, choice: &DeviceChoice) -> String {
-        let variant = self.chosen(choice);
-        let variant = variant.as_ref().unwrap_or(&self.variant);
+        let device = self.chosen(choice).map(|device| device.variant());
+        let variant = device.as_ref().unwrap_or(&self.variant);
         format!("{}/{}", variant.device(), variant.name())
     }
 
-    fn chosen(&self, choice: &DeviceChoice) -> Option<Arc<dyn Variant>> {
+    fn chosen(&self, choice: &DeviceChoice) -> Option<Arc<dyn Device>> {
         let device = self.devices.get(choice.device.as_ref()?)?;
         // One that was latched off after the plan was made would only fail.
         let takes_work = choice.mode == DeviceMode::Require || device.info().state == DeviceState::Ready;
-        takes_work.then(|| device.variant())
+        takes_work.then(|| Arc::clone(device))
     }
 
     /// The first fragment that can't run on the processor, with the reason: it runs what other devices can't.
@@ -155,19 +165,59 @@ impl FragmentRuntime {
     }
 
     /// Where the fragments of a bound graph run.
-    pub(crate) fn place(&self, graph: &Arc<Graph>, inputs: &Inputs, choice: &DeviceChoice) -> Placement {
+    pub(crate) fn place(&self, plan: &FragmentPlan, inputs: &Inputs) -> Placement {
+        let (graph, choice) = (&plan.graph, &plan.choice);
         let Some(device) = self.chosen(choice) else {
             return Placement::single(graph, &self.variant);
         };
-        if choice.mode == DeviceMode::Auto && !device.warm(graph, inputs) {
+        let variant = device.variant();
+        let on_host = |reason: &str| {
             let mut placement = Placement::single(graph, &self.variant);
+            placement.reasons.fill(Some(reason.to_owned()));
             placement
-                .reasons
-                .fill(Some("its kernels are being compiled".to_owned()));
-            return placement;
+        };
+        if choice.mode == DeviceMode::Auto && !variant.warm(graph, inputs) {
+            return on_host("its kernels are being compiled");
         }
-        let support = device.support_bound(graph, inputs);
-        Placement::split(graph, &device, &support, &self.variant)
+        let mut support = variant.support_bound(graph, inputs);
+        if choice.mode == DeviceMode::Auto && choice.by_cost {
+            self.leave_out_costly(plan, &device, &mut support);
+        }
+        Placement::split(graph, &variant, &support, &self.variant)
+    }
+
+    /// Takes from the device what the cost model puts on the processor.
+    fn leave_out_costly(&self, plan: &FragmentPlan, device: &Arc<dyn Device>, support: &mut [Support]) {
+        let devices = std::slice::from_ref(device);
+        let objective = Objective::of(plan.choice.goal);
+        let decided = self
+            .costs
+            .decide(plan, &self.variant, devices, &objective, &Known::default());
+        let Ok((_, decision)) = decided else { return };
+        for (id, support) in support.iter_mut().enumerate() {
+            if *support == Support::Supported && decision.chosen.get(id) == Some(&0) {
+                let ms = |candidate: usize| {
+                    let of = decision.options.get(id).and_then(|options| options.get(candidate));
+                    of.and_then(|cost| cost.as_ref().ok())
+                        .map_or(f64::NAN, |cost| cost.total_ms)
+                };
+                let reason = format!("by cost: {:.2} ms there, {:.2} ms here", ms(1), ms(0));
+                *support = Support::Unsupported { reason };
+            }
+        }
+    }
+
+    /// What the cost model says of a plan, over all devices that take work.
+    ///
+    /// # Errors
+    /// When the objective can't be met.
+    pub fn decide(&self, plan: &FragmentPlan) -> Result<(Facts, Decision), PlaceError> {
+        let known = self.devices.known().map_or(&[][..], |found| &found.devices);
+        let ready = known.iter().filter(|device| device.info().state == DeviceState::Ready);
+        let ready: Vec<_> = ready.cloned().collect();
+        let objective = Objective::of(plan.choice.goal);
+        self.costs
+            .decide(plan, &self.variant, &ready, &objective, &Known::default())
     }
 
     /// All on the processor.

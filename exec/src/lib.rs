@@ -6,6 +6,7 @@
 
 pub mod io;
 
+pub mod costs;
 pub mod devices;
 pub mod driver;
 pub mod error;

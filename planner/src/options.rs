@@ -14,6 +14,12 @@ extensions_options! {
         pub devices: String, default = "auto".to_owned()
         /// Fused pipelines join in the order of the least estimated cost.
         pub reorder_joins: bool, default = true
+
+        /// `cost` or `rule`: what decides where fragments run.
+        pub placement: String, default = "cost".to_owned()
+
+        /// `latency`, `cost`, `energy` or `balanced`.
+        pub objective: String, default = "latency".to_owned()
     }
 }
 

@@ -4,6 +4,7 @@
 //! demands it, a graph that scans few rows stays on the processor: starting a device costs more than it saves.
 
 use datafusion::error::DataFusionError;
+use trireme_costs::Goal;
 use trireme_device_api::{DeviceKind, DeviceState};
 use trireme_exec::devices::{DeviceChoice, DeviceMode, Devices};
 use trireme_exec::operators::FileScan;
@@ -19,6 +20,8 @@ pub(crate) struct Candidates {
     /// None is the processor; an error is only told to statements that would run there.
     device: Result<Option<String>, String>,
     rows_min: f64,
+    by_cost: bool,
+    goal: Goal,
 }
 
 /// What the session's settings allow.
@@ -36,7 +39,13 @@ pub(crate) fn candidates(devices: &Devices, options: &TriremeOptions) -> Candida
         DeviceMode::Auto => devices.rows_min() as f64,
         _ => 0.0,
     };
-    Candidates { mode, device, rows_min }
+    Candidates {
+        mode,
+        device,
+        rows_min,
+        by_cost: options.placement != "rule",
+        goal: Goal::named(&options.objective).unwrap_or_default(),
+    }
 }
 
 fn graphics_processor(devices: &Devices, mode: DeviceMode) -> Option<String> {
@@ -84,6 +93,8 @@ impl Candidates {
         Ok(DeviceChoice {
             mode: self.mode,
             device: device.filter(|_| rows >= self.rows_min),
+            by_cost: self.by_cost,
+            goal: self.goal,
         })
     }
 }

@@ -95,7 +95,12 @@ fn apply(options: &mut ConfigOptions, name: &str, value: &str) -> Result<(), Que
         "time_zone" => "datafusion.execution.time_zone",
         "trireme.batch_rows" => "datafusion.execution.batch_size",
         "trireme.target_partitions" => "datafusion.execution.target_partitions",
-        "trireme.cpu_variant" | "trireme.device_mode" | "trireme.devices" | "trireme.reorder_joins" => name,
+        "trireme.cpu_variant"
+        | "trireme.device_mode"
+        | "trireme.devices"
+        | "trireme.reorder_joins"
+        | "trireme.placement"
+        | "trireme.objective" => name,
         name if name.starts_with("datafusion.") => name,
         // Read by the engine itself.
         _ => return Ok(()),

@@ -18,6 +18,7 @@ use trireme_catalog::{Catalog, CatalogOptions};
 use trireme_columns::{ColumnCache, Limits};
 use trireme_config::{Config, SessionSettings};
 use trireme_device_api::Device;
+use trireme_exec::costs::CostModel;
 use trireme_exec::devices::Devices;
 use trireme_exec::fused::FragmentRuntime;
 use trireme_exec::io::{Locations, StoreRegistry};
@@ -390,6 +391,15 @@ fn fragments(config: &Config, lake: &Arc<Lake>) -> Result<(Processor, Arc<Fragme
         ..Limits::default()
     });
     let pool = WorkerPool::new(resolved.target_partitions)?;
+    let costs_dir = config.costs.dir.clone();
+    let costs_dir = costs_dir.unwrap_or_else(|| config.server.data_dir.join(".trireme/costs"));
+    let costs = CostModel::open(
+        Some(costs_dir),
+        &processor.info(),
+        resolved.target_partitions,
+        config.costs.learn,
+    )
+    .map_err(|error| StartError::Configuration(error.to_string()))?;
     let backends = devices::backends(config, &processor.variant());
     let devices = Devices::probe(backends, config.devices.rows_min)?;
     let runtime = FragmentRuntime::new(
@@ -398,6 +408,7 @@ fn fragments(config: &Config, lake: &Arc<Lake>) -> Result<(Processor, Arc<Fragme
         Arc::new(columns),
         Arc::clone(lake),
         devices,
+        costs,
         config.exec.graph_dir.clone(),
     );
     Ok((processor, runtime))

@@ -94,6 +94,8 @@ impl Session {
             ("trireme.device_mode", own.device_mode.word().to_owned()),
             ("trireme.devices", own.devices.clone()),
             ("trireme.reorder_joins", own.reorder_joins.to_string()),
+            ("trireme.placement", own.placement.word().to_owned()),
+            ("trireme.objective", own.objective.word().to_owned()),
             ("trireme.plan_cache", own.plan_cache.to_string()),
         ] {
             settings.insert(name.to_owned(), value);

@@ -28,6 +28,8 @@ use datafusion::physical_plan::{
     ReplaceChildrenOptions, execute_stream,
 };
 use futures::{FutureExt, Stream, StreamExt};
+use parking_lot::Mutex;
+use trireme_costs::{Decision, Facts, PlaceError};
 use trireme_device_api::{ErrorAction, Graph, Value};
 
 use super::run::{Run, RunError, tell_fallback};
@@ -35,6 +37,7 @@ use super::stream::{EmitBuffer, EmitEnd};
 use super::{Expectations, FileScan};
 use crate::devices::{DeviceChoice, DeviceMode};
 use crate::fused::{FragmentRuntime, query_error};
+use crate::history::FragmentRun;
 
 /// What holds of the values of a plan's rows when its partitions are one: a sort above may count on it.
 fn same_values(plan: &Arc<dyn ExecutionPlan>) -> EquivalenceProperties {
@@ -82,6 +85,7 @@ pub struct FragmentExec {
     runtime: Arc<FragmentRuntime>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
+    observed: Arc<Mutex<Vec<FragmentRun>>>,
 }
 
 impl FragmentExec {
@@ -110,6 +114,7 @@ impl FragmentExec {
             runtime,
             properties: Arc::new(properties),
             metrics: ExecutionPlanMetricsSet::new(),
+            observed: Arc::default(),
         }
     }
 
@@ -136,7 +141,21 @@ impl FragmentExec {
             runtime: Arc::clone(&self.runtime),
             properties: Arc::clone(&self.properties),
             metrics: ExecutionPlanMetricsSet::new(),
+            observed: Arc::default(),
         }
+    }
+
+    /// What the cost model says of it.
+    ///
+    /// # Errors
+    /// When the objective can't be met.
+    pub fn decide(&self) -> std::result::Result<(Facts, Decision), PlaceError> {
+        self.runtime.decide(&self.plan)
+    }
+
+    /// What its fragments took when they ran.
+    pub fn observed(&self) -> Vec<FragmentRun> {
+        self.observed.lock().clone()
     }
 }
 
@@ -221,6 +240,7 @@ impl ExecutionPlan for FragmentExec {
                 .map(|id| MetricBuilder::new(&self.metrics).subset_time(format!("fragment_{id}_time"), partition))
                 .collect(),
             metrics: self.metrics.clone(),
+            observed: Arc::clone(&self.observed),
         };
         let outcome = SpawnedTask::spawn(async move {
             // Also when the run panics: the stream would wait for ever.

@@ -9,5 +9,5 @@ mod stream;
 
 pub use expected::{Expectations, Expected, Provenance};
 pub use fragment::{FragmentExec, FragmentPlan, PlanValidity};
-pub use placement::PlacementFormat;
+pub use placement::{PlacementExec, PlacementFormat};
 pub use scan::{ColumnSource, ColumnStatistics, FileColumn, FileScan, ScanStatistics};

@@ -13,6 +13,7 @@ use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, MetricBuilder, Time};
+use parking_lot::Mutex;
 use trireme_device_api::{DeviceError, DevicePool, Emit, ErrorAction, Inputs, Rows, StreamInput};
 
 use super::stream::{EmitBuffer, StreamBuffer};
@@ -37,6 +38,7 @@ pub(super) struct Run {
     /// Of each fragment, from its preparation to its output.
     pub(super) times: Vec<Time>,
     pub(super) metrics: ExecutionPlanMetricsSet,
+    pub(super) observed: Arc<Mutex<Vec<FragmentRun>>>,
 }
 
 /// Why a run failed.
@@ -110,7 +112,7 @@ impl Run {
 
     /// The rows that were not emitted, from wherever the graph ran.
     async fn rows(&self, inputs: &Inputs) -> Result<Arc<Rows>, DeviceError> {
-        let placement = self.runtime.place(&self.plan.graph, inputs, &self.plan.choice);
+        let placement = self.runtime.place(&self.plan, inputs);
         for (id, reason) in placement.reasons.iter().enumerate() {
             if let Some(reason) = reason {
                 let name = format!("fragment_{id}_on_host ({reason})");
@@ -165,6 +167,7 @@ impl Run {
         };
         let times = self.times.clone();
         let metrics = self.metrics.clone();
+        let observed = Arc::clone(&self.observed);
         let runtime = Arc::clone(&self.runtime);
         let text = self.plan.text.clone();
         let fallback = fallback.map(ToString::to_string);
@@ -173,7 +176,7 @@ impl Run {
             times[took.fragment].add_duration(took.time);
             let expected = expected.get(took.fragment);
             tell_report(&metrics, &took, expected);
-            runtime.history().add(FragmentRun {
+            let ran = FragmentRun {
                 run,
                 at: SystemTime::now(),
                 fragment: took.fragment,
@@ -184,7 +187,9 @@ impl Run {
                 report: took.report,
                 fallback: fallback.clone(),
                 expected: expected.cloned(),
-            });
+            };
+            observed.lock().push(ran.clone());
+            runtime.history().add(ran);
         };
         self.runtime
             .run_graph(&self.plan.graph, inputs, placement, Box::new(took))

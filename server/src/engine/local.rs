@@ -18,9 +18,11 @@ use tokio::runtime::Handle;
 use trireme_catalog::{Catalog, DescribeFilter, TableKind, ViewPlanner, in_statement};
 use trireme_exec::fused::FragmentRuntime;
 use trireme_exec::io::{Access, StoreOptions, StoreRegistry};
+use trireme_exec::operators::PlacementExec;
 use trireme_exec::runtime::Runtime;
 use trireme_exec::{ErrorClass, QueryError, driver};
 use trireme_planner::ddl::{Key, TableName};
+use trireme_planner::explain_placement::{PlacementRequest, placement_request};
 use trireme_planner::parse::touches_files;
 use trireme_planner::plan_cache::shape::{self, Shape};
 use trireme_planner::plan_cache::{Cached, PlanCache, PlanKey};
@@ -110,6 +112,14 @@ impl LocalEngine {
 
     async fn describe(&self, session: &SessionSpec, sql: &str) -> Result<Description, QueryError> {
         let state = self.state(session)?;
+        if let Some(request) = placement_request(sql)? {
+            return Ok(Description {
+                command: "EXPLAIN".to_owned(),
+                update: false,
+                schema: request.format.schema(request.analyze),
+                parameters: Arc::new(Schema::empty()),
+            });
+        }
         let PlannedStatement { command, planned } = trireme_planner::plan(&state, sql).await?;
         let parameters = planned
             .logical_plan()
@@ -132,6 +142,9 @@ impl LocalEngine {
     async fn submit(&self, request: &Submit) -> Result<Submitted, QueryError> {
         let state = self.state(&request.session)?;
         self.look_at_tables(request).await?;
+        if let Some(placement) = placement_request(&request.sql)? {
+            return self.submit_placement(&state, request, &placement).await;
+        }
         let Some((key, shape, statement)) = self.shape(&state, request)? else {
             return self.submit_planned(&state, request).await;
         };
@@ -202,6 +215,30 @@ impl LocalEngine {
             command,
             schema: count_schema(),
             outcome: Outcome::Done { count, change },
+        })
+    }
+
+    /// `EXPLAIN (PLACEMENT)`: the statement's plan below a node that shows what the cost model says of it.
+    async fn submit_placement(
+        &self,
+        state: &SessionState,
+        request: &Submit,
+        placement: &PlacementRequest,
+    ) -> Result<Submitted, QueryError> {
+        let planned = trireme_planner::plan(state, &placement.statement).await?.planned;
+        let Planned::Rows(plan) = planned else {
+            return Err(QueryError::invalid("EXPLAIN (PLACEMENT) takes a query")
+                .with_hint("statements without rows run where they are sent"));
+        };
+        parameters::require_bound(&plan)?;
+        let plan = physical::physical_plan(state, physical::analyze(state, &plan)?).await?;
+        let node = PlacementExec::new(plan, placement.analyze, placement.format);
+        let schema = placement.format.schema(placement.analyze);
+        self.make_ready(state, request, vec![Arc::new(node)], Arc::clone(&schema));
+        Ok(Submitted {
+            command: "EXPLAIN".to_owned(),
+            schema,
+            outcome: Outcome::Rows,
         })
     }
 

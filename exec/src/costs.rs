@@ -1,0 +1,334 @@
+//! What running fragments costs on this machine's devices, and where the cost model would put them.
+//!
+//! Keeps the devices' profiles (measured ones are files of a folder, others come from the catalogue) and what was learned from
+//! runs. [`trireme_costs`] has the formulas and the search; here plans, devices and settings become its arguments.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::{Mutex, RwLock};
+use trireme_costs::catalogue::{self, CatalogueError};
+use trireme_costs::residual::Model;
+use trireme_costs::{
+    Candidate, Decision, Environment, Facts, Known, Library, Objective, PlaceError, Profile, Provenance as Measured,
+    Rows, RowsFrom, ScanFacts, Surroundings,
+};
+use trireme_device_api::{
+    Device, DeviceInfo, DeviceKind, FragmentId, FragmentReport, Graph, ScanSource, Source, Support, Value, Variant,
+};
+
+use crate::operators::{Expected, FileScan, FragmentPlan, Provenance};
+
+/// What was learned, in the folder of profiles.
+const LIBRARY_FILE: &str = "models.json";
+/// The processor's id.
+const PROCESSOR: &str = "cpu0";
+/// Strings of more values are not codes.
+const DICTIONARY_MAX: f64 = 1e6;
+/// Runs between two writes of what was learned.
+const SAVE_EVERY: u32 = 200;
+
+/// The machine's cost model.
+pub struct CostModel {
+    folder: Option<PathBuf>,
+    catalogue: Vec<Profile>,
+    processor: RwLock<Profile>,
+    others: RwLock<Vec<Profile>>,
+    library: Mutex<Library>,
+    learns: bool,
+    learned: Mutex<u32>,
+}
+
+/// A fragment that ran: what it was expected to be and what it was.
+pub struct Observed {
+    /// The fragment.
+    pub fragment: FragmentId,
+    /// Device's id.
+    pub device: String,
+    /// Variant.
+    pub variant: &'static str,
+    /// Time.
+    pub ms: f64,
+    /// Counts.
+    pub report: FragmentReport,
+}
+
+impl CostModel {
+    /// Profiles and models of a folder, as far as they hold for this machine; the catalogue's where nothing was measured.
+    ///
+    /// # Errors
+    /// When the catalogue itself is wrong.
+    pub fn open(
+        folder: Option<PathBuf>,
+        processor: &DeviceInfo,
+        workers: usize,
+        learns: bool,
+    ) -> Result<Self, CatalogueError> {
+        let catalogue = catalogue::catalogue()?;
+        let read = |name: &str| {
+            let path = folder.as_ref()?.join(name);
+            std::fs::read_to_string(path).ok()
+        };
+        let measured = read(&file_of(&processor.id)).and_then(|text| Profile::from_json(&text).ok());
+        let measured =
+            measured.filter(|profile| profile.holds_for(&processor.id, &processor.name, env!("CARGO_PKG_VERSION")));
+        let library = read(LIBRARY_FILE).and_then(|text| Library::from_json(&text).ok());
+        let processor = match measured {
+            Some(measured) => measured,
+            None => assumed(&catalogue, processor, workers).ok_or(CatalogueError::Lacks {
+                id: processor.id.clone(),
+                kind: processor.kind.name().to_owned(),
+                field: "device of its kind",
+            })?,
+        };
+        Ok(Self {
+            processor: RwLock::new(processor),
+            catalogue,
+            folder,
+            others: RwLock::default(),
+            library: Mutex::new(library.unwrap_or_default()),
+            learns,
+            learned: Mutex::new(0),
+        })
+    }
+
+    /// The profiles in use, the processor's first.
+    pub fn profiles(&self) -> Vec<Profile> {
+        let processor = self.processor.read().clone();
+        std::iter::once(processor)
+            .chain(self.others.read().iter().cloned())
+            .collect()
+    }
+
+    /// Takes a measured profile; it is kept in the folder.
+    ///
+    /// # Errors
+    /// When it can't be written; it is used all the same.
+    pub fn set_profile(&self, profile: Profile) -> std::io::Result<()> {
+        let text = profile.to_json().map_err(std::io::Error::other)?;
+        let name = file_of(&profile.id);
+        if profile.is_host() {
+            *self.processor.write() = profile;
+        } else {
+            let mut others = self.others.write();
+            others.retain(|other| other.id != profile.id);
+            others.push(profile);
+        }
+        self.write(&name, &text)
+    }
+
+    fn write(&self, name: &str, text: &str) -> std::io::Result<()> {
+        let Some(folder) = &self.folder else { return Ok(()) };
+        std::fs::create_dir_all(folder)?;
+        let fresh = folder.join(format!("{name}.new"));
+        std::fs::write(&fresh, text)?;
+        std::fs::rename(fresh, folder.join(name))
+    }
+
+    /// What was learned: (model, what it says), for `system.models`.
+    pub fn models(&self) -> Vec<(String, Model)> {
+        let library = self.library.lock();
+        library
+            .models()
+            .map(|(key, model)| (key.to_owned(), model.clone()))
+            .collect()
+    }
+
+    /// The profile of a device beside the processor; none where nothing like it is known.
+    fn profile_of(&self, info: &DeviceInfo) -> Option<Profile> {
+        if let Some(known) = self.others.read().iter().find(|profile| profile.id == info.id) {
+            return Some(known.clone());
+        }
+        let measured = self.folder.as_deref().and_then(|folder| read_profile(folder, &info.id));
+        let measured = measured.filter(|profile| profile.name == info.name);
+        let profile = measured.or_else(|| assumed(&self.catalogue, info, 1))?;
+        self.others.write().push(profile.clone());
+        Some(profile)
+    }
+
+    /// Where a plan's fragments would run, and what they need. `devices` are those that may be used beside the processor.
+    ///
+    /// # Errors
+    /// When the objective's bounds or pins can't be kept.
+    pub fn decide(
+        &self,
+        plan: &FragmentPlan,
+        host: &Arc<dyn Variant>,
+        devices: &[Arc<dyn Device>],
+        objective: &Objective,
+        counted: &Known,
+    ) -> Result<(Facts, Decision), PlaceError> {
+        let graph = &plan.graph;
+        let expected = plan.expectations.rows(graph, &plan.parameters, &[]);
+        let facts = facts(graph, &plan.scans, &plan.parameters, &expected, counted);
+        let processor = self.processor.read().clone();
+        let others: Vec<_> = devices
+            .iter()
+            .filter_map(|device| Some((self.profile_of(&device.info())?, device.variant(), device.vitals())))
+            .collect();
+        let mut candidates = vec![candidate(&processor, host, graph)];
+        for (profile, variant, vitals) in &others {
+            let mut other = candidate(profile, variant, graph);
+            other.free_bytes = (profile.memory_bytes - vitals.used_bytes as f64 + vitals.columns_bytes as f64).max(0.0);
+            candidates.push(other);
+        }
+        let library = self.library.lock().clone();
+        let environment = Environment {
+            library: Some(&library),
+            ..Environment::default()
+        };
+        let decision = trireme_costs::place(graph, &facts, &candidates, &environment, objective)?;
+        Ok((facts, decision))
+    }
+
+    /// Learns from a run on the processor or a device.
+    pub fn learn(&self, plan: &FragmentPlan, observed: &[Observed]) {
+        if !self.learns || observed.is_empty() {
+            return;
+        }
+        let graph = &plan.graph;
+        let mut known = Known::default();
+        for seen in observed {
+            let Some(fragment) = graph.fragments.get(seen.fragment) else {
+                continue;
+            };
+            if let Some(rows) = seen.report.output_rows {
+                known.outputs.insert(seen.fragment, Rows::exact(rows as f64));
+            }
+            if let (Some(rows), steps @ 1..) = (seen.report.sink_rows, fragment.steps.len()) {
+                known.steps.insert((seen.fragment, steps), Rows::exact(rows as f64));
+            }
+        }
+        let expected = plan.expectations.rows(graph, &plan.parameters, &[]);
+        let facts = facts(graph, &plan.scans, &plan.parameters, &expected, &known);
+        let profiles = self.profiles();
+        let mut library = self.library.lock();
+        for seen in observed {
+            let profile = profiles.iter().find(|profile| profile.id == seen.device);
+            let (Some(profile), Some(needs)) = (profile, facts.fragments.get(seen.fragment)) else {
+                continue;
+            };
+            let bare = trireme_costs::predict(needs, profile, &Surroundings::default());
+            library.learn(&seen.device, seen.variant, needs, &bare, seen.ms);
+        }
+        let mut learned = self.learned.lock();
+        *learned += 1;
+        if learned.is_multiple_of(SAVE_EVERY)
+            && let Ok(text) = library.to_json()
+            && let Err(error) = self.write(LIBRARY_FILE, &text)
+        {
+            tracing::debug!(%error, "what was learned can't be kept");
+        }
+    }
+
+    /// Forgets what was learned.
+    pub fn forget(&self) {
+        self.library.lock().reset("");
+    }
+}
+
+fn file_of(id: &str) -> String {
+    format!("{id}.json")
+}
+
+fn read_profile(folder: &Path, id: &str) -> Option<Profile> {
+    Profile::from_json(&std::fs::read_to_string(folder.join(file_of(id))).ok()?).ok()
+}
+
+fn candidate<'a>(profile: &'a Profile, variant: &Arc<dyn Variant>, graph: &Graph) -> Candidate<'a> {
+    let support: Vec<Support> = (0..graph.fragments.len())
+        .map(|id| variant.support(graph, id))
+        .collect();
+    Candidate {
+        variant: variant.name(),
+        support,
+        ..Candidate::new(profile)
+    }
+}
+
+/// A profile for a device that was not measured: the catalogue's that is most like it. One that has memory of its own and
+/// is no processor is charged for copies.
+fn assumed(catalogue: &[Profile], info: &DeviceInfo, workers: usize) -> Option<Profile> {
+    let host = info.id == PROCESSOR;
+    let alike = |profile: &&Profile| profile.is_host() == host && (host || profile.kind != DeviceKind::Cpu);
+    let named = catalogue.iter().filter(alike).find(|profile| {
+        let family = profile.name.split([' ', ',']).next().unwrap_or_default();
+        !family.is_empty() && info.name.contains(family)
+    });
+    let mut profile = named.or_else(|| catalogue.iter().find(alike))?.clone();
+    profile.id.clone_from(&info.id);
+    profile.name.clone_from(&info.name);
+    profile.provenance = Measured::Catalogue;
+    if info.memory_bytes > 0 {
+        profile.memory_bytes = info.memory_bytes as f64;
+    }
+    if host {
+        profile.workers = u32::try_from(workers.max(1)).unwrap_or(u32::MAX);
+    }
+    Some(profile)
+}
+
+/// What a graph's fragments need; counts come before what planner expected.
+fn facts(graph: &Graph, scans: &[FileScan], parameters: &[Value], expected: &[Expected], counted: &Known) -> Facts {
+    let mut known = Known::default();
+    let mut streams = vec![Rows::guessed(1.0); graph.streams.len()];
+    for (id, expected) in expected.iter().enumerate() {
+        let rows = |rows: f64| Rows {
+            rows,
+            from: rows_from(expected.provenance),
+        };
+        for (step, after) in expected.step_rows.iter().enumerate() {
+            known.steps.insert((id, step + 1), rows(*after));
+        }
+        known.outputs.insert(id, rows(expected.output_rows));
+        if let Some(Source::Stream(stream)) = graph.fragments.get(id).map(|fragment| &fragment.source) {
+            streams[*stream] = rows(expected.source_rows);
+        }
+    }
+    known.steps.extend(counted.steps.iter().map(|(at, rows)| (*at, *rows)));
+    known
+        .outputs
+        .extend(counted.outputs.iter().map(|(id, rows)| (*id, *rows)));
+    let scans: Vec<ScanFacts> = graph.scans.iter().zip(scans).map(scan_facts).collect();
+    Facts::of(graph, &scans, &streams, parameters, &known)
+}
+
+fn rows_from(provenance: Provenance) -> RowsFrom {
+    match provenance {
+        Provenance::Exact => RowsFrom::Exact,
+        Provenance::Feedback => RowsFrom::Feedback,
+        Provenance::Sketch | Provenance::Bounds => RowsFrom::Sketch,
+        Provenance::Default => RowsFrom::Default,
+    }
+}
+
+fn scan_facts((source, scan): (&ScanSource, &FileScan)) -> ScanFacts {
+    let mut facts = ScanFacts::of(source, scan.statistics.rows);
+    let known = facts
+        .columns
+        .iter_mut()
+        .zip(&scan.statistics.columns)
+        .zip(&scan.columns);
+    for ((column, known), of) in known {
+        column.distinct = known.distinct;
+        column.range = known.range.filter(|_| of.data_type.is_integral());
+        if let Some((low, high)) = column.range {
+            column.carrier_bytes = carrier_bytes(high - low);
+            column.encoded_bytes = column.encoded_bytes.min(column.carrier_bytes);
+        } else if of.data_type.is_bytes() && known.distinct.is_some_and(|distinct| distinct < DICTIONARY_MAX) {
+            column.dictionary_entries = known.distinct;
+            column.carrier_bytes = known.distinct.map_or(4.0, carrier_bytes);
+        }
+    }
+    facts
+}
+
+/// Bytes of the carrier of values that are so far apart.
+fn carrier_bytes(spread: f64) -> f64 {
+    match spread {
+        ..=255.0 => 1.0,
+        ..=65_535.0 => 2.0,
+        ..=4_294_967_295.0 => 4.0,
+        _ => 8.0,
+    }
+}
