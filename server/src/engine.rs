@@ -5,6 +5,7 @@
 
 pub mod functions;
 pub mod local;
+mod placement;
 mod states;
 pub mod system;
 mod views;

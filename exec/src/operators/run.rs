@@ -20,6 +20,7 @@ use super::stream::{EmitBuffer, StreamBuffer};
 use trireme_lake::{Account, AccountTotals};
 
 use super::{Expected, FragmentPlan};
+use crate::costs::Observed;
 use crate::devices::DeviceMode;
 use crate::fused::{FragmentRuntime, Memory};
 use crate::graph::Took;
@@ -191,9 +192,35 @@ impl Run {
             observed.lock().push(ran.clone());
             runtime.history().add(ran);
         };
-        self.runtime
+        let decoded = self.runtime.columns().metrics().misses;
+        let rows = self
+            .runtime
             .run_graph(&self.plan.graph, inputs, placement, Box::new(took))
-            .await
+            .await?;
+        // Times with decoding in them say nothing of running.
+        if self.runtime.columns().metrics().misses == decoded {
+            self.learn(run);
+        }
+        Ok(rows)
+    }
+}
+
+impl Run {
+    /// The cost model learns from what this run took.
+    fn learn(&self, run: u64) {
+        let observed = self.observed.lock();
+        let of_run = observed.iter().filter(|seen| seen.run == run);
+        let seen: Vec<_> = of_run
+            .map(|seen| Observed {
+                fragment: seen.fragment,
+                device: seen.device.clone(),
+                variant: seen.variant,
+                ms: seen.time.as_secs_f64() * 1e3,
+                report: seen.report.clone(),
+            })
+            .collect();
+        drop(observed);
+        self.runtime.costs().learn(&self.plan, &seen);
     }
 }
 

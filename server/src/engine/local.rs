@@ -18,11 +18,10 @@ use tokio::runtime::Handle;
 use trireme_catalog::{Catalog, DescribeFilter, TableKind, ViewPlanner, in_statement};
 use trireme_exec::fused::FragmentRuntime;
 use trireme_exec::io::{Access, StoreOptions, StoreRegistry};
-use trireme_exec::operators::PlacementExec;
 use trireme_exec::runtime::Runtime;
 use trireme_exec::{ErrorClass, QueryError, driver};
 use trireme_planner::ddl::{Key, TableName};
-use trireme_planner::explain_placement::{PlacementRequest, placement_request};
+use trireme_planner::explain_placement::placement_request;
 use trireme_planner::parse::touches_files;
 use trireme_planner::plan_cache::shape::{self, Shape};
 use trireme_planner::plan_cache::{Cached, PlanCache, PlanKey};
@@ -53,7 +52,7 @@ struct Ready {
 pub struct LocalEngine {
     runtime: Runtime,
     workers: Handle,
-    catalog: Arc<Catalog>,
+    pub(super) catalog: Arc<Catalog>,
     stores: Arc<StoreRegistry>,
     states: Arc<States>,
     /// By session and by the state of the functions.
@@ -168,16 +167,6 @@ impl LocalEngine {
         }
     }
 
-    /// Planning asks for one table after the other; whoever reads from a store waits for all of them at once.
-    async fn look_at_tables(&self, request: &Submit) -> Result<(), QueryError> {
-        let statement = trireme_planner::parse::parse(&request.sql)?;
-        let tables = trireme_planner::parse::named_tables(&statement, &request.session.schema);
-        if tables.len() > 1 {
-            self.catalog.look_at(&tables).await;
-        }
-        Ok(())
-    }
-
     /// The statement's shape, if its plan may come from the cache.
     fn shape(&self, state: &SessionState, request: &Submit) -> Result<Option<(PlanKey, Shape, Statement)>, QueryError> {
         let session = &request.session;
@@ -218,30 +207,6 @@ impl LocalEngine {
         })
     }
 
-    /// `EXPLAIN (PLACEMENT)`: the statement's plan below a node that shows what the cost model says of it.
-    async fn submit_placement(
-        &self,
-        state: &SessionState,
-        request: &Submit,
-        placement: &PlacementRequest,
-    ) -> Result<Submitted, QueryError> {
-        let planned = trireme_planner::plan(state, &placement.statement).await?.planned;
-        let Planned::Rows(plan) = planned else {
-            return Err(QueryError::invalid("EXPLAIN (PLACEMENT) takes a query")
-                .with_hint("statements without rows run where they are sent"));
-        };
-        parameters::require_bound(&plan)?;
-        let plan = physical::physical_plan(state, physical::analyze(state, &plan)?).await?;
-        let node = PlacementExec::new(plan, placement.analyze, placement.format);
-        let schema = placement.format.schema(placement.analyze);
-        self.make_ready(state, request, vec![Arc::new(node)], Arc::clone(&schema));
-        Ok(Submitted {
-            command: "EXPLAIN".to_owned(),
-            schema,
-            outcome: Outcome::Rows,
-        })
-    }
-
     async fn submit_rows(
         &self,
         state: &Arc<SessionState>,
@@ -274,7 +239,7 @@ impl LocalEngine {
     }
 
     /// Plans wait to be fetched.
-    fn make_ready(
+    pub(super) fn make_ready(
         &self,
         state: &SessionState,
         request: &Submit,

@@ -70,6 +70,7 @@ pub fn system_schema(sources: SystemSources) -> Result<Arc<dyn SchemaProvider>> 
         Kind::Columns,
         Kind::Cache,
         Kind::Stores,
+        Kind::Models,
         Kind::Plans,
         Kind::Functions,
     ] {
@@ -96,6 +97,7 @@ enum Kind {
     Columns,
     Cache,
     Stores,
+    Models,
     Plans,
     Functions,
 }
@@ -184,6 +186,7 @@ impl Kind {
             Kind::Columns => "columns",
             Kind::Cache => "cache",
             Kind::Stores => "stores",
+            Kind::Models => "models",
             Kind::Plans => "plans",
             Kind::Functions => "functions",
         }
@@ -201,6 +204,7 @@ impl Kind {
             Kind::Columns => columns(&[]),
             Kind::Cache => lake::cache(&[]),
             Kind::Stores => lake::stores(&[]),
+            Kind::Models => fragments::models(&[]),
             Kind::Plans => plans(&[]),
             Kind::Functions => functions(&[]),
         }
@@ -216,6 +220,7 @@ impl Kind {
             Kind::Columns => columns(&sources.fragments.columns().snapshot()),
             Kind::Cache => lake::cache(&sources.lake.cache_rows()),
             Kind::Stores => lake::stores(&sources.lake.metrics().stores),
+            Kind::Models => fragments::models(&sources.fragments.costs().models()),
             Kind::Plans => plans(&sources.plans.rows()),
             Kind::Functions => match sources.catalog.upgrade() {
                 Some(catalog) => functions(&defined_functions(&catalog.functions())),

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Float64Array, RecordBatch};
+use arrow::array::{ArrayRef, BooleanArray, Float64Array, RecordBatch};
 use datafusion::error::Result;
+use trireme_costs::residual::Model;
 use trireme_device_api::{DeviceInfo, DeviceState, Vitals};
 use trireme_exec::fused::FragmentRuntime;
 use trireme_exec::history::FragmentRun;
@@ -146,5 +147,25 @@ pub(super) fn fragments(rows: &[FragmentRun]) -> Result<RecordBatch> {
             millis(|row| u64::try_from(row.time.as_nanos()).unwrap_or(u64::MAX)),
         ),
         ("fallback", text_opt(rows, |row| row.fallback.clone())),
+    ])
+}
+
+/// `system.models`: what was learned of each device's variant and kind of sink.
+pub(super) fn models(rows: &[(String, Model)]) -> Result<RecordBatch> {
+    let unused = |row: &(String, Model)| row.1.unused();
+    batch(vec![
+        ("model", text(rows, |row| &row.0)),
+        ("runs", number(rows, |row| Some(row.1.runs.into()))),
+        ("bare_error", float(rows, |row| Some(row.1.bare_error))),
+        ("corrected_error", float(rows, |row| Some(row.1.corrected_error))),
+        (
+            "used",
+            Arc::new(
+                rows.iter()
+                    .map(|row| Some(unused(row).is_none()))
+                    .collect::<BooleanArray>(),
+            ),
+        ),
+        ("why_not", text_opt(rows, unused)),
     ])
 }

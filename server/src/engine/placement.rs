@@ -1,0 +1,48 @@
+//! Parts of the engine's planning that are not a statement's plan: looking at its tables' files, and `EXPLAIN (PLACEMENT)`.
+
+use std::sync::Arc;
+
+use datafusion::execution::SessionState;
+use trireme_exec::QueryError;
+use trireme_exec::operators::PlacementExec;
+use trireme_planner::explain_placement::PlacementRequest;
+use trireme_planner::{Planned, parameters, physical};
+
+use super::local::LocalEngine;
+use super::{Outcome, Submit, Submitted};
+
+impl LocalEngine {
+    /// Planning asks for one table after the other; whoever reads from a store waits for all of them at once.
+    pub(super) async fn look_at_tables(&self, request: &Submit) -> Result<(), QueryError> {
+        let statement = trireme_planner::parse::parse(&request.sql)?;
+        let tables = trireme_planner::parse::named_tables(&statement, &request.session.schema);
+        if tables.len() > 1 {
+            self.catalog.look_at(&tables).await;
+        }
+        Ok(())
+    }
+
+    /// `EXPLAIN (PLACEMENT)`: the statement's plan below a node that shows what the cost model says of it.
+    pub(super) async fn submit_placement(
+        &self,
+        state: &SessionState,
+        request: &Submit,
+        placement: &PlacementRequest,
+    ) -> Result<Submitted, QueryError> {
+        let planned = trireme_planner::plan(state, &placement.statement).await?.planned;
+        let Planned::Rows(plan) = planned else {
+            return Err(QueryError::invalid("EXPLAIN (PLACEMENT) takes a query")
+                .with_hint("statements without rows run where they are sent"));
+        };
+        parameters::require_bound(&plan)?;
+        let plan = physical::physical_plan(state, physical::analyze(state, &plan)?).await?;
+        let node = PlacementExec::new(plan, placement.analyze, placement.format);
+        let schema = placement.format.schema(placement.analyze);
+        self.make_ready(state, request, vec![Arc::new(node)], Arc::clone(&schema));
+        Ok(Submitted {
+            command: "EXPLAIN".to_owned(),
+            schema,
+            outcome: Outcome::Rows,
+        })
+    }
+}
