@@ -12,8 +12,14 @@ shift
 if [ "$script" = bench_tpch ] && ! "$tools/python/bin/python" -c 'import tableauhyperapi' 2> /dev/null; then
   "$tools/python/bin/pip" install --quiet tableauhyperapi || echo '# hyper is left out: its package is not there' >&2
 fi
+if [ "$script" = bench_lake ]; then
+  "$root/tests/e2e/setup.sh" lake
+fi
 if [ -z "${TRIREME_BIN:-}" ]; then
   "$root/scripts/build.sh" release
   export TRIREME_BIN=${CARGO_TARGET_DIR:-$root/target}/release/trireme
+fi
+if [ "$script" = bench_lake ]; then
+  export SIMSTORE_BIN=${SIMSTORE_BIN:-${CARGO_TARGET_DIR:-$root/target}/release/simstore}
 fi
 exec "$tools/python/bin/python" "$root/benchmarks/$script.py" "$@"

@@ -306,6 +306,8 @@ metrics! {
     lake_disk_errors_total: IntCounter = "trireme_lake_disk_errors_total";
     /// Bytes fetched ahead of need that wait to be taken.
     lake_window_bytes: IntGauge = "trireme_lake_window_bytes";
+    /// Most bytes that were fetched ahead at the same time, so far.
+    lake_window_peak_bytes: IntGauge = "trireme_lake_window_peak_bytes";
     /// Statements whose plan came from the plan cache.
     plan_cache_hits_total: IntCounter = "trireme_plan_cache_hits_total";
     /// Statements that the plan cache had no plan for.
@@ -395,6 +397,8 @@ impl Metrics {
         errors.inc_by(lake.disk_errors.saturating_sub(errors.get()));
         self.lake_window_bytes
             .set(i64::try_from(lake.window_used_bytes).unwrap_or(i64::MAX));
+        self.lake_window_peak_bytes
+            .set(i64::try_from(lake.window_peak_bytes).unwrap_or(i64::MAX));
     }
 
     /// Everything in the Prometheus text format.

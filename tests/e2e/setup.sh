@@ -114,8 +114,9 @@ for part in $parts; do
   java) java_part ;;
   js) js_part ;;
   stores) stores_part ;;
+  lake) venv lake "$here/requirements-lake.txt" ;;
   *)
-    say "unknown part $part (python, sqlalchemy, java, js, stores)"
+    say "unknown part $part (python, sqlalchemy, java, js, stores, lake)"
     exit 2
     ;;
   esac

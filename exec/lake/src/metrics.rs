@@ -52,6 +52,8 @@ pub struct LakeMetrics {
     pub disk_off: Option<String>,
     /// Bytes fetched ahead and not yet taken, by all queries.
     pub window_used_bytes: u64,
+    /// Most of them at the same time, so far.
+    pub window_peak_bytes: u64,
 }
 
 /// One cached range, for `system.cache`.

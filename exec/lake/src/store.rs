@@ -152,7 +152,9 @@ impl TieredStore {
 
     /// What is fetched ahead and not yet taken, of this store and all others, is so many bytes more.
     pub(crate) fn hold(&self, bytes: u64) {
-        self.shared.tiers.ahead_bytes.fetch_add(bytes, Relaxed);
+        let tiers = &self.shared.tiers;
+        let ahead_bytes = tiers.ahead_bytes.fetch_add(bytes, Relaxed) + bytes;
+        tiers.ahead_bytes_max.fetch_max(ahead_bytes, Relaxed);
     }
 
     /// The opposite of [`TieredStore::hold`].

@@ -41,6 +41,8 @@ pub(crate) struct Tiers {
     ghost: Ghost,
     /// Fetched ahead and not yet taken, by all queries; no tier, but as near.
     pub(crate) ahead_bytes: AtomicU64,
+    /// Most of them at the same time.
+    pub(crate) ahead_bytes_max: AtomicU64,
 }
 
 impl Tiers {
@@ -59,6 +61,7 @@ impl Tiers {
             disk,
             disk_unusable,
             ahead_bytes: AtomicU64::new(0),
+            ahead_bytes_max: AtomicU64::new(0),
         })
     }
 
@@ -116,6 +119,7 @@ impl Tiers {
     pub(crate) fn metrics(&self) -> LakeMetrics {
         let mut metrics = LakeMetrics {
             window_used_bytes: self.ahead_bytes.load(Ordering::Relaxed),
+            window_peak_bytes: self.ahead_bytes_max.load(Ordering::Relaxed),
             ..LakeMetrics::default()
         };
         if let Some(memory) = &self.memory {
