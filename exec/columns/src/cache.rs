@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use bytes::Bytes;
 use moka::sync::Cache as FooterCache;
 use parking_lot::Mutex;
 use trireme_device_api::{DeviceColumn, DeviceError, DevicePool, Type};
@@ -35,7 +36,7 @@ use crate::state::{Entry, Flight, State, value_of};
 pub struct Limits {
     /// Bytes of columns and dictionaries.
     pub budget_bytes: usize,
-    /// Bytes of footers.
+    /// Bytes of footers, and of what else files say of their columns.
     pub footer_bytes: usize,
     /// Rows of a segment at most, and at least one. Columns of segments of another size are not found again.
     pub segment_rows: usize,
@@ -69,6 +70,8 @@ pub(crate) struct Inner {
     // State.
     state: Mutex<State>,
     pub(crate) footers: FooterCache<Arc<FileId>, Arc<FileMeta>>,
+    /// Indexes of pages and Bloom filters, by where they begin.
+    pub(crate) indexes: FooterCache<(Arc<FileId>, u64), Bytes>,
     pub(crate) tails: Arc<Tails>,
     pub(crate) counters: Counters,
     // Resources.
@@ -101,7 +104,11 @@ impl ColumnCache {
     pub fn new(limits: Limits) -> Self {
         let footers = FooterCache::builder()
             .weigher(|_: &Arc<FileId>, meta: &Arc<FileMeta>| u32::try_from(meta.size_bytes()).unwrap_or(u32::MAX))
-            .max_capacity(limits.footer_bytes as u64)
+            .max_capacity(limits.footer_bytes as u64 / 4 * 3)
+            .build();
+        let indexes = FooterCache::builder()
+            .weigher(|_: &(Arc<FileId>, u64), bytes: &Bytes| u32::try_from(bytes.len() + 128).unwrap_or(u32::MAX))
+            .max_capacity(limits.footer_bytes as u64 / 4)
             .build();
         Self {
             inner: Arc::new(Inner {
@@ -110,6 +117,7 @@ impl ColumnCache {
                 identities: RandomState::new(),
                 state: Mutex::new(State::default()),
                 footers,
+                indexes,
                 tails: Arc::default(),
                 counters: Counters::default(),
                 budget: Budget::new(limits.budget_bytes),
@@ -143,6 +151,7 @@ impl ColumnCache {
         let evicted = gone.entries.len();
         drop(gone);
         self.inner.footers.invalidate_all();
+        self.inner.indexes.invalidate_all();
         add(&self.inner.counters.evictions, evicted);
     }
 

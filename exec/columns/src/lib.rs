@@ -24,6 +24,7 @@ mod footer;
 mod keep;
 mod metrics;
 mod open;
+mod pages;
 mod prune;
 mod saved;
 mod scan;

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use parquet::basic::{ColumnOrder, SortOrder};
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::statistics::Statistics;
-use trireme_device_api::{Bounds, ColumnTest, RowTest, Value};
+use trireme_device_api::{Bounds, RowTest, Value};
 
 use crate::decode::Physical;
 use crate::footer::{FileColumn, FileMeta};
@@ -41,25 +41,14 @@ impl Pruner<'_> {
 
     /// False when no row of the group passes.
     fn may_hold(&self, file: usize, row_group: usize) -> bool {
-        self.may_hold_by(file, row_group, &mut |_, _| true)
-    }
-
-    /// As the bounds and, where they leave it open, `more` say.
-    pub(crate) fn may_hold_by(
-        &self,
-        file: usize,
-        row_group: usize,
-        more: &mut dyn FnMut(usize, &ColumnTest) -> bool,
-    ) -> bool {
         self.test.may_pass(&mut |column, test| {
-            let Some(of) = self.columns.get(column) else {
-                return true;
-            };
-            test.may_pass(&self.bounds(of, file, row_group)) && more(column, test)
+            let of = self.columns.get(column);
+            of.is_none_or(|of| test.may_pass(&self.bounds(of, file, row_group)))
         })
     }
 
-    fn bounds(&self, column: &Column, file: usize, row_group: usize) -> Bounds {
+    /// What is known of a column's values in a row group.
+    pub(crate) fn bounds(&self, column: &Column, file: usize, row_group: usize) -> Bounds {
         match &column.kind {
             ColumnKind::Constant(constants) => match constants.value(file) {
                 Value::Null => all_null(),
@@ -95,16 +84,9 @@ fn of_chunk(metadata: &ParquetMetaData, row_group: usize, leaf: usize, physical:
     let group = metadata.row_group(row_group);
     let chunk = group.column(leaf);
     let nulls = segments::nulls_of(chunk);
-    let range = physical.and_then(|physical| {
-        let file = metadata.file_metadata();
-        let ordered = matches!(
-            file.column_order(leaf),
-            ColumnOrder::TYPE_DEFINED_ORDER(SortOrder::UNSIGNED)
-        );
-        match segments::range_of(chunk, physical) {
-            Some((low, high)) => Some((Value::Int(low), Value::Int(high))),
-            None => other_range(chunk.statistics()?, physical, ordered),
-        }
+    let range = physical.and_then(|physical| match segments::range_of(chunk, physical) {
+        Some((low, high)) => Some((Value::Int(low), Value::Int(high))),
+        None => other_range(chunk.statistics()?, physical, is_ordered(metadata, leaf)),
     });
     let (low, high) = range.unzip();
     Bounds {
@@ -113,6 +95,12 @@ fn of_chunk(metadata: &ParquetMetaData, row_group: usize, leaf: usize, physical:
         nulls: nulls != Some(0),
         values: nulls.is_none_or(|count| i64::try_from(count) != Ok(group.num_rows())),
     }
+}
+
+/// The bounds of a column of strings were found by comparing unsigned bytes.
+pub(crate) fn is_ordered(metadata: &ParquetMetaData, leaf: usize) -> bool {
+    let order = metadata.file_metadata().column_order(leaf);
+    matches!(order, ColumnOrder::TYPE_DEFINED_ORDER(SortOrder::UNSIGNED))
 }
 
 /// Of columns that aren't integral. `ordered`: strings were compared as unsigned bytes.

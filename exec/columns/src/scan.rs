@@ -1,7 +1,7 @@
 //! A bound scan: segments of columns that are decoded when they are first wanted.
 
 use std::cell::OnceCell;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasher;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,7 +21,8 @@ use crate::files::{ColumnRequest, FileId};
 use crate::footer::{FileColumn, FileMeta};
 use crate::keep::{self, Kept};
 use crate::open::constant::Constants;
-use crate::segments::{self, Promise, Segment};
+use crate::pages::Pages;
+use crate::segments::{self, Part, Promise, Segment};
 use crate::source::Source;
 
 /// Segments of a column that a scan holds on to, so that the workers of neighbouring morsels share them.
@@ -86,6 +87,8 @@ pub(crate) struct Core {
     pub(crate) files: Vec<(Arc<FileMeta>, Source)>,
     pub(crate) segments: Vec<Segment>,
     pub(crate) columns: Vec<Column>,
+    /// Of chunks that are not read whole, by file, row group and leaf.
+    pub(crate) pages: HashMap<(usize, usize, usize), Arc<Pages>>,
     pub(crate) fetches: Fetches,
     pub(crate) account: Arc<Account>,
     /// Fragments that go over it.
@@ -127,7 +130,8 @@ impl Core {
             return Ok(Vec::new());
         };
         let wrong = || source.corrupt(format!("column {}: its place is wrong", of.name));
-        segments::ranges(&meta.metadata, at, leaf).ok_or_else(wrong)
+        let pages = |row_group: usize| self.pages.get(&(at.file, row_group, leaf));
+        segments::ranges(&meta.metadata, at, leaf, &pages).ok_or_else(wrong)
     }
 
     /// The column of the segment; codes have no dictionary yet.
@@ -147,6 +151,7 @@ impl Core {
         let domain = domain.filter(|_| key.domain.is_some());
         let take = |bytes: usize| self.cache.take(bytes, &self.pool);
         let ranges = self.ranges(segment, column)?;
+        let pages = |row_group: usize| self.pages.get(&(at.file, row_group, leaf));
         let fetch = OnceCell::new();
         let read = |at: usize| match fetch.get_or_init(|| self.fetches.claim(segment, column)) {
             Some(fetch) => fetch.take(at).map_err(|error| source.failed(&error)),
@@ -159,6 +164,7 @@ impl Core {
             leaf,
             ranges: &ranges,
             read: &read,
+            pages: &pages,
             physical: match &files[at.file] {
                 FileColumn::Pages { physical, .. } => Some(*physical),
                 _ => None,
@@ -187,18 +193,20 @@ impl Core {
     }
 }
 
+/// A part's share of the uncompressed bytes of its chunk.
+fn part_bytes(task: &Task<'_>, part: &Part) -> usize {
+    let group = task.metadata.row_group(part.row_group);
+    let bytes = usize::try_from(group.column(task.leaf).uncompressed_size()).unwrap_or(0);
+    let rows = usize::try_from(group.num_rows()).unwrap_or(0);
+    match part.rows < rows {
+        true => bytes / rows.max(1) * part.rows,
+        false => bytes,
+    }
+}
+
 fn need(task: &Task<'_>) -> Need {
     let rows = task.segment.rows;
-    let groups = task.segment.parts.iter();
-    let uncompressed: i64 = groups
-        .map(|part| {
-            task.metadata
-                .row_group(part.row_group)
-                .column(task.leaf)
-                .uncompressed_size()
-        })
-        .sum();
-    let uncompressed = usize::try_from(uncompressed).unwrap_or(0);
+    let uncompressed: usize = task.segment.parts.iter().map(|part| part_bytes(task, part)).sum();
     Need {
         bytes: decode::estimate_bytes(task, uncompressed) + rows.div_ceil(8),
         work: (uncompressed + rows) as f64,

@@ -15,6 +15,7 @@ use parquet::file::statistics::Statistics;
 use trireme_device_api::{Type, ZoneMap};
 
 use crate::decode::Physical;
+use crate::pages::Pages;
 
 /// Rows of one row group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -24,6 +25,13 @@ pub(crate) struct Part {
     pub(crate) skip: usize,
     /// Rows.
     pub(crate) rows: usize,
+}
+
+impl Part {
+    /// Rows of the group.
+    pub(crate) fn range(&self) -> Range<usize> {
+        self.skip..self.skip + self.rows
+    }
 }
 
 /// Rows of one file.
@@ -58,20 +66,44 @@ impl Segment {
     }
 }
 
-/// The bytes of a column's chunks in a segment, in order; none where the footer's places make no sense.
-pub(crate) fn ranges(metadata: &ParquetMetaData, segment: &Segment, leaf: usize) -> Option<Vec<Range<u64>>> {
+/// Where a chunk's pages are, by row group; none where that is not known.
+pub(crate) type FindPages<'a> = &'a dyn Fn(usize) -> Option<&'a Arc<Pages>>;
+
+/// The bytes of a column in a segment, in order; none where the footer's places make no sense. Of a chunk whose pages are
+/// known those that hold rows of the segment, else all.
+pub(crate) fn ranges(
+    metadata: &ParquetMetaData,
+    segment: &Segment,
+    leaf: usize,
+    pages: FindPages<'_>,
+) -> Option<Vec<Range<u64>>> {
     let mut ranges: Vec<Range<u64>> = Vec::with_capacity(segment.parts.len());
-    for part in segment.parts.iter() {
-        let chunk = metadata.row_group(part.row_group).column(leaf);
-        let start = chunk.dictionary_page_offset().unwrap_or(chunk.data_page_offset());
-        let start = u64::try_from(start).ok()?;
-        let range = start..start.checked_add(u64::try_from(chunk.compressed_size()).ok()?)?;
-        // Parts of one group share its chunk.
-        if ranges.last() != Some(&range) {
-            ranges.push(range);
+    for parts in segment.parts.chunk_by(|left, right| left.row_group == right.row_group) {
+        let row_group = parts.first()?.row_group;
+        let group = metadata.row_group(row_group);
+        let chunk = chunk_range(group.column(leaf))?;
+        let rows = usize::try_from(group.num_rows()).unwrap_or(0);
+        match pages(row_group).filter(|_| is_partial(parts, rows)) {
+            Some(pages) => {
+                let runs: Vec<Range<usize>> = parts.iter().map(Part::range).collect();
+                ranges.extend(pages.ranges(&chunk, &runs, rows));
+            }
+            None => ranges.push(chunk),
         }
     }
     Some(ranges)
+}
+
+/// All bytes of a column's chunk.
+pub(crate) fn chunk_range(chunk: &ColumnChunkMetaData) -> Option<Range<u64>> {
+    let start = chunk.dictionary_page_offset().unwrap_or(chunk.data_page_offset());
+    let start = u64::try_from(start).ok()?;
+    Some(start..start.checked_add(u64::try_from(chunk.compressed_size()).ok()?)?)
+}
+
+/// Parts of a row group of so many rows are not all of it.
+pub(crate) fn is_partial(parts: &[Part], rows: usize) -> bool {
+    parts.iter().map(|part| part.rows).sum::<usize>() < rows
 }
 
 /// A string column's values were too many for the writer's dictionary: probably for ours too.

@@ -146,6 +146,22 @@ impl Source {
         answer.map_err(|error| self.failed(&error))
     }
 
+    /// Reads some ranges of a file that is not local, neighbours together.
+    ///
+    /// # Errors
+    /// [`DeviceError::Input`].
+    pub(crate) async fn read_ranges(&self, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, DeviceError> {
+        if let Place::Lake(store, object, account, _) = &self.place {
+            let read = store.read_ranges(object, ranges, ReadClass::Demand, Some(account));
+            return read.await.map_err(|error| self.failed(&error));
+        }
+        let mut found = Vec::with_capacity(ranges.len());
+        for range in ranges {
+            found.push(self.read_remote(range.clone()).await?);
+        }
+        Ok(found)
+    }
+
     fn read_local(&self, path: &PathBuf, modified_us: Option<i64>, range: &Range<u64>) -> Result<Bytes, DeviceError> {
         let unreadable = |error: std::io::Error| self.unreadable(error);
         let mut file = File::open(path).map_err(unreadable)?;

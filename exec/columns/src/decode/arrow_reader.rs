@@ -7,7 +7,9 @@ use arrow::compute::{CastOptions, cast_with_options, concat};
 use arrow::datatypes::DataType;
 use arrow::util::display::FormatOptions;
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection, RowSelector,
+};
 use trireme_device_api::{Codes, DeviceColumn, Strings, Type, Values};
 
 use super::column::with_codes;
@@ -45,13 +47,12 @@ fn read(task: &Task<'_>, ranges: &Ranges) -> Result<ArrayRef, Failure> {
     let metadata =
         ArrowReaderMetadata::try_new(Arc::clone(task.metadata), ArrowReaderOptions::new()).map_err(failed)?;
     let mask = ProjectionMask::leaves(task.metadata.file_metadata().schema_descr(), [task.leaf]);
-    let groups = task.segment.parts.iter().map(|part| part.row_group).collect();
-    let skip = task.segment.parts.first().map_or(0, |part| part.skip);
+    let mut groups: Vec<usize> = task.segment.parts.iter().map(|part| part.row_group).collect();
+    groups.dedup();
     let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(ranges.clone(), metadata)
         .with_projection(mask)
         .with_row_groups(groups)
-        .with_offset(skip)
-        .with_limit(task.segment.rows)
+        .with_row_selection(selection(task))
         .with_batch_size(BATCH_ROWS)
         .build()
         .map_err(failed)?;
@@ -65,6 +66,29 @@ fn read(task: &Task<'_>, ranges: &Ranges) -> Result<ArrayRef, Failure> {
     }
     let views: Vec<&dyn Array> = arrays.iter().map(AsRef::as_ref).collect();
     Ok(concat(&views).map_err(|error| corrupt(task, error))?)
+}
+
+/// The segment's rows among those of its row groups.
+fn selection(task: &Task<'_>) -> RowSelection {
+    let mut selectors = Vec::new();
+    for parts in task
+        .segment
+        .parts
+        .chunk_by(|left, right| left.row_group == right.row_group)
+    {
+        let mut row = 0;
+        for part in parts {
+            selectors.push(RowSelector::skip(part.skip.saturating_sub(row)));
+            selectors.push(RowSelector::select(part.rows));
+            row = part.skip + part.rows;
+        }
+        let group = parts
+            .first()
+            .map(|part| task.metadata.row_group(part.row_group).num_rows());
+        let rows = group.and_then(|rows| usize::try_from(rows).ok()).unwrap_or(0);
+        selectors.push(RowSelector::skip(rows.saturating_sub(row)));
+    }
+    selectors.into()
 }
 
 fn cast(task: &Task<'_>, array: ArrayRef) -> Result<ArrayRef, Failure> {

@@ -8,7 +8,7 @@ use parquet::basic::Encoding;
 
 use super::hybrid::{Run, Runs};
 use super::pages::{PageError, Target, with_length};
-use super::validity::Validity;
+use super::validity::{Validity, keep_bits};
 
 /// Bits being filled.
 pub(crate) struct Bits {
@@ -55,8 +55,7 @@ impl Target for Bits {
         }
     }
 
-    fn keep(&mut self, range: Range<usize>) {
-        let kept = self.out.finish().slice(range.start, range.len());
-        self.out.append_buffer(&kept);
+    fn keep(&mut self, from: usize, ranges: &[Range<usize>]) {
+        keep_bits(&mut self.out, from, ranges);
     }
 }

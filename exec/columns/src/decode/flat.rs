@@ -7,7 +7,7 @@ use parquet::basic::Encoding;
 use parquet::data_type::Int96;
 
 use super::hybrid::look_up;
-use super::pages::{PageError, Target, spread};
+use super::pages::{PageError, Target, keep, spread};
 use super::physical::Physical;
 use super::plain::plain;
 use super::validity::Validity;
@@ -81,9 +81,8 @@ impl<T: Lane> Target for Flat<T> {
         spread(&mut self.out, rows, count, validity);
     }
 
-    fn keep(&mut self, range: Range<usize>) {
-        self.out.truncate(range.end);
-        self.out.drain(..range.start);
+    fn keep(&mut self, from: usize, ranges: &[Range<usize>]) {
+        keep(&mut self.out, from, ranges);
     }
 }
 

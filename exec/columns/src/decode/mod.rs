@@ -24,7 +24,7 @@ use trireme_device_api::{DeviceColumn, DeviceError, DevicePool, Reservation, Typ
 
 use crate::dictionary::{Domain, Refused, TakeBytes};
 use crate::metrics::add;
-use crate::segments::Segment;
+use crate::segments::{FindPages, Segment, chunk_range, is_partial};
 use crate::source::{Ranges, Source};
 
 use pages::PageError;
@@ -42,6 +42,8 @@ pub(crate) struct Task<'a> {
     /// The column's bytes.
     pub(crate) ranges: &'a [Range<u64>],
     pub(crate) read: ReadRange<'a>,
+    /// Where pages of chunks are that were not read whole.
+    pub(crate) pages: FindPages<'a>,
     /// What pages hold; none when values are cast through Arrow.
     pub(crate) physical: Option<Physical>,
     pub(crate) data_type: &'a Type,
@@ -113,10 +115,12 @@ fn decode_unguarded(task: &Task<'_>) -> Result<DeviceColumn, Failure> {
         Some(Err(PageError::Corrupt(reason))) => {
             // Arrow's reader has the last word, as in a query that does not come here.
             add(task.arrow_reads, 1);
+            let (ranges, _reservation) = whole_chunks(task, ranges)?;
             arrow_reader::decode(task, &ranges).map_err(|_| corrupt(task, reason))?
         }
         Some(Err(PageError::Unknown | PageError::Narrow)) | None => {
             add(task.arrow_reads, 1);
+            let (ranges, _reservation) = whole_chunks(task, ranges)?;
             arrow_reader::decode(task, &ranges)?
         }
     };
@@ -149,6 +153,33 @@ fn chunks(task: &Task<'_>) -> Result<(Ranges, Reservation), DeviceError> {
     Ok((Ranges::new(task.source.size_bytes, ranges), reservation))
 }
 
+/// What Arrow's reader needs: all pages, also those that were left out.
+fn whole_chunks(task: &Task<'_>, ranges: Ranges) -> Result<(Ranges, Reservation), DeviceError> {
+    let mut reservation = Reservation::new(task.pool);
+    let groups = task
+        .segment
+        .parts
+        .chunk_by(|left, right| left.row_group == right.row_group);
+    let mut groups = groups.filter_map(|parts| Some((parts.first()?.row_group, parts)));
+    let rows = |row_group| usize::try_from(task.metadata.row_group(row_group).num_rows()).unwrap_or(0);
+    if !groups.any(|(row_group, parts)| is_partial(parts, rows(row_group)) && (task.pages)(row_group).is_some()) {
+        return Ok((ranges, reservation));
+    }
+    let mut whole: Vec<(u64, Bytes)> = Vec::new();
+    for parts in task
+        .segment
+        .parts
+        .chunk_by(|left, right| left.row_group == right.row_group)
+    {
+        let Some(part) = parts.first() else { continue };
+        let range = chunk_range(task.metadata.row_group(part.row_group).column(task.leaf));
+        let range = range.ok_or_else(|| corrupt(task, "its place is wrong"))?;
+        reservation.grow(usize::try_from(range.end - range.start).unwrap_or(usize::MAX))?;
+        whole.push((range.start, task.source.read(range)?));
+    }
+    Ok((Ranges::new(task.source.size_bytes, whole), reservation))
+}
+
 /// Bytes that the decoded column will have, about; not less for numbers.
 pub(crate) fn estimate_bytes(task: &Task<'_>, uncompressed_bytes: usize) -> usize {
     let rows = task.segment.rows;
@@ -169,11 +200,15 @@ pub(crate) fn estimate_bytes(task: &Task<'_>, uncompressed_bytes: usize) -> usiz
             Shape::Codes(..) => rows * 4,
             Shape::Values => {
                 let unencoded = |part: &crate::segments::Part| {
-                    let chunk = task.metadata.row_group(part.row_group).column(task.leaf);
-                    chunk.unencoded_byte_array_data_bytes()
+                    let group = task.metadata.row_group(part.row_group);
+                    let bytes = usize::try_from(group.column(task.leaf).unencoded_byte_array_data_bytes()?).ok()?;
+                    let group_rows = usize::try_from(group.num_rows()).ok()?;
+                    Some(match part.rows < group_rows {
+                        true => bytes / group_rows * part.rows + bytes / 8,
+                        false => bytes,
+                    })
                 };
-                let known: Option<i64> = task.segment.parts.iter().map(unencoded).sum();
-                let bytes = known.and_then(|bytes| usize::try_from(bytes).ok());
+                let bytes: Option<usize> = task.segment.parts.iter().map(unencoded).sum();
                 bytes.unwrap_or(uncompressed_bytes) + (rows + 1) * 4
             }
         },

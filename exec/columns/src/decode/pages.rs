@@ -17,7 +17,7 @@ use parquet::file::serialized_reader::SerializedPageReader;
 
 use super::validity::Validity;
 use super::{Failure, Task};
-use crate::segments::Part;
+use crate::segments::{Part, is_partial};
 use crate::source::Ranges;
 
 /// Why pages are not decoded.
@@ -59,8 +59,8 @@ pub(crate) trait Target {
     /// Moves the last `count` values to those of the last `rows` rows that are not NULL.
     fn spread(&mut self, rows: usize, count: usize, validity: &Validity);
 
-    /// Keeps only `range` of the rows.
-    fn keep(&mut self, range: Range<usize>);
+    /// Of the rows from `from` on keeps only `ranges`, which ascend.
+    fn keep(&mut self, from: usize, ranges: &[Range<usize>]);
 }
 
 /// Decodes all rows of the segment.
@@ -71,20 +71,28 @@ pub(crate) fn read(
     validity: &mut Validity,
 ) -> Result<(), PageError> {
     let ranges = Arc::new(ranges.clone());
-    for part in task.segment.parts.iter() {
-        read_part(task, &ranges, *part, target, validity)?;
+    let groups = task
+        .segment
+        .parts
+        .chunk_by(|left, right| left.row_group == right.row_group);
+    for parts in groups {
+        read_parts(task, &ranges, parts, target, validity)?;
     }
     Ok(())
 }
 
-fn read_part(
+/// Parts of one row group, in order.
+fn read_parts(
     task: &Task<'_>,
     ranges: &Arc<Ranges>,
-    part: Part,
+    parts: &[Part],
     target: &mut impl Target,
     validity: &mut Validity,
 ) -> Result<(), PageError> {
-    let group = task.metadata.row_group(part.row_group);
+    let (Some(first), Some(last)) = (parts.first(), parts.last()) else {
+        return Ok(());
+    };
+    let group = task.metadata.row_group(first.row_group);
     let chunk = group.column(task.leaf);
     let nullable = match chunk.column_descr().max_def_level() {
         0 => false,
@@ -92,19 +100,26 @@ fn read_part(
         _ => return Err(PageError::Unknown),
     };
     let group_rows = usize::try_from(group.num_rows()).unwrap_or(0);
-    let mut pages = SerializedPageReader::new(Arc::clone(ranges), chunk, group_rows, None)?;
-    let end = part.skip + part.rows;
+    let known = (task.pages)(first.row_group).filter(|_| is_partial(parts, group_rows));
+    let locations = known.map(|pages| pages.locations().to_vec());
+    let mut pages = SerializedPageReader::new(Arc::clone(ranges), chunk, group_rows, locations)?;
+    let wanted = |rows: Range<usize>| {
+        let inside = move |part: &Part| part.skip.max(rows.start)..(part.skip + part.rows).min(rows.end);
+        parts.iter().map(inside).filter(|run| !run.is_empty())
+    };
+    let end = last.skip + last.rows;
     let mut row = 0;
     while row < end {
-        if row < part.skip
-            && let Some(next) = pages.peek_next_page()?
-            && let Some(rows) = next.num_rows.or(next.num_levels).filter(|_| !next.is_dict)
-            && rows > 0
-            && rows <= part.skip - row
-        {
-            pages.skip_next_page()?;
-            row += rows;
-            continue;
+        if parts.len() > 1 || row < first.skip {
+            let next = pages.peek_next_page()?.filter(|next| !next.is_dict);
+            let rows = next.and_then(|next| next.num_rows.or(next.num_levels));
+            if let Some(rows) = rows.filter(|rows| *rows > 0 && *rows <= group_rows - row)
+                && wanted(row..row + rows).next().is_none()
+            {
+                pages.skip_next_page()?;
+                row += rows;
+                continue;
+            }
         }
         let page = pages
             .get_next_page()?
@@ -122,17 +137,11 @@ fn read_part(
         if target.len() != before + rows || validity.rows() != before + rows {
             return Err(PageError::corrupt("fewer values than rows"));
         }
-        let first = part.skip.saturating_sub(row).min(rows);
-        let last = (end - row).min(rows);
-        if (first, last) != (0, rows) {
-            // Only the first part skips rows, and then nothing is before them.
-            let kept = if first > 0 {
-                before + first..before + last
-            } else {
-                0..before + last
-            };
-            target.keep(kept.clone());
-            validity.keep(kept);
+        let moved = |run: Range<usize>| before + run.start - row..before + run.end - row;
+        let kept: Vec<Range<usize>> = wanted(row..row + rows).map(moved).collect();
+        if kept[..] != [before..before + rows] {
+            target.keep(before, &kept);
+            validity.keep(before, &kept);
         }
         row += rows;
     }
@@ -219,4 +228,14 @@ pub(crate) fn spread<T: Copy + Default>(values: &mut Vec<T>, rows: usize, count:
         out[row] = if dense == 0 { filler } else { value };
         dense -= usize::from(validity.is_valid(first + row));
     }
+}
+
+/// [`Target::keep`] for plain vectors.
+pub(crate) fn keep<T: Copy>(values: &mut Vec<T>, from: usize, ranges: &[Range<usize>]) {
+    let mut end = from;
+    for range in ranges {
+        values.copy_within(range.clone(), end);
+        end += range.len();
+    }
+    values.truncate(end);
 }

@@ -7,7 +7,7 @@ use parquet::basic::Encoding;
 
 use super::Failure;
 use super::hybrid::{each_index, look_up};
-use super::pages::{PageError, Target, spread};
+use super::pages::{PageError, Target, keep, spread};
 use super::plain::deltas;
 use super::validity::Validity;
 use crate::dictionary::{Domain, Refused, TakeBytes};
@@ -154,13 +154,19 @@ impl Target for Spelled {
         }
     }
 
-    fn keep(&mut self, range: Range<usize>) {
-        let (start, end) = (self.offsets[range.start], self.offsets[range.end]);
+    fn keep(&mut self, from: usize, ranges: &[Range<usize>]) {
+        let (mut row, mut end) = (from, self.offsets[from]);
+        for range in ranges {
+            let (first, last) = (self.offsets[range.start], self.offsets[range.end]);
+            self.bytes.copy_within(first as usize..last as usize, end as usize);
+            for kept in range.clone() {
+                row += 1;
+                self.offsets[row] = self.offsets[kept + 1] - (first - end);
+            }
+            end += last - first;
+        }
         self.bytes.truncate(end as usize);
-        self.bytes.drain(..start as usize);
-        self.offsets.truncate(range.end + 1);
-        self.offsets.drain(..range.start);
-        self.offsets.iter_mut().for_each(|offset| *offset -= start);
+        self.offsets.truncate(row + 1);
     }
 }
 
@@ -260,8 +266,7 @@ impl<T: Code> Target for Coded<'_, T> {
         spread(&mut self.out, rows, count, validity);
     }
 
-    fn keep(&mut self, range: Range<usize>) {
-        self.out.truncate(range.end);
-        self.out.drain(..range.start);
+    fn keep(&mut self, from: usize, ranges: &[Range<usize>]) {
+        keep(&mut self.out, from, ranges);
     }
 }

@@ -1,5 +1,7 @@
 //! Definition levels to validity bits. Pages without NULLs cost nothing: bits are made when the first NULL comes.
 
+use std::ops::Range;
+
 use arrow::array::BooleanBufferBuilder;
 use arrow::buffer::BooleanBuffer;
 
@@ -66,12 +68,11 @@ impl Validity {
         self.bits.as_ref().is_none_or(|bits| bits.get_bit(row))
     }
 
-    /// Keeps only `range` of the rows.
-    pub(crate) fn keep(&mut self, range: std::ops::Range<usize>) {
-        self.rows = range.len();
+    /// Of the rows from `from` on keeps only `ranges`, which ascend.
+    pub(crate) fn keep(&mut self, from: usize, ranges: &[Range<usize>]) {
+        self.rows = from + ranges.iter().map(ExactSizeIterator::len).sum::<usize>();
         if let Some(bits) = &mut self.bits {
-            let kept = bits.finish().slice(range.start, range.len());
-            bits.append_buffer(&kept);
+            keep_bits(bits, from, ranges);
         }
     }
 
@@ -91,4 +92,13 @@ pub(crate) fn ones(packed: &[u8], length: usize) -> usize {
         .first()
         .map_or(0, |byte| byte & ((1_u16 << (length % 8)) - 1) as u8);
     sum + last.count_ones() as usize
+}
+
+/// Of the bits from `from` on keeps only `ranges`, which ascend.
+pub(crate) fn keep_bits(bits: &mut BooleanBufferBuilder, from: usize, ranges: &[Range<usize>]) {
+    let all = bits.finish();
+    bits.append_buffer(&all.slice(0, from));
+    for range in ranges {
+        bits.append_buffer(&all.slice(range.start, range.len()));
+    }
 }

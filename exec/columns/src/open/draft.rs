@@ -9,15 +9,22 @@ use super::{Opening, columns};
 use crate::cache::ColumnCache;
 use crate::fetches::Fetches;
 use crate::footer::FileMeta;
+use crate::pages::Pages;
 use crate::prune::Pruner;
 use crate::scan::{Column, ColumnKind, Core};
 use crate::segments::{self, Promise, Segment};
 
+/// A column's chunk: file, row group, position among the file's leaves.
+pub(super) type ChunkId = (usize, usize, usize);
+
 /// See the module.
 pub(super) struct Draft {
-    metas: Vec<Arc<FileMeta>>,
-    segments: Vec<Segment>,
-    columns: Vec<Column>,
+    pub(super) metas: Vec<Arc<FileMeta>>,
+    pub(super) segments: Vec<Segment>,
+    /// Segments of which rows were left out.
+    pub(super) left_out: Vec<Segment>,
+    pub(super) columns: Vec<Column>,
+    pub(super) pages: HashMap<ChunkId, Arc<Pages>>,
 }
 
 impl Draft {
@@ -28,26 +35,70 @@ impl Draft {
         let rows = all.iter().map(|segment| segment.rows).sum();
         let requests = opening.table.columns.iter();
         let columns = requests.map(|request| columns::column(cache, opening, request, metas, rows));
-        let mut columns = columns.collect::<Result<Vec<_>, _>>()?;
-        let (segments, left_out) = match opening.table.test {
-            RowTest::True => (all, Vec::new()),
-            _ => select(cache, opening, &columns, metas, all),
+        let columns = columns.collect::<Result<Vec<_>, _>>()?;
+        let mut draft = Self {
+            metas: metas.to_vec(),
+            segments: all,
+            left_out: Vec::new(),
+            columns,
+            pages: HashMap::new(),
         };
-        for column in &mut columns {
-            let promise = |segment: &Segment| columns::promise(column, segment, metas);
-            let promises = segments.iter().map(promise).collect();
-            let left_out = left_out.iter().map(promise).reduce(both);
+        if opening.table.test != RowTest::True {
+            draft.select(cache, opening);
+        }
+        Ok(draft)
+    }
+
+    pub(super) fn pruner<'a>(&'a self, test: &'a RowTest) -> Pruner<'a> {
+        Pruner {
+            test,
+            columns: &self.columns,
+            metas: &self.metas,
+        }
+    }
+
+    /// Leaves out what the footers rule out.
+    fn select(&mut self, cache: &ColumnCache, opening: &Opening) {
+        let all = std::mem::take(&mut self.segments);
+        let pruner = self.pruner(&opening.table.test);
+        let mut verdicts = HashMap::new();
+        let (mut kept, mut left_out) = (Vec::with_capacity(all.len()), Vec::new());
+        for segment in all {
+            let parts = pruner.parts(&segment, &mut verdicts);
+            let whole = || {
+                let (id, source) = &opening.files[segment.file];
+                let held = |column: &Column| {
+                    matches!(column.kind, ColumnKind::Constant(_))
+                        || column.leaf(segment.file).is_none()
+                        || cache.inner.peek(&column.key(id, &segment)).is_some()
+                };
+                source.is_local() || self.columns.iter().all(held)
+            };
+            match parts.len() {
+                0 => left_out.push(segment),
+                some if some == segment.parts.len() || whole() => kept.push(segment),
+                _ => {
+                    kept.push(segment.select(parts));
+                    left_out.push(segment);
+                }
+            }
+        }
+        self.segments = kept;
+        self.left_out = left_out;
+    }
+
+    fn promise(&mut self) {
+        for column in &mut self.columns {
+            let promise = |segment: &Segment| columns::promise(column, segment, &self.metas);
+            let promises = self.segments.iter().map(promise).collect();
+            let left_out = self.left_out.iter().map(promise).reduce(both);
             column.promises = promises;
             column.left_out = left_out;
         }
-        Ok(Self {
-            metas: metas.to_vec(),
-            segments,
-            columns,
-        })
     }
 
-    pub(super) fn core(self, cache: &ColumnCache, opening: &Opening, pool: &Arc<dyn DevicePool>) -> Core {
+    pub(super) fn core(mut self, cache: &ColumnCache, opening: &Opening, pool: &Arc<dyn DevicePool>) -> Core {
+        self.promise();
         let local = opening.files.iter().all(|(_, source)| source.is_local());
         let fetches = match local {
             true => Fetches::none(),
@@ -61,46 +112,12 @@ impl Draft {
             files: self.metas.into_iter().zip(sources).collect(),
             segments: self.segments,
             columns: self.columns,
+            pages: self.pages,
             fetches,
             account: Arc::clone(&opening.table.account),
             readers: opening.table.readers,
         }
     }
-}
-
-/// Segments, or what is wanted of them, and segments that are left out.
-fn select(
-    cache: &ColumnCache,
-    opening: &Opening,
-    columns: &[Column],
-    metas: &[Arc<FileMeta>],
-    all: Vec<Segment>,
-) -> (Vec<Segment>, Vec<Segment>) {
-    let pruner = Pruner {
-        test: &opening.table.test,
-        columns,
-        metas,
-    };
-    let mut verdicts = HashMap::new();
-    let (mut kept, mut left_out) = (Vec::with_capacity(all.len()), Vec::new());
-    for segment in all {
-        let parts = pruner.parts(&segment, &mut verdicts);
-        let whole = || {
-            let (id, source) = &opening.files[segment.file];
-            let held = |column: &Column| {
-                matches!(column.kind, ColumnKind::Constant(_))
-                    || column.leaf(segment.file).is_none()
-                    || cache.inner.peek(&column.key(id, &segment)).is_some()
-            };
-            source.is_local() || columns.iter().all(held)
-        };
-        match parts.len() {
-            0 => left_out.push(segment),
-            some if some == segment.parts.len() || whole() => kept.push(segment),
-            _ => kept.push(segment.select(parts)),
-        }
-    }
-    (kept, left_out)
 }
 
 /// What holds over both.

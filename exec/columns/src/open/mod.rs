@@ -14,6 +14,7 @@ mod dictionaries;
 mod draft;
 mod footers;
 mod plan;
+mod refine;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -129,24 +130,44 @@ impl Opener {
     async fn open(&self) -> Result<Scans, DeviceError> {
         let files: usize = self.openings.iter().map(|opening| opening.files.len()).sum();
         let few = files <= WARM_FILES;
-        if few
-            && let Some(metas) = footers::held(self)
-            && let Some(scans) = self.finish(self.drafts(&metas)?, true)?
-        {
-            return Ok(scans);
+        if few && let Some(metas) = footers::held(self) {
+            let (mut drafts, asks) = self.drafts(&metas)?;
+            if let Some(answers) = refine::held(self, &asks) {
+                self.refine(&mut drafts, answers);
+                if let Some(scans) = self.finish(drafts, true)? {
+                    return Ok(scans);
+                }
+            }
         }
         let metas = footers::read(self).await?;
         let opener = self.clone();
-        let opened = self.blocking(move || opener.finish(opener.drafts(&metas)?, false));
+        let (mut drafts, asks) = self.blocking(move || opener.drafts(&metas)).await?;
+        let answers = refine::read(self, asks).await?;
+        let opener = self.clone();
+        let opened = self.blocking(move || {
+            opener.refine(&mut drafts, answers);
+            opener.finish(drafts, false)
+        });
         let not_opened = || DeviceError::Internal("a scan was not opened".to_owned());
         opened.await?.ok_or_else(not_opened)
     }
 
-    fn drafts(&self, metas: &Metas) -> Result<Vec<Draft>, DeviceError> {
-        let drafts = self.openings.iter().zip(metas);
-        drafts
-            .map(|(opening, metas)| Draft::new(&self.cache, opening, metas))
-            .collect()
+    /// Scans as their footers tell, and what else is worth asking their files.
+    fn drafts(&self, metas: &Metas) -> Result<(Vec<Draft>, Vec<Vec<refine::Ask>>), DeviceError> {
+        let mut drafts = Vec::with_capacity(metas.len());
+        let mut asks = Vec::with_capacity(metas.len());
+        for (opening, metas) in self.openings.iter().zip(metas) {
+            let draft = Draft::new(&self.cache, opening, metas)?;
+            asks.push(refine::asks(&self.cache, opening, &draft));
+            drafts.push(draft);
+        }
+        Ok((drafts, asks))
+    }
+
+    fn refine(&self, drafts: &mut [Draft], answers: Vec<refine::Answers>) {
+        for ((draft, opening), answers) in drafts.iter_mut().zip(self.openings.iter()).zip(answers) {
+            refine::apply(opening, draft, answers);
+        }
     }
 
     /// With `in_passing` nothing is read and nobody is waited for: none when that would be needed.
