@@ -6,6 +6,7 @@ contains.
 """
 
 import io
+import json
 import pathlib
 import re
 import subprocess
@@ -124,3 +125,105 @@ def test_secrets_of_examples_stay_where_they_are():
     """An example must not teach to write real keys into statements that are shown again."""
     for path in PAGES.glob("*.md"):
         assert not re.search(r"AKIA[0-9A-Z]{16}", path.read_text()), path
+
+
+def delta():
+    """The same rows as a Delta table, its log written by hand."""
+    columns = [("id", "long"), ("customer", "string"), ("amount", "double"), ("day", "date")]
+    fields = [{"name": name, "type": kind, "nullable": True, "metadata": {}} for name, kind in columns]
+    metadata = {
+        "id": "5a0d0000-0000-4000-8000-000000000001",
+        "format": {"provider": "parquet", "options": {}},
+        "schemaString": json.dumps({"type": "struct", "fields": fields}),
+        "partitionColumns": ["day"],
+        "configuration": {},
+        "createdTime": 1,
+    }
+    log = [{"protocol": {"minReaderVersion": 1, "minWriterVersion": 2}}, {"metaData": metadata}]
+    contents = {}
+    for day, rows in DAYS.items():
+        contents[f"events/day={day}/part 0.parquet"] = body = parquet(rows)
+        add = {"path": f"day={day}/part%200.parquet", "partitionValues": {"day": day}, "size": len(body)}
+        log.append({"add": add | {"modificationTime": 1, "dataChange": True}})
+    contents["events/_delta_log/00000000000000000000.json"] = "\n".join(map(json.dumps, log)).encode()
+    return contents
+
+
+def csv(server, sql):
+    command = [client_binary(), "--no-rc", server.uri, "--format", "csv", "-t", "-c", sql]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=clean_environment())
+    assert done.returncode == 0, f"{sql}\n{done.stderr}"
+    return done.stdout.split()
+
+
+@pytest.fixture(scope="module")
+def everywhere(tmp_path_factory):
+    """A server, and per scheme the store and the options that lead there."""
+    with stores.Moto() as moto, stores.Azurite() as azurite, stores.Simstore() as simstore:
+        reached = {
+            "s3": (
+                moto,
+                {
+                    "aws.endpoint": moto.address,
+                    "aws.allow_http": "true",
+                    "aws.region": "us-east-1",
+                    "aws.access_key_id": "test",
+                    "aws.secret_access_key": "test",
+                },
+            ),
+            "az": (
+                azurite,
+                {
+                    "azure.endpoint": f"{azurite.address}/{stores.ACCOUNT}",
+                    "azure.allow_http": "true",
+                    "azure.storage_account_name": stores.ACCOUNT,
+                    "azure.storage_account_key": stores.KEY,
+                },
+            ),
+            "gs": (
+                simstore,
+                {"gcp.base_url": simstore.address, "gcp.allow_http": "true", "gcp.skip_signature": "true"},
+            ),
+        }
+        for store, _ in reached.values():
+            store.create("lake")
+        allowed = [f"{scheme}://lake" for scheme in reached] + [store.address for store, _ in reached.values()]
+        arguments = ["--set", f"io.allowed_locations={','.join(allowed)}"]
+        with Server(tmp_path_factory.mktemp("data"), arguments) as server:
+            yield server, reached
+
+
+def create(server, options, table, form, location):
+    pairs = ", ".join(f"'{key}' '{value}'" for key, value in options.items())
+    csv(server, f"CREATE EXTERNAL TABLE {table} STORED AS {form} LOCATION '{location}' OPTIONS ({pairs})")
+
+
+@pytest.mark.parametrize("scheme", ["s3", "az", "gs"])
+def test_delta(everywhere, scheme):
+    server, reached = everywhere
+    store, options = reached[scheme]
+    for key, body in delta().items():
+        store.put("lake", key, body)
+    create(server, options, f"{scheme}_events", "DELTA", f"{scheme}://lake/events/")
+    sql = f"SELECT day, count(*), sum(amount) FROM {scheme}_events GROUP BY day ORDER BY day"
+    assert csv(server, sql) == ["2026-01-01,3,61.75", "2026-01-02,2,20.0"]
+
+
+@pytest.mark.parametrize("scheme", ["s3", "az", "gs"])
+def test_changes_show_in_the_next_statement(everywhere, scheme):
+    """New and replaced objects, keys that need care, through every cache."""
+    server, reached = everywhere
+    store, options = reached[scheme]
+    folder = "fresh/country=M%C3%BCnchen + 1"
+    store.put("lake", f"{folder}/a b.parquet", parquet(DAYS["2026-01-01"]))
+    create(server, options, f"{scheme}_fresh", "PARQUET", f"{scheme}://lake/fresh/")
+
+    def read():
+        return csv(server, f"SELECT replace(country, ' ', '_') AS c, count(*), sum(amount) FROM {scheme}_fresh GROUP BY c")
+
+    for _ in range(2):
+        assert read() == ["München_+_1,3,61.75"]
+    store.put("lake", f"{folder}/c+d.parquet", parquet(DAYS["2026-01-02"]))
+    assert read() == ["München_+_1,5,81.75"]
+    store.put("lake", f"{folder}/a b.parquet", parquet(DAYS["2026-01-02"]))
+    assert read() == ["München_+_1,4,40.0"]
