@@ -3,7 +3,7 @@
 
     bench_lake.py [--only scan,tpch,…] [--repetitions 3] [--gigabytes 4] [--scales 1,10] [--queries 10000]
 
-Parts: scan (share of the simulated ceiling, near and far), tpch (total over near), local (local files with and without the
+Parts: scan (share of the simulated ceiling, near and far), decode (what decoders wait for), tpch (total over near), local (local files with and without the
 lake), precision (bytes and round trips), slow5 (late first bytes), sick (faults), window (memory), memory and disk (tiers),
 zipf (hit rate of a small cache). A store's ceiling is what all of its connections carry together: 10 Gbit/s. `raw` is what
 32 plain sockets read from the same store at that moment, with all cores: what this machine could have taken.
@@ -52,10 +52,11 @@ class Bench:
             self._wide = Wide(self.store, "lake", FILES, groups)
         return self._wide
 
-    def scan(self, settings=None):
+    def scan(self, settings=None, variant="fused"):
         """One cold scan by a fresh server: seconds, counters of the store, of ours, and our processor time."""
         wide = self.wide
         with Ours(self.store, settings=settings) as ours:
+            ours.run(f"SET trireme.cpu_variant = '{variant}'")
             ours.tables("lake", {"wide": wide.key})
             self.store.reset()
             cpu, begin = ours.cpu(), time.perf_counter()
@@ -99,6 +100,35 @@ def scan(bench):
         rivals(bench, profile, median(ours), ceiling_seconds)
 
 
+def decode(bench):
+    """A scan whose decoding takes longer than its bytes: the decoders should never wait, and so be as fast as locally."""
+    data = bench.tpch(1)
+    keys = bench.mount_tpch(1)
+    sql = dict(workloads.queries("tpch"))["q01"]
+    bench.store.profile("near")
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="lake-decode-", dir=data.parent))
+    os.link(data / "lineitem.parquet", folder / "lineitem.parquet")
+    near, plain, waits = [], [], []
+    cores = len(os.sched_getaffinity(0))
+    try:
+        for _ in range(bench.arguments.repetitions):
+            with Ours(bench.store) as ours:
+                ours.tables("tpch", {"lineitem": keys["lineitem"]})
+                near.append(ours.timed(sql))
+            with Ours(bench.store) as ours:
+                ours.tables("tpch", {"lineitem": keys["lineitem"]})
+                begin = time.perf_counter()
+                counted = ours.analyzed(sql)
+                waits.append(counted.get("wait_us", 0) / 1e6 / cores / (time.perf_counter() - begin))
+            with Ours(data=folder) as ours:
+                plain.append(ours.timed(sql))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    bench.figures.add("decode_q01_cold_near_to_cold_local", round(median(near) / median(plain), 3), "×")
+    bench.figures.add("decode_q01_cold_near_minus_local", round((median(near) - median(plain)) * 1000), "ms")
+    bench.figures.add("decode_q01_decoders_wait", round(100 * median(waits), 1), "%")
+
+
 def rivals(bench, profile, ours, ceiling_seconds):
     """The same scan by others, once each: they are slow enough for that."""
     for engine in bench.arguments.rivals:
@@ -114,9 +144,8 @@ def rivals(bench, profile, ours, ceiling_seconds):
         bench.figures.add(f"{name}_share_of_ceiling", round(ceiling_seconds / seconds, 3), "×")
         bench.figures.add(f"{name}_to_ours", round(seconds / ours, 2), "×")
     bench.store.profile("near")
-    settings = {"lake.enabled": "false", "exec.cpu_variant": "datafusion"}
     if profile == "near":
-        seconds = bench.scan(settings)[0]
+        seconds = bench.scan({"lake.enabled": "false"}, "datafusion")[0]
         share = round(ceiling_seconds / seconds, 3)
         bench.figures.add("scan_near_ours_without_lake_share_of_ceiling", share, "×")
     bench.store.profile(profile)
@@ -485,7 +514,7 @@ def zipf(bench):
 
 
 PARTS = {
-    part.__name__: part for part in (scan, tpch, local, precision, slow5, sick, window, memory, disk, zipf)
+    part.__name__: part for part in (scan, decode, tpch, local, precision, slow5, sick, window, memory, disk, zipf)
 }
 
 

@@ -10,6 +10,7 @@ import io
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -28,6 +29,9 @@ import pyarrow.parquet as parquet  # noqa: E402
 from trireme import Server, binary  # noqa: E402
 
 TICKS = os.sysconf("SC_CLK_TCK")
+# A counter of a scan: `scan_0_lineitem_wait_us=134.9 K`.
+SCAN_METRIC = re.compile(r"scan_\d+_\w+?_(wait_us|waits|used_bytes|fetched_bytes|requests)=([\d.]+) ?([KMBT]?)")
+UNITS = {"": 1, "K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
 # What all connections of `near` and `far` carry together.
 CEILING_BYTES_PER_SECOND = 1.25e9
 
@@ -141,6 +145,14 @@ class Ours:
         options += "'aws.access_key_id' 'key', 'aws.secret_access_key' 'secret'"
         for name, key in keys.items():
             self.run(f"CREATE EXTERNAL TABLE {name} STORED AS PARQUET LOCATION 's3://{bucket}/{key}' OPTIONS ({options})")
+
+    def analyzed(self, sql) -> dict:
+        """Sums of the lake's counters in EXPLAIN ANALYZE, by name without scan and table."""
+        text = "\n".join(self.run("EXPLAIN ANALYZE " + sql).column("plan").to_pylist())
+        sums = {}
+        for name, number, unit in SCAN_METRIC.findall(text):
+            sums[name] = sums.get(name, 0.0) + float(number) * UNITS[unit]
+        return sums
 
     def stores(self) -> dict:
         """Sums of `system.stores`, over all stores."""
