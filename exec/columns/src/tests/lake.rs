@@ -106,7 +106,7 @@ fn remote_columns_are_local_ones() {
 
 #[test]
 fn a_cold_scan_takes_two_round_trips_and_one_with_its_footer() {
-    let remote = Remote::new(slow(40.0), no_tiers());
+    let remote = Remote::new(slow(120.0), no_tiers());
     let cache = small_segments();
     let table = remote.table(&[("a", content()), ("b", content())], &columns(), between(0, 50_000));
     let first = remote.open(&cache, table.clone()).unwrap();
@@ -207,7 +207,7 @@ fn dismissed_segments_are_not_fetched() {
 
 #[test]
 fn readiness_comes_with_the_bytes() {
-    let remote = Remote::new(slow(60.0), no_tiers());
+    let remote = Remote::new(slow(120.0), no_tiers());
     let table = remote.table(&[("a", content())], &[("n", Type::Int64)], RowTest::True);
     let woken = Arc::new(AtomicUsize::new(0));
     let mut options = remote.options();
@@ -283,4 +283,105 @@ fn a_sick_store_is_survived_and_a_dead_one_is_an_error() {
     let cache = small_segments();
     let error = remote.open(&cache, table).err().unwrap();
     assert!(matches!(error, DeviceError::Input(_)), "{error}");
+}
+
+/// One row group of ascending numbers in pages of a thousand rows, and keys at random.
+fn paged(bloom: bool) -> Vec<u8> {
+    let mut random = StdRng::seed_from_u64(9);
+    let rows = 4 * GROUP_ROWS;
+    let numbers: ArrayRef = Arc::new(Int64Array::from_iter(
+        (0..rows as i64).map(|row| (row % 7 > 0).then_some(row)),
+    ));
+    let words: ArrayRef = Arc::new(StringArray::from_iter_values(
+        (0..rows).map(|_| format!("word {}", random.random_range(0..12))),
+    ));
+    let keys: ArrayRef = Arc::new(Int64Array::from_iter_values(
+        (0..rows).map(|_| random.random_range(0..1_i64 << 40) * 2),
+    ));
+    let batch = batch(vec![("n", numbers), ("w", words), ("x", keys)]);
+    let properties = WriterProperties::builder()
+        .set_max_row_group_row_count(Some(2 * GROUP_ROWS))
+        .set_data_page_row_count_limit(1000)
+        .set_write_batch_size(1000)
+        .set_bloom_filter_enabled(bloom)
+        .set_dictionary_enabled(false)
+        .set_column_dictionary_enabled("w".into(), true)
+        .build();
+    let mut bytes = Vec::new();
+    let mut writer = ArrowWriter::try_new(&mut bytes, batch.schema(), Some(properties)).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    bytes
+}
+
+#[test]
+fn only_pages_with_wanted_rows_are_read() {
+    let remote = Remote::new(slow(120.0), no_tiers());
+    let content = paged(false);
+    let cache = cache(64 << 20);
+    let table = remote.table(
+        &[("a", content)],
+        &columns(),
+        between(3_500, 5_500).or(between(12_000, 12_010)),
+    );
+    let read = |table| {
+        remote.sim.reset_counters();
+        let before = remote.account.totals();
+        let scan = remote.open(&cache, table).unwrap();
+        let rows = load_all(scan.as_ref());
+        let first = scan.load(0, 0).unwrap().to_arrow(0, 2).unwrap();
+        drop(scan);
+        let totals = remote.account.totals();
+        (
+            rows,
+            format!("{first:?}"),
+            totals.used_bytes - before.used_bytes,
+            remote.round_trips(),
+        )
+    };
+    let (rows, first, used_bytes, trips) = read(table.clone());
+    // Pages 3, 4, 5 and 12.
+    assert_eq!((rows, trips), (4_000, 3));
+    assert!(first.contains("3000") || first.contains("3001"), "{first}");
+    let totals = remote.account.totals();
+    assert!(totals.fetched_bytes < 64_000 + 64 * 1024 + used_bytes * 2, "{totals:?}");
+    cache.clear_columns();
+    let (rows, _, again_bytes, trips) = read(table.clone());
+    assert_eq!((rows, again_bytes, trips), (4_000, used_bytes, 1), "the index is kept");
+    let mut other = table;
+    other.test = between(3_500, 4_500);
+    let (rows, _, other_bytes, _) = read(other.clone());
+    assert!(
+        rows == 2_000 && other_bytes < used_bytes,
+        "{other_bytes} of {used_bytes}"
+    );
+    other.test = RowTest::True;
+    let (rows, _, all_bytes, _) = read(other);
+    assert!(rows == 4 * GROUP_ROWS && all_bytes > 4 * used_bytes, "{all_bytes}");
+}
+
+#[test]
+fn bloom_filters_rule_out_what_bounds_leave_open() {
+    let remote = Remote::new(slow(5.0), no_tiers());
+    let key = |value: i128| RowTest::Column(2, ColumnTest::In(vec![Value::Int(value), Value::Int(value + 2)]));
+    let cache = cache(64 << 20);
+    // No key is odd.
+    let table = remote.table(&[("a", paged(true))], &columns(), key((1 << 40) + 1));
+    let scan = remote.open(&cache, table).unwrap();
+    assert_eq!(scan.segments(), 0);
+    let word = RowTest::Column(
+        1,
+        ColumnTest::Compare(BinaryOperator::Equal, Value::Bytes(b"word 12"[..].into())),
+    );
+    let mut table = remote.table(&[("b", paged(true))], &columns(), word.clone());
+    assert_eq!(
+        remote.open(&cache, table.clone()).unwrap().segments(),
+        0,
+        "between word 1 and word 9"
+    );
+    table.test = RowTest::Column(
+        1,
+        ColumnTest::Compare(BinaryOperator::Equal, Value::Bytes(b"word 11"[..].into())),
+    );
+    assert_eq!(load_all(remote.open(&cache, table).unwrap().as_ref()), 4 * GROUP_ROWS);
 }
