@@ -165,11 +165,15 @@ class Simstore(Process):
 
 
 class Web:
-    """A web server for the files of a folder: HEAD, GET, ranges, entity tags; no listings."""
+    """A web server for the files of a folder: HEAD, GET, entity tags, and ranges if it has them; no listings.
 
-    def __init__(self, folder):
+    Below `/moved/` it redirects to `elsewhere`.
+    """
+
+    def __init__(self, folder, ranges=True, elsewhere=""):
         self.requests = []
-        handler = type("Handler", (WebHandler,), {"folder": pathlib.Path(folder), "requests": self.requests})
+        fields = {"folder": pathlib.Path(folder), "requests": self.requests, "ranges": ranges, "elsewhere": elsewhere}
+        handler = type("Handler", (WebHandler,), fields)
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self.address = f"http://127.0.0.1:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
@@ -197,6 +201,9 @@ class WebHandler(http.server.BaseHTTPRequestHandler):
     def _answer(self, send_body):
         path = urllib.parse.unquote(self.path)
         self.requests.append((self.command, path, self.headers.get("Range")))
+        if path.startswith("/moved/"):
+            self._head(302, 0, {"Location": self.elsewhere + path.removeprefix("/moved")})
+            return
         file = self.folder / path.lstrip("/")
         if not file.is_file():
             self._head(404, 0, {})
@@ -211,7 +218,7 @@ class WebHandler(http.server.BaseHTTPRequestHandler):
             self._head(412, 0, {})
             return
         status, start, end = 200, 0, len(body)
-        if span := re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", "")):
+        if self.ranges and (span := re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", ""))):
             first, last = span.groups()
             start = int(first) if first else max(0, end - int(last))
             end = min(end, int(last) + 1) if first and last else end

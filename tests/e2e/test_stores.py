@@ -227,3 +227,24 @@ def test_changes_show_in_the_next_statement(everywhere, scheme):
     assert read() == ["München_+_1,5,81.75"]
     store.put("lake", f"{folder}/a b.parquet", parquet(DAYS["2026-01-02"]))
     assert read() == ["München_+_1,4,40.0"]
+
+
+def test_web_servers_lead_nowhere_else(tmp_path):
+    """A redirect into the list is followed, one out of it is not; a server without ranges is said to have none."""
+    web = tmp_path / "web"
+    write(web, {"orders.parquet": parquet(DAYS["2026-01-01"])})
+    data = tmp_path / "data"
+    data.mkdir()
+    with stores.Web(web) as inside, stores.Web(web) as outside:
+        with stores.Web(web, elsewhere=inside.address) as into, stores.Web(web, elsewhere=outside.address) as out:
+            with stores.Web(web, ranges=False) as whole:
+                allowed = ",".join(each.address for each in (inside, into, out, whole))
+                with Server(data, ["--set", f"io.allowed_locations={allowed}"]) as server:
+                    table = "CREATE EXTERNAL TABLE {} STORED AS PARQUET LOCATION '{}/orders.parquet'"
+                    csv(server, table.format("a", f"{into.address}/moved"))
+                    assert csv(server, "SELECT count(*) FROM a") == ["3"]
+                    refused = trisql(server, table.format("b", f"{out.address}/moved"))
+                    assert refused.returncode != 0 and "redirect" in refused.stderr, refused.stderr
+                    assert outside.requests == []
+                    no_ranges = trisql(server, table.format("c", whole.address))
+                    assert "gives files only as a whole" in no_ranges.stderr

@@ -64,6 +64,20 @@ fn read_only(location: &Path) -> Error {
     )
 }
 
+/// A server that answers a part of a file with all of it, which would be read once per part.
+fn without_ranges(location: &Path, error: Error) -> Error {
+    let Error::NotSupported { .. } = error else {
+        return error;
+    };
+    told(
+        QueryError::new(
+            ErrorClass::Unsupported,
+            format!("the web server of /{location} gives files only as a whole"),
+        )
+        .with_hint("use a server that answers range requests, or copy the file into the data folder"),
+    )
+}
+
 #[async_trait]
 impl ObjectStore for SingleFiles {
     async fn put_opts(&self, location: &Path, _: PutPayload, _: PutOptions) -> Result<PutResult> {
@@ -75,11 +89,13 @@ impl ObjectStore for SingleFiles {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        self.store.get_opts(location, options).await
+        let read = self.store.get_opts(location, options).await;
+        read.map_err(|error| without_ranges(location, error))
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        self.store.get_ranges(location, ranges).await
+        let read = self.store.get_ranges(location, ranges).await;
+        read.map_err(|error| without_ranges(location, error))
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
@@ -107,6 +123,21 @@ mod tests {
     use futures::TryStreamExt;
     use object_store::ObjectStoreExt;
     use object_store::memory::InMemory;
+
+    #[test]
+    fn missing_ranges_are_said_to_be() {
+        let unsupported = Error::NotSupported {
+            source: "no ranges".into(),
+        };
+        let path = Path::from("a.parquet");
+        let said = without_ranges(&path, unsupported).to_string();
+        assert!(said.contains("/a.parquet gives files only as a whole"), "{said}");
+        let missing = Error::NotFound {
+            path: path.to_string(),
+            source: "gone".into(),
+        };
+        assert!(matches!(without_ranges(&path, missing), Error::NotFound { .. }));
+    }
 
     #[tokio::test]
     async fn files_are_read_and_nothing_else() {
