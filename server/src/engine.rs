@@ -5,7 +5,7 @@
 
 pub mod functions;
 pub mod local;
-mod placement;
+mod planning;
 mod states;
 pub mod system;
 mod views;

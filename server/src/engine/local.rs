@@ -53,7 +53,7 @@ pub struct LocalEngine {
     runtime: Runtime,
     workers: Handle,
     pub(super) catalog: Arc<Catalog>,
-    stores: Arc<StoreRegistry>,
+    pub(super) stores: Arc<StoreRegistry>,
     states: Arc<States>,
     /// By session and by the state of the functions.
     ready_states: moka::sync::Cache<(SessionSpec, u64), Arc<SessionState>>,
@@ -299,19 +299,6 @@ impl LocalEngine {
         // COPY may have written files that are tables.
         self.catalog.refresh();
         Ok(count)
-    }
-
-    /// COPY writes only where the allow-list lets it; credentials among its options go to the store, not to the format.
-    fn allowed_copy(&self, mut copy: CopyTo) -> Result<CopyTo, QueryError> {
-        let target = self.stores.locations().resolve(&copy.output_url, Access::Write)?;
-        let (store, format): (Vec<_>, Vec<_>) = copy
-            .options
-            .into_iter()
-            .partition(|(key, _)| StoreOptions::is_store_key(key));
-        let options = StoreOptions::from_options(target.url.scheme(), &store.into_iter().collect())?;
-        copy.output_url = self.stores.bind(&target.url, &options)?.to_string();
-        copy.options = format.into_iter().collect();
-        Ok(copy)
     }
 
     async fn run_update(

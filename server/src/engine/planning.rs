@@ -1,4 +1,5 @@
-//! Parts of the engine's planning that are not a statement's plan: looking at its tables' files, and `EXPLAIN (PLACEMENT)`.
+//! What the engine does around a statement's plan: looks at its tables' files, checks where COPY writes, and answers
+//! `EXPLAIN (PLACEMENT)`.
 
 use std::sync::Arc;
 
@@ -44,5 +45,18 @@ impl LocalEngine {
             schema,
             outcome: Outcome::Rows,
         })
+    }
+
+    /// COPY writes only where the allow-list lets it; credentials among its options go to the store, not to the format.
+    pub(super) fn allowed_copy(&self, mut copy: CopyTo) -> Result<CopyTo, QueryError> {
+        let target = self.stores.locations().resolve(&copy.output_url, Access::Write)?;
+        let (store, format): (Vec<_>, Vec<_>) = copy
+            .options
+            .into_iter()
+            .partition(|(key, _)| StoreOptions::is_store_key(key));
+        let options = StoreOptions::from_options(target.url.scheme(), &store.into_iter().collect())?;
+        copy.output_url = self.stores.bind(&target.url, &options)?.to_string();
+        copy.options = format.into_iter().collect();
+        Ok(copy)
     }
 }
