@@ -113,7 +113,11 @@ async fn until_it_fell_back(client: &mut Client, server: &Server, sql: &str) {
 #[tokio::test]
 async fn a_lost_device_falls_back_is_named_and_stays_off() {
     let (_data, server, mut client) = fixture(&format!("{SIMULATED},lost@launch:1")).await;
-    run(&mut client, &["SET trireme.device_mode = 'auto'", "SET trireme.placement = 'rule'"]).await;
+    run(
+        &mut client,
+        &["SET trireme.device_mode = 'auto'", "SET trireme.placement = 'rule'"],
+    )
+    .await;
     let sql = "SELECT k, count(*) FROM facts GROUP BY k ORDER BY k";
     until_it_fell_back(&mut client, &server, sql).await;
     let fragments = rows(&mut client, FRAGMENTS).await;
@@ -159,7 +163,11 @@ async fn a_failure_of_a_demanded_device_is_the_query_s() {
 #[tokio::test]
 async fn memory_that_is_short_falls_back() {
     let (_data, server, mut client) = fixture(&format!("{SIMULATED},oom@allocation:1+")).await;
-    run(&mut client, &["SET trireme.device_mode = 'auto'", "SET trireme.placement = 'rule'"]).await;
+    run(
+        &mut client,
+        &["SET trireme.device_mode = 'auto'", "SET trireme.placement = 'rule'"],
+    )
+    .await;
     let sql = "SELECT k, sum(v) FROM facts GROUP BY k ORDER BY k";
     until_it_fell_back(&mut client, &server, sql).await;
     let plan = rows(&mut client, &format!("EXPLAIN ANALYZE {sql}")).await;

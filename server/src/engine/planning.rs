@@ -4,7 +4,9 @@
 use std::sync::Arc;
 
 use datafusion::execution::SessionState;
+use datafusion::logical_expr::dml::CopyTo;
 use trireme_exec::QueryError;
+use trireme_exec::io::{Access, StoreOptions};
 use trireme_exec::operators::PlacementExec;
 use trireme_planner::explain_placement::PlacementRequest;
 use trireme_planner::{Planned, parameters, physical};
