@@ -229,6 +229,30 @@ def test_changes_show_in_the_next_statement(everywhere, scheme):
     assert read() == ["München_+_1,4,40.0"]
 
 
+@pytest.mark.parametrize(
+    ("key", "location"),
+    [
+        ("a b+c", "a b+c"),
+        ("k=ü &1", "k=ü &1"),
+        ("p%41", "p%2541"),
+        ("h#t", "h%23t"),
+        ("[1]*", "%5B1%5D%2A"),
+        ("semi;colon,'quote'", "semi;colon,''quote''"),
+    ],
+)
+def test_locations_with_special_characters(everywhere, key, location):
+    """As the documentation says they are written; decoys stand where another reading would look."""
+    server, reached = everywhere
+    store, options = reached["s3"]
+    store.put("lake", f"special/{key}/f.parquet", parquet(DAYS["2026-01-01"]))
+    for decoy in ["a b c", "pA", "h", "1"]:
+        store.put("lake", f"special/{decoy}/f.parquet", parquet(DAYS["2026-01-02"]))
+    for number, end in enumerate(["/", "/f.parquet"]):
+        table = f'"special {key} {number}"'
+        create(server, options, table, "PARQUET", f"s3://lake/special/{location}{end}")
+        assert csv(server, f"SELECT count(*) FROM {table}") == ["3"]
+
+
 def test_web_servers_lead_nowhere_else(tmp_path):
     """A redirect into the list is followed, one out of it is not; a server without ranges is said to have none."""
     web = tmp_path / "web"
