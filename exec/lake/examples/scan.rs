@@ -1,7 +1,9 @@
 //! Reads objects of a simulated store as a scan does, and prints what share of the store's ceiling that was.
 //!
 //! `cargo run --release -p trireme-lake --example scan -- near 64 32 1024 256` reads 64 objects of 32 MiB in ranges of
-//! 1024 KiB, at most 256 MiB ahead.
+//! 1024 KiB, at most 256 MiB ahead. `SLOWER=5` divides the bandwidths, for machines that are too slow or too busy;
+//! `THREADS` are those of the reader's runtime.
+//!
 //! The ceiling is the store's total bandwidth plus one first byte. The store runs in this process; its own share of the
 //! processor is taken off.
 
@@ -60,6 +62,11 @@ fn cpu_seconds() -> f64 {
     (ticks(11) + ticks(12)) / 100.0
 }
 
+fn variable(name: &str, default: u64) -> u64 {
+    let given = std::env::var(name).ok().and_then(|text| text.parse().ok());
+    given.unwrap_or(default)
+}
+
 /// What is read.
 struct Scan {
     profile: Profile,
@@ -77,8 +84,12 @@ impl Scan {
             given.unwrap_or(default)
         };
         let name = arguments.first().map_or("near", String::as_str);
+        let mut profile = Profile::named(name).ok_or("no such profile")?;
+        let slower = variable("SLOWER", 1);
+        profile.connection_bytes_per_second /= slower;
+        profile.total_bytes_per_second /= slower;
         Ok(Self {
-            profile: Profile::named(name).ok_or("no such profile")?,
+            profile,
             objects: number(1, 64),
             size_bytes: number(2, 32) << 20,
             range_bytes: number(3, 1024) << 10,
@@ -133,9 +144,8 @@ fn main() -> Result<(), AnyError> {
     for object in 0..scan.objects {
         sim.put_pieces("lake", &format!("data/{object}"), vec![piece.clone()])?;
     }
-    let threads = std::env::var("THREADS").ok().and_then(|text| text.parse().ok());
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(threads.unwrap_or(2))
+        .worker_threads(usize::try_from(variable("THREADS", 2))?)
         .enable_all()
         .build()?;
     let lake = Lake::new(LakeOptions {

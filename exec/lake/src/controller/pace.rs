@@ -17,6 +17,8 @@ pub(crate) const FLOOR: usize = 4;
 const GROWTH: f64 = 1.2;
 /// The least limit with this share of the best goodput is kept.
 const AS_GOOD: f64 = 0.92;
+/// What is left of the best goodput with each round: networks change.
+const FORGOTTEN: f64 = 0.998;
 /// Time between two probes for more.
 const PROBE_EVERY: Duration = Duration::from_secs(3);
 /// Least time between two halvings; nothing grows in it.
@@ -143,6 +145,9 @@ impl Pace {
         self.begin_bytes = bytes;
         self.saturated = waiting;
         self.settling = false;
+        if measured {
+            self.best *= FORGOTTEN;
+        }
         self.best = self.best.max(goodput);
         if measured {
             self.judge(now, limit, goodput);

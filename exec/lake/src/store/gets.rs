@@ -19,7 +19,7 @@ use super::{Shared, part};
 use crate::coalesce::{coalesce, split};
 use crate::controller::Urgency;
 use crate::read::{Account, Meter, ObjectRef, Read, ReadClass};
-use crate::request::errors::Broken;
+use crate::request::errors::{Broken, Replaced};
 use crate::request::{Ask, Fetched, bare};
 
 /// Parts of one stream that are fetched ahead of its reader.
@@ -113,7 +113,17 @@ impl Shared {
 
     async fn head(&self, location: &Path, options: &GetOptions, caller: &Caller) -> Result<GetResult> {
         let urgency = Urgency::new(caller.class);
-        let result = self.requests.head(location, options, &urgency, &caller.meter).await?;
+        let result = self.requests.head(location, options, &urgency, &caller.meter).await;
+        let result = result.map_err(|error| match (error, &options.if_match) {
+            (Error::Precondition { path, .. }, Some(expected)) => Error::Precondition {
+                path,
+                source: Box::new(Replaced {
+                    expected: expected.clone(),
+                    found: None,
+                }),
+            },
+            (error, _) => error,
+        })?;
         self.known.remember(&result.meta);
         Ok(result)
     }
