@@ -283,7 +283,12 @@ impl Inner {
             if ending.inner.queue.lock().is_urgent(started.id) {
                 started.read.class = ReadClass::Demand;
             }
-            let result = started.store.read_merged(&started.read, started.gap_bytes).await;
+            let Started {
+                store, read, gap_bytes, ..
+            } = &started;
+            let result = store
+                .read_merged(read, *gap_bytes, ending.inner.limits.merged_bytes)
+                .await;
             ending.end(result);
         });
         if let Some(unneeded) = self.queue.lock().running(id, task.abort_handle()) {

@@ -66,6 +66,15 @@ pub struct TieredStore {
     shared: Arc<Shared>,
 }
 
+/// What a request is made of, beside its range.
+#[derive(Debug, Clone, Copy, Default)]
+struct Cut {
+    /// Of its bytes: needed by nobody.
+    gap_bytes: u64,
+    /// Parts that are requests; what the options say if none.
+    part_bytes: Option<u64>,
+}
+
 /// What running reads keep alive.
 struct Shared {
     key: Arc<str>,
@@ -112,15 +121,18 @@ impl TieredStore {
     /// # Errors
     /// The store's, after all attempts; [`object_store::Error::Precondition`] when the object was replaced.
     pub async fn read(&self, read: &Read) -> Result<Bytes> {
-        self.shared.read(read, 0).await
+        self.shared.read(read, Cut::default()).await
     }
 
-    /// [`TieredStore::read`] of a range of which `gap_bytes` are needed by nobody, as [`TieredStore::gap_bytes`] allowed.
+    /// [`TieredStore::read`] of a range of which `gap_bytes` are needed by nobody, as [`TieredStore::gap_bytes`] allowed, in
+    /// requests of about `part_bytes`: who has many ranges under way within a window gets more from short requests than from
+    /// long ones.
     ///
     /// # Errors
     /// As there.
-    pub async fn read_merged(&self, read: &Read, gap_bytes: u64) -> Result<Bytes> {
-        self.shared.read(read, gap_bytes).await
+    pub async fn read_merged(&self, read: &Read, gap_bytes: u64, part_bytes: u64) -> Result<Bytes> {
+        let part_bytes = Some(part_bytes);
+        self.shared.read(read, Cut { gap_bytes, part_bytes }).await
     }
 
     /// Reads ranges of one object: neighbours together, all at once. In the order of `ranges`.
@@ -198,7 +210,7 @@ impl TieredStore {
 }
 
 impl Shared {
-    async fn read(self: &Arc<Self>, read: &Read, gap_bytes: u64) -> Result<Bytes> {
+    async fn read(self: &Arc<Self>, read: &Read, cut: Cut) -> Result<Bytes> {
         let (range, object) = (&read.range, &read.object);
         if range.end < range.start || range.end > object.size_bytes {
             return Err(Broken::Range(range.start, range.end, object.size_bytes).into_error());
@@ -209,7 +221,7 @@ impl Shared {
         let meter = self.requests.meter(read.account.clone());
         meter.add(
             |account| &account.needed_bytes,
-            (range.end - range.start).saturating_sub(gap_bytes),
+            (range.end - range.start).saturating_sub(cut.gap_bytes),
         );
         if !self.options.enabled {
             return self.plain(object, range, &meter).await;
@@ -218,7 +230,7 @@ impl Shared {
             return Ok(bytes);
         }
         let begun = Instant::now();
-        let bytes = self.fly(read, gap_bytes, &meter).await;
+        let bytes = self.fly(read, cut, &meter).await;
         if read.class == ReadClass::Demand {
             let waited_ns = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
             self.totals.count_wait(waited_ns);
@@ -272,7 +284,11 @@ impl Shared {
                 class,
                 account: account.cloned(),
             };
-            async move { self.read(&read, merged.gap_bytes).await }
+            let cut = Cut {
+                gap_bytes: merged.gap_bytes,
+                part_bytes: None,
+            };
+            async move { self.read(&read, cut).await }
         });
         for (merged, bytes) in merged.iter().zip(try_join_all(reads).await?) {
             for member in &merged.members {
@@ -293,14 +309,14 @@ impl Shared {
     }
 
     /// By a flight, new or under way.
-    async fn fly(self: &Arc<Self>, read: &Read, gap_bytes: u64, meter: &Meter) -> Result<Bytes> {
+    async fn fly(self: &Arc<Self>, read: &Read, cut: Cut, meter: &Meter) -> Result<Bytes> {
         let (shared, object, class) = (Arc::clone(self), Arc::clone(&read.object), read.class);
         let (range, meter) = (read.range.clone(), meter.clone());
         let fetch = move |urgency: Arc<Urgency>| -> BoxFuture<'static, Result<Bytes>> {
             async move {
                 let start = range.start;
-                let bytes = shared.fetch(&object, range, &urgency, &meter).await?;
-                meter.add(|account| &account.gap_bytes, gap_bytes);
+                let bytes = shared.fetch(&object, range, cut, &urgency, &meter).await?;
+                meter.add(|account| &account.gap_bytes, cut.gap_bytes);
                 shared
                     .tiers
                     .put(&shared.key, &object, start, &bytes, class, meter.reader());
@@ -319,10 +335,15 @@ impl Shared {
         &self,
         object: &Arc<ObjectRef>,
         range: Range<u64>,
+        cut: Cut,
         urgency: &Arc<Urgency>,
         meter: &Meter,
     ) -> Result<Bytes> {
-        let parts = split(&range, self.options.split_bytes, self.options.part_bytes);
+        let (split_bytes, part_bytes) = match cut.part_bytes {
+            Some(part_bytes) => (self.options.split_bytes.min(part_bytes / 2 * 3), part_bytes),
+            None => (self.options.split_bytes, self.options.part_bytes),
+        };
+        let parts = split(&range, split_bytes, part_bytes.min(self.options.part_bytes));
         let mut rest = BytesMut::with_capacity(length(&range));
         let mut fetches = Vec::with_capacity(parts.len());
         for part in parts {

@@ -332,7 +332,9 @@ impl Queue {
                 self.overdraft_in_flight_bytes += length(&range);
             }
         }
-        head.store.hold(length(&range));
+        if room == Room::Window {
+            head.store.hold(length(&range));
+        }
         let request = Request {
             store: Arc::clone(&head.store),
             members,
@@ -473,9 +475,9 @@ impl Queue {
         }
         let request = self.requests.remove(&id)?;
         self.held_bytes -= request.len();
-        request.store.release(request.len());
-        if request.overdraft {
-            self.overdraft_bytes -= request.len();
+        match request.overdraft {
+            true => self.overdraft_bytes -= request.len(),
+            false => request.store.release(request.len()),
         }
         window.give(request.window_taken_bytes);
         let Outcome::Running(task) = request.outcome else {

@@ -15,7 +15,7 @@ use futures::stream::{self, BoxStream, StreamExt};
 use object_store::path::Path;
 use object_store::{Attributes, Error, GetOptions, GetRange, GetResult, GetResultPayload, ObjectMeta, Result};
 
-use super::{Shared, part};
+use super::{Cut, Shared, part};
 use crate::coalesce::{coalesce, split};
 use crate::controller::Urgency;
 use crate::read::{Account, Meter, ObjectRef, Read, ReadClass};
@@ -317,7 +317,7 @@ impl Shared {
                     account: account.clone(),
                 };
                 let shared = Arc::clone(&shared);
-                async move { shared.read(&read, 0).await }
+                async move { shared.read(&read, Cut::default()).await }
             })
             .buffered(AHEAD_PARTS)
             .boxed()
@@ -330,7 +330,7 @@ impl Shared {
             class: caller.class,
             account: caller.account.clone(),
         };
-        self.read(&read, 0).await
+        self.read(&read, Cut::default()).await
     }
 
     /// Ranges of one version of an object, whichever it is; none is longer than a request.
