@@ -1,7 +1,7 @@
 //! Devices that one doesn't have, described by a few numbers, and the formulas that make rates of these.
 //!
 //! ```text
-//!  processor, a core:  the rates of REFERENCE (measured), times `core_rate`; memory in all: memory_bytes_per_second
+//!  processor, a core:  the rates of [`reference`], times `core_rate`; memory in all: memory_bytes_per_second
 //!  accelerator:        stream = 0.85 × memory bandwidth (narrow carriers a little less)
 //!                      random = bandwidth / SECTOR_BYTES of the cache or the memory that the footprint fits
 //!                      updates, inserts = random / 2, contended below 1,000 groups
@@ -29,26 +29,93 @@ pub(crate) const MORSEL_ROWS: f64 = 32_768.0;
 /// Rows of a segment: accelerators get their source in such pieces when it doesn't fit.
 const CHUNK_ROWS: f64 = 1_048_576.0;
 
-/// A core of a server's processor of 2024, at `core_rate` 1.
-struct Reference {
-    stream_bytes_per_second: [(f64, f64); 4],
-    random_in_cache_per_second: [(f64, f64); 2],
-    random_in_memory_per_second: f64,
-    operations: Operations,
+/// A core of an AMD EPYC of 2024 (Zen 5, 4 GHz), at `core_rate` 1: fitted to the fragments' times in `testdata`, which the fused
+/// variant took there with one worker.
+pub(crate) fn reference() -> Profile {
+    Profile {
+        version: PROFILE_VERSION,
+        id: "cpu0".to_owned(),
+        kind: DeviceKind::Cpu,
+        name: "reference".to_owned(),
+        driver: String::new(),
+        provenance: Provenance::Catalogue,
+        workers: 1,
+        morsel_rows: MORSEL_ROWS,
+        worker_efficiency: 0.9,
+        overlap: 0.0,
+        memory_bytes: 8e9,
+        memory_bytes_per_second_max: 60e9,
+        stream_bytes_per_second_by_carrier_bytes: Curve::new(vec![(1.0, 12e9), (2.0, 24e9), (4.0, 13e9), (8.0, 24e9)]),
+        write_bytes_per_second: 3.9e9,
+        random_accesses_per_second_by_footprint_bytes: Curve::new(vec![
+            (8e3, 1.9e9),
+            (64e3, 1.4e9),
+            (1e6, 900e6),
+            (16e6, 350e6),
+            (256e6, 125e6),
+        ]),
+        group_updates_per_second_by_groups: Curve::new(vec![
+            (4.0, 1.5e9),
+            (64.0, 1.8e9),
+            (1e3, 650e6),
+            (16e3, 750e6),
+            (256e3, 500e6),
+            (4e6, 200e6),
+        ]),
+        inserts_per_second_by_footprint_bytes: Curve::new(vec![(64e3, 1.8e9), (1e6, 850e6), (32e6, 360e6)]),
+        operations: Operations {
+            simple_per_second: 41e9,
+            gathers_per_second: 2.7e9,
+            hashes_per_second: 110e6,
+            new_groups_per_second: 45e6,
+            wide_per_second: 420e6,
+            text_bytes_per_second: 5.3e9,
+            host_calls_per_second: 20e6,
+            comparisons_per_second: 650e6,
+        },
+        decode_bytes_per_second: Some(1.2e9),
+        upload: None,
+        download: None,
+        chunk_rows: CHUNK_ROWS,
+        start_ms: 0.01,
+        launch_ms: 0.0,
+        launches: 0.0,
+        sync_ms: 0.0,
+        compile_ms_by_nodes: Curve::flat(1e-6),
+        power: Power {
+            active_watts: 10.0,
+            idle_watts: 3.0,
+            provenance: Provenance::Modelled,
+        },
+        price_usd_per_hour: 0.05,
+    }
 }
 
-const REFERENCE: Reference = Reference {
-    stream_bytes_per_second: [(1.0, 4e9), (2.0, 7e9), (4.0, 10e9), (8.0, 13e9)],
-    random_in_cache_per_second: [(16_384.0, 900e6), (1e6, 500e6)],
-    random_in_memory_per_second: 100e6,
-    operations: Operations {
-        simple_per_second: 1.8e9,
-        wide_per_second: 300e6,
-        text_bytes_per_second: 2.5e9,
-        host_calls_per_second: 20e6,
-        comparisons_per_second: 150e6,
-    },
-};
+/// With every rate of work multiplied.
+pub(crate) fn scaled(profile: &Profile, factor: f64) -> Profile {
+    let operations = &profile.operations;
+    Profile {
+        stream_bytes_per_second_by_carrier_bytes: profile.stream_bytes_per_second_by_carrier_bytes.scaled(factor),
+        write_bytes_per_second: profile.write_bytes_per_second * factor,
+        random_accesses_per_second_by_footprint_bytes: profile
+            .random_accesses_per_second_by_footprint_bytes
+            .scaled(factor),
+        group_updates_per_second_by_groups: profile.group_updates_per_second_by_groups.scaled(factor),
+        inserts_per_second_by_footprint_bytes: profile.inserts_per_second_by_footprint_bytes.scaled(factor),
+        operations: Operations {
+            simple_per_second: operations.simple_per_second * factor,
+            gathers_per_second: operations.gathers_per_second * factor,
+            hashes_per_second: operations.hashes_per_second * factor,
+            new_groups_per_second: operations.new_groups_per_second * factor,
+            wide_per_second: operations.wide_per_second * factor,
+            text_bytes_per_second: operations.text_bytes_per_second * factor,
+            host_calls_per_second: operations.host_calls_per_second * factor,
+            comparisons_per_second: operations.comparisons_per_second * factor,
+        },
+        decode_bytes_per_second: profile.decode_bytes_per_second.map(|rate| rate * factor),
+        ..profile.clone()
+    }
+}
 
 /// A line of the catalogue.
 #[derive(Debug, Clone, Deserialize)]
@@ -59,7 +126,8 @@ struct Described {
     name: String,
     memory_bytes: f64,
     memory_bytes_per_second: f64,
-    cache_bytes: f64,
+    #[serde(default)]
+    cache_bytes: Option<f64>,
     price_usd_per_hour: f64,
     active_watts: f64,
     idle_watts: f64,
@@ -195,55 +263,22 @@ impl Described {
 
     fn processor(&self) -> Result<Profile, CatalogueError> {
         let cores = self.needs("cores", self.cores)?;
-        let rate = self.core_rate.unwrap_or(1.0);
-        let mut random = REFERENCE.random_in_cache_per_second.to_vec();
-        random.push((self.cache_bytes.max(2e6), random[1].1 * 0.8));
-        random.push((self.cache_bytes.max(2e6) * 8.0, REFERENCE.random_in_memory_per_second));
-        let random = Curve::new(random).scaled(rate);
-        let updates = vec![(1.0, 500e6), (1e3, 350e6), (1e5, 150e6), (1e7, 40e6)];
-        let operations = &REFERENCE.operations;
         Ok(Profile {
-            version: PROFILE_VERSION,
             id: self.id.clone(),
-            kind: DeviceKind::Cpu,
             name: self.name.clone(),
-            driver: String::new(),
-            provenance: Provenance::Catalogue,
             workers: cores,
-            morsel_rows: MORSEL_ROWS,
-            worker_efficiency: 0.9,
-            overlap: 0.0,
             memory_bytes: self.memory_bytes,
             memory_bytes_per_second_max: self.memory_bytes_per_second,
-            stream_bytes_per_second_by_carrier_bytes: Curve::new(REFERENCE.stream_bytes_per_second.to_vec())
-                .scaled(rate),
-            inserts_per_second_by_footprint_bytes: random.scaled(UPDATES_PER_ACCESS),
-            random_accesses_per_second_by_footprint_bytes: random,
-            group_updates_per_second_by_groups: Curve::new(updates).scaled(rate),
-            operations: Operations {
-                simple_per_second: operations.simple_per_second * rate,
-                wide_per_second: operations.wide_per_second * rate,
-                text_bytes_per_second: operations.text_bytes_per_second * rate,
-                host_calls_per_second: operations.host_calls_per_second * rate,
-                comparisons_per_second: operations.comparisons_per_second * rate,
-            },
-            decode_bytes_per_second: Some(1.2e9 * rate),
-            upload: None,
-            download: None,
-            chunk_rows: CHUNK_ROWS,
-            start_ms: 0.02,
-            launch_ms: 0.0,
-            launches: 0.0,
-            sync_ms: 0.0,
-            compile_ms_by_nodes: Curve::flat(1e-6),
             power: self.power(),
             price_usd_per_hour: self.price_usd_per_hour,
+            ..scaled(&reference(), self.core_rate.unwrap_or(1.0))
         })
     }
 
     fn accelerator(&self, kind: DeviceKind) -> Result<Profile, CatalogueError> {
         let link_rate = self.needs("link_bytes_per_second", self.link_bytes_per_second)?;
         let cache_rate = self.needs("cache_bytes_per_second", self.cache_bytes_per_second)?;
+        let cache_bytes = self.needs("cache_bytes", self.cache_bytes)?;
         let operations = self.needs("operations_per_second", self.operations_per_second)?;
         let is_gpu = kind == DeviceKind::Gpu;
         let link = Link {
@@ -252,8 +287,8 @@ impl Described {
         };
         let in_memory = self.memory_bytes_per_second / SECTOR_BYTES;
         let random = Curve::new(vec![
-            (self.cache_bytes, cache_rate / SECTOR_BYTES),
-            (self.cache_bytes * 4.0, in_memory),
+            (cache_bytes, cache_rate / SECTOR_BYTES),
+            (cache_bytes * 4.0, in_memory),
             (self.memory_bytes, in_memory * 0.6),
         ]);
         let tables = random.scaled(UPDATES_PER_ACCESS);
@@ -261,8 +296,8 @@ impl Described {
         let updates = vec![
             (1.0, contended),
             (1e3, tables.at(1.0)),
-            (self.cache_bytes / SECTOR_BYTES, tables.at(1.0)),
-            (self.cache_bytes, tables.at(self.memory_bytes)),
+            (cache_bytes / SECTOR_BYTES, tables.at(1.0)),
+            (cache_bytes, tables.at(self.memory_bytes)),
         ];
         let stream = self.memory_bytes_per_second * STREAM_SHARE;
         Ok(Profile {
@@ -282,11 +317,15 @@ impl Described {
             memory_bytes: self.memory_bytes * 0.9,
             memory_bytes_per_second_max: self.memory_bytes_per_second,
             stream_bytes_per_second_by_carrier_bytes: Curve::new(vec![(1.0, stream * 0.7), (4.0, stream)]),
+            write_bytes_per_second: stream,
             random_accesses_per_second_by_footprint_bytes: random,
             group_updates_per_second_by_groups: Curve::new(updates),
             inserts_per_second_by_footprint_bytes: tables,
             operations: Operations {
                 simple_per_second: operations,
+                gathers_per_second: in_memory,
+                hashes_per_second: operations / 20.0,
+                new_groups_per_second: in_memory / 4.0,
                 wide_per_second: operations / 10.0,
                 text_bytes_per_second: stream * 0.2,
                 host_calls_per_second: 20e6,

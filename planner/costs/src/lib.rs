@@ -12,6 +12,7 @@
 //!
 //! A plain library over the contract of devices: it runs nothing, and knows neither plans nor files. [`place`] is the way in.
 
+pub mod calibrate;
 pub mod catalogue;
 pub mod explain;
 mod facts;
@@ -19,11 +20,12 @@ mod objective;
 mod place;
 mod predict;
 mod profile;
+pub mod recorded;
 pub mod residual;
 mod search;
 
 pub use facts::{
-    ColumnFacts, Facts, FragmentFacts, Known, Random, Rows, RowsFrom, ScanFacts, SinkKind, Work, fingerprint,
+    ColumnFacts, Facts, FragmentFacts, Known, Random, Rows, RowsFrom, ScanFacts, SinkKind, Updates, Work, fingerprint,
 };
 pub use objective::{Goal, Objective, Totals};
 pub use place::{Candidate, Decision, Environment, PlaceError, Why, place};

@@ -9,7 +9,8 @@
 //!    upload    source bytes that aren't in the device's memory: latency + bytes / rate
 //!    kernel    overlap × max(terms) + (1 − overlap) × sum(terms), at the rate of the workers that the rows keep busy
 //!      stream    Σ bytes / rate(carrier)            lookup  Σ accesses / rate(footprint)
-//!      table     inserts / rate + updates / rate    compute operations, text, host calls, comparisons
+//!      table     inserts / rate + updates / rate    compute operations, gathers, text, host calls, comparisons
+//!      (what is hashed, in lookup and table: + rows / hashes per second; + new groups / theirs)
 //!    fill      what the longest of load, upload, kernel doesn't hide of the others: their sum / chunks
 //!    download  what crosses to another device: sync + latency + bytes / rate   (an edge, see [`transfer`])
 //!  usd    = occupied ms × price per hour      joules = occupied ms × active watts
@@ -17,8 +18,8 @@
 
 use serde::Serialize;
 
-use crate::facts::{FragmentFacts, Work};
-use crate::profile::{Link, Profile};
+use crate::facts::{FragmentFacts, Random, Updates, Work};
+use crate::profile::{Curve, Link, Profile};
 
 const MS_PER_SECOND: f64 = 1e3;
 const MS_PER_HOUR: f64 = 3.6e6;
@@ -238,24 +239,38 @@ fn kernel(work: &Work, device: &Profile, free_share: f64) -> Kernel {
         let rate = device.stream_bytes_per_second_by_carrier_bytes.at(*carrier_bytes) * workers;
         per_second_ms(*bytes, rate.min(bytes_max))
     };
-    let written = (8.0, work.written_bytes);
-    let stream_ms = work.streams.iter().chain([&written]).map(read_ms).sum();
-
-    let random = &device.random_accesses_per_second_by_footprint_bytes;
-    let lookups = work.lookups.iter();
-    let lookup_ms = lookups
-        .map(|lookup| each_ms(lookup.accesses, random.at(lookup.footprint_bytes.max(1.0))))
-        .sum();
-
-    let inserts = &device.inserts_per_second_by_footprint_bytes;
-    let insert_ms =
-        |insert: &crate::facts::Random| each_ms(insert.accesses, inserts.at(insert.footprint_bytes.max(1.0)));
-    let updates = &device.group_updates_per_second_by_groups;
-    let update_ms = |(groups, rows): &(f64, f64)| each_ms(*rows, updates.at(groups.max(1.0)));
-    let table_ms = work.inserts.iter().map(insert_ms).sum::<f64>() + work.updates.iter().map(update_ms).sum::<f64>();
+    let stream_ms =
+        work.streams.iter().map(read_ms).sum::<f64>() + each_ms(work.written_bytes, device.write_bytes_per_second);
 
     let rates = &device.operations;
+    let hash_ms = |hashed: bool, rows: f64| {
+        if hashed {
+            each_ms(rows, rates.hashes_per_second)
+        } else {
+            0.0
+        }
+    };
+    let random = |at: &Random, rates: &Curve| {
+        each_ms(at.accesses, rates.at(at.footprint_bytes.max(1.0))) + hash_ms(at.hashed, at.accesses)
+    };
+    let lookups = &device.random_accesses_per_second_by_footprint_bytes;
+    let lookup_ms = work.lookups.iter().map(|lookup| random(lookup, lookups)).sum();
+
+    let inserts = &device.inserts_per_second_by_footprint_bytes;
+    let updates = &device.group_updates_per_second_by_groups;
+    let update_ms = |update: &Updates| {
+        let ms = each_ms(update.rows, updates.at(update.groups.max(1.0))) + hash_ms(update.hashed, update.rows);
+        ms + if update.hashed {
+            each_ms(update.groups, rates.new_groups_per_second)
+        } else {
+            0.0
+        }
+    };
+    let table_ms = work.inserts.iter().map(|insert| random(insert, inserts)).sum::<f64>()
+        + work.updates.iter().map(update_ms).sum::<f64>();
+
     let compute_ms = each_ms(work.simple_operations, rates.simple_per_second)
+        + each_ms(work.gathered_values, rates.gathers_per_second)
         + each_ms(work.wide_operations, rates.wide_per_second)
         + each_ms(work.text_bytes, rates.text_bytes_per_second)
         + each_ms(work.host_calls, rates.host_calls_per_second)

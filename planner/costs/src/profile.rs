@@ -95,7 +95,13 @@ pub struct Link {
 pub struct Operations {
     /// Nodes × rows of arithmetic, comparisons, logic, look-ups of dictionary codes.
     pub simple_per_second: f64,
-    /// Divisions and 128-bit arithmetic.
+    /// Values read by position, for the rows that filters left.
+    pub gathers_per_second: f64,
+    /// Keys hashed, and compared with what is found.
+    pub hashes_per_second: f64,
+    /// Hashed groups that weren't there before.
+    pub new_groups_per_second: f64,
+    /// Divisions and parts of dates.
     pub wide_per_second: f64,
     /// Bytes of strings that are compared or searched.
     pub text_bytes_per_second: f64,
@@ -149,6 +155,8 @@ pub struct Profile {
     pub memory_bytes_per_second_max: f64,
     /// Reading columns in order, by width of the carrier.
     pub stream_bytes_per_second_by_carrier_bytes: Curve,
+    /// Writing results and payload.
+    pub write_bytes_per_second: f64,
     /// Reading at random, by size of what is read from.
     pub random_accesses_per_second_by_footprint_bytes: Curve,
     /// Adding a row to a group's aggregates, by number of groups: few groups contend, many miss caches.
@@ -258,6 +266,7 @@ impl Profile {
                 positive(self.memory_bytes_per_second_max),
             ),
             ("stream rate", self.stream_bytes_per_second_by_carrier_bytes.is_sound()),
+            ("write_bytes_per_second", positive(self.write_bytes_per_second)),
             (
                 "random rate",
                 self.random_accesses_per_second_by_footprint_bytes.is_sound(),
@@ -266,6 +275,9 @@ impl Profile {
             ("insert rate", self.inserts_per_second_by_footprint_bytes.is_sound()),
             ("compile time", self.compile_ms_by_nodes.is_sound()),
             ("simple_per_second", positive(operations.simple_per_second)),
+            ("gathers_per_second", positive(operations.gathers_per_second)),
+            ("hashes_per_second", positive(operations.hashes_per_second)),
+            ("new_groups_per_second", positive(operations.new_groups_per_second)),
             ("wide_per_second", positive(operations.wide_per_second)),
             ("text_bytes_per_second", positive(operations.text_bytes_per_second)),
             ("host_calls_per_second", positive(operations.host_calls_per_second)),

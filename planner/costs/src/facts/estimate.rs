@@ -10,7 +10,7 @@ use trireme_device_api::{
 };
 
 use super::relation::{Column, Origin, Relation, Text};
-use super::work::{Meter, Random};
+use super::work::{Meter, Random, Updates};
 use super::{FragmentFacts, Known, Rows, RowsFrom, SinkKind};
 
 const LIKE_PREFIX: f64 = 0.05;
@@ -23,9 +23,18 @@ const RESIDUAL_MATCHES: f64 = 0.8;
 /// Anti joins keep at least this.
 const ANTI_LEAST: f64 = 0.1;
 
-/// Join tables with keys below this many times their rows are arrays.
+/// Join tables whose keys, packed into one number, are below this many times their rows are arrays …
 const DENSE_KEYS_PER_ROW: f64 = 8.0;
+/// … and always below this.
+const DENSE_KEYS: f64 = 262_144.0;
 const DENSE_SLOT_BYTES: f64 = 4.0;
+/// Those below this many times their rows are a bit per key, with counts, before a dense array …
+const RANKED_KEYS_PER_ROW: f64 = 1_024.0;
+/// … and always below the first, never above the second.
+const RANKED_KEYS: (f64, f64) = (8_388_608.0, 134_217_728.0);
+const RANKED_KEY_BYTES: f64 = 0.1875;
+/// Groups whose keys are numbers below this are an array.
+const DIRECT_SLOTS: f64 = 16_777_216.0;
 /// Bytes of a hash table's slot beside the key; half of the slots are empty.
 const HASH_SLOT_BYTES: f64 = 8.0;
 const HASH_SLOTS_PER_ROW: f64 = 2.0;
@@ -37,8 +46,9 @@ const STATE_BYTES: f64 = 16.0;
 struct Build {
     rows: Relation,
     keys: Vec<Column>,
-    /// Of what keys are looked up in.
+    /// Of what keys are looked up in, and whether that is a hash table.
     index_bytes: f64,
+    hashed: bool,
 }
 
 /// Walks through a graph's fragments in order.
@@ -252,7 +262,7 @@ impl<'a> Estimator<'a> {
     }
 
     fn probed(&self, relation: Relation, probe: &Probe, meter: &mut Meter) -> Relation {
-        probe.keys.iter().for_each(|key| meter.evaluate(key, &relation));
+        meter.keys(probe.keys.iter(), &relation);
         let Some(build) = self.builds.get(&probe.build) else {
             return relation;
         };
@@ -264,6 +274,7 @@ impl<'a> Estimator<'a> {
         meter.work.lookups.push(Random {
             footprint_bytes: build.index_bytes,
             accesses: relation.rows.rows * each,
+            hashed: build.hashed,
         });
         let mut build_rows = build.rows.clone();
         for column in &mut build_rows.columns {
@@ -302,17 +313,19 @@ impl<'a> Estimator<'a> {
                     None => kept,
                 };
                 let keys: Vec<_> = side.keys.iter().map(|key| relation.column(key)).collect();
-                let index_bytes = index_bytes(kept.rows.rows, &keys);
+                let (index_bytes, hashed) = index(kept.rows.rows, &keys);
                 let table_bytes = index_bytes + kept.rows.rows * kept.row_bytes();
                 meter.work.inserts = Some(Random {
                     footprint_bytes: index_bytes,
                     accesses: rows.rows,
+                    hashed,
                 });
                 meter.work.written_bytes += kept.rows.rows * kept.row_bytes();
                 let build = Build {
                     rows: kept.clone(),
                     keys,
                     index_bytes,
+                    hashed,
                 };
                 self.builds.insert(id, build);
                 (kept, table_bytes)
@@ -321,7 +334,7 @@ impl<'a> Estimator<'a> {
                 keys.iter().for_each(|key| meter.evaluate(&key.expr, relation));
                 let output = limited(relation, *limit, *offset);
                 meter.read_all(&output);
-                meter.work.comparisons += comparisons(rows.rows, output.rows.rows);
+                meter.work.comparisons += comparisons(rows.rows, output.rows.rows + *offset as f64);
                 let bytes = output.rows.rows * output.row_bytes();
                 meter.work.written_bytes += bytes;
                 (output, bytes)
@@ -423,7 +436,7 @@ fn grouped(
     meter: &mut Meter,
 ) -> (Relation, f64) {
     let rows = relation.rows;
-    groups.iter().for_each(|expr| meter.evaluate(expr, relation));
+    meter.keys(groups.iter(), relation);
     let is_known = groups.iter().all(|expr| relation.is_known(expr));
     let values: f64 = groups.iter().map(|expr| relation.distinct(expr)).product();
     let estimate = match groups.is_empty() {
@@ -447,11 +460,19 @@ fn grouped(
         meter.work.simple_operations += rows.rows;
         if let (true, Some(argument)) = (aggregate.distinct, &aggregate.argument) {
             let values = (relation.distinct(argument) * output_rows.rows).min(rows.rows);
-            meter.work.updates.push((values, rows.rows));
+            meter.work.updates.push(Updates {
+                groups: values,
+                rows: rows.rows,
+                hashed: true,
+            });
         }
     }
     if !groups.is_empty() {
-        meter.work.updates.push((output_rows.rows, rows.rows));
+        meter.work.updates.push(Updates {
+            groups: output_rows.rows,
+            rows: rows.rows,
+            hashed: slots(groups.iter().map(|group| relation.column(group))) > DIRECT_SLOTS,
+        });
     }
     let columns = groups.iter().map(|expr| Column {
         origin: Origin::Made,
@@ -476,21 +497,31 @@ fn grouped(
     (output.counted(output_rows), table_bytes)
 }
 
-/// Memory of what keys are looked up in.
-fn index_bytes(rows: f64, keys: &[Column]) -> f64 {
-    match keys {
-        [] => 0.0,
-        [
-            Column {
-                range: Some((low, high)),
-                ..
-            },
-        ] if high - low < DENSE_KEYS_PER_ROW * rows => (high - low + 1.0) * DENSE_SLOT_BYTES,
-        _ => {
-            let key_bytes: f64 = keys.iter().map(|key| key.bytes).sum();
-            rows * HASH_SLOTS_PER_ROW * (HASH_SLOT_BYTES + key_bytes)
-        }
+/// Numbers that keys can be packed into; endless when one of them is no number.
+fn slots(keys: impl Iterator<Item = Column>) -> f64 {
+    let of = |column: Column| match (column.text, column.range) {
+        (Text::Codes, _) => column.domain + 1.0,
+        (Text::No, Some((low, high))) => high - low + 2.0,
+        _ => f64::INFINITY,
+    };
+    keys.map(of).product()
+}
+
+/// Memory of what keys are looked up in, and whether that is a hash table.
+fn index(rows: f64, keys: &[Column]) -> (f64, bool) {
+    let slots = slots(keys.iter().copied());
+    let ranked = (RANKED_KEYS_PER_ROW * rows).clamp(RANKED_KEYS.0, RANKED_KEYS.1);
+    if keys.is_empty() {
+        return (0.0, false);
     }
+    if slots <= (DENSE_KEYS_PER_ROW * rows).max(DENSE_KEYS) {
+        return (slots * DENSE_SLOT_BYTES, false);
+    }
+    if slots <= ranked {
+        return (slots * RANKED_KEY_BYTES + rows * DENSE_SLOT_BYTES, false);
+    }
+    let key_bytes: f64 = keys.iter().map(|key| key.bytes).sum();
+    (rows * HASH_SLOTS_PER_ROW * (HASH_SLOT_BYTES + key_bytes), true)
 }
 
 fn limited(relation: &Relation, limit: Option<usize>, offset: usize) -> Relation {

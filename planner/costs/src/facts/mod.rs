@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use trireme_device_api::{FragmentId, Graph, ScanSource, Sink, Source, Step, Type, Value};
 
 pub use fingerprint::fingerprint;
-pub use work::{Random, Work};
+pub use work::{Random, Updates, Work};
 
 use estimate::Estimator;
 use relation::Relation;

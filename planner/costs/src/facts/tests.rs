@@ -182,10 +182,10 @@ fn joins_with_keys_of_another_table() {
     };
     near(build.output_rows.rows, 1e3);
     assert_eq!(build.sink, SinkKind::Build);
-    // Of 10,000 keys 1,000 are left: too few for an array of all keys, so a hash table.
+    // An array of all keys, 4 bytes each, and a place for NULL.
     let insert = build.work.inserts.unwrap();
     near(insert.accesses, 1e3);
-    near(insert.footprint_bytes, 1e3 * 2.0 * (8.0 + 2.0));
+    near(insert.footprint_bytes, 10_001.0 * 4.0);
     near(probe.sink_rows().rows, 1e5);
     assert_eq!(probe.builds, [0]);
     // The index by all rows, then the payload that groups are made of by those that matched.
@@ -195,17 +195,24 @@ fn joins_with_keys_of_another_table() {
     near(lookups[1].accesses, 1e5);
     near(lookups[1].footprint_bytes, 1e3 * 2.0);
     near(probe.output_rows.rows, 100.0);
-    assert_eq!(probe.work.updates, [(probe.output_rows.rows, 1e5)]);
+    let update = probe.work.updates[0];
+    near(update.groups, 100.0);
+    near(update.rows, 1e5);
+    assert!(!update.hashed);
 }
 
 #[test]
-fn dense_keys_are_looked_up_in_an_array() {
-    let known = Known {
-        steps: [((0, 1), Rows::exact(5e3))].into(),
-        ..Known::default()
+fn join_tables_are_arrays_bits_or_hashed() {
+    let of = |keys: f64| {
+        let mut tables = join_tables();
+        tables[0].columns[0].range = Some((1.0, keys));
+        let facts = Facts::of(&join(JoinKind::Inner), &tables, &[], &[], &Known::default());
+        let insert = facts.fragments[0].work.inserts.unwrap();
+        (insert.footprint_bytes, insert.hashed)
     };
-    let facts = Facts::of(&join(JoinKind::Inner), &join_tables(), &[], &[], &known);
-    near(facts.fragments[0].work.inserts.unwrap().footprint_bytes, 4e4);
+    assert_eq!(of(1e5), (100_001.0 * 4.0, false));
+    assert_eq!(of(1e6), (1_000_001.0 * 0.1875 + 1e3 * 4.0, false));
+    assert_eq!(of(1e9), (1e3 * 2.0 * (8.0 + 2.0), true));
 }
 
 #[test]

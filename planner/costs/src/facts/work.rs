@@ -8,6 +8,7 @@
 use serde::{Deserialize, Serialize};
 use trireme_device_api::{BinaryOperator, Expr, Node};
 
+use super::TEXT_BYTES;
 use super::relation::{Origin, Relation, Text};
 
 /// What a processor reads from memory at once.
@@ -22,6 +23,19 @@ pub struct Random {
     pub footprint_bytes: f64,
     /// Accesses.
     pub accesses: f64,
+    /// Places are found by a hash of the key, not by the key itself.
+    pub hashed: bool,
+}
+
+/// Rows put into groups.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Updates {
+    /// Groups.
+    pub groups: f64,
+    /// Rows.
+    pub rows: f64,
+    /// Groups are found by a hash of the key, not by the key itself.
+    pub hashed: bool,
 }
 
 /// What running a fragment takes.
@@ -35,8 +49,10 @@ pub struct Work {
     pub lookups: Vec<Random>,
     /// Rows put into the build side.
     pub inserts: Option<Random>,
-    /// Rows put into groups: groups, rows.
-    pub updates: Vec<(f64, f64)>,
+    /// Rows put into groups.
+    pub updates: Vec<Updates>,
+    /// Values of columns read by position, for the rows that filters and probes left.
+    pub gathered_values: f64,
     /// Nodes × rows of simple expressions.
     pub simple_operations: f64,
     /// Nodes × rows of divisions and parts of dates.
@@ -56,9 +72,10 @@ impl Work {
     pub(super) fn scale(&mut self, factor: f64) {
         self.streams.iter_mut().for_each(|(_, bytes)| *bytes *= factor);
         self.lookups.iter_mut().for_each(|lookup| lookup.accesses *= factor);
-        self.updates.iter_mut().for_each(|(_, rows)| *rows *= factor);
+        self.updates.iter_mut().for_each(|update| update.rows *= factor);
         for value in [
             &mut self.rows,
+            &mut self.gathered_values,
             &mut self.simple_operations,
             &mut self.wide_operations,
             &mut self.text_bytes,
@@ -119,8 +136,22 @@ impl Meter {
         match (&expr.node, columns.as_slice()) {
             (Node::Column(_), _) => {}
             // Evaluated once per entry of the dictionary; rows look it up.
-            (_, [column]) if codes(column) => self.work.simple_operations += rows,
+            (_, [column]) if codes(column) => {
+                self.work.simple_operations += rows;
+                self.work.text_bytes += relation.columns[*column].domain * TEXT_BYTES;
+            }
             _ => self.operate(expr, relation),
+        }
+    }
+
+    /// The rows of a relation hash, compare and copy these keys.
+    pub(super) fn keys<'e>(&mut self, keys: impl Iterator<Item = &'e Expr>, relation: &Relation) {
+        for key in keys {
+            self.evaluate(key, relation);
+            let column = relation.column(key);
+            if column.text == Text::Raw {
+                self.work.text_bytes += relation.rows.rows * column.bytes;
+            }
         }
     }
 
@@ -135,6 +166,9 @@ impl Meter {
             Some(Origin::Source(position)) => {
                 if let Some((_, _, first @ None)) = self.source.get_mut(position) {
                     *first = Some(rows);
+                    if rows < self.work.rows {
+                        self.work.gathered_values += rows;
+                    }
                 }
             }
             Some(Origin::Payload(position)) => {
@@ -143,6 +177,7 @@ impl Meter {
                     self.work.lookups.push(Random {
                         footprint_bytes: *footprint_bytes,
                         accesses: rows,
+                        hashed: false,
                     });
                 }
             }

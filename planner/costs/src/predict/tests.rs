@@ -4,8 +4,8 @@ use trireme_device_api::Source;
 
 use super::*;
 use crate::catalogue::catalogue;
-use crate::facts::{Random, Rows, SinkKind};
-use crate::profile::Curve;
+use crate::facts::{Rows, SinkKind};
+use crate::recorded::Workload;
 
 /// A device of round numbers.
 fn device(id: &str) -> Profile {
@@ -74,8 +74,13 @@ fn terms_add_up_or_hide_each_other() {
     needs.work.lookups = vec![Random {
         footprint_bytes: 1e6,
         accesses: 1e6,
+        hashed: false,
     }];
-    needs.work.updates = vec![(10.0, 1e5)];
+    needs.work.updates = vec![Updates {
+        groups: 10.0,
+        rows: 1e5,
+        hashed: false,
+    }];
     let around = Surroundings::default();
     let cost = predict(&needs, &host, &around);
     near(cost.stream_ms, 4.0);
@@ -204,4 +209,41 @@ fn a_correction_leaves_waits_alone() {
         twice.joules / bare.joules,
         (twice.total_ms - 5.0) / (bare.total_ms - 5.0),
     );
+}
+
+/// The larger over the smaller of predicted and observed times of recorded fragments of at least `ms_min`, ascending.
+fn recorded_errors(ms_min: f64) -> Vec<f64> {
+    let mut errors = Vec::new();
+    for text in [
+        include_str!("../../testdata/tpch.json"),
+        include_str!("../../testdata/ssb.json"),
+        include_str!("../../testdata/clickbench.json"),
+    ] {
+        for query in Workload::from_json(text).unwrap().queries {
+            for run in &query.runs {
+                for (needs, ran) in run.facts(&query).fragments.iter().zip(&run.fragments) {
+                    let predicted = predict(needs, &crate::catalogue::reference(), &Surroundings::default());
+                    let ratio = predicted.total_ms / ran.ms;
+                    if ran.ms >= ms_min {
+                        errors.push(ratio.max(1.0 / ratio));
+                    }
+                }
+            }
+        }
+    }
+    errors.sort_by(f64::total_cmp);
+    errors
+}
+
+#[test]
+fn recorded_fragments_took_what_is_predicted() {
+    for (ms_min, most) in [(0.03, (1.6, 5.0)), (0.1, (1.5, 4.0)), (1.0, (1.5, 3.0))] {
+        let errors = recorded_errors(ms_min);
+        let (median, p95) = (errors[errors.len() / 2], errors[errors.len() * 95 / 100]);
+        println!(
+            "{} fragments of {ms_min} ms and more: median {median:.2}, p95 {p95:.2}",
+            errors.len()
+        );
+        assert!(median <= most.0 && p95 <= most.1, "{ms_min} ms: {median} {p95}");
+    }
 }
