@@ -12,7 +12,7 @@
 
 use serde::Deserialize;
 use toml::{Table, Value};
-use trireme_device_api::DeviceKind;
+use trireme_device_api::{DeviceInfo, DeviceKind, Vitals};
 
 use crate::profile::{Curve, Link, Operations, PROFILE_VERSION, Power, Profile, Provenance};
 
@@ -281,10 +281,7 @@ impl Described {
         let cache_bytes = self.needs("cache_bytes", self.cache_bytes)?;
         let operations = self.needs("operations_per_second", self.operations_per_second)?;
         let is_gpu = kind == DeviceKind::Gpu;
-        let link = Link {
-            bytes_per_second_by_bytes: Curve::new(vec![(4_096.0, link_rate * 0.2), (1_048_576.0, link_rate)]),
-            latency_ms: self.link_latency_ms.unwrap_or(0.01),
-        };
+        let link = link(link_rate, self.link_latency_ms.unwrap_or(0.01));
         let in_memory = self.memory_bytes_per_second / SECTOR_BYTES;
         let random = Curve::new(vec![
             (cache_bytes, cache_rate / SECTOR_BYTES),
@@ -350,6 +347,51 @@ impl Described {
     }
 }
 
+/// A link that reaches its rate with copies of 1 MiB.
+fn link(bytes_per_second: f64, latency_ms: f64) -> Link {
+    Link {
+        bytes_per_second_by_bytes: Curve::new(vec![(4_096.0, bytes_per_second * 0.2), (1_048_576.0, bytes_per_second)]),
+        latency_ms,
+    }
+}
+
+/// A profile of a device that is there but was not measured: the catalogue's whose model its name holds, else the least of its
+/// kind, with what the device tells of itself. None when the catalogue has nothing of its kind.
+pub fn of_device(info: &DeviceInfo, vitals: &Vitals) -> Option<Profile> {
+    let known = catalogue().ok()?;
+    // A processor behind a driver has memory of its own, as far as copies are concerned.
+    let accelerators = || known.iter().filter(|profile| !profile.is_host());
+    let model = |profile: &&Profile| {
+        let words = profile.name.split([',', ' ']);
+        // "NVIDIA H200, 141 GB": the second word is the model.
+        words
+            .clone()
+            .nth(1)
+            .is_some_and(|model| !model.is_empty() && info.name.contains(model))
+    };
+    let by_name = accelerators().find(model);
+    let profile = by_name.or_else(|| accelerators().find(|profile| profile.kind == info.kind));
+    let mut profile = profile.or_else(|| accelerators().next())?.clone();
+    if let Some(rate) = vitals.read_bytes_per_second.filter(|rate| *rate > 0.0) {
+        let described = profile.memory_bytes_per_second_max * STREAM_SHARE;
+        profile = scaled(&profile, rate / described);
+        profile.memory_bytes_per_second_max = rate / STREAM_SHARE;
+        profile.provenance = Provenance::Measured;
+    }
+    if let Some(rate) = vitals.upload_bytes_per_second.filter(|rate| *rate > 0.0) {
+        let latency_ms = profile.upload.as_ref().map_or(0.01, |link| link.latency_ms);
+        profile.upload = Some(link(rate, latency_ms));
+        profile.download = Some(link(rate, latency_ms));
+    }
+    if info.memory_bytes > 0 {
+        profile.memory_bytes = info.memory_bytes as f64;
+    }
+    profile.id.clone_from(&info.id);
+    profile.name.clone_from(&info.name);
+    profile.kind = info.kind;
+    Some(profile)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -393,5 +435,40 @@ mod tests {
                 .to_string()
                 .contains("link_bytes_per_second")
         );
+    }
+
+    #[test]
+    fn a_device_that_is_there_is_known_by_its_name_and_what_it_measured() {
+        let info = |name: &str, kind| DeviceInfo {
+            id: "cuda0".to_owned(),
+            kind,
+            name: name.to_owned(),
+            state: trireme_device_api::DeviceState::Ready,
+            cores: 132,
+            memory_bytes: 1_000_000,
+            features: Vec::new(),
+        };
+        let told = Vitals {
+            upload_bytes_per_second: Some(1e9),
+            read_bytes_per_second: Some(4.08e11),
+            ..Vitals::default()
+        };
+        let h200 = catalogue()
+            .unwrap()
+            .into_iter()
+            .find(|device| device.id == "gpu-h200")
+            .unwrap();
+        let known = of_device(&info("NVIDIA H200", DeviceKind::Gpu), &Vitals::default()).unwrap();
+        assert_eq!((known.id.as_str(), known.provenance), ("cuda0", Provenance::Catalogue));
+        assert_eq!(known.price_usd_per_hour, h200.price_usd_per_hour);
+        assert_eq!(known.operations, h200.operations);
+        let measured = of_device(&info("NVIDIA H200", DeviceKind::Gpu), &told).unwrap();
+        measured.check().unwrap();
+        assert_eq!(measured.provenance, Provenance::Measured);
+        let tenth = h200.operations.hashes_per_second / 10.0;
+        assert!((measured.operations.hashes_per_second / tenth - 1.0).abs() < 1e-9);
+        assert!((measured.upload.unwrap().bytes_per_second_by_bytes.at(1e7) - 1e9).abs() < 1.0);
+        let unknown = of_device(&info("cpu-haswell", DeviceKind::Cpu), &told).unwrap();
+        assert!(!unknown.is_host() && unknown.check().is_ok());
     }
 }

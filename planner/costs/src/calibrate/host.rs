@@ -137,15 +137,15 @@ fn write(budget: Duration) -> f64 {
 
 fn random(kib: u32, budget: Duration) -> f64 {
     let slots = (kib as usize * 256).next_power_of_two();
-    let shift = 64 - slots.trailing_zeros();
     let table: Vec<u32> = (0_u32..).take(slots).collect();
     let mut key = 1_u64;
     quickest(ROWS, budget, || {
         let mut sum = 0_u64;
         for _ in 0..ROWS {
             key = key.wrapping_add(MULTIPLIER);
-            let place = key.wrapping_mul(MULTIPLIER) >> shift;
-            sum += u64::from(table.get(place as usize).copied().unwrap_or_default());
+            let [.., a, b, c, d] = (key.wrapping_mul(MULTIPLIER)).to_le_bytes();
+            let place = u32::from_le_bytes([a, b, c, d]) as usize & (slots - 1);
+            sum += u64::from(table[place]);
         }
         sum
     })
