@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::statistics::{StatisticsArgs, StatisticsContext};
-use trireme_device_api::{BinaryOperator, Expr, JoinKind, Node, Value};
+use trireme_device_api::{
+    Aggregate, AggregateFunction, BinaryOperator, DatePart, Expr, Function, JoinKind, Node, Type, Value,
+};
 use trireme_exec::operators::FileScan;
 
 use super::tree::{Join, Op, RelationId, Tree};
@@ -21,6 +23,9 @@ const LIKE_PREFIX: f64 = 0.05;
 const LIKE_WITHIN: f64 = 0.08;
 const RANGE: f64 = 1.0 / 3.0;
 const NULLS: f64 = 0.05;
+const COUNTS_PER_ROW: f64 = 4.0;
+const DAYS_OF_YEAR: f64 = 365.25;
+const PREFIXES_PER_CHARACTER: f64 = 12.0;
 /// Conditions on aggregates look for the exception.
 const HAVING: f64 = 0.3;
 const OTHER: f64 = 0.25;
@@ -87,6 +92,13 @@ impl Estimate {
     pub(super) fn distinct(&self, expr: &Expr) -> f64 {
         let own = match &expr.node {
             Node::Column(index) => self.columns.get(*index).map_or(self.rows, |column| column.distinct),
+            Node::Extract { part, expr } => self.distinct(expr).min(self.parts(*part, expr)),
+            Node::Function {
+                function: Function::Substring,
+                args,
+            } => args
+                .first()
+                .map_or(self.rows, |text| self.distinct(text).min(prefixes(args))),
             _ => expr
                 .columns()
                 .into_iter()
@@ -124,6 +136,26 @@ impl Estimate {
         }
     }
 
+    /// Distinct values that a part of a date can have.
+    fn parts(&self, part: DatePart, date: &Expr) -> f64 {
+        let range = match (&date.node, &date.data_type) {
+            (Node::Column(index), Type::Date32) => self.columns.get(*index).and_then(|column| column.range),
+            _ => None,
+        };
+        let days = range.map_or(f64::INFINITY, |(low, high)| high - low + 1.0);
+        match part {
+            DatePart::Year => (days / DAYS_OF_YEAR).ceil() + 1.0,
+            DatePart::Quarter => 4.0,
+            DatePart::Month => 12.0,
+            DatePart::Week => 53.0,
+            DatePart::Day => 31.0,
+            DatePart::DayOfWeek => 7.0,
+            DatePart::DayOfYear => 366.0,
+            DatePart::Hour => 24.0,
+            DatePart::Minute | DatePart::Second => 60.0,
+        }
+    }
+
     /// With a part of its rows.
     fn scaled(&self, part: f64) -> Self {
         let rows = (self.rows * part).max(1.0);
@@ -135,6 +167,14 @@ impl Estimate {
             rows,
             columns: columns.collect(),
         }
+    }
+}
+
+/// Distinct prefixes of texts: so many per character that is kept.
+fn prefixes(args: &[Expr]) -> f64 {
+    match args.get(2).map(|length| &length.node) {
+        Some(Node::Literal(Value::Int(length))) => PREFIXES_PER_CHARACTER.powf((*length).clamp(0, 12) as f64),
+        _ => f64::INFINITY,
     }
 }
 
@@ -196,7 +236,7 @@ impl<'a> Estimator<'a> {
                 aggregates,
             } => {
                 let input = self.of(tree, *input);
-                grouped(&input, groups, aggregates.len())
+                grouped(&input, groups, aggregates)
             }
             Op::Sort {
                 input, limit, offset, ..
@@ -343,7 +383,15 @@ impl<'a> Estimator<'a> {
             JoinKind::Left => (inner.max(probe.rows), both().collect()),
             JoinKind::BuildOuter => (inner.max(build.rows), both().collect()),
             JoinKind::Full => (inner.max(probe.rows).max(build.rows), both().collect()),
-            JoinKind::Semi => return probe.scaled(found(probe, build, false)),
+            JoinKind::Semi => {
+                let mut kept = probe.scaled(found(probe, build, false));
+                for (left, right) in keys() {
+                    if let Some(column) = column_of(left).and_then(|index| kept.columns.get_mut(index)) {
+                        column.distinct = column.distinct.min(build.distinct(right));
+                    }
+                }
+                return kept;
+            }
             JoinKind::Anti => return probe.scaled((1.0 - found(probe, build, false)).max(0.1)),
             JoinKind::BuildSemi => return build.scaled(found(build, probe, true)),
             JoinKind::BuildAnti => return build.scaled((1.0 - found(build, probe, true)).max(0.1)),
@@ -356,10 +404,29 @@ impl<'a> Estimator<'a> {
             distinct: column.distinct.min(rows.max(1.0)),
             ..column
         });
-        Estimate {
+        let mut joined = Estimate {
             rows: rows.max(1.0),
             columns: columns.collect(),
+        };
+        if join.kind == JoinKind::Inner {
+            for (left, right) in keys() {
+                let most = probe.distinct(left).min(build.distinct(right));
+                let right = column_of(right).map(|index| probe.columns.len() + index);
+                for index in column_of(left).into_iter().chain(right) {
+                    if let Some(column) = joined.columns.get_mut(index) {
+                        column.distinct = column.distinct.min(most);
+                    }
+                }
+            }
         }
+        joined
+    }
+}
+
+fn column_of(expr: &Expr) -> Option<usize> {
+    match expr.node {
+        Node::Column(index) => Some(index),
+        _ => None,
     }
 }
 
@@ -409,7 +476,7 @@ pub(super) fn stream_estimate(plan: &Arc<dyn ExecutionPlan>, columns: usize) -> 
     }
 }
 
-pub(super) fn grouped(input: &Estimate, groups: &[Expr], aggregates: usize) -> Estimate {
+pub(super) fn grouped(input: &Estimate, groups: &[Expr], aggregates: &[Aggregate]) -> Estimate {
     let values: f64 = groups.iter().map(|group| input.distinct(group)).product();
     let rows = if groups.is_empty() {
         1.0
@@ -423,10 +490,15 @@ pub(super) fn grouped(input: &Estimate, groups: &[Expr], aggregates: usize) -> E
         },
         _ => ColumnEstimate::made(input.distinct(group).min(rows), rows),
     });
-    let made = ColumnEstimate::made(rows, rows);
+    // Counts of groups are about as large as groups are.
+    let counts = (COUNTS_PER_ROW * input.rows / rows).clamp(1.0, rows);
+    let made = aggregates.iter().map(|aggregate| match aggregate.function {
+        AggregateFunction::Count => ColumnEstimate::made(counts, rows),
+        _ => ColumnEstimate::made(rows, rows),
+    });
     Estimate {
         rows,
-        columns: keys.chain(std::iter::repeat_n(made, aggregates)).collect(),
+        columns: keys.chain(made).collect(),
     }
 }
 

@@ -191,7 +191,7 @@ fn sink(row: &Known, sink: &Sink) -> Known {
             let keys: Vec<_> = groups.iter().map(|group| of_values(group, &row.columns)).collect();
             let by = keys.iter().copied().max();
             Known {
-                estimate: grouped(&row.estimate, groups, aggregates.len()),
+                estimate: grouped(&row.estimate, groups, aggregates),
                 rows: by.map_or(Provenance::Exact, |by| by.max(Provenance::Sketch)),
                 columns: keys
                     .into_iter()
