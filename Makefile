@@ -13,7 +13,7 @@ SF ?= 1
 SECONDS ?= 60
 RELEASE = scripts/setup.sh build && scripts/build.sh release && TRIREME_BIN=$(CARGO_TARGET_DIR)/release/trireme
 
-.PHONY: help build demo clean-demo test lint bench-service bench-tpch bench-lake bench-sweeps coverage fuzz-sql check-kernels test-opencl test-faults test-stores gpu
+.PHONY: help build demo clean-demo test lint bench-service bench-tpch bench-lake bench-estimates bench-sweeps coverage fuzz-sql check-kernels test-opencl test-faults test-stores gpu
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ bench-tpch: ## TPC-H: fused pipelines, DataFusion's operators, DuckDB (SF=1; ARG
 
 bench-lake: ## The lake over simulated stores, beside DataFusion, DuckDB, pyarrow (ARGS='--only scan,tpch')
 	@$(RELEASE) benchmarks/bench.sh bench_lake $(ARGS)
+
+bench-estimates: ## Rows expected beside rows counted, ours and stock DataFusion's; ARGS=…
+	@$(RELEASE) benchmarks/bench.sh bench_estimates $(ARGS)
 
 bench-sweeps: ## Group-by cardinalities and join build sizes, with a plot; ARGS=…
 	@$(RELEASE) benchmarks/bench.sh bench_sweeps $(ARGS)
