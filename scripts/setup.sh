@@ -4,8 +4,8 @@
 #   scripts/setup.sh [build|test]      build: a C compiler and Rust; test (default): also Python's venv, Java, Maven, Node
 #
 # Only missing packages are installed, by apt-get, when we are root or sudo asks for no password. With everything there it
-# is a matter of milliseconds. Then it claims the shared target folder for this clone. Python packages, the JDBC driver, the JavaScript client
-# and the servers of object stores are tests/e2e/setup.sh's.
+# is a matter of milliseconds. Then it claims the shared target folder for this clone. Python packages, the JDBC driver, the
+# JavaScript client and the servers of object stores are tests/e2e/setup.sh's.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
