@@ -25,6 +25,7 @@ mod errors;
 mod flight;
 mod hedge;
 mod lake;
+mod look;
 mod metrics;
 mod options;
 mod prefetch;
@@ -36,6 +37,7 @@ mod testing;
 mod tiers;
 
 pub use lake::Lake;
+pub use look::in_one_look;
 pub use metrics::{CacheRow, LakeMetrics, StoreMetrics};
 pub use options::LakeOptions;
 pub use prefetch::{Planned, Prefetch, PrefetchState, Window};

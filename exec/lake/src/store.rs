@@ -15,6 +15,7 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
@@ -26,6 +27,7 @@ use object_store::{GetOptions, GetRange, ObjectStore, Result};
 use crate::coalesce::{coalesce, split};
 use crate::controller::Urgency;
 use crate::flight::Flights;
+use crate::look::Place;
 use crate::metrics::StoreMetrics;
 use crate::options::LakeOptions;
 use crate::read::{Account, Meter, ObjectRef, Read, ReadClass};
@@ -84,6 +86,8 @@ struct Shared {
     flights: Arc<Flights>,
     tiers: Arc<Tiers>,
     known: Known,
+    /// Of objects, by this process.
+    changes: AtomicU64,
     totals: Arc<Account>,
 }
 
@@ -110,6 +114,7 @@ impl TieredStore {
                 flights: Arc::default(),
                 tiers,
                 known: Known::new(),
+                changes: AtomicU64::new(0),
                 totals,
             }),
         })
@@ -392,8 +397,17 @@ impl Shared {
         gap
     }
 
+    /// Where, and in which state, a statement looks at the store.
+    fn place(&self) -> Place {
+        Place {
+            store: Arc::clone(&self.key),
+            changes: self.changes.load(Relaxed),
+        }
+    }
+
     /// The object at this place may be another one from now on.
     fn forget(&self, location: &Path) {
+        self.changes.fetch_add(1, Relaxed);
         self.known.forget(location);
     }
 }

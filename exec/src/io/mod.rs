@@ -14,4 +14,4 @@ pub use damage::damaged_file;
 pub use locations::{Access, LocationError, Locations, ResolvedLocation};
 pub use options::StoreOptions;
 pub use registry::StoreRegistry;
-pub use trireme_lake::{Lake, LakeOptions};
+pub use trireme_lake::{Lake, LakeOptions, in_one_look};

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use datafusion::catalog::TableProvider;
+use trireme_exec::io::in_one_look;
 use trireme_planner::ddl::{TableName, TableVersionRef};
 
 use crate::catalog::{Catalog, DEFAULT_SCHEMA};
@@ -21,7 +22,7 @@ tokio::task_local! {
 
 /// Plans one statement: each table's files are looked at once for it, however often it is asked for.
 pub async fn in_statement<T>(planning: impl Future<Output = T>) -> T {
-    STATEMENT.scope(Instant::now(), planning).await
+    STATEMENT.scope(Instant::now(), in_one_look(planning)).await
 }
 
 /// Where a table comes from.

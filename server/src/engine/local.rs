@@ -159,8 +159,9 @@ impl LocalEngine {
             Cached::Learn => {
                 let submitted = self.submit_planned(&state, request).await?;
                 let (plans, schema) = (Arc::clone(&self.plans), Arc::clone(&submitted.schema));
-                self.workers
-                    .spawn(async move { plans.learn(key, &state, &shape, &schema).await });
+                self.workers.spawn(in_statement(
+                    async move { plans.learn(key, &state, &shape, &schema).await },
+                ));
                 Ok(submitted)
             }
         }

@@ -16,6 +16,7 @@ use object_store::{
 use super::upload::Upload;
 use super::{Shared, TieredStore};
 use crate::controller::{Slot, Turn, Urgency};
+use crate::look;
 use crate::read::ReadClass;
 
 impl Shared {
@@ -62,7 +63,16 @@ impl ObjectStore for TieredStore {
         if !self.shared.options.enabled {
             return self.shared.other.get_opts(location, options).await;
         }
-        self.shared.get(location, options).await
+        let Some(looks) = look::current().filter(|_| look::asks_head(&options)) else {
+            return self.shared.get(location, options).await;
+        };
+        let place = self.shared.place();
+        if let Some(meta) = looks.head(&place, location) {
+            return Ok(look::head_result(meta));
+        }
+        let result = self.shared.get(location, options).await?;
+        looks.keep_head(place, result.meta.clone());
+        Ok(result)
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
@@ -91,7 +101,11 @@ impl ObjectStore for TieredStore {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.shared.remembering(self.shared.other.list(prefix))
+        let list = || self.shared.remembering(self.shared.other.list(prefix));
+        match look::current().filter(|_| self.shared.options.enabled) {
+            Some(looks) => looks.list(self.shared.place(), prefix.cloned().unwrap_or_default(), list),
+            None => list(),
+        }
     }
 
     fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
