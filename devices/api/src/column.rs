@@ -327,6 +327,13 @@ pub trait ScanInput: Send + Sync {
         true
     }
 
+    /// True while few rows of the segment, if any, are thought to pass the filters: who tests them on their columns first, and
+    /// dismisses the segment when none does, spares the store the others.
+    fn late(&self, segment: usize) -> bool {
+        let _ = segment;
+        false
+    }
+
     /// A reader has no use for a segment that it has not loaded, or not whole: nothing more needs to be fetched for it. It may
     /// be loaded all the same.
     fn dismiss(&self, segment: usize) {

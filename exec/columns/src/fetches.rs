@@ -2,14 +2,14 @@
 //!
 //! ```text
 //!  slot (segment, column)   none ── planned ──▶ ranges of a Prefetch ──┬─ claimed by the thread that decodes it ─▶ none
-//!                                                                      └─ cancelled: the cache had it, nobody wants it
+//!                              └── put off ──asked for──┘              └─ cancelled: the cache had it, nobody wants it
 //! ```
 //!
 //! A slot without ranges is no promise of anything: what is loaded then is read on demand. All scans of a graph share the
 //! [`Window`] of bytes, whose limit holds over all their prefetches.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -51,11 +51,39 @@ impl Drop for Fetch {
     }
 }
 
+/// What is known of a column of a segment.
+#[derive(Default)]
+enum Slot {
+    #[default]
+    None,
+    /// It is fetched once somebody asks for it.
+    PutOff,
+    Planned(Arc<Fetch>),
+}
+
 /// The fetches of one scan.
 pub(crate) struct Fetches {
     columns: usize,
     /// By segment, then column; empty where nothing is ever fetched ahead.
-    slots: Vec<Mutex<Option<Arc<Fetch>>>>,
+    slots: Vec<Mutex<Slot>>,
+    /// For what was put off.
+    starter: OnceLock<Starter>,
+}
+
+/// What a [`Plan`] is started with.
+#[derive(Clone)]
+pub(crate) struct Starter {
+    pub(crate) window: Arc<QueryWindow>,
+    pub(crate) runtime: Handle,
+    pub(crate) arrivals: Arc<Arrivals>,
+}
+
+/// Whether a column's bytes are here.
+pub(crate) enum Readiness {
+    Ready,
+    UnderWay,
+    /// It was put off until now: plan it.
+    Due,
 }
 
 impl Fetches {
@@ -64,23 +92,25 @@ impl Fetches {
         Self {
             columns: 0,
             slots: Vec::new(),
+            starter: OnceLock::new(),
         }
     }
 
     pub(crate) fn new(segments: usize, columns: usize) -> Self {
         Self {
             columns,
-            slots: (0..segments * columns).map(|_| Mutex::new(None)).collect(),
+            slots: (0..segments * columns).map(|_| Mutex::default()).collect(),
+            starter: OnceLock::new(),
         }
     }
 
-    fn slot(&self, segment: usize, column: usize) -> Option<&Mutex<Option<Arc<Fetch>>>> {
+    fn slot(&self, segment: usize, column: usize) -> Option<&Mutex<Slot>> {
         self.slots.get(segment * self.columns + column)
     }
 
-    fn set(&self, segment: usize, column: usize, fetch: Fetch) {
+    fn set(&self, segment: usize, column: usize, to: Slot) {
         if let Some(slot) = self.slot(segment, column) {
-            *slot.lock() = Some(Arc::new(fetch));
+            *slot.lock() = to;
         }
     }
 
@@ -89,21 +119,58 @@ impl Fetches {
     }
 
     pub(crate) fn is_planned(&self, segment: usize, column: usize) -> bool {
-        self.slot(segment, column).is_some_and(|slot| slot.lock().is_some())
+        let planned = |slot: &Mutex<Slot>| !matches!(*slot.lock(), Slot::None);
+        self.slot(segment, column).is_some_and(planned)
     }
 
-    /// False while its bytes are under way or waiting to be; makes them urgent.
-    pub(crate) fn ready(&self, segment: usize, column: usize) -> bool {
+    /// Not yet.
+    pub(crate) fn put_off(&self, segment: usize, column: usize, starter: &Starter) {
+        let _ = self.starter.get_or_init(|| starter.clone());
+        self.set(segment, column, Slot::PutOff);
+    }
+
+    /// With which to plan what is due.
+    pub(crate) fn starter(&self) -> Option<&Starter> {
+        self.starter.get()
+    }
+
+    /// Makes what is under way urgent.
+    pub(crate) fn readiness(&self, segment: usize, column: usize) -> Readiness {
         let Some(slot) = self.slot(segment, column) else {
-            return true;
+            return Readiness::Ready;
         };
-        let fetch = slot.lock().as_ref().map(Arc::clone);
-        fetch.is_none_or(|fetch| fetch.ready())
+        let fetch = {
+            let mut slot = slot.lock();
+            match &*slot {
+                Slot::None => return Readiness::Ready,
+                Slot::PutOff => {
+                    *slot = Slot::None;
+                    return Readiness::Due;
+                }
+                Slot::Planned(fetch) => Arc::clone(fetch),
+            }
+        };
+        match fetch.ready() {
+            true => Readiness::Ready,
+            false => Readiness::UnderWay,
+        }
     }
 
     /// Hands the ranges over: to decode them, or to cancel them by dropping them.
     pub(crate) fn claim(&self, segment: usize, column: usize) -> Option<Arc<Fetch>> {
-        self.slot(segment, column)?.lock().take()
+        match std::mem::take(&mut *self.slot(segment, column)?.lock()) {
+            Slot::Planned(fetch) => Some(fetch),
+            _ => None,
+        }
+    }
+
+    /// Nobody will load this; true when it had been put off.
+    pub(crate) fn cancel(&self, segment: usize, column: usize) -> bool {
+        let Some(slot) = self.slot(segment, column) else {
+            return false;
+        };
+        let was = std::mem::take(&mut *slot.lock());
+        matches!(was, Slot::PutOff)
     }
 }
 
@@ -124,16 +191,16 @@ impl<'a> Plan<'a> {
     }
 
     /// Begins to fetch.
-    pub(crate) fn start(self, window: &Arc<QueryWindow>, runtime: &Handle, arrivals: &Arc<Arrivals>) {
+    pub(crate) fn start(self, starter: &Starter) {
         if self.planned.is_empty() {
             return;
         }
-        let arrivals = Arc::clone(arrivals);
+        let arrivals = Arc::clone(&starter.arrivals);
         let prefetch = Prefetch::start(
             self.planned,
-            window.limit_bytes,
-            Arc::clone(window) as Arc<dyn Window>,
-            runtime,
+            starter.window.limit_bytes,
+            Arc::clone(&starter.window) as Arc<dyn Window>,
+            &starter.runtime,
             Arc::new(move || arrivals.tell()),
         );
         let mut first = 0;
@@ -143,7 +210,7 @@ impl<'a> Plan<'a> {
                 first,
                 count,
             };
-            fetches.set(segment, column, fetch);
+            fetches.set(segment, column, Slot::Planned(Arc::new(fetch)));
             first += count;
         }
     }

@@ -227,7 +227,7 @@ pub(crate) struct RowSelector<'a> {
 impl RowSelector<'_> {
     /// Ascending runs, which don't touch.
     pub(crate) fn select(&self, test: &RowTest) -> Vec<Range<usize>> {
-        let all = || vec![0..self.rows];
+        let all = || std::iter::once(0..self.rows).collect::<Vec<_>>();
         match test {
             RowTest::True => all(),
             RowTest::All(tests) => tests.iter().fold(all(), |runs, test| both(&runs, &self.select(test))),

@@ -11,12 +11,12 @@ use parking_lot::Mutex;
 use trireme_device_api::{
     Codes, ColumnProfile, DeviceColumn, DeviceError, DevicePool, Dictionary, ScanInput, Values, ZoneMap,
 };
-use trireme_lake::Account;
+use trireme_lake::{Account, Planned, ReadClass};
 
 use crate::cache::{Inner, Key, Need};
 use crate::decode::{self, Failure, Shape, Task};
 use crate::dictionary::{Domain, Place};
-use crate::fetches::Fetches;
+use crate::fetches::{Fetches, Plan, Readiness};
 use crate::files::{ColumnRequest, FileId};
 use crate::footer::{FileColumn, FileMeta};
 use crate::keep::{self, Kept};
@@ -93,6 +93,8 @@ pub(crate) struct Core {
     pub(crate) account: Arc<Account>,
     /// Fragments that go over it.
     pub(crate) readers: usize,
+    /// Columns that no filter tests were put off.
+    pub(crate) late: AtomicBool,
 }
 
 impl Core {
@@ -132,6 +134,43 @@ impl Core {
         let wrong = || source.corrupt(format!("column {}: its place is wrong", of.name));
         let pages = |row_group: usize| self.pages.get(&(at.file, row_group, leaf));
         segments::ranges(&meta.metadata, at, leaf, &pages).ok_or_else(wrong)
+    }
+
+    /// The column of the segment as ranges to be fetched ahead; none where that isn't done, or the cache holds it.
+    pub(crate) fn planned(&self, segment: usize, column: usize, class: ReadClass) -> Result<Vec<Planned>, DeviceError> {
+        let at = &self.segments[segment];
+        let (_, source) = &self.files[at.file];
+        if source.is_local() || self.columns[column].leaf(at.file).is_none() {
+            return Ok(Vec::new());
+        }
+        if self.cache.peek(&self.key(segment, column)).is_some() {
+            return Ok(Vec::new());
+        }
+        let ranges = self.ranges(segment, column)?.into_iter();
+        let planned: Option<Vec<Planned>> = ranges.map(|range| source.planned(range, class)).collect();
+        Ok(planned.unwrap_or_default())
+    }
+
+    /// Its bytes are on their way, and urgent now.
+    pub(crate) fn is_under_way(&self, segment: usize, column: usize) -> bool {
+        match self.fetches.readiness(segment, column) {
+            Readiness::Ready => false,
+            Readiness::UnderWay => true,
+            Readiness::Due => self.begin(segment, column),
+        }
+    }
+
+    /// Begins to fetch what was put off; false when it is not fetched ahead.
+    fn begin(&self, segment: usize, column: usize) -> bool {
+        // What is wrong with its ranges, loading it will tell.
+        let planned = self.planned(segment, column, ReadClass::Near).unwrap_or_default();
+        let Some(starter) = self.fetches.starter().filter(|_| !planned.is_empty()) else {
+            return false;
+        };
+        let mut plan = Plan::default();
+        plan.add(&self.fetches, segment, column, planned);
+        plan.start(starter);
+        true
     }
 
     /// The column of the segment; codes have no dictionary yet.
@@ -290,14 +329,22 @@ impl ScanInput for Scan {
             return true;
         }
         let slot = segment * self.profiles.len() + column;
-        self.slots[slot].lock().strong_count() > 0 || self.core.fetches.ready(segment, column)
+        if self.slots[slot].lock().strong_count() > 0 {
+            return true;
+        }
+        !self.core.is_under_way(segment, column)
+    }
+
+    fn late(&self, _segment: usize) -> bool {
+        self.core.late.load(Ordering::Relaxed)
     }
 
     fn dismiss(&self, segment: usize) {
         if self.core.readers <= 1 && !self.core.fetches.is_empty() {
-            for column in 0..self.profiles.len() {
-                drop(self.core.fetches.claim(segment, column));
-            }
+            let columns = 0..self.profiles.len();
+            let put_off = columns.filter(|column| self.core.fetches.cancel(segment, *column));
+            let ranges = put_off.count() as u64;
+            self.core.account.cancelled_ranges.fetch_add(ranges, Ordering::Relaxed);
         }
     }
 

@@ -7,6 +7,7 @@
 //! A phase begins when the one before has ended for all workers; a worker that finds no task left in an open phase waits.
 
 mod common;
+mod late;
 mod learned;
 mod live;
 mod ordered;
@@ -26,6 +27,7 @@ use crate::number::count_ones;
 use crate::tile::{Origin, Selection, Slot, Tile};
 use crate::vector::{Shape, TILE_ROWS};
 
+use late::Late;
 use sink::{Sink, SinkLocal};
 use source::{Morsel, Next, Source, row_shapes};
 use stages::Stages;
@@ -86,7 +88,7 @@ impl FusedKernel {
         isa: Isa,
     ) -> Result<Self, DeviceError> {
         let fragment = &graph.fragments[id];
-        let (source, row) = bind_source(graph, id, inputs, outputs)?;
+        let (source, row) = bind_source(graph, id, inputs, outputs, isa)?;
         let stages = Stages::compile(fragment, row, inputs, outputs, isa)?;
         let emits = id + 1 == graph.fragments.len() && inputs.emit.is_some();
         let sink = Sink::compile(graph, id, stages.row(), inputs, isa, emits, source.row_count())?;
@@ -305,6 +307,7 @@ fn bind_source(
     id: FragmentId,
     inputs: &Inputs,
     outputs: &[Option<Output>],
+    isa: Isa,
 ) -> Result<(Source, Vec<Shape>), DeviceError> {
     let fragment = &graph.fragments[id];
     match fragment.source {
@@ -313,10 +316,11 @@ fn bind_source(
                 .scans
                 .get(index)
                 .ok_or_else(|| DeviceError::Internal(format!("scan {index} is not bound")))?;
-            let row = scan.columns().iter().map(scan_shape).collect();
+            let row: Vec<Shape> = scan.columns().iter().map(scan_shape).collect();
             let learned = learned::test(fragment, scan.columns().len(), outputs);
             let test = fragment.row_test(&inputs.parameters).and(learned);
-            Ok((Source::scan(scan, fragment, &test), row))
+            let late = Late::compile(fragment, scan.as_ref(), &row, inputs, isa)?;
+            Ok((Source::scan(scan, fragment, &test, late), row))
         }
         GraphSource::Stream(index) => {
             let stream = inputs

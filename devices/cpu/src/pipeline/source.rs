@@ -15,6 +15,8 @@ use trireme_device_api::{
 
 use crate::vector::Shape;
 
+use super::late::Late;
+
 /// Rows of a morsel: long enough to forget the hand-over, short enough to share the work.
 pub(super) const MORSEL_ROWS: usize = 32 * 1024;
 
@@ -62,10 +64,14 @@ pub(super) struct Segments {
     rows: usize,
     scan: Option<Arc<dyn ScanInput>>,
     used: Vec<usize>,
+    /// For segments of which columns are put off.
+    late: Option<Late>,
 }
 
 struct Segment {
     rows: usize,
+    /// Loaded in two steps: what filters test, and the rest if a row passes.
+    late: bool,
     /// None when its rows are not wanted.
     morsels: usize,
     /// Morsels handed out; may count beyond.
@@ -80,6 +86,8 @@ struct SegmentState {
     loading: Vec<Loading>,
     loaded: usize,
     morsels_left: usize,
+    /// Of a late segment: a row passes.
+    passed: bool,
 }
 
 #[derive(Clone, Default)]
@@ -112,17 +120,21 @@ fn placeholder(field_type: &trireme_device_api::Type, rows: usize) -> Arc<Device
 
 impl Source {
     /// Over a scan; segments in which no row passes the test by their zone maps are left out.
-    pub(super) fn scan(scan: &Arc<dyn ScanInput>, fragment: &Fragment, test: &RowTest) -> Self {
+    pub(super) fn scan(scan: &Arc<dyn ScanInput>, fragment: &Fragment, test: &RowTest, late: Option<Late>) -> Self {
         let used = used_columns(fragment, scan.columns().len());
         let segment = |segment| {
             let wanted = may_pass(scan.as_ref(), segment, test);
             if !wanted {
                 scan.dismiss(segment);
             }
-            Segment::new(scan.rows(segment), wanted, None, used.len())
+            let mut made = Segment::new(scan.rows(segment), wanted, None, used.len());
+            made.late = late.is_some() && scan.late(segment);
+            made
         };
         let segments = (0..scan.segments()).map(segment).collect();
-        Source::Segments(Segments::new(segments, Some(Arc::clone(scan)), used))
+        let mut segments = Segments::new(segments, Some(Arc::clone(scan)), used);
+        segments.late = late;
+        Source::Segments(segments)
     }
 
     /// Over the rows of an earlier fragment.
@@ -217,6 +229,7 @@ impl Segment {
         let morsels = if wanted { rows.div_ceil(MORSEL_ROWS) } else { 0 };
         Self {
             rows,
+            late: false,
             morsels,
             next: AtomicUsize::new(0),
             state: Mutex::new(SegmentState {
@@ -224,6 +237,7 @@ impl Segment {
                 loading: vec![Loading::No; used],
                 loaded: 0,
                 morsels_left: morsels,
+                passed: false,
             }),
         }
     }
@@ -257,6 +271,7 @@ impl Segments {
             segments,
             scan,
             used,
+            late: None,
         }
     }
 
@@ -307,7 +322,7 @@ impl Segments {
                 state.columns = Some(self.assemble(scan, segment.rows, &[]));
                 return Ok(true);
             }
-            let Some(claimed) = self.loadable(scan, index, &state.loading, due) else {
+            let Some(claimed) = self.loadable(scan, index, &state, due) else {
                 return Ok(false);
             };
             state.loading[claimed] = Loading::Claimed;
@@ -317,6 +332,20 @@ impl Segments {
         let mut state = lock(&segment.state);
         state.loading[claimed] = Loading::Loaded(column);
         state.loaded += 1;
+        if let Some(late) = self.late.as_ref().filter(|_| segment.late && !state.passed) {
+            if state.loaded < late.first.len() {
+                return Ok(true);
+            }
+            let columns = self.assemble(scan, segment.rows, &state.loading);
+            drop(state);
+            // Until this is known nobody finds a column to load.
+            if !late.any_row_passes(&columns, segment.rows)? {
+                self.leave_out(scan, index);
+                return Ok(true);
+            }
+            lock(&segment.state).passed = true;
+            return Ok(true);
+        }
         if state.loaded == self.used.len() {
             let loaded = std::mem::take(&mut state.loading);
             state.columns = Some(self.assemble(scan, segment.rows, &loaded));
@@ -324,12 +353,32 @@ impl Segments {
         Ok(true)
     }
 
+    /// No row of a segment passes: its morsels are done.
+    fn leave_out(&self, scan: &Arc<dyn ScanInput>, index: usize) {
+        let segment = &self.segments[index];
+        scan.dismiss(index);
+        let mut state = lock(&segment.state);
+        state.loading.clear();
+        state.morsels_left = 0;
+        drop(state);
+        segment.next.store(segment.morsels, Ordering::Relaxed);
+        self.done.fetch_add(segment.morsels, Ordering::SeqCst);
+    }
+
     /// The position of a column that can be loaded now.
-    fn loadable(&self, scan: &Arc<dyn ScanInput>, index: usize, loading: &[Loading], due: bool) -> Option<usize> {
-        let free = |at: &usize| matches!(loading.get(*at), Some(Loading::No));
+    fn loadable(&self, scan: &Arc<dyn ScanInput>, index: usize, state: &SegmentState, due: bool) -> Option<usize> {
+        let first = match &self.late {
+            Some(late) if self.segments[index].late && !state.passed => Some(&late.first),
+            _ => None,
+        };
+        let free = |at: &usize| {
+            let now = first.is_none_or(|first| first.contains(at));
+            now && matches!(state.loading.get(*at), Some(Loading::No))
+        };
         let mut free = (0..self.used.len()).filter(free);
         let ready = |at: usize| scan.ready(index, self.used[at]);
         if due {
+            // Until one is ready all are asked, so that all are fetched.
             return free.find(|at| ready(*at));
         }
         let first = free.next()?;

@@ -58,6 +58,10 @@ pub struct MemoryScan {
     zones_known: bool,
     /// Of its first column.
     identity: u64,
+    /// By segment, then column: how often it is still not ready, as if a store had to bring it.
+    due: Vec<AtomicU64>,
+    /// It would rather bring tested columns first.
+    late: bool,
 }
 
 /// What no other column is called.
@@ -89,7 +93,13 @@ impl MemoryScan {
             profiles.push(shape.profile);
         }
         let columns = (profiles.len() * segments.len()) as u64;
+        // Of numbers of its own, so that nothing else changes with them; half of the tables are ready at once.
+        let salt = (rows.len() * 31 + fields.len()) as u64;
+        let far = salt % 2 == 1;
+        let due = |slot: u64| AtomicU64::new(if far { (slot * 7 + salt) % 4 } else { 0 });
         Ok(Self {
+            due: (0..columns).map(due).collect(),
+            late: far && salt % 3 > 0,
             profiles,
             segments,
             zones_known: rng.random_bool(0.8),
@@ -441,6 +451,16 @@ impl ScanInput for MemoryScan {
 
     fn identity(&self, segment: usize, column: usize) -> Option<u64> {
         Some(self.identity + (segment * self.profiles.len() + column) as u64)
+    }
+
+    fn ready(&self, segment: usize, column: usize) -> bool {
+        let due = &self.due[segment * self.profiles.len() + column];
+        let less = |due: u64| due.checked_sub(1);
+        due.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_err()
+    }
+
+    fn late(&self, _segment: usize) -> bool {
+        self.late
     }
 
     fn load(&self, segment: usize, column: usize) -> Result<Arc<DeviceColumn>, DeviceError> {

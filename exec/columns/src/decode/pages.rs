@@ -139,7 +139,7 @@ fn read_parts(
         }
         let moved = |run: Range<usize>| before + run.start - row..before + run.end - row;
         let kept: Vec<Range<usize>> = wanted(row..row + rows).map(moved).collect();
-        if kept[..] != [before..before + rows] {
+        if kept.as_slice() != std::slice::from_ref(&(before..before + rows)) {
             target.keep(before, &kept);
             validity.keep(before, &kept);
         }

@@ -84,7 +84,7 @@ fn next(opener: &Opener, cores: &[Core], waiting: &Mutex<Vec<Unknown>>) -> Resul
             }
             let ready = |each: &Unknown| {
                 let core = &cores[each.scan];
-                coded(&core.columns[each.column]).is_none() || core.fetches.ready(each.segment, each.column)
+                coded(&core.columns[each.column]).is_none() || !core.is_under_way(each.segment, each.column)
             };
             // What is asked for becomes urgent: what is doubtful is not asked for before it must be.
             let certain = waiting.iter().any(|each| !each.doubtful);

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use trireme_device_api::{DeviceError, DevicePool, RowTest};
 
@@ -116,6 +117,7 @@ impl Draft {
             fetches,
             account: Arc::clone(&opening.table.account),
             readers: opening.table.readers,
+            late: AtomicBool::new(false),
         }
     }
 }

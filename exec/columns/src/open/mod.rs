@@ -13,6 +13,7 @@ pub(crate) mod constant;
 mod dictionaries;
 mod draft;
 mod footers;
+mod late;
 mod plan;
 mod refine;
 
@@ -24,7 +25,7 @@ use tokio::sync::oneshot;
 use trireme_device_api::{DeviceError, ScanInput};
 
 use crate::cache::ColumnCache;
-use crate::fetches::{Arrivals, QueryWindow};
+use crate::fetches::{Arrivals, QueryWindow, Starter};
 use crate::files::{FileId, OpenOptions, TableFiles};
 use crate::footer::FileMeta;
 use crate::scan::Scan;
@@ -219,6 +220,16 @@ impl Opener {
         });
         let answer = receiver.await;
         answer.map_err(|error| DeviceError::Internal(format!("opening a scan: {error}")))?
+    }
+
+    /// None without a runtime: then nothing is fetched ahead.
+    fn starter(&self) -> Option<Starter> {
+        let runtime = self.runtime.clone()?;
+        Some(Starter {
+            window: Arc::clone(&self.window),
+            runtime,
+            arrivals: Arc::clone(&self.arrivals),
+        })
     }
 
     fn is_dropped(&self) -> bool {

@@ -3,15 +3,18 @@
 //! ```text
 //!  near  strings whose dictionaries must be complete before anything runs        scan by scan, segment by segment
 //!  far   all other columns, those that filters test first                        scan by scan, segment by segment
+//!  none  columns that are put off until a row is known to pass (`late.rs`)       once they are asked for
 //! ```
 //!
 //! What the column cache holds is not planned.
 
-use trireme_device_api::{DeviceError, RowTest};
-use trireme_lake::{Planned, ReadClass};
+use std::sync::atomic::Ordering;
 
-use super::Opener;
+use trireme_device_api::{DeviceError, RowTest};
+use trireme_lake::ReadClass;
+
 use super::dictionaries::Unknown;
+use super::{Opener, late};
 use crate::fetches::Plan;
 use crate::scan::{ColumnKind, Core};
 
@@ -26,15 +29,24 @@ pub(super) fn start(opener: &Opener, cores: &[Core], unknown: &[Unknown]) -> Res
             add(&mut plan, core, each.segment, each.column, ReadClass::Near)?;
         }
     }
+    let starter = opener.starter();
     for scan in opener.order() {
         let core = &cores[scan];
-        if core.fetches.is_empty() {
+        let Some(starter) = starter.as_ref().filter(|_| !core.fetches.is_empty()) else {
             continue;
-        }
-        let columns = order(core, &opener.openings[scan].table.test);
+        };
+        let test = &opener.openings[scan].table.test;
+        let tested = late::decide(core, test);
+        core.late.store(tested.is_some(), Ordering::Relaxed);
+        let columns = order(core, test);
         for segment in 0..core.segments.len() {
             for column in &columns {
-                if !planned[scan][segment * core.columns.len() + column] {
+                if planned[scan][segment * core.columns.len() + column] {
+                    continue;
+                }
+                if tested.as_ref().is_some_and(|tested| !tested[*column]) {
+                    core.fetches.put_off(segment, *column, starter);
+                } else {
                     add(&mut plan, core, segment, *column, ReadClass::Far)?;
                 }
             }
@@ -52,11 +64,15 @@ pub(super) fn start_again(opener: &Opener, cores: &[Core]) -> Result<(), DeviceE
         if core.fetches.is_empty() {
             continue;
         }
+        let late = core.late.load(Ordering::Relaxed);
         for segment in 0..core.segments.len() {
             for (column, of) in core.columns.iter().enumerate() {
                 let strings = matches!(&of.kind, ColumnKind::Stored { domain: Some(_), .. });
                 if strings && !core.fetches.is_planned(segment, column) {
-                    add(&mut plan, core, segment, column, ReadClass::Far)?;
+                    match core.fetches.starter() {
+                        Some(starter) if late => core.fetches.put_off(segment, column, starter),
+                        _ => add(&mut plan, core, segment, column, ReadClass::Far)?,
+                    }
                 }
             }
         }
@@ -92,22 +108,13 @@ fn add<'a>(
     column: usize,
     class: ReadClass,
 ) -> Result<(), DeviceError> {
-    let at = &core.segments[segment];
-    let (_, source) = &core.files[at.file];
-    if source.is_local() || core.columns[column].leaf(at.file).is_none() {
-        return Ok(());
-    }
-    if core.cache.peek(&core.key(segment, column)).is_some() {
-        return Ok(());
-    }
-    let ranges = core.ranges(segment, column)?;
-    let planned: Option<Vec<Planned>> = ranges.into_iter().map(|range| source.planned(range, class)).collect();
-    plan.add(&core.fetches, segment, column, planned.unwrap_or_default());
+    let planned = core.planned(segment, column, class)?;
+    plan.add(&core.fetches, segment, column, planned);
     Ok(())
 }
 
 fn begin(opener: &Opener, plan: Plan<'_>) {
-    if let Some(runtime) = &opener.runtime {
-        plan.start(&opener.window, runtime, &opener.arrivals);
+    if let Some(starter) = opener.starter() {
+        plan.start(&starter);
     }
 }

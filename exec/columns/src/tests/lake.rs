@@ -385,3 +385,30 @@ fn bloom_filters_rule_out_what_bounds_leave_open() {
     );
     assert_eq!(load_all(remote.open(&cache, table).unwrap().as_ref()), 4 * GROUP_ROWS);
 }
+
+#[test]
+fn columns_of_a_needle_are_put_off() {
+    let mut remote = Remote::new(slow(2.0), no_tiers());
+    remote.window_bytes = 8 << 20;
+    let columns = [("x", Type::Int64), ("n", Type::Int64)];
+    // Noise reaches so far that no value is expected anywhere.
+    let needle = RowTest::Column(0, ColumnTest::Compare(BinaryOperator::Equal, Value::Int(12_345)));
+    let table = remote.table(&[("a", content())], &columns, needle.clone());
+    let scan = remote.open(&small_segments(), table).unwrap();
+    assert!(scan.late(0));
+    wait(|| (0..scan.segments()).all(|segment| scan.ready(segment, 0)));
+    let tested = remote.account.totals().fetched_bytes;
+    std::thread::sleep(Duration::from_millis(30));
+    assert_eq!(remote.account.totals().fetched_bytes, tested, "nothing else is fetched");
+    assert!(!scan.ready(3, 1));
+    wait(|| scan.ready(3, 1));
+    assert!(remote.account.totals().fetched_bytes > tested);
+    assert_eq!(scan.load(3, 1).unwrap().rows, GROUP_ROWS);
+    assert_eq!(scan.load(4, 1).unwrap().rows, GROUP_ROWS, "without asking before");
+    scan.dismiss(5);
+    assert!(remote.account.totals().cancelled_ranges >= 1);
+    let wide = needle.or(between(0, 1));
+    let mut all = remote.table(&[("b", content())], &columns, wide);
+    all.test = RowTest::Column(0, ColumnTest::Compare(BinaryOperator::Greater, Value::Int(0)));
+    assert!(!remote.open(&small_segments(), all).unwrap().late(0));
+}
