@@ -118,11 +118,11 @@ impl Prefetch {
         }
         let inner = Arc::new(Inner {
             queue: Mutex::new(Queue::new(&planned)),
+            limits: Limits::new(window_bytes, &planned),
             planned,
             runtime: runtime.clone(),
             window,
             woken,
-            limits: Limits::new(window_bytes),
             pump_due: AtomicBool::new(false),
         });
         inner.pump();

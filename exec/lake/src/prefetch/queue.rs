@@ -23,6 +23,9 @@ use crate::store::TieredStore;
 /// Items after the first of a request that may join it.
 const LOOK_AHEAD: usize = 64;
 
+/// First bytes take long.
+const FAR_SECONDS: f64 = 0.06;
+
 /// Numbers that stay the same.
 pub(super) struct Limits {
     /// Bytes held at most, but for one range, or what somebody waits for.
@@ -37,13 +40,22 @@ pub(super) struct Limits {
 
 impl Limits {
     /// Within a fixed window, many small requests bring more per second than few large ones, as their latencies overlap; too
-    /// small ones cost processor time and money. 128 of them fill the window.
-    pub(super) fn new(window_bytes: usize) -> Self {
+    /// small ones cost processor time and money. 128 of them fill the window; twice as many if first bytes take long.
+    pub(super) fn new(window_bytes: usize, planned: &[Planned]) -> Self {
         let window_bytes = window_bytes as u64;
+        let mut stores: Vec<&Arc<TieredStore>> = Vec::new();
+        for Planned { store, .. } in planned {
+            if !stores.iter().any(|other| Arc::ptr_eq(other, store)) {
+                stores.push(store);
+            }
+        }
+        let first_byte = |store: &&Arc<TieredStore>| store.metrics().first_byte_p50_seconds;
+        let is_far = stores.iter().any(|store| first_byte(store) > FAR_SECONDS);
+        let in_window: u32 = if is_far { 256 } else { 128 };
         Self {
             window_bytes,
-            merged_bytes: (window_bytes / 128).clamp(1 << 20, 8 << 20),
-            in_flight_max: 160,
+            merged_bytes: (window_bytes / u64::from(in_window)).clamp(1 << 20, 8 << 20),
+            in_flight_max: in_window as usize * 5 / 4,
             overdraft_bytes: 16 << 20,
         }
     }
