@@ -6,6 +6,7 @@ use std::sync::Arc;
 use object_store::ObjectStore;
 use parking_lot::Mutex;
 
+use crate::buffers::Buffers;
 use crate::metrics::{CacheRow, LakeMetrics};
 use crate::options::LakeOptions;
 use crate::store::{Clients, TieredStore};
@@ -15,6 +16,7 @@ use crate::tiers::Tiers;
 pub struct Lake {
     options: LakeOptions,
     tiers: Arc<Tiers>,
+    buffers: Arc<Buffers>,
     stores: Mutex<HashMap<String, Arc<TieredStore>>>,
 }
 
@@ -24,6 +26,7 @@ impl Lake {
         Arc::new(Self {
             tiers: Tiers::new(&options),
             options,
+            buffers: Arc::default(),
             stores: Mutex::new(HashMap::new()),
         })
     }
@@ -40,7 +43,7 @@ impl Lake {
 
     /// [`Lake::wrap`] of a store with clients of its own for reading.
     pub fn wrap_clients(&self, key: &str, name: &str, clients: Clients) -> Arc<TieredStore> {
-        let store = TieredStore::new(key, name, clients, &self.options, Arc::clone(&self.tiers));
+        let store = TieredStore::new(key, name, clients, &self.options, &self.tiers, &self.buffers);
         self.stores.lock().insert(key.to_owned(), Arc::clone(&store));
         store
     }

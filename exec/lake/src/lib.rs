@@ -19,6 +19,7 @@
     )
 )]
 
+mod buffers;
 mod coalesce;
 mod controller;
 mod errors;

@@ -24,6 +24,7 @@ use futures::future::{BoxFuture, FutureExt, try_join_all};
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectStore, Result};
 
+use crate::buffers::Buffers;
 use crate::coalesce::{coalesce, split};
 use crate::controller::Urgency;
 use crate::flight::Flights;
@@ -85,6 +86,7 @@ struct Shared {
     requests: Requests,
     flights: Arc<Flights>,
     tiers: Arc<Tiers>,
+    buffers: Arc<Buffers>,
     known: Known,
     /// Of objects, by this process.
     changes: AtomicU64,
@@ -97,7 +99,8 @@ impl TieredStore {
         name: &str,
         clients: impl Into<Clients>,
         options: &LakeOptions,
-        tiers: Arc<Tiers>,
+        tiers: &Arc<Tiers>,
+        buffers: &Arc<Buffers>,
     ) -> Arc<Self> {
         let Clients { mut readers, other } = clients.into();
         if readers.is_empty() {
@@ -112,7 +115,8 @@ impl TieredStore {
                 requests: Requests::new(readers, options, Arc::clone(&totals)),
                 options: options.clone(),
                 flights: Arc::default(),
-                tiers,
+                tiers: Arc::clone(tiers),
+                buffers: Arc::clone(buffers),
                 known: Known::new(),
                 changes: AtomicU64::new(0),
                 totals,
@@ -349,10 +353,14 @@ impl Shared {
             None => (self.options.split_bytes, self.options.part_bytes),
         };
         let parts = split(&range, split_bytes, part_bytes.min(self.options.part_bytes));
-        let mut rest = BytesMut::with_capacity(length(&range));
+        let mut rest = self.buffers.take(length(&range));
         let mut fetches = Vec::with_capacity(parts.len());
-        for part in parts {
-            let after = rest.split_off(length(&part).min(rest.capacity()));
+        let last = parts.len().saturating_sub(1);
+        for (index, part) in parts.into_iter().enumerate() {
+            let after = match index == last {
+                true => BytesMut::new(),
+                false => rest.split_off(length(&part).min(rest.capacity())),
+            };
             let buffer = std::mem::replace(&mut rest, after);
             fetches.push(self.fetch_part(object, part, urgency, meter, buffer));
         }
@@ -361,7 +369,7 @@ impl Shared {
         for part in parts {
             all.unsplit(part);
         }
-        Ok(all.freeze())
+        Ok(self.buffers.freeze(all))
     }
 
     async fn fetch_part(
