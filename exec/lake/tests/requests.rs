@@ -232,19 +232,19 @@ async fn a_full_store_is_asked_less() {
 #[tokio::test]
 async fn more_requests_are_sent_when_they_bring_more() {
     let latency = Profile {
-        first_byte_ms: 25.0,
+        first_byte_ms: 300.0,
         ..Profile::none()
     };
     let sim = start(latency);
     let lake = wrap(&sim, uncached());
     let (_, object) = object(&sim, &lake, "a", 1_000_000).await;
     let account = Arc::default();
-    let reads: Vec<_> = (0..1000_u64)
+    let reads: Vec<_> = (0..500_u64)
         .map(|at| read(&object, at * 1000..at * 1000 + 1000, &account))
         .collect();
     try_join_all(reads.iter().map(|read| lake.read(read))).await.unwrap();
     let most = sim.counters().total.in_flight_max;
-    assert!(most > 50, "{most} requests at once, {:?}", lake.metrics());
+    assert!(most > 45, "{most} requests at once, {:?}", lake.metrics());
     assert!(most <= 256 + 32);
 }
 
