@@ -16,6 +16,7 @@ pub mod calibrate;
 pub mod catalogue;
 pub mod explain;
 mod facts;
+pub mod monitor;
 mod objective;
 mod place;
 mod predict;
@@ -23,6 +24,7 @@ mod profile;
 pub mod recorded;
 pub mod residual;
 mod search;
+pub mod simulate;
 
 pub use facts::{
     ColumnFacts, Facts, FragmentFacts, Known, Random, Rows, RowsFrom, ScanFacts, SinkKind, Updates, Work, fingerprint,
