@@ -31,7 +31,7 @@ const CHUNK_ROWS: f64 = 1_048_576.0;
 
 /// A core of an AMD EPYC of 2024 (Zen 5, 4 GHz), at `core_rate` 1: fitted to the fragments' times in `testdata`, which the fused
 /// variant took there with one worker.
-pub(crate) fn reference() -> Profile {
+pub fn reference() -> Profile {
     Profile {
         version: PROFILE_VERSION,
         id: "cpu0".to_owned(),

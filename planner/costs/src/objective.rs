@@ -87,7 +87,8 @@ pub struct Objective {
     pub pinned: Vec<Option<String>>,
     /// Leave the processor only for more than this part of its time …
     pub gain_share_min: f64,
-    /// … and more than this.
+    /// … and more than this. With 2 ms, short queries lose up to that much: a regret of 78 % at the 95th percentile of the
+    /// simulated cases, against 15 % with half a millisecond, and no fewer of them slower than on the processor.
     pub gain_ms_min: f64,
     /// Queries that the processor ends within this time stay there, unsearched.
     pub search_ms_min: f64,
@@ -102,8 +103,8 @@ impl Default for Objective {
             max_joules: None,
             pinned: Vec::new(),
             gain_share_min: 0.1,
-            gain_ms_min: 2.0,
-            search_ms_min: 5.0,
+            gain_ms_min: 0.5,
+            search_ms_min: 1.0,
         }
     }
 }

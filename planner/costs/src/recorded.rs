@@ -103,6 +103,44 @@ impl Run {
     }
 }
 
+/// Tables and groups of fewer rows don't grow with the data.
+const SMALL_ROWS: f64 = 1_000.0;
+
+/// A row count of data that is so many times larger.
+fn grown(rows: f64, factor: f64) -> f64 {
+    if rows < SMALL_ROWS { rows } else { rows * factor }
+}
+
+impl Run {
+    /// The run as it would be on data so many times larger: rows, keys and distinct values grow, small tables and few groups
+    /// don't. Times are left as they are: they are nobody's then.
+    pub fn grown(&self, factor: f64) -> Self {
+        let mut run = self.clone();
+        for scan in &mut run.scans {
+            let rows = scan.rows.rows;
+            scan.rows.rows = grown(rows, factor);
+            for column in &mut scan.columns {
+                let is_key = |values: f64| values >= SMALL_ROWS && values >= rows / 10.0;
+                column.distinct = column
+                    .distinct
+                    .map(|values| if is_key(values) { values * factor } else { values });
+                column.range = column.range.map(|(low, high)| match is_key(high - low) {
+                    true => (low, low + (high - low) * factor),
+                    false => (low, high),
+                });
+            }
+        }
+        for fragment in &mut run.fragments {
+            fragment
+                .step_rows
+                .iter_mut()
+                .for_each(|rows| *rows = grown(*rows, factor));
+            fragment.output_rows = grown(fragment.output_rows, factor);
+        }
+        run
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -262,6 +262,25 @@ impl Machine {
         Ok((outcome, decision))
     }
 
+    /// Runs a query on a device alone, to learn: what a background job does with what wasn't chosen.
+    ///
+    /// # Errors
+    /// When it can't be placed there.
+    pub fn explore(
+        &self,
+        case: &Case<'_>,
+        device: usize,
+        library: &mut Library,
+        chance: &mut Chance,
+    ) -> Result<(), PlaceError> {
+        let id = self.believed.get(device).map(|profile| profile.id.clone());
+        let pinned = Objective {
+            pinned: vec![id; case.truth.fragments.len()],
+            ..Objective::default()
+        };
+        self.run(case, &pinned, library, chance).map(|_| ())
+    }
+
     /// True times of every fragment everywhere.
     fn true_problem(&self, case: &Case<'_>, chance: &mut Chance) -> Problem {
         let count = self.truth.len();

@@ -62,7 +62,7 @@ fn what_was_expected_triggers_nothing() {
 
 #[test]
 fn few_rows_and_little_time_are_never_a_reason() {
-    let (_, _, facts, decision) = placed(1e4);
+    let (_, _, facts, decision) = placed(1e3);
     assert_eq!(decision.why, Why::Short);
     let mut monitor = Monitor::new(3);
     assert_eq!(

@@ -1,0 +1,458 @@
+//! Placement's figures: regret on devices whose rates are hidden from the model, against simple rules, errors of predicted
+//! times, small inputs, objectives, and what choosing takes. `regret [seeds]`; a line per figure, as all benchmarks have it.
+
+use std::time::Instant;
+
+use trireme_costs::catalogue::{catalogue, reference};
+use trireme_costs::recorded::{Query, Run, Workload};
+use trireme_costs::simulate::{Case, Chance, Machine, Outcome, Perturbation};
+use trireme_costs::{Candidate, Environment, Facts, Goal, Library, Objective, Profile, Surroundings, place, predict};
+
+type Failure = Box<dyn std::error::Error>;
+
+/// Runs of every case before its regret counts: what a server has seen after a while.
+const ROUNDS: usize = 4;
+/// Of the cases, so many are also run where they were not placed, to learn.
+const EXPLORED: f64 = 0.1;
+/// Options differ when the best is this much quicker than the processor, or it than the best device.
+const DIFFERS: f64 = 1.1;
+
+/// Machines: the processor, then accelerators.
+const MACHINES: [&[&str]; 5] = [
+    &["cpu-16c", "gpu-h200"],
+    &["cpu-16c", "gpu-l4"],
+    &["cpu-2c", "fpga-u55c"],
+    &["cpu-48c", "gpu-a100-pcie"],
+    &["cpu-16c", "gpu-t4", "fpga-agilex"],
+];
+
+fn main() -> Result<(), Failure> {
+    let seeds: u64 = std::env::args().nth(1).map_or(Ok(4), |text| text.parse())?;
+    let workloads = workloads()?;
+    let cases = cases(&workloads);
+    figure("cases", cases.len() as f64, "", None);
+    for (name, expected) in [("true_rows", false), ("estimated_rows", true)] {
+        let outcomes = outcomes(&cases, seeds, expected)?;
+        regret(name, &outcomes);
+        if !expected {
+            fools(&outcomes);
+        }
+    }
+    predictions(&workloads);
+    small_inputs(&workloads)?;
+    objectives(&cases)?;
+    overhead(&cases)
+}
+
+fn workloads() -> Result<Vec<Workload>, Failure> {
+    let texts = [
+        include_str!("../testdata/tpch.json"),
+        include_str!("../testdata/ssb.json"),
+        include_str!("../testdata/clickbench.json"),
+    ];
+    texts.into_iter().map(|text| Ok(Workload::from_json(text)?)).collect()
+}
+
+/// Every query at the sizes it was recorded at and at larger ones, cold, in the host's memory, and resident.
+fn cases(workloads: &[Workload]) -> Vec<Case<'_>> {
+    let mut cases = Vec::new();
+    for query in workloads.iter().flat_map(|workload| &workload.queries) {
+        for run in sizes(query) {
+            for (host_share, resident_share) in [(0.0, 0.0), (1.0, 0.0), (1.0, 1.0)] {
+                cases.push(Case {
+                    query,
+                    truth: run.facts(query),
+                    expected: run.estimated(query),
+                    resident_share,
+                    host_share,
+                });
+            }
+        }
+    }
+    cases
+}
+
+fn sizes(query: &Query) -> Vec<Run> {
+    let mut sizes = query.runs.clone();
+    if let Some(last) = query.runs.last() {
+        sizes.extend([10.0, 100.0].map(|factor| last.grown(factor)));
+    }
+    sizes
+}
+
+fn devices(ids: &[&str]) -> Result<Vec<Profile>, Failure> {
+    let known = catalogue()?;
+    let of = |id: &&str| known.iter().find(|device| device.id == **id).cloned();
+    Ok(ids.iter().filter_map(of).collect())
+}
+
+/// Each case on each machine, before learning and after, with what a rule by rows would have chosen.
+struct Seen {
+    bare: Outcome,
+    learned: Outcome,
+    rows_max: f64,
+}
+
+fn outcomes(cases: &[Case<'_>], seeds: u64, expected: bool) -> Result<Vec<Seen>, Failure> {
+    let mut seen = Vec::new();
+    for seed in 0..seeds {
+        for ids in MACHINES {
+            let mut chance = Chance::new(seed + 1);
+            let machine = Machine::new(devices(ids)?, &Perturbation::default(), &mut chance);
+            let mut library = Library::default();
+            let mut bare = Vec::new();
+            let mut learned = Vec::new();
+            let objective = Objective::default();
+            for round in 0..=ROUNDS {
+                for case in cases {
+                    let case = Case {
+                        expected: if expected {
+                            case.expected.clone()
+                        } else {
+                            case.truth.clone()
+                        },
+                        ..case.clone()
+                    };
+                    if round == 0 {
+                        let mut nothing = Library::default();
+                        bare.push(machine.run(&case, &objective, &mut nothing, &mut chance)?.0);
+                    } else if round == ROUNDS {
+                        learned.push(machine.run(&case, &objective, &mut library.clone(), &mut chance)?.0);
+                    } else {
+                        let (outcome, _) = machine.run(&case, &objective, &mut library, &mut chance)?;
+                        let other = usize::from(outcome.chosen.iter().all(|device| *device == 0));
+                        if chance.share() < EXPLORED {
+                            // What doesn't fit there is not run there.
+                            let _ = machine.explore(&case, other, &mut library, &mut chance);
+                        }
+                    }
+                }
+            }
+            let rows = |case: &Case<'_>| {
+                case.truth
+                    .fragments
+                    .iter()
+                    .map(|needs| needs.source_rows.rows)
+                    .fold(0.0, f64::max)
+            };
+            let pairs = bare.into_iter().zip(learned).zip(cases);
+            seen.extend(pairs.map(|((bare, learned), case)| Seen {
+                bare,
+                learned,
+                rows_max: rows(case),
+            }));
+        }
+    }
+    Ok(seen)
+}
+
+fn regret(name: &str, seen: &[Seen]) {
+    for (stage, of) in [
+        ("bare", (|seen| &seen.bare) as fn(&Seen) -> &Outcome),
+        ("learned", |seen| &seen.learned),
+    ] {
+        let judged = stage == "learned";
+        let target = |most: f64| judged.then_some(most);
+        let all = || seen.iter().map(of);
+        let regrets: Vec<f64> = sorted(all().map(Outcome::regret));
+        let summed = all().map(|each| each.chosen_ms).sum::<f64>() / all().map(|each| each.best_ms).sum::<f64>() - 1.0;
+        let geomean = (regrets.iter().map(|regret| regret.ln_1p()).sum::<f64>() / regrets.len() as f64).exp();
+        figure(
+            &format!("regret_{name}_{stage}_summed"),
+            summed * 100.0,
+            "%",
+            target(5.0),
+        );
+        figure(&format!("regret_{name}_{stage}_geomean"), geomean, "×", target(1.03));
+        figure(
+            &format!("regret_{name}_{stage}_p95"),
+            percentile(&regrets, 0.95) * 100.0,
+            "%",
+            target(25.0),
+        );
+        let beyond = sorted(all().map(|each| {
+            if each.chosen_ms - each.best_ms <= 1.0 {
+                0.0
+            } else {
+                each.regret()
+            }
+        }));
+        figure(
+            &format!("regret_{name}_{stage}_p95_beyond_1ms"),
+            percentile(&beyond, 0.95) * 100.0,
+            "%",
+            None,
+        );
+        let harmed = all()
+            .filter(|each| each.chosen_ms > each.alone_ms[0] * 1.1 + 2.0)
+            .count();
+        figure(
+            &format!("harmed_{name}_{stage}"),
+            100.0 * harmed as f64 / seen.len() as f64,
+            "%",
+            target(0.0),
+        );
+        if let Some(right) = right_device(all()) {
+            at_least(
+                &format!("right_device_{name}_{stage}"),
+                right * 100.0,
+                "%",
+                judged.then_some(90.0),
+            );
+        }
+    }
+}
+
+/// Of the cases in which the processor alone and the best device alone differ, the part in which the better one is nearer to
+/// what was chosen.
+fn right_device<'a>(all: impl Iterator<Item = &'a Outcome>) -> Option<f64> {
+    let (mut differ, mut right) = (0.0, 0.0);
+    for each in all {
+        let (host, device) = (each.alone_ms[0], best_device_ms(each));
+        if (host / device).max(device / host) <= DIFFERS {
+            continue;
+        }
+        differ += 1.0;
+        // A mixture that is at least as quick as the better of both is right too.
+        right += f64::from(u8::from(each.chosen_ms <= host.min(device) * DIFFERS));
+    }
+    (differ > 0.0).then_some(right / differ)
+}
+
+fn best_device_ms(outcome: &Outcome) -> f64 {
+    outcome.alone_ms.iter().skip(1).copied().fold(f64::INFINITY, f64::min)
+}
+
+/// What a rule would have taken.
+type Rule<'a> = &'a dyn Fn(&Seen) -> f64;
+
+/// Rules that need no model: always the processor, always the first device, that device above a million rows.
+fn fools(seen: &[Seen]) {
+    let favoured = seen
+        .iter()
+        .filter(|each| best_device_ms(&each.learned) < each.learned.alone_ms[0])
+        .count();
+    at_least(
+        "cases_that_favour_a_device",
+        100.0 * favoured as f64 / seen.len() as f64,
+        "%",
+        Some(30.0),
+    );
+    let best: f64 = seen.iter().map(|each| each.learned.best_ms).sum();
+    let summed = |of: Rule<'_>| seen.iter().map(of).sum::<f64>() / best - 1.0;
+    let ours = summed(&|each| each.learned.chosen_ms);
+    let rules: [(&str, Rule<'_>); 3] = [
+        ("always_processor", &|each| each.learned.alone_ms[0]),
+        ("always_device", &|each| each.learned.alone_ms[1]),
+        ("device_above_1M_rows", &|each| {
+            each.learned.alone_ms[usize::from(each.rows_max > 1e6)]
+        }),
+    ];
+    let mut least = f64::INFINITY;
+    for (name, rule) in rules {
+        let regret = summed(rule);
+        least = least.min(regret);
+        figure(&format!("regret_{name}_summed"), regret * 100.0, "%", None);
+    }
+    figure("regret_to_best_rule", ours / least, "×", Some(0.5));
+}
+
+/// Times of the recorded fragments, as the formulas predict them on the machine where they ran.
+fn predictions(workloads: &[Workload]) {
+    let host = reference();
+    for (name, ms_min) in [("all_fragments", 0.03), ("fragments_above_1ms", 1.0)] {
+        let mut bare = Vec::new();
+        let mut with_rows = Vec::new();
+        let mut corrected = Vec::new();
+        let mut library = Library::default();
+        for round in 0..3 {
+            for query in workloads.iter().flat_map(|workload| &workload.queries) {
+                for run in &query.runs {
+                    let (truth, expected) = (run.facts(query), run.estimated(query));
+                    for (id, ran) in run.fragments.iter().enumerate().filter(|(_, ran)| ran.ms >= ms_min) {
+                        let ms = |facts: &Facts| predict(&facts.fragments[id], &host, &Surroundings::default());
+                        let error = |predicted: f64| (predicted / ran.ms).max(ran.ms / predicted);
+                        let predicted = ms(&truth);
+                        let better = library.corrected(&host.id, "fused", &truth.fragments[id], predicted);
+                        if round == 0 {
+                            bare.push(error(predicted.total_ms));
+                            with_rows.push(error(ms(&expected).total_ms));
+                        }
+                        if round == 2 {
+                            corrected.push(error(better.total_ms));
+                        }
+                        library.learn(&host.id, "fused", &truth.fragments[id], &predicted, ran.ms);
+                    }
+                }
+            }
+        }
+        for (kind, errors, targets) in [
+            ("formulas", bare, (1.5, 3.0)),
+            ("learned", corrected, (1.25, 2.0)),
+            ("estimated_rows", with_rows, (1.6, 5.0)),
+        ] {
+            let errors = sorted(errors.into_iter());
+            figure(
+                &format!("q_error_{name}_{kind}_median"),
+                percentile(&errors, 0.5),
+                "×",
+                Some(targets.0),
+            );
+            figure(
+                &format!("q_error_{name}_{kind}_p95"),
+                percentile(&errors, 0.95),
+                "×",
+                Some(targets.1),
+            );
+        }
+    }
+}
+
+/// TPC-H's first query over ever more rows, on devices as they are believed: where the device begins to be chosen.
+fn small_inputs(workloads: &[Workload]) -> Result<(), Failure> {
+    let devices = devices(&["cpu-16c", "gpu-h200"])?;
+    let Some(query) = workloads[0].queries.iter().find(|query| query.name == "q01") else {
+        return Ok(());
+    };
+    let run = &query.runs[2];
+    let (mut crossing, mut lost_ms) = (0.0, 0.0_f64);
+    for step in 0..=32 {
+        let factor = 10_f64.powf(f64::from(step) / 4.0 - 6.0);
+        let facts = run.grown(factor).facts(query);
+        let mut resident = Candidate::new(&devices[1]);
+        resident.resident = vec![1.0; query.graph.scans.len()];
+        let candidates = [Candidate::new(&devices[0]), resident];
+        let decision = place(
+            &query.graph,
+            &facts,
+            &candidates,
+            &Environment::default(),
+            &Objective::default(),
+        )?;
+        let greedy = Objective {
+            gain_share_min: 0.0,
+            gain_ms_min: 0.0,
+            search_ms_min: 0.0,
+            ..Objective::default()
+        };
+        let best = place(&query.graph, &facts, &candidates, &Environment::default(), &greedy)?;
+        let lost = decision.totals.ms - best.totals.ms;
+        if facts.fragments[0].source_rows.rows <= 1e6 && lost > best.totals.ms * 0.05 {
+            lost_ms = lost_ms.max(lost);
+        }
+        if crossing == 0.0 && decision.chosen.contains(&1) {
+            crossing = facts.fragments[0].source_rows.rows;
+        }
+    }
+    figure("small_inputs_lost_to_1e6_rows", lost_ms, "ms", Some(1.0));
+    figure("q01_rows_where_an_h200_is_chosen", crossing / 1e6, "million", None);
+    Ok(())
+}
+
+/// What goals and bounds change, over the larger cases that are in the host's memory.
+fn objectives(cases: &[Case<'_>]) -> Result<(), Failure> {
+    let devices = devices(&["cpu-16c", "gpu-h200", "fpga-u55c"])?;
+    let candidates: Vec<_> = devices.iter().map(Candidate::new).collect();
+    let goals = [Goal::Latency, Goal::Cost, Goal::Energy, Goal::Balanced];
+    let (mut changed, mut count, mut broken) = (0.0, 0.0, 0.0);
+    for case in cases
+        .iter()
+        .filter(|case| case.host_share > 0.0 && case.resident_share == 0.0)
+    {
+        let of = |objective: &Objective| {
+            place(
+                &case.query.graph,
+                &case.truth,
+                &candidates,
+                &Environment::default(),
+                objective,
+            )
+        };
+        let fast = of(&Objective::of(Goal::Latency))?;
+        let chosen: Result<Vec<_>, _> = goals.into_iter().map(|goal| of(&Objective::of(goal))).collect();
+        let chosen = chosen?;
+        count += 1.0;
+        changed += f64::from(u8::from(chosen.iter().any(|other| other.chosen != fast.chosen)));
+        let bounded = Objective {
+            max_ms: Some(fast.totals.ms * 1.2),
+            ..Objective::of(Goal::Cost)
+        };
+        broken += f64::from(u8::from(of(&bounded)?.totals.ms > fast.totals.ms * 1.2));
+    }
+    figure("goals_that_change_the_placement", 100.0 * changed / count, "%", None);
+    figure("bounds_broken", broken, "", Some(0.0));
+    Ok(())
+}
+
+/// Facts and search of every case with four devices, none too short to be searched.
+fn overhead(cases: &[Case<'_>]) -> Result<(), Failure> {
+    let devices = devices(&["cpu-16c", "gpu-h200", "gpu-l4", "fpga-u55c"])?;
+    let candidates: Vec<_> = devices.iter().map(Candidate::new).collect();
+    let objective = Objective {
+        search_ms_min: 0.0,
+        ..Objective::default()
+    };
+    let mut facts_ms = Vec::new();
+    let mut place_ms = Vec::new();
+    for case in cases {
+        let run = &case.query.runs[0];
+        let start = Instant::now();
+        let facts = run.estimated(case.query);
+        facts_ms.push(start.elapsed().as_secs_f64() * 1e3);
+        let start = Instant::now();
+        place(
+            &case.query.graph,
+            &facts,
+            &candidates,
+            &Environment::default(),
+            &objective,
+        )?;
+        place_ms.push(start.elapsed().as_secs_f64() * 1e3);
+    }
+    for (name, times, targets) in [("facts", facts_ms, None), ("place", place_ms, Some((1.0, 5.0)))] {
+        let times = sorted(times.into_iter());
+        figure(
+            &format!("{name}_p50"),
+            percentile(&times, 0.5),
+            "ms",
+            targets.map(|(p50, _)| p50),
+        );
+        figure(
+            &format!("{name}_p99"),
+            percentile(&times, 0.99),
+            "ms",
+            targets.map(|(_, p99)| p99),
+        );
+    }
+    Ok(())
+}
+
+fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values
+}
+
+/// Of ascending values.
+fn percentile(values: &[f64], share: f64) -> f64 {
+    let last = values.len().saturating_sub(1);
+    let rank = (0..=last)
+        .rev()
+        .find(|rank| *rank as f64 <= share * values.len() as f64);
+    values.get(rank.unwrap_or(0)).copied().unwrap_or(f64::NAN)
+}
+
+fn figure(name: &str, value: f64, unit: &str, at_most: Option<f64>) {
+    print(name, value, unit, at_most.map(|most| ("≤", most, value <= most)));
+}
+
+fn at_least(name: &str, value: f64, unit: &str, least: Option<f64>) {
+    print(name, value, unit, least.map(|least| ("≥", least, value >= least)));
+}
+
+fn print(name: &str, value: f64, unit: &str, target: Option<(&str, f64, bool)>) {
+    let target = target.map_or_else(String::new, |(sign, bound, holds)| {
+        format!(" (target {sign} {bound}) {}", if holds { "ok" } else { "short" })
+    });
+    println!("{name} = {value:.4} {unit}{target}");
+}
