@@ -7,22 +7,21 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
-use trireme_costs::catalogue::{self, CatalogueError};
+use trireme_costs::calibrate::{self, Effort, Machine};
+use trireme_costs::catalogue;
 use trireme_costs::residual::Model;
 use trireme_costs::{
     Candidate, Decision, Environment, Facts, Known, Library, Objective, PlaceError, Profile, Provenance as Measured,
     Rows, RowsFrom, ScanFacts, Surroundings,
 };
 use trireme_device_api::{
-    Device, DeviceInfo, DeviceKind, FragmentId, FragmentReport, Graph, ScanSource, Source, Support, Value, Variant,
+    Device, DeviceInfo, FragmentId, FragmentReport, Graph, ScanSource, Source, Support, Value, Variant, Vitals,
 };
 
 use crate::operators::{Expected, FileScan, FragmentPlan, Provenance};
 
 /// What was learned, in the folder of profiles.
 const LIBRARY_FILE: &str = "models.json";
-/// The processor's id.
-const PROCESSOR: &str = "cpu0";
 /// Strings of more values are not codes.
 const DICTIONARY_MAX: f64 = 1e6;
 /// Runs between two writes of what was learned.
@@ -31,7 +30,7 @@ const SAVE_EVERY: u32 = 200;
 /// The machine's cost model.
 pub struct CostModel {
     folder: Option<PathBuf>,
-    catalogue: Vec<Profile>,
+    machine: Machine,
     processor: RwLock<Profile>,
     others: RwLock<Vec<Profile>>,
     library: Mutex<Library>,
@@ -55,41 +54,39 @@ pub struct Observed {
 
 impl CostModel {
     /// Profiles and models of a folder, as far as they hold for this machine; the catalogue's where nothing was measured.
-    ///
-    /// # Errors
-    /// When the catalogue itself is wrong.
-    pub fn open(
-        folder: Option<PathBuf>,
-        processor: &DeviceInfo,
-        workers: usize,
-        learns: bool,
-    ) -> Result<Self, CatalogueError> {
-        let catalogue = catalogue::catalogue()?;
+    pub fn open(folder: Option<PathBuf>, processor: &DeviceInfo, workers: usize, learns: bool) -> Self {
         let read = |name: &str| {
             let path = folder.as_ref()?.join(name);
             std::fs::read_to_string(path).ok()
         };
+        let machine = machine(processor, workers);
         let measured = read(&file_of(&processor.id)).and_then(|text| Profile::from_json(&text).ok());
-        let measured =
-            measured.filter(|profile| profile.holds_for(&processor.id, &processor.name, env!("CARGO_PKG_VERSION")));
+        let measured = measured.filter(|profile| profile.holds_for(&machine.id, &machine.name, &machine.driver));
         let library = read(LIBRARY_FILE).and_then(|text| Library::from_json(&text).ok());
-        let processor = match measured {
-            Some(measured) => measured,
-            None => assumed(&catalogue, processor, workers).ok_or(CatalogueError::Lacks {
-                id: processor.id.clone(),
-                kind: processor.kind.name().to_owned(),
-                field: "device of its kind",
-            })?,
-        };
-        Ok(Self {
-            processor: RwLock::new(processor),
-            catalogue,
+        Self {
+            processor: RwLock::new(measured.unwrap_or_else(|| machine.base())),
+            machine,
             folder,
             others: RwLock::default(),
             library: Mutex::new(library.unwrap_or_default()),
             learns,
             learned: Mutex::new(0),
-        })
+        }
+    }
+
+    /// True when the processor's rates are those of this machine, not assumed.
+    pub fn is_measured(&self) -> bool {
+        self.processor.read().provenance == Measured::Measured
+    }
+
+    /// Measures the processor, which takes seconds of all its cores, and keeps the profile.
+    ///
+    /// # Errors
+    /// When it can't be written; it is used all the same.
+    pub fn calibrate(&self, effort: Effort) -> std::io::Result<Profile> {
+        let profile = calibrate::processor(&self.machine, effort);
+        self.set_profile(profile.clone())?;
+        Ok(profile)
     }
 
     /// The profiles in use, the processor's first.
@@ -135,15 +132,17 @@ impl CostModel {
     }
 
     /// The profile of a device beside the processor; none where nothing like it is known.
-    fn profile_of(&self, info: &DeviceInfo) -> Option<Profile> {
+    fn profile_of(&self, info: &DeviceInfo, vitals: &Vitals) -> Option<Profile> {
         if let Some(known) = self.others.read().iter().find(|profile| profile.id == info.id) {
             return Some(known.clone());
         }
         let measured = self.folder.as_deref().and_then(|folder| read_profile(folder, &info.id));
-        let measured = measured.filter(|profile| profile.name == info.name);
-        let profile = measured.or_else(|| assumed(&self.catalogue, info, 1))?;
-        self.others.write().push(profile.clone());
-        Some(profile)
+        if let Some(measured) = measured.filter(|profile| profile.name == info.name) {
+            self.others.write().push(measured.clone());
+            return Some(measured);
+        }
+        // What the device has measured of itself changes as it works.
+        catalogue::of_device(info, vitals)
     }
 
     /// Where a plan's fragments would run, and what they need. `devices` are those that may be used beside the processor.
@@ -164,7 +163,10 @@ impl CostModel {
         let processor = self.processor.read().clone();
         let others: Vec<_> = devices
             .iter()
-            .filter_map(|device| Some((self.profile_of(&device.info())?, device.variant(), device.vitals())))
+            .filter_map(|device| {
+                let vitals = device.vitals();
+                Some((self.profile_of(&device.info(), &vitals)?, device.variant(), vitals))
+            })
             .collect();
         let mut candidates = vec![candidate(&processor, host, graph)];
         for (profile, variant, vitals) in &others {
@@ -246,26 +248,14 @@ fn candidate<'a>(profile: &'a Profile, variant: &Arc<dyn Variant>, graph: &Graph
     }
 }
 
-/// A profile for a device that was not measured: the catalogue's that is most like it. One that has memory of its own and
-/// is no processor is charged for copies.
-fn assumed(catalogue: &[Profile], info: &DeviceInfo, workers: usize) -> Option<Profile> {
-    let host = info.id == PROCESSOR;
-    let alike = |profile: &&Profile| profile.is_host() == host && (host || profile.kind != DeviceKind::Cpu);
-    let named = catalogue.iter().filter(alike).find(|profile| {
-        let family = profile.name.split([' ', ',']).next().unwrap_or_default();
-        !family.is_empty() && info.name.contains(family)
-    });
-    let mut profile = named.or_else(|| catalogue.iter().find(alike))?.clone();
-    profile.id.clone_from(&info.id);
-    profile.name.clone_from(&info.name);
-    profile.provenance = Measured::Catalogue;
-    if info.memory_bytes > 0 {
-        profile.memory_bytes = info.memory_bytes as f64;
+fn machine(processor: &DeviceInfo, workers: usize) -> Machine {
+    Machine {
+        id: processor.id.clone(),
+        name: processor.name.clone(),
+        workers: u32::try_from(workers.max(1)).unwrap_or(u32::MAX),
+        memory_bytes: processor.memory_bytes as f64,
+        ..Machine::this()
     }
-    if host {
-        profile.workers = u32::try_from(workers.max(1)).unwrap_or(u32::MAX);
-    }
-    Some(profile)
 }
 
 /// What a graph's fragments need; counts come before what planner expected.

@@ -31,8 +31,21 @@ pub enum Command {
     /// Change who may log in.
     #[command(subcommand)]
     User(UserCommand),
+    /// Measure this machine's processor, for the cost model: up to a minute of all its cores.
+    Calibrate(CalibrateArgs),
     /// Print every setting with its default and meaning.
     Settings(SettingsArgs),
+}
+
+/// Options of `trireme calibrate`.
+#[derive(Debug, Args)]
+pub struct CalibrateArgs {
+    /// Less than 3 s, and less exact.
+    #[arg(long)]
+    pub quick: bool,
+    /// As of `serve`: where profiles are kept follows from the data folder.
+    #[command(flatten)]
+    pub server: ServeArgs,
 }
 
 /// Options of `trireme serve`.

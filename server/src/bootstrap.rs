@@ -1,7 +1,7 @@
 //! Builds the server from its configuration, runs it, and stops it in order.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -152,6 +152,7 @@ async fn run(config: Arc<Config>, threads: &Threads, began: Instant) -> Result<(
         took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
         "ready"
     );
+    front.engine.measure();
 
     let name = signals.asked().await;
     tracing::info!(signal = name, drain_seconds = config.server.drain_seconds, "draining");
@@ -380,6 +381,18 @@ fn lake_options(config: &Config) -> LakeOptions {
     }
 }
 
+/// Where profiles of devices and what was learned are kept.
+pub(crate) fn costs_dir(config: &Config) -> PathBuf {
+    let dir = config.costs.dir.clone();
+    dir.unwrap_or_else(|| config.server.data_dir.join(".trireme/costs"))
+}
+
+/// The machine's cost model.
+pub(crate) fn cost_model(config: &Config, processor: &Processor) -> CostModel {
+    let workers = config.resolved().target_partitions;
+    CostModel::open(Some(costs_dir(config)), &processor.info(), workers, config.costs.learn)
+}
+
 /// What runs fragments: worker threads, the processor's fused variant, and the column cache.
 fn fragments(config: &Config, lake: &Arc<Lake>) -> Result<(Processor, Arc<FragmentRuntime>), StartError> {
     let processor = Processor::new();
@@ -391,15 +404,7 @@ fn fragments(config: &Config, lake: &Arc<Lake>) -> Result<(Processor, Arc<Fragme
         ..Limits::default()
     });
     let pool = WorkerPool::new(resolved.target_partitions)?;
-    let costs_dir = config.costs.dir.clone();
-    let costs_dir = costs_dir.unwrap_or_else(|| config.server.data_dir.join(".trireme/costs"));
-    let costs = CostModel::open(
-        Some(costs_dir),
-        &processor.info(),
-        resolved.target_partitions,
-        config.costs.learn,
-    )
-    .map_err(|error| StartError::Configuration(error.to_string()))?;
+    let costs = cost_model(config, &processor);
     let backends = devices::backends(config, &processor.variant());
     let devices = Devices::probe(backends, config.devices.rows_min)?;
     let runtime = FragmentRuntime::new(

@@ -1,13 +1,16 @@
-//! The commands of `trireme` that need no server: `generate`, `user`, `settings`. Each prints what it did and gives
+//! The commands of `trireme` that need no server: `generate`, `user`, `calibrate`, `settings`. Each prints what it did and gives
 //! its error back as one line.
 
 use crate::args::{GenerateCommand, SettingsArgs, UserArgs, UserCommand};
 use crate::auth::{UsersError, add_user, remove_user};
+use crate::bootstrap;
+use crate::devices::Processor;
 use crate::generate::{self, GenerateError};
 use indicatif::{HumanBytes, HumanCount};
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::time::Instant;
 use trireme_config::Config;
+use trireme_costs::calibrate::Effort;
 
 /// Why a command ended early.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +73,41 @@ pub fn user(command: UserCommand) -> Result<(), CommandError> {
         }
     };
     writeln!(io::stdout(), "user {name} {done} {}", file.display())?;
+    Ok(())
+}
+
+/// `trireme calibrate`. A running server takes the profile when it starts again.
+///
+/// # Errors
+/// When the profile can't be written.
+pub fn calibrate(config: &Config, quick: bool) -> Result<(), CommandError> {
+    let effort = if quick { Effort::Quick } else { Effort::Full };
+    let costs = bootstrap::cost_model(config, &Processor::new());
+    let began = Instant::now();
+    let profile = costs.calibrate(effort)?;
+    let gigabytes = |bytes: f64| bytes / 1e9;
+    let mut out = io::stdout().lock();
+    writeln!(
+        out,
+        "{} ({}), measured in {:.1} s",
+        profile.id,
+        profile.name,
+        began.elapsed().as_secs_f64()
+    )?;
+    for (bytes, rate) in profile.stream_bytes_per_second_by_carrier_bytes.points() {
+        writeln!(out, "  columns of {bytes} bytes: {:.1} GB/s a worker", gigabytes(*rate))?;
+    }
+    writeln!(
+        out,
+        "  {} workers together: {:.1} GB/s",
+        profile.workers,
+        gigabytes(profile.memory_bytes_per_second_max)
+    )?;
+    for (bytes, rate) in profile.random_accesses_per_second_by_footprint_bytes.points() {
+        let footprint = HumanBytes(*bytes as u64);
+        writeln!(out, "  at random in {footprint}: {:.0} M/s a worker", rate / 1e6)?;
+    }
+    writeln!(out, "kept in {}", bootstrap::costs_dir(config).display())?;
     Ok(())
 }
 

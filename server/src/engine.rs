@@ -173,6 +173,9 @@ pub trait Engine: Send + Sync + 'static {
 
     /// What the engine has counted since it started.
     fn counts(&self) -> EngineCounts;
+
+    /// Measures what its choices depend on, in the background, if there are choices and nothing was measured yet.
+    fn measure(&self);
 }
 
 /// Counters of an engine, for metrics.

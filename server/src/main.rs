@@ -7,7 +7,7 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::time::Instant;
 use trireme_config::Config;
-use trireme_server::args::{Cli, Command, ServeArgs};
+use trireme_server::args::{CalibrateArgs, Cli, Command, ServeArgs};
 use trireme_server::{bootstrap, commands, telemetry};
 
 #[global_allocator]
@@ -18,6 +18,7 @@ fn main() -> ExitCode {
         Command::Serve(args) => return serve(&args),
         Command::Generate(command) => commands::generate(command),
         Command::User(command) => commands::user(command),
+        Command::Calibrate(args) => return calibrate(&args),
         Command::Settings(args) => commands::settings(&args),
     };
     match done {
@@ -38,6 +39,18 @@ fn serve(args: &ServeArgs) -> ExitCode {
     match bootstrap::serve(config, began) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error, 2),
+    }
+}
+
+fn calibrate(args: &CalibrateArgs) -> ExitCode {
+    let given = &args.server;
+    let config = match Config::load(given.config.as_deref(), std::env::vars_os(), &given.overrides()) {
+        Ok(config) => config,
+        Err(error) => return fail(&error, 2),
+    };
+    match commands::calibrate(&config, args.quick) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error, 1),
     }
 }
 

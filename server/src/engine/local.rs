@@ -57,7 +57,7 @@ pub struct LocalEngine {
     /// By session and by the state of the functions.
     ready_states: moka::sync::Cache<(SessionSpec, u64), Arc<SessionState>>,
     plans: Arc<PlanCache>,
-    fragments: Arc<FragmentRuntime>,
+    pub(super) fragments: Arc<FragmentRuntime>,
     ready: Mutex<HashMap<QueryId, Ready>>,
 }
 
@@ -581,6 +581,10 @@ impl Engine for LocalHandle {
 
     fn reserved_bytes(&self) -> usize {
         self.0.runtime.reserved_bytes()
+    }
+
+    fn measure(&self) {
+        self.0.measure_in_background();
     }
 
     fn counts(&self) -> EngineCounts {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::dml::CopyTo;
+use trireme_costs::calibrate::Effort;
 use trireme_exec::QueryError;
 use trireme_exec::io::{Access, StoreOptions};
 use trireme_exec::operators::PlacementExec;
@@ -60,5 +61,26 @@ impl LocalEngine {
         copy.output_url = self.stores.bind(&target.url, &options)?.to_string();
         copy.options = format.into_iter().collect();
         Ok(copy)
+    }
+
+    /// Measures the processor, once, where the cost model has a choice.
+    pub(super) fn measure_in_background(&self) {
+        let fragments = Arc::clone(&self.fragments);
+        if fragments.costs().is_measured() {
+            return;
+        }
+        let measured = std::thread::Builder::new().name("calibrate".to_owned()).spawn(move || {
+            // With the processor alone there is nothing to choose: its cores are spared.
+            if fragments.devices().wait().devices.is_empty() {
+                return;
+            }
+            match fragments.costs().calibrate(Effort::Quick) {
+                Ok(profile) => tracing::info!(device = %profile.id, "measured for the cost model"),
+                Err(error) => tracing::warn!(%error, "the processor's profile can't be kept"),
+            }
+        });
+        if let Err(error) = measured {
+            tracing::debug!(%error, "nothing is measured");
+        }
     }
 }
