@@ -66,10 +66,15 @@ impl GateStore {
 
 /// What [`GateStore::object`] puts there.
 pub(crate) fn content(path: &str, size: usize) -> Bytes {
+    content_of(path, 0..size as u64)
+}
+
+/// A range of [`content`].
+pub(crate) fn content_of(path: &str, range: Range<u64>) -> Bytes {
     let salt = path.bytes().fold(7u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0xD6E8_FEB8_6659_FD93)
     });
-    (0..size as u64)
+    range
         .map(|at| ((at.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ salt) >> 29) as u8)
         .collect()
 }

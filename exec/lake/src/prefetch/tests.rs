@@ -97,13 +97,6 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     panic!("never: {what}");
 }
 
-const FAR_APART: u64 = 40 << 20;
-
-fn apart(index: u64, bytes: u64) -> Range<u64> {
-    // Never merged: each is in an object of its own in these tests, or beyond any gap.
-    index * FAR_APART..index * FAR_APART + bytes
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn order_of_use_near_before_far_wanted_first() {
     let gate = GateStore::new(0);
@@ -307,9 +300,9 @@ fn a_runtime_that_ends_leaves_nobody_waiting() {
         .unwrap();
     let gate = GateStore::new(0);
     let (store, pool, account) = (store(&gate, "a"), Pool::new(1 << 30), Arc::default());
-    let object = runtime.block_on(gate.object("o", FAR_APART as usize * 2)).clone();
-    let planned = (0..2)
-        .map(|index| plan(&store, &object, &account, apart(index, 100), ReadClass::Near))
+    let objects = ["a", "b"].map(|path| runtime.block_on(gate.object(path, 100)));
+    let planned = (objects.iter())
+        .map(|object| plan(&store, object, &account, 0..100, ReadClass::Near))
         .collect();
     let prefetch = Prefetch::start(planned, 100, pool.clone(), runtime.handle(), quiet());
     let taker = {
