@@ -44,7 +44,7 @@ pub fn reference() -> Profile {
         worker_efficiency: 0.9,
         overlap: 0.0,
         memory_bytes: 8e9,
-        memory_bytes_per_second_max: 60e9,
+        memory_bytes_per_second_max: 72e9,
         stream_bytes_per_second_by_carrier_bytes: Curve::new(vec![(1.0, 12e9), (2.0, 24e9), (4.0, 13e9), (8.0, 24e9)]),
         write_bytes_per_second: 3.9e9,
         random_accesses_per_second_by_footprint_bytes: Curve::new(vec![

@@ -16,6 +16,7 @@ pub mod calibrate;
 pub mod catalogue;
 pub mod explain;
 mod facts;
+pub mod fleet;
 pub mod monitor;
 mod objective;
 mod place;

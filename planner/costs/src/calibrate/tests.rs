@@ -80,3 +80,26 @@ fn a_machine_is_a_sound_profile() {
     };
     assert_eq!(told.base().power.provenance, Provenance::Measured);
 }
+
+#[test]
+fn a_machine_like_the_reference_has_its_rates() {
+    struct Same;
+    impl Probe for Same {
+        fn rate(&mut self, micro: Micro, _budget: Duration) -> Option<f64> {
+            HostProbe::new(1).reference(micro, &reference())
+        }
+        fn reference(&self, micro: Micro, base: &Profile) -> Option<f64> {
+            HostProbe::new(1).reference(micro, base)
+        }
+    }
+    let measured = calibrate(&mut Same, &reference(), Effort::Full);
+    assert_eq!(measured.operations, reference().operations);
+    near(
+        measured.memory_bytes_per_second_max,
+        reference().memory_bytes_per_second_max,
+    );
+    near(
+        measured.random_accesses_per_second_by_footprint_bytes.at(1e7),
+        reference().random_accesses_per_second_by_footprint_bytes.at(1e7),
+    );
+}
