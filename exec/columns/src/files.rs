@@ -86,7 +86,8 @@ impl TableFile {
             size_bytes: meta.size,
             version: ObjectRef::new(meta).version,
             e_tag: meta.e_tag.clone(),
-            modified_us: Some(meta.last_modified.timestamp_micros()),
+            // Without a tag it was not the file system that was asked, but a table's log, which has times of its own.
+            modified_us: meta.e_tag.as_ref().map(|_| meta.last_modified.timestamp_micros()),
             local: None,
             partition: Vec::new(),
         }

@@ -277,14 +277,14 @@ impl Segments {
 
     /// A morsel of the first segment that is loaded; else this worker helps to load the first ones.
     fn next(&self) -> Result<Next, DeviceError> {
-        let mut first = self.first.load(Ordering::Relaxed);
-        let mut ahead = 0;
+        let first = self.first.load(Ordering::Relaxed);
+        let (mut out, mut ahead) = (0, 0);
         for index in first..self.segments.len() {
             let segment = &self.segments[index];
             if segment.is_out() {
-                if index == first {
-                    first += 1;
-                    self.first.fetch_max(first, Ordering::Relaxed);
+                if index == first + out {
+                    out += 1;
+                    self.first.fetch_max(first + out, Ordering::Relaxed);
                 }
                 continue;
             }
@@ -303,7 +303,7 @@ impl Segments {
                 break;
             }
         }
-        Ok(match first == self.segments.len() {
+        Ok(match first + out == self.segments.len() {
             true => Next::End,
             false => Next::Waiting,
         })

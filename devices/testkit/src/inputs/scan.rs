@@ -99,7 +99,7 @@ impl MemoryScan {
         let due = |slot: u64| AtomicU64::new(if far { (slot * 7 + salt) % 4 } else { 0 });
         Ok(Self {
             due: (0..columns).map(due).collect(),
-            late: far && salt % 3 > 0,
+            late: far && !salt.is_multiple_of(3),
             profiles,
             segments,
             zones_known: rng.random_bool(0.8),
