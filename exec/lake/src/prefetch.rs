@@ -287,7 +287,7 @@ impl Inner {
                 store, read, gap_bytes, ..
             } = &started;
             let result = store
-                .read_merged(read, *gap_bytes, ending.inner.limits.merged_bytes)
+                .read_merged(read, *gap_bytes, ending.inner.limits.part_bytes)
                 .await;
             ending.end(result);
         });

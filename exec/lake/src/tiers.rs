@@ -4,6 +4,8 @@ mod disk;
 mod ghost;
 mod memory;
 mod ranges;
+#[cfg(test)]
+mod tests;
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -30,6 +30,8 @@ const FAR_SECONDS: f64 = 0.06;
 pub(super) struct Limits {
     /// Bytes held at most, but for one range, or what somebody waits for.
     pub(super) window_bytes: u64,
+    /// About what one request brings of a long range.
+    pub(super) part_bytes: u64,
     /// A merged range is no longer.
     pub(super) merged_bytes: u64,
     /// Requests under way at most, but for what somebody waits for. The store's controller decides how many of them it sends.
@@ -52,9 +54,11 @@ impl Limits {
         let first_byte = |store: &&Arc<TieredStore>| store.metrics().first_byte_p50_seconds;
         let is_far = stores.iter().any(|store| first_byte(store) > FAR_SECONDS);
         let in_window: u32 = if is_far { 256 } else { 128 };
+        let part_bytes = (window_bytes / u64::from(in_window)).clamp(1 << 20, 8 << 20);
         Self {
             window_bytes,
-            merged_bytes: (window_bytes / u64::from(in_window)).clamp(1 << 20, 8 << 20),
+            part_bytes,
+            merged_bytes: part_bytes.min(window_bytes / 4),
             in_flight_max: in_window as usize * 5 / 4,
             overdraft_bytes: 16 << 20,
         }
@@ -237,17 +241,21 @@ impl Queue {
         }
         let own_bytes = length(&planned[first].range);
         let room_bytes = limits.window_bytes.saturating_sub(self.held_bytes);
-        let longest = limits.merged_bytes.min(room_bytes).max(own_bytes);
-        for longest in [longest, own_bytes] {
-            let (members, range, gap_bytes) = self.merge(first, planned, longest);
-            let bytes = length(&range);
-            let fits = bytes <= room_bytes || (self.held_bytes == 0 && limits.window_bytes > 0);
-            if fits && let Some(taken) = take(window, bytes) {
-                return Some(self.start(planned, members, range, gap_bytes, taken, Room::Window));
-            }
-            if longest == own_bytes {
-                break;
-            }
+        let fits = |bytes: u64| bytes <= room_bytes || (self.held_bytes == 0 && limits.window_bytes > 0);
+        // Not cut to the room that is there: with a full window, each range that is taken would make room for a small request.
+        let (members, range, gap_bytes) = self.merge(first, planned, limits.merged_bytes.max(own_bytes));
+        if fits(length(&range))
+            && let Some(taken) = take(window, length(&range))
+        {
+            return Some(self.start(planned, members, range, gap_bytes, taken, Room::Window));
+        }
+        let may_shrink = wanted || fits(length(&range));
+        if may_shrink
+            && fits(own_bytes)
+            && let Some(taken) = take(window, own_bytes)
+        {
+            let own = planned[first].range.clone();
+            return Some(self.start(planned, vec![first], own, 0, taken, Room::Window));
         }
         let overdraft = self.overdraft_in_flight_bytes;
         if !wanted || (overdraft > 0 && overdraft + own_bytes > limits.overdraft_bytes) {
