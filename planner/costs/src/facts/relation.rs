@@ -220,6 +220,7 @@ pub(super) fn kept_distinct(distinct: f64, before: f64, after: f64) -> f64 {
         return distinct.min(after.max(1.0));
     }
     let rows_per_value = before / distinct.max(1.0);
-    let none_left = (1.0 - after / before).powf(rows_per_value);
-    (distinct * (1.0 - none_left)).clamp(1.0, after.max(1.0))
+    // 1 − (1 − after / before) ^ rows_per_value, also where the part is very small.
+    let some_left = -(rows_per_value * (-after / before).ln_1p()).exp_m1();
+    (distinct * some_left).clamp(1.0, after.max(1.0))
 }

@@ -297,3 +297,12 @@ fn fingerprints_name_what_is_computed() {
     other.scans[0].name = "other".to_owned();
     assert_ne!(fingerprint(&inner, 1), fingerprint(&other, 1));
 }
+
+#[test]
+fn distinct_values_are_left_by_chance() {
+    near(relation::kept_distinct(10.0, 1e6, 1e5), 10.0);
+    near(relation::kept_distinct(1e6, 1e6, 1e3), 1e3);
+    // Groups by keys of so many combinations that each row is its own.
+    near(relation::kept_distinct(1e30, 1e30, 5e4), 5e4);
+    assert!((relation::kept_distinct(1e6, 2e6, 1e6) - 0.75e6).abs() < 1e3);
+}
