@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Where fragments are placed, and what that loses: the figures of `planner/costs/examples/regret.rs`, kept as JSON.
 
-    bench_placement.py [--seeds 4] [--area placement]
+    bench_placement.py [--seeds 4] [--area placement] [--example PATH]
 
 Simulated devices of the catalogue, each with rates of its own that the model doesn't know, over the recorded graphs of TPC-H, SSB and
 ClickBench. No server and no device is needed. Exits with 1 when the example fails, not when a figure falls short.
@@ -21,12 +21,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--area", default="placement", help="name of the file in benchmarks/results")
+    parser.add_argument("--example", help="the built example; without it cargo builds and runs it")
     args = parser.parse_args()
-    command = ["cargo", "run", "--quiet", "--release", "-p", "trireme-costs", "--example", "regret", "--", str(args.seeds)]
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    cargo = ["cargo", "run", "--quiet", "--release", "-p", "trireme-costs", "--example", "regret", "--"]
+    command = [args.example] if args.example else cargo
+    done = subprocess.run([*command, str(args.seeds)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         return done.returncode
-    figures = Figures(args.area, vars(args))
+    figures = Figures(args.area, {"seeds": args.seeds})
     for line in done.stdout.splitlines():
         found = LINE.fullmatch(line.strip())
         if not found:

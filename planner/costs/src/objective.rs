@@ -90,6 +90,8 @@ pub struct Objective {
     /// … and more than this. With 2 ms, short queries lose up to that much: a regret of 78 % at the 95th percentile of the
     /// simulated cases, against 15 % with half a millisecond, and no fewer of them slower than on the processor.
     pub gain_ms_min: f64,
+    /// … and more than so many standard deviations of the error to be expected of the gain.
+    pub gain_sigmas_min: f64,
     /// Queries that the processor ends within this time stay there, unsearched.
     pub search_ms_min: f64,
 }
@@ -104,6 +106,7 @@ impl Default for Objective {
             pinned: Vec::new(),
             gain_share_min: 0.1,
             gain_ms_min: 0.5,
+            gain_sigmas_min: 1.0,
             search_ms_min: 1.0,
         }
     }
@@ -136,8 +139,7 @@ impl Objective {
         bounds.into_iter().flatten().collect::<Vec<_>>().join(", ")
     }
 
-    /// Whether a placement gains enough over the processor's to leave it. `sigma_ms` is the learned error of its time; 0 when
-    /// there is none.
+    /// Whether a placement gains enough over the processor's to leave it. `sigma_ms` is the error to be expected of the gain.
     pub(crate) fn gains_enough(&self, totals: &Totals, host: &Totals, sigma_ms: f64) -> bool {
         let (value, of_host) = (self.goal.of(totals), self.goal.of(host));
         let share = (of_host - value) / of_host.max(1e-15);
@@ -145,7 +147,6 @@ impl Objective {
             return share > self.gain_share_min;
         }
         let gain_ms = host.ms - totals.ms;
-        let is_sure = sigma_ms > 0.0 && gain_ms > sigma_ms.max(1.0);
-        is_sure || (share > self.gain_share_min && gain_ms > self.gain_ms_min)
+        share > self.gain_share_min && gain_ms > self.gain_ms_min && gain_ms > sigma_ms * self.gain_sigmas_min
     }
 }

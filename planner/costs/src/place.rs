@@ -423,7 +423,7 @@ fn pick(
     };
     let labels = (front.labels, front.cut);
     let harms = |host: &Totals| {
-        let sigma = sigma_ms(&best.chosen, options);
+        let sigma = sigma_ms(&best.chosen, &all_host, options);
         best.chosen != all_host && !objective.gains_enough(&best.totals, host, sigma)
     };
     let picked = match within.filter(harms) {
@@ -438,16 +438,23 @@ fn pick(
     Ok((labels, picked))
 }
 
-/// One standard deviation of a placement's time, errors of fragments being independent; 0 when any is unknown.
-fn sigma_ms(chosen: &[usize], options: &[Vec<Result<Prediction, String>>]) -> f64 {
-    let mut square = 0.0;
-    for (of, candidate) in options.iter().zip(chosen) {
-        match &of[*candidate] {
-            Ok(cost) if cost.sigma_ms > 0.0 => square += cost.sigma_ms * cost.sigma_ms,
-            _ => return 0.0,
-        }
-    }
-    square.sqrt()
+/// A kernel's time that no run has corrected is taken to be off by this part. Larger, fewer queries end up slower than on the
+/// processor, and more stay there that needn't.
+const SIGMA_UNLEARNED: f64 = 0.15;
+
+/// One standard deviation of a placement's time over another's, where they differ; errors of fragments are independent.
+fn sigma_ms(chosen: &[usize], host: &[usize], options: &[Vec<Result<Prediction, String>>]) -> f64 {
+    let of = |(options, at): (&Vec<Result<Prediction, String>>, usize)| match &options[at] {
+        Ok(cost) if cost.sigma_ms > 0.0 => cost.sigma_ms,
+        Ok(cost) => SIGMA_UNLEARNED * cost.kernel_ms,
+        Err(_) => 0.0,
+    };
+    let differ = options
+        .iter()
+        .zip(chosen.iter().zip(host))
+        .filter(|(_, (chosen, host))| chosen != host);
+    let square = differ.map(|(options, (chosen, host))| of((options, *chosen)).powi(2) + of((options, *host)).powi(2));
+    square.sum::<f64>().sqrt()
 }
 
 fn impossible(

@@ -428,6 +428,7 @@ mod tests {
         let greedy = Objective {
             gain_share_min: 0.0,
             gain_ms_min: 0.0,
+            gain_sigmas_min: 0.0,
             search_ms_min: 0.0,
             ..Objective::default()
         };

@@ -38,6 +38,7 @@ fn a_row_for_each_fragment_and_candidate() {
         pinned: vec![Some("cpu-2c".to_owned())],
         gain_share_min: 0.0,
         gain_ms_min: 0.0,
+        gain_sigmas_min: 0.0,
         ..Objective::default()
     };
     let (cpu, gpu) = (device("cpu-2c"), device("gpu-h200"));

@@ -130,6 +130,7 @@ fn the_processor_is_left_only_for_a_gain() {
     let eager = Objective {
         gain_share_min: 0.0,
         gain_ms_min: 0.0,
+        gain_sigmas_min: 0.0,
         ..Objective::default()
     };
     assert_eq!(decide(1e7, &candidates, &eager).unwrap().why, Why::Best);
