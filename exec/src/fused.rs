@@ -262,6 +262,7 @@ impl FragmentRuntime {
         });
         let options = OpenOptions {
             order: order.collect(),
+            put_off: plan.choice.device.is_none(),
             woken: Arc::from(self.pool.waker()),
             window_bytes: self.lake.options().window_bytes,
             ..OpenOptions::new(Arc::clone(memory), self.pool.workers())

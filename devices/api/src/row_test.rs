@@ -430,4 +430,47 @@ mod tests {
             RowTest::Column(0, ColumnTest::IsNotNull)
         );
     }
+
+    #[test]
+    fn a_scan_keeps_what_any_reader_wants() {
+        use crate::fragment::{GRAPH_VERSION, ScanSource, Sink};
+        let compare = |value| {
+            let constant = Expr::literal(Value::Int(value), Type::Int32);
+            Expr::binary(
+                BinaryOperator::Equal,
+                Expr::column(0, Type::Int32),
+                constant,
+                Type::Boolean,
+            )
+        };
+        let reader = |steps| Fragment {
+            source: Source::Scan(0),
+            steps,
+            sink: Sink::Emit { limit: None, offset: 0 },
+            output: Vec::new(),
+        };
+        let graph = |fragments| Graph {
+            version: GRAPH_VERSION,
+            fragments,
+            scans: vec![ScanSource {
+                name: String::new(),
+                columns: Vec::new(),
+            }],
+            streams: Vec::new(),
+            parameters: Vec::new(),
+            output: Vec::new(),
+        };
+        let both = graph(vec![
+            reader(vec![Step::Filter(compare(1))]),
+            reader(vec![Step::Filter(compare(5))]),
+        ]);
+        let wants = |graph: &Graph, value| {
+            let bounds = bounds(Value::Int(value), Value::Int(value));
+            graph.scan_test(0, &[]).may_pass(&mut |_, test| test.may_pass(&bounds))
+        };
+        assert!(wants(&both, 1) && wants(&both, 5) && !wants(&both, 3));
+        let all = graph(vec![reader(vec![Step::Filter(compare(1))]), reader(Vec::new())]);
+        assert!(wants(&all, 3));
+        assert_eq!(all.readers(0).count(), 2);
+    }
 }

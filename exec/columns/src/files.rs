@@ -40,6 +40,8 @@ pub struct OpenOptions {
     pub workers: usize,
     /// Bytes that may be fetched ahead of need; 0 means none are.
     pub window_bytes: usize,
+    /// Columns that no filter tests may be put off until a row is known to pass; not for readers that load all at once.
+    pub put_off: bool,
     /// Positions of scans in the order in which they are read; scans that are missing come last.
     pub order: Vec<usize>,
     /// Called when [`trireme_device_api::ScanInput::ready`] may have changed. Any thread; must not block.
@@ -53,6 +55,7 @@ impl OpenOptions {
             pool,
             workers,
             window_bytes: 0,
+            put_off: true,
             order: Vec::new(),
             woken: Arc::new(|| {}),
         }

@@ -36,7 +36,7 @@ pub(super) fn start(opener: &Opener, cores: &[Core], unknown: &[Unknown]) -> Res
             continue;
         };
         let test = &opener.openings[scan].table.test;
-        let tested = late::decide(core, test);
+        let tested = late::decide(core, test).filter(|_| opener.options.put_off);
         core.late.store(tested.is_some(), Ordering::Relaxed);
         let columns = order(core, test);
         for segment in 0..core.segments.len() {

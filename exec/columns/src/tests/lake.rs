@@ -412,3 +412,40 @@ fn columns_of_a_needle_are_put_off() {
     all.test = RowTest::Column(0, ColumnTest::Compare(BinaryOperator::Greater, Value::Int(0)));
     assert!(!remote.open(&small_segments(), all).unwrap().late(0));
 }
+
+#[test]
+fn opening_that_nobody_waits_for_ends() {
+    let mut remote = Remote::new(slow(50.0), no_tiers());
+    remote.window_bytes = 64 << 10;
+    let table = remote.table(&[("a", content())], &columns(), RowTest::True);
+    let cache = small_segments();
+    let opened = remote.runtime.block_on(async {
+        let open = cache.open(table, remote.options());
+        tokio::time::timeout(Duration::from_millis(160), open).await
+    });
+    assert!(opened.is_err(), "its words take longer");
+    wait(|| remote.pool.now() == 0 && remote.sim.counters().total.in_flight == 0);
+    let begun = remote.sim.counters().total.requests();
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(remote.sim.counters().total.requests(), begun);
+}
+
+#[test]
+fn two_tables_are_opened_together() {
+    let remote = Remote::new(slow(150.0), no_tiers());
+    let one = remote.table(&[("a", content())], &columns()[..1], between(0, 10_000));
+    let mut other = remote.table(&[("b", content()), ("c", content())], &columns()[..1], RowTest::True);
+    other.name = "other".to_owned();
+    let cache = small_segments();
+    let options = crate::OpenOptions {
+        order: vec![1, 0],
+        ..remote.options()
+    };
+    let scans = remote
+        .runtime
+        .block_on(cache.open_all(vec![one, other], options))
+        .unwrap();
+    assert_eq!(load_all(scans[0].as_ref()), GROUP_ROWS);
+    assert_eq!(load_all(scans[1].as_ref()), 2 * GROUPS * GROUP_ROWS);
+    assert_eq!(remote.round_trips(), 2);
+}
