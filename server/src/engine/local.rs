@@ -27,6 +27,7 @@ use trireme_planner::plan_cache::{Cached, PlanCache, PlanKey};
 use trireme_planner::statement::{PlannedStatement, delete_parts, update_parts};
 use trireme_planner::{Planned, SessionChange, functions, output, parameters, physical};
 
+use super::planning::described_placement;
 use super::states::States;
 use super::views::Views;
 use super::{
@@ -110,13 +111,8 @@ impl LocalEngine {
 
     async fn describe(&self, session: &SessionSpec, sql: &str) -> Result<Description, QueryError> {
         let state = self.state(session)?;
-        if let Some(request) = placement_request(sql)? {
-            return Ok(Description {
-                command: "EXPLAIN".to_owned(),
-                update: false,
-                schema: request.format.schema(request.analyze),
-                parameters: Arc::new(Schema::empty()),
-            });
+        if let Some(described) = described_placement(sql)? {
+            return Ok(described);
         }
         let PlannedStatement { command, planned } = trireme_planner::plan(&state, sql).await?;
         let parameters = planned

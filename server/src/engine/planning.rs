@@ -3,17 +3,29 @@
 
 use std::sync::Arc;
 
+use arrow::datatypes::Schema;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::dml::CopyTo;
 use trireme_costs::calibrate::Effort;
 use trireme_exec::QueryError;
 use trireme_exec::io::{Access, StoreOptions};
 use trireme_exec::operators::PlacementExec;
-use trireme_planner::explain_placement::PlacementRequest;
+use trireme_planner::explain_placement::{PlacementRequest, placement_request};
 use trireme_planner::{Planned, parameters, physical};
 
 use super::local::LocalEngine;
-use super::{Outcome, Submit, Submitted};
+use super::{Description, Outcome, Submit, Submitted};
+
+/// What `EXPLAIN (PLACEMENT)` gives; none for other statements.
+pub(super) fn described_placement(sql: &str) -> Result<Option<Description>, QueryError> {
+    let described = |request: PlacementRequest| Description {
+        command: "EXPLAIN".to_owned(),
+        update: false,
+        schema: request.format.schema(request.analyze),
+        parameters: Arc::new(Schema::empty()),
+    };
+    Ok(placement_request(sql)?.map(described))
+}
 
 impl LocalEngine {
     /// Planning asks for one table after the other; whoever reads from a store waits for all of them at once.
