@@ -432,7 +432,9 @@ fn opening_that_nobody_waits_for_ends() {
 
 #[test]
 fn two_tables_are_opened_together() {
-    let remote = Remote::new(slow(150.0), no_tiers());
+    let mut options = no_tiers();
+    options.in_flight_start = 64;
+    let remote = Remote::new(slow(150.0), options);
     let one = remote.table(&[("a", content())], &columns()[..1], between(0, 10_000));
     let mut other = remote.table(&[("b", content()), ("c", content())], &columns()[..1], RowTest::True);
     other.name = "other".to_owned();
