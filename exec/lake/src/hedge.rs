@@ -1,7 +1,8 @@
 //! When a second request is sent in place of a slow one, and how many of them are allowed.
 //!
-//! The rule is "after the 95th percentile of recent first bytes, at most so many per hundred requests". Where more than a
-//! twentieth of the requests is slow, that percentile is itself a slow one; three times the median bounds it then.
+//! The rule is "after the 95th percentile of recent first bytes, at most so many per hundred requests", within two bounds.
+//! Where more than a twentieth of the requests is slow, that percentile is itself a slow one; and where all are about equal,
+//! whoever is late by it will answer before a second request can: those are saved for the ones that are really late.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -14,7 +15,7 @@ const TOKEN: i64 = 100;
 const SAVED_TOKENS: i64 = 8;
 /// First bytes below this are never hedged: the second one would come no sooner.
 const AFTER_MIN: Duration = Duration::from_millis(3);
-const MEDIANS: f64 = 3.0;
+const MEDIANS: (f64, f64) = (2.5, 3.5);
 
 /// A bucket of second requests.
 #[derive(Debug)]
@@ -58,7 +59,8 @@ impl HedgeBudget {
             return None;
         }
         let first = measures.first_bytes(bytes)?;
-        Some(Duration::from_secs_f64(first.p95.min(first.p50 * MEDIANS)).max(AFTER_MIN))
+        let after = first.p95.clamp(first.p50 * MEDIANS.0, first.p50 * MEDIANS.1);
+        Some(Duration::from_secs_f64(after).max(AFTER_MIN))
     }
 }
 
@@ -88,7 +90,7 @@ mod tests {
         for at in 0..100 {
             measures.first_byte(1000, Duration::from_millis(if at % 10 == 0 { 300 } else { 30 }));
         }
-        assert_eq!(budget.after(&measures, 1000), Some(Duration::from_millis(90)));
+        assert_eq!(budget.after(&measures, 1000), Some(Duration::from_millis(105)));
         assert_eq!(HedgeBudget::new(0).after(&measures, 1000), None);
     }
 }

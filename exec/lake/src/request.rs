@@ -55,7 +55,7 @@ const SLOW_MIN: Duration = Duration::from_millis(400);
 /// Or bring nothing for so many times a late first byte.
 const HICCUP_TIMES: f64 = 4.0;
 const HICCUP_MIN: Duration = Duration::from_millis(200);
-/// Bodies that are late are looked at again after this.
+/// What is under way is looked at after each of these.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Sends the requests of one store.
@@ -264,20 +264,9 @@ impl Requests {
 
     async fn drain(&self, transfer: &mut Transfer<'_>, stream: &mut BoxStream<'static, Result<Bytes>>) -> Result<()> {
         let missing = |transfer: &Transfer<'_>| transfer.missing_bytes().unwrap_or(0);
-        let (hiccup, stall) = self.silences(transfer.failed);
-        let started = Instant::now();
-        let slow_at = self.slow_after(missing(transfer)).map(|after| started + after);
+        let (started, bytes) = (Instant::now(), missing(transfer));
         let mut last = started;
-        // The next time at which something may have to be done about this body.
-        let next = |now: Instant, last: Instant| {
-            let soon = [slow_at, Some(last + hiccup)]
-                .into_iter()
-                .flatten()
-                .min()
-                .unwrap_or(last + stall);
-            soon.max(now + LOOK_AGAIN).min(last + stall)
-        };
-        let timer = tokio::time::sleep_until(next(started, last));
+        let timer = tokio::time::sleep(LOOK_AGAIN);
         tokio::pin!(timer);
         while missing(transfer) > 0 {
             tokio::select! {
@@ -291,17 +280,24 @@ impl Requests {
                     }
                 },
                 () = &mut timer => {
-                    let now = Instant::now();
-                    if now >= last + stall {
-                        return Err(Broken::Stalled(stall).into_error());
-                    }
-                    let late = now >= last + hiccup || slow_at.is_some_and(|at| now >= at);
-                    if late && self.hedges.take() {
-                        return Err(Broken::Slow.into_error());
-                    }
-                    timer.as_mut().reset(next(now, last));
+                    self.still_worth_it(last.elapsed(), started.elapsed(), bytes, transfer.failed)?;
+                    timer.as_mut().reset(Instant::now() + LOOK_AGAIN);
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Gives up a body that has brought nothing for too long, or is slow, by what is known now: others may have been
+    /// measured since it began.
+    fn still_worth_it(&self, silent: Duration, taken: Duration, bytes: u64, failed: u32) -> Result<()> {
+        let (hiccup, stall) = self.silences(failed);
+        if silent >= stall {
+            return Err(Broken::Stalled(stall).into_error());
+        }
+        let late = silent >= hiccup || self.slow_after(bytes).is_some_and(|slow| taken >= slow);
+        if late && self.hedges.take() {
+            return Err(Broken::Slow.into_error());
         }
         Ok(())
     }

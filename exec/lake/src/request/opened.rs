@@ -11,7 +11,7 @@ use object_store::{Attributes, GetOptions, GetResultPayload, ObjectMeta, Result}
 use tokio::time::Instant;
 
 use super::errors::Broken;
-use super::{Requests, Transfer, WAIT_MIN, WAIT_UNKNOWN};
+use super::{LOOK_AGAIN, Requests, Transfer, WAIT_MIN, WAIT_UNKNOWN};
 use crate::controller::Slot;
 
 /// See the module.
@@ -23,6 +23,12 @@ pub(super) struct Opened {
     pub(super) stream: BoxStream<'static, Result<Bytes>>,
 }
 
+impl Opened {
+    fn first_bytes(&self) -> u64 {
+        self.first.as_ref().map_or(0, |first| first.len() as u64)
+    }
+}
+
 impl Requests {
     /// Sends a request, and a second one when the first byte is late; gives the answer that begins first.
     pub(super) async fn first_byte(&self, transfer: &Transfer<'_>, bytes: u64) -> Result<Opened> {
@@ -32,25 +38,29 @@ impl Requests {
         let deadline = self.first_byte_deadline(bytes, transfer.failed);
         let late = tokio::time::sleep_until(started + deadline);
         tokio::pin!(late);
-        meter.add(|account| &account.requests, 1);
         self.hedges.earn();
+        meter.add(|account| &account.requests, 1);
         let first = self.open(location, options.clone());
         tokio::pin!(first);
-        let after = self
-            .hedges
-            .after(self.controller.measures(), bytes)
-            .filter(|after| *after < deadline);
-        tokio::select! {
-            biased;
-            opened = &mut first => return self.came(bytes, started, opened),
-            () = tokio::time::sleep_until(started + after.unwrap_or(deadline)) => {}
-        }
-        let Some(second_slot) = after.and_then(|_| self.hedge()) else {
-            return tokio::select! {
+        let mut look = self.hedge_after(bytes, Duration::ZERO);
+        let second_slot = loop {
+            tokio::select! {
                 biased;
-                opened = &mut first => self.came(bytes, started, opened),
-                () = &mut late => self.came(bytes, started, Err(Broken::Timeout(deadline).into_error())),
-            };
+                opened = &mut first => return self.came(bytes, started, opened),
+                () = &mut late => return Err(Broken::Timeout(deadline).into_error()),
+                () = tokio::time::sleep_until(started + look) => {}
+            }
+            // What is usual may have become known since, or a second request have been earned.
+            let waited = started.elapsed();
+            if self
+                .hedges
+                .after(self.controller.measures(), bytes)
+                .is_some_and(|after| waited >= after)
+                && let Some(slot) = self.hedge()
+            {
+                break slot;
+            }
+            look = self.hedge_after(bytes, waited);
         };
         meter.add(|account| &account.requests, 1);
         meter.add(|account| &account.hedges, 1);
@@ -77,7 +87,7 @@ impl Requests {
                         break self.came(bytes, second_started, opened);
                     }
                 }
-                () = &mut late => break self.came(bytes, started, Err(Broken::Timeout(deadline).into_error())),
+                () = &mut late => break Err(Broken::Timeout(deadline).into_error()),
             }
         };
         // What the loser had brought by now; it is dropped, and its connection with it.
@@ -86,11 +96,20 @@ impl Requests {
             (Ok(_), false, true) => second.now_or_never(),
             _ => None,
         };
-        if let Some(Ok(Opened { first: Some(lost), .. })) = loser {
-            meter.add(|account| &account.hedge_bytes, lost.len() as u64);
+        if let Some(Ok(lost)) = loser {
+            meter.add(|account| &account.hedge_bytes, lost.first_bytes());
         }
         drop(second_slot);
         won
+    }
+
+    /// When to think of a second request next, after waiting so long.
+    fn hedge_after(&self, bytes: u64, waited: Duration) -> Duration {
+        let after = self.hedges.after(self.controller.measures(), bytes);
+        match after.filter(|after| *after > waited) {
+            Some(after) => after.min(waited + LOOK_AGAIN),
+            None => waited + LOOK_AGAIN,
+        }
     }
 
     /// A slot for a second request, if one is allowed.
