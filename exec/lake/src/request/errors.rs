@@ -75,7 +75,29 @@ pub(crate) fn classify(error: &Error) -> Kind {
         }
         next = error.source();
     }
-    Kind::Fatal
+    // A wrapper that takes secrets out of errors leaves their text.
+    by_text(&source.to_string())
+}
+
+/// What object_store's private errors say, wherever it stands.
+fn by_text(text: &str) -> Kind {
+    let after = |mark: &str| text.find(mark).map(|at| &text[at + mark.len()..]);
+    if let Some(rest) = after("Server returned non-2xx status code: ") {
+        let status: u16 = rest.get(..3).and_then(|digits| digits.parse().ok()).unwrap_or(0);
+        return match status {
+            429 | 503 => Kind::Throttled,
+            408 | 500..=599 => Kind::Transient,
+            // A store that gave up waiting for the request, whatever it calls that.
+            400 if rest.contains("RequestTimeout") => Kind::Transient,
+            _ => Kind::Fatal,
+        };
+    }
+    match after("Server returned error response: ") {
+        Some(rest) if rest.contains("SlowDown") => Kind::Throttled,
+        Some(_) => Kind::Transient,
+        None if text.contains("HTTP error: ") => Kind::Transient,
+        None => Kind::Fatal,
+    }
 }
 
 fn classify_one(error: &(dyn StdError + 'static)) -> Option<Kind> {
@@ -87,7 +109,8 @@ fn classify_one(error: &(dyn StdError + 'static)) -> Option<Kind> {
     }
     if let Some(http) = error.downcast_ref::<HttpError>() {
         return Some(match http.kind() {
-            HttpErrorKind::Connect => Kind::Unreachable,
+            // Refused redirects and names are among the unknown.
+            HttpErrorKind::Connect | HttpErrorKind::Unknown => Kind::Unreachable,
             _ => Kind::Transient,
         });
     }
@@ -104,24 +127,6 @@ fn classify_one(error: &(dyn StdError + 'static)) -> Option<Kind> {
             | Io::UnexpectedEof => Some(Kind::Transient),
             _ => None,
         };
-    }
-    let text = error.to_string();
-    if let Some(rest) = text.strip_prefix("Server returned non-2xx status code: ") {
-        let status: u16 = rest.get(..3).and_then(|digits| digits.parse().ok()).unwrap_or(0);
-        return Some(match status {
-            429 | 503 => Kind::Throttled,
-            408 | 500..=599 => Kind::Transient,
-            // A store that gave up waiting for the request, whatever it calls that.
-            400 if rest.contains("RequestTimeout") => Kind::Transient,
-            _ => Kind::Fatal,
-        });
-    }
-    if text.starts_with("Server returned error response: ") {
-        return Some(if text.contains("SlowDown") {
-            Kind::Throttled
-        } else {
-            Kind::Transient
-        });
     }
     None
 }
@@ -155,6 +160,8 @@ mod tests {
         let text = "Server returned non-2xx status code: 503 Service Unavailable: <Code>SlowDown</Code>";
         assert_eq!(classify(&status(text)), Kind::Throttled);
         let text = "Server returned non-2xx status code: 500 Internal Server Error: ";
+        assert_eq!(classify(&status(text)), Kind::Transient);
+        let text = "Error performing GET http://h/***REMOVED*** in 1ms - HTTP error: error sending request";
         assert_eq!(classify(&status(text)), Kind::Transient);
         let text = "Server returned non-2xx status code: 416 Range Not Satisfiable: status code: 503";
         assert_eq!(classify(&status(text)), Kind::Fatal);
