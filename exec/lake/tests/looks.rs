@@ -7,9 +7,9 @@ use std::sync::Arc;
 use futures::TryStreamExt;
 use object_store::aws::AmazonS3Builder;
 use object_store::path::Path;
-use object_store::{Error, ObjectStore, ObjectStoreExt};
+use object_store::{Error, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt};
 use simstore::{Config, Kind, SimStore};
-use trireme_lake::{Lake, LakeOptions, TieredStore, in_one_look};
+use trireme_lake::{Lake, LakeOptions, ObjectRef, Read, ReadClass, TieredStore, in_one_look};
 
 fn wrapped(sim: &SimStore, options: LakeOptions) -> Arc<TieredStore> {
     let store = AmazonS3Builder::new()
@@ -104,4 +104,33 @@ async fn switched_off_every_question_is_asked() {
     })
     .await;
     assert_eq!(asked(&sim), (2, 2));
+}
+
+#[tokio::test]
+async fn a_footer_that_a_planner_read_is_there_for_the_reader() {
+    let sim = SimStore::start(Config::default()).unwrap();
+    sim.put_synthetic("lake", "a", 10 << 20, 1).unwrap();
+    let lake = wrapped(&sim, LakeOptions::default());
+    let path = Path::from("a");
+    let suffix = GetOptions::new().with_range(Some(GetRange::Suffix(512 << 10)));
+    lake.get_opts(&path, suffix).await.unwrap().bytes().await.unwrap();
+    let meta = lake.head(&path).await.unwrap();
+    sim.reset_counters();
+    let tail = meta.size - (64 << 10)..meta.size;
+    let read = |meta: &ObjectMeta| Read {
+        object: Arc::new(ObjectRef::new(meta)),
+        range: tail.clone(),
+        class: ReadClass::Demand,
+        account: None,
+    };
+    let bytes = lake.read(&read(&meta)).await.unwrap();
+    let whole = sim.get("lake", "a").unwrap();
+    assert_eq!(bytes, whole[whole.len() - (64 << 10)..]);
+    assert_eq!(sim.counters().total.requests(), 0);
+
+    // Of another version nothing is given.
+    sim.put_synthetic("lake", "a", 10 << 20, 2).unwrap();
+    let newer = lake.head(&path).await.unwrap();
+    assert_ne!(lake.read(&read(&newer)).await.unwrap(), bytes);
+    assert_eq!(sim.counters().total.of(Kind::Get), 1);
 }

@@ -133,7 +133,8 @@ impl Shared {
         Ok(self.head(location, &options, caller).await?.meta)
     }
 
-    /// One request, whatever its conditions.
+    /// One request, whatever its conditions. What came is kept as of the version that the answer names: planners ask for a
+    /// footer before readers do.
     async fn get_once(
         self: &Arc<Self>,
         location: &Path,
@@ -144,6 +145,11 @@ impl Shared {
         let fetched = self.fetch_now(location, range, options, None, caller).await?;
         let bytes = fetched.bytes.freeze();
         caller.meter.add(|account| &account.needed_bytes, bytes.len() as u64);
+        if fetched.meta.e_tag.is_some() {
+            let object = Arc::new(ObjectRef::new(&fetched.meta));
+            let (start, reader) = (fetched.range.start, caller.meter.reader());
+            self.tiers.put(&self.key, &object, start, &bytes, caller.class, reader);
+        }
         Ok(GetResult {
             payload: GetResultPayload::Stream(stream::iter([Ok(bytes)]).boxed()),
             meta: fetched.meta,
