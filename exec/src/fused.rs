@@ -335,6 +335,7 @@ fn table(plan: &FragmentPlan, at: usize, scan: &FileScan, context: &TaskContext)
         files,
         columns,
         test: plan.graph.scan_test(at, &plan.parameters),
+        limit: plan.graph.scan_limit(at),
         readers: plan.graph.readers(at).count(),
     })
 }

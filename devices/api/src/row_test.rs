@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::column::ZoneMap;
 use crate::expr::{BinaryOperator, Expr, Node};
-use crate::fragment::{Fragment, Graph, Source, Step};
+use crate::fragment::{Fragment, Graph, Sink, Source, Step};
 use crate::types::Value;
 
 /// Constants that an IN list may have; longer ones take longer to test than to read.
@@ -163,6 +163,21 @@ impl Graph {
     pub fn scan_test(&self, scan: usize, parameters: &[Value]) -> RowTest {
         let readers = self.readers(scan).map(|fragment| fragment.row_test(parameters));
         readers.reduce(RowTest::or).unwrap_or_default()
+    }
+
+    /// Rows of a scan that are enough, whichever they are: its only reader takes so many and leaves none out.
+    pub fn scan_limit(&self, scan: usize) -> Option<usize> {
+        let mut readers = self.readers(scan);
+        let (reader, None) = (readers.next()?, readers.next()) else {
+            return None;
+        };
+        match reader.sink {
+            Sink::Emit {
+                limit: Some(limit),
+                offset,
+            } if reader.steps.iter().all(|step| matches!(step, Step::Project(_))) => limit.checked_add(offset),
+            _ => None,
+        }
     }
 
     /// Fragments that read a scan.
@@ -433,7 +448,7 @@ mod tests {
 
     #[test]
     fn a_scan_keeps_what_any_reader_wants() {
-        use crate::fragment::{GRAPH_VERSION, ScanSource, Sink};
+        use crate::fragment::{GRAPH_VERSION, ScanSource};
         let compare = |value| {
             let constant = Expr::literal(Value::Int(value), Type::Int32);
             Expr::binary(
@@ -472,5 +487,14 @@ mod tests {
         let all = graph(vec![reader(vec![Step::Filter(compare(1))]), reader(Vec::new())]);
         assert!(wants(&all, 3));
         assert_eq!(all.readers(0).count(), 2);
+        let mut few = reader(Vec::new());
+        few.sink = Sink::Emit {
+            limit: Some(10),
+            offset: 5,
+        };
+        assert_eq!(graph(vec![few.clone()]).scan_limit(0), Some(15));
+        assert_eq!(graph(vec![few.clone(), reader(Vec::new())]).scan_limit(0), None);
+        few.steps.push(Step::Filter(compare(1)));
+        assert_eq!(graph(vec![few]).scan_limit(0), None);
     }
 }

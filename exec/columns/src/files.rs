@@ -27,6 +27,8 @@ pub struct TableFiles {
     pub columns: Vec<ColumnRequest>,
     /// What rows must pass to be of use to any reader; the others may be left out of the scan.
     pub test: RowTest,
+    /// So many rows are enough, whichever they are; none: all are wanted.
+    pub limit: Option<usize>,
     /// Readers that will go over the rows, each by itself. What one of several dismisses is fetched all the same.
     pub readers: usize,
 }

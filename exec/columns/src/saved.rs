@@ -59,6 +59,7 @@ impl SavedScan {
                 .collect::<Result<_, _>>()?,
             columns: columns.collect(),
             test: RowTest::True,
+            limit: None,
             readers: 1,
         };
         cache.open(table, OpenOptions::new(pool, workers)).await

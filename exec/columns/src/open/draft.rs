@@ -13,7 +13,7 @@ use crate::footer::FileMeta;
 use crate::pages::Pages;
 use crate::prune::Pruner;
 use crate::scan::{Column, ColumnKind, Core};
-use crate::segments::{self, Promise, Segment};
+use crate::segments::{self, Part, Promise, Segment};
 
 /// A column's chunk: file, row group, position among the file's leaves.
 pub(super) type ChunkId = (usize, usize, usize);
@@ -46,6 +46,9 @@ impl Draft {
         };
         if opening.table.test != RowTest::True {
             draft.select(cache, opening);
+        }
+        if let Some(limit) = opening.table.limit {
+            draft.limit(opening, limit);
         }
         Ok(draft)
     }
@@ -86,6 +89,37 @@ impl Draft {
         }
         self.segments = kept;
         self.left_out = left_out;
+    }
+
+    /// Keeps the first segments that have so many rows, and of a remote one no more than that.
+    fn limit(&mut self, opening: &Opening, limit: usize) {
+        let mut left = limit;
+        let mut kept = Vec::new();
+        for segment in std::mem::take(&mut self.segments) {
+            if left == 0 {
+                self.left_out.push(segment);
+                continue;
+            }
+            let rows = segment.rows;
+            // So little less is not worth a piece of its own in the cache.
+            if opening.files[segment.file].1.is_local() || left > rows / 4 {
+                kept.push(segment);
+            } else {
+                let mut parts = Vec::new();
+                let mut due = left;
+                for part in segment.parts.iter() {
+                    let rows = part.rows.min(due);
+                    due -= rows;
+                    if rows > 0 {
+                        parts.push(Part { rows, ..*part });
+                    }
+                }
+                kept.push(segment.select(parts));
+                self.left_out.push(segment);
+            }
+            left = left.saturating_sub(rows);
+        }
+        self.segments = kept;
     }
 
     fn promise(&mut self) {

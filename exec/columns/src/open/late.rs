@@ -47,9 +47,10 @@ pub(super) fn decide(core: &Core, test: &RowTest) -> Option<Vec<bool>> {
 fn share(core: &Core, test: &RowTest) -> f64 {
     match test {
         RowTest::True => 1.0,
+        // As if columns had nothing to do with one another.
         RowTest::All(tests) => {
-            let each = tests.iter().map(|test| share(core, test)).fold(1.0, f64::min);
-            each.min(of_ranges(core, tests))
+            let each: f64 = tests.iter().map(|test| share(core, test)).product();
+            each * of_ranges(core, tests)
         }
         RowTest::Any(tests) => tests.iter().map(|test| share(core, test)).sum::<f64>().min(1.0),
         RowTest::Column(column, test) => match (test.points(), reach(core, *column)) {

@@ -451,3 +451,25 @@ fn two_tables_are_opened_together() {
     assert_eq!(load_all(scans[1].as_ref()), 2 * GROUPS * GROUP_ROWS);
     assert_eq!(remote.round_trips(), 2);
 }
+
+#[test]
+fn a_limit_reads_no_more_than_it_needs() {
+    let remote = Remote::new(slow(1.0), no_tiers());
+    let mut table = remote.table(&[("a", paged(false)), ("b", content())], &columns(), RowTest::True);
+    table.limit = Some(10);
+    let cache = cache(64 << 20);
+    let scan = remote.open(&cache, table.clone()).unwrap();
+    assert_eq!((scan.segments(), load_all(scan.as_ref())), (1, 10));
+    drop(scan);
+    let totals = remote.account.totals();
+    assert!(
+        totals.used_bytes < 40_000 && totals.fetched_bytes < 300_000,
+        "{totals:?}"
+    );
+    table.limit = Some(100_000);
+    let scan = remote.open(&cache, table.clone()).unwrap();
+    assert!(load_all(scan.as_ref()) >= 100_000);
+    table.limit = None;
+    let scan = remote.open(&cache, table).unwrap();
+    assert_eq!(load_all(scan.as_ref()), (4 + GROUPS) * GROUP_ROWS);
+}

@@ -92,6 +92,7 @@ impl Remote {
                 })
                 .collect(),
             test,
+            limit: None,
             readers: 1,
         }
     }

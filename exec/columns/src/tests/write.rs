@@ -54,6 +54,7 @@ pub(crate) fn table(folder: &FilePath, names: &[&str], columns: &[(&str, Type)],
             })
             .collect(),
         test: RowTest::True,
+        limit: None,
         readers: 1,
     }
 }
