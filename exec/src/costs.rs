@@ -3,6 +3,7 @@
 //! Keeps the devices' profiles (measured ones are files of a folder, others come from the catalogue) and what was learned from
 //! runs. [`trireme_costs`] has the formulas and the search; here plans, devices and settings become its arguments.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -33,6 +34,8 @@ pub struct CostModel {
     machine: Machine,
     processor: RwLock<Profile>,
     others: RwLock<Vec<Profile>>,
+    /// What was last taken of devices that nobody measured.
+    taken: RwLock<HashMap<String, Profile>>,
     library: Mutex<Library>,
     learns: bool,
     learned: Mutex<u32>,
@@ -68,6 +71,7 @@ impl CostModel {
             machine,
             folder,
             others: RwLock::default(),
+            taken: RwLock::default(),
             library: Mutex::new(library.unwrap_or_default()),
             learns,
             learned: Mutex::new(0),
@@ -142,7 +146,9 @@ impl CostModel {
             return Some(measured);
         }
         // What the device has measured of itself changes as it works.
-        catalogue::of_device(info, vitals)
+        let profile = catalogue::of_device(info, vitals)?;
+        self.taken.write().insert(profile.id.clone(), profile.clone());
+        Some(profile)
     }
 
     /// Where a plan's fragments would run, and what they need. `devices` are those that may be used beside the processor.
@@ -203,7 +209,8 @@ impl CostModel {
         }
         let expected = plan.expectations.rows(graph, &plan.parameters, &[]);
         let facts = facts(graph, &plan.scans, &plan.parameters, &expected, &known);
-        let profiles = self.profiles();
+        let mut profiles = self.profiles();
+        profiles.extend(self.taken.read().values().cloned());
         let mut library = self.library.lock();
         for seen in observed {
             let profile = profiles.iter().find(|profile| profile.id == seen.device);
