@@ -189,6 +189,42 @@ impl CostModel {
         Ok((facts, decision))
     }
 
+    /// As [`CostModel::decide`], with devices of the catalogue beside this processor: they are taken to support what it does.
+    ///
+    /// # Errors
+    /// When the catalogue has no such device, or nothing can be placed.
+    pub fn what_if(
+        &self,
+        plan: &FragmentPlan,
+        host: &Arc<dyn Variant>,
+        names: &[String],
+        objective: &Objective,
+    ) -> Result<(Facts, Decision), String> {
+        let known = catalogue::catalogue().map_err(|error| error.to_string())?;
+        let of = |name: &String| {
+            let found = known.iter().find(|profile| profile.id == *name && !profile.is_host());
+            found.ok_or_else(|| {
+                let ids = known
+                    .iter()
+                    .filter(|profile| !profile.is_host())
+                    .map(|profile| profile.id.as_str());
+                format!(
+                    "the catalogue has no device \"{name}\"; it has {}",
+                    ids.collect::<Vec<_>>().join(", ")
+                )
+            })
+        };
+        let profiles = names.iter().map(of).collect::<Result<Vec<_>, _>>()?;
+        let graph = &plan.graph;
+        let expected = plan.expectations.rows(graph, &plan.parameters, &[]);
+        let facts = facts(graph, &plan.scans, &plan.parameters, &expected, &Known::default());
+        let processor = self.processor.read().clone();
+        let candidates = std::iter::once(&processor).chain(profiles);
+        let candidates: Vec<_> = candidates.map(|profile| candidate(profile, host, graph)).collect();
+        let decision = trireme_costs::place(graph, &facts, &candidates, &Environment::default(), objective);
+        Ok((facts, decision.map_err(|error| error.to_string())?))
+    }
+
     /// Learns from a run on the processor or a device.
     pub fn learn(&self, plan: &FragmentPlan, observed: &[Observed]) {
         if !self.learns || observed.is_empty() {

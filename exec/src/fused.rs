@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use trireme_columns::{
     ColumnCache, ColumnRequest, ColumnSource as Source, OpenOptions, SavedGraph, SavedScan, TableFile, TableFiles,
 };
-use trireme_costs::{Decision, Facts, Known, Objective, PlaceError};
+use trireme_costs::{Decision, Facts, Known, Objective};
 use trireme_device_api::{
     Device, DeviceError, DevicePool, DeviceState, Graph, Inputs, Kernel, Output, Rows, ScanInput,
     Source as GraphSource, Support, Value, Variant,
@@ -207,17 +207,21 @@ impl FragmentRuntime {
         }
     }
 
-    /// What the cost model says of a plan, over all devices that take work.
+    /// What the cost model says of a plan, over these devices of the catalogue, or over all that are there and take work.
     ///
     /// # Errors
-    /// When the objective can't be met.
-    pub fn decide(&self, plan: &FragmentPlan) -> Result<(Facts, Decision), PlaceError> {
+    /// When a device is not in the catalogue, or nothing can be placed.
+    pub fn decide(&self, plan: &FragmentPlan, what_if: &[String]) -> std::result::Result<(Facts, Decision), String> {
+        let objective = Objective::of(plan.choice.goal);
+        if !what_if.is_empty() {
+            return self.costs.what_if(plan, &self.variant, what_if, &objective);
+        }
         let known = self.devices.known().map_or(&[][..], |found| &found.devices);
         let ready = known.iter().filter(|device| device.info().state == DeviceState::Ready);
         let ready: Vec<_> = ready.cloned().collect();
-        let objective = Objective::of(plan.choice.goal);
         self.costs
             .decide(plan, &self.variant, &ready, &objective, &Known::default())
+            .map_err(|error| error.to_string())
     }
 
     /// All on the processor.

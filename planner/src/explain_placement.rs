@@ -16,6 +16,8 @@ pub struct PlacementRequest {
     pub analyze: bool,
     /// How the answer is written.
     pub format: PlacementFormat,
+    /// Devices of the catalogue that are taken to be there, in the place of those that are; empty: these.
+    pub devices: Vec<String>,
     /// The statement, at its place in the text: what stands before it is blank.
     pub statement: String,
 }
@@ -67,6 +69,7 @@ pub fn placement_request(sql: &str) -> Result<Option<PlacementRequest>, QueryErr
     let mut request = PlacementRequest {
         analyze: false,
         format: PlacementFormat::Table,
+        devices: Vec::new(),
         statement: blanked(sql, end.line, end.column),
     };
     for option in &options {
@@ -93,7 +96,7 @@ fn text_of(token: &TokenWithSpan) -> String {
 fn read_option(option: &[TokenWithSpan], request: &mut PlacementRequest) -> Result<(), QueryError> {
     let words: Vec<String> = option.iter().map(text_of).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let known = "ANALYZE, FORMAT table, FORMAT text, FORMAT json and FORMAT mermaid";
+    let known = "ANALYZE, FORMAT table, text, json or mermaid, and DEVICES 'gpu-l4, …'";
     match words.as_slice() {
         ["placement" | "verbose"] => {}
         ["analyze" | "analyse"] | ["analyze" | "analyse", "true" | "on" | "1"] => request.analyze = true,
@@ -102,6 +105,10 @@ fn read_option(option: &[TokenWithSpan], request: &mut PlacementRequest) -> Resu
         ["format", "text" | "tree"] => request.format = PlacementFormat::Text,
         ["format", "json"] => request.format = PlacementFormat::Json,
         ["format", "mermaid"] => request.format = PlacementFormat::Mermaid,
+        ["devices", list] => {
+            let names = list.split(',').map(str::trim).filter(|name| !name.is_empty());
+            request.devices = names.map(ToOwned::to_owned).collect();
+        }
         _ => {
             let text = words.join(" ");
             return Err(
@@ -148,6 +155,8 @@ mod tests {
         let error = placement_request("EXPLAIN (PLACEMENT, COSTS) SELECT 1").unwrap_err();
         assert!(error.to_string().contains("costs"), "{error}");
         assert!(placement_request("EXPLAIN (PLACEMENT)").is_err());
+        let request = placement_request("EXPLAIN (PLACEMENT, DEVICES 'gpu-l4, gpu-h200') SELECT 1");
+        assert_eq!(request.unwrap().unwrap().devices, ["gpu-l4", "gpu-h200"]);
     }
 
     #[test]

@@ -31,10 +31,30 @@ pub enum Command {
     /// Change who may log in.
     #[command(subcommand)]
     User(UserCommand),
+    /// What if: where a recorded workload would run on machines that one doesn't have, and which is cheapest.
+    Plan(PlanArgs),
     /// Measure this machine's processor, for the cost model: up to a minute of all its cores.
     Calibrate(CalibrateArgs),
     /// Print every setting with its default and meaning.
     Settings(SettingsArgs),
+}
+
+/// Options of `trireme plan`.
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    /// Recorded workload (JSON), as planner/costs/testdata has.
+    #[arg(long, value_name = "FILE")]
+    pub workload: PathBuf,
+    /// The machine: a TOML list of devices, each `like` one of the catalogue with what differs. Without it all mixes of the
+    /// catalogue are compared.
+    #[arg(long, value_name = "FILE")]
+    pub devices: Option<PathBuf>,
+    /// How many times as large the data would be.
+    #[arg(long, value_name = "N", default_value_t = 1.0)]
+    pub factor: f64,
+    /// Mixes on which a query takes longer are left out.
+    #[arg(long, value_name = "MS")]
+    pub longest_ms: Option<f64>,
 }
 
 /// Options of `trireme calibrate`.

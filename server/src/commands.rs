@@ -1,16 +1,20 @@
-//! The commands of `trireme` that need no server: `generate`, `user`, `calibrate`, `settings`. Each prints what it did and gives
+//! The commands of `trireme` that need no server: `generate`, `user`, `plan`, `calibrate`, `settings`. Each prints what it did and gives
 //! its error back as one line.
 
-use crate::args::{GenerateCommand, SettingsArgs, UserArgs, UserCommand};
+use crate::args::{GenerateCommand, PlanArgs, SettingsArgs, UserArgs, UserCommand};
 use crate::auth::{UsersError, add_user, remove_user};
 use crate::bootstrap;
 use crate::devices::Processor;
 use crate::generate::{self, GenerateError};
 use indicatif::{HumanBytes, HumanCount};
 use std::io::{self, BufRead, IsTerminal, Write};
+use std::path::Path;
 use std::time::Instant;
 use trireme_config::Config;
+use trireme_costs::Objective;
 use trireme_costs::calibrate::Effort;
+use trireme_costs::fleet::{self, Wanted, Warmth};
+use trireme_costs::recorded::Workload;
 
 /// Why a command ended early.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +32,9 @@ pub enum CommandError {
     /// Two passwords that differ.
     #[error("the two passwords differ; nothing was changed")]
     PasswordsDiffer,
+    /// Of `plan`.
+    #[error("{0}")]
+    Plan(String),
     /// Standard output is gone.
     #[error("cannot write to standard output: {0}")]
     Output(#[from] io::Error),
@@ -73,6 +80,37 @@ pub fn user(command: UserCommand) -> Result<(), CommandError> {
         }
     };
     writeln!(io::stdout(), "user {name} {done} {}", file.display())?;
+    Ok(())
+}
+
+/// `trireme plan`.
+///
+/// # Errors
+/// Files that can't be read or aren't what they should be; a machine that can't run the workload.
+pub fn plan(args: &PlanArgs) -> Result<(), CommandError> {
+    let read = |path: &Path| {
+        std::fs::read_to_string(path).map_err(|error| CommandError::Plan(format!("{}: {error}", path.display())))
+    };
+    let wrong = |error: &dyn std::fmt::Display| CommandError::Plan(error.to_string());
+    let workload = Workload::from_json(&read(&args.workload)?).map_err(|error| wrong(&error))?;
+    let warmth = Warmth::default();
+    let mut out = io::stdout().lock();
+    let Some(devices) = &args.devices else {
+        let wanted = Wanted {
+            longest_ms_max: args.longest_ms,
+            ..Wanted::default()
+        };
+        let mixes = fleet::fleet(&workload, args.factor, warmth, wanted).map_err(|error| wrong(&error))?;
+        out.write_all(fleet::report(&mixes).as_bytes())?;
+        return Ok(());
+    };
+    let devices = read(devices)?;
+    for query in &workload.queries {
+        let Some(run) = query.runs.last() else { continue };
+        let run = run.grown(args.factor);
+        let text = fleet::plan_text(query, &run, &devices, warmth, &Objective::default());
+        writeln!(out, "{}\n{}", query.name, text.map_err(|error| wrong(&error))?)?;
+    }
     Ok(())
 }
 

@@ -19,6 +19,7 @@ fn main() -> ExitCode {
         Command::Generate(command) => commands::generate(command),
         Command::User(command) => commands::user(command),
         Command::Calibrate(args) => return calibrate(&args),
+        Command::Plan(args) => commands::plan(&args),
         Command::Settings(args) => commands::settings(&args),
     };
     match done {

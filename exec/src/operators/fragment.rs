@@ -29,7 +29,7 @@ use datafusion::physical_plan::{
 };
 use futures::{FutureExt, Stream, StreamExt};
 use parking_lot::Mutex;
-use trireme_costs::{Decision, Facts, PlaceError};
+use trireme_costs::{Decision, Facts};
 use trireme_device_api::{ErrorAction, Graph, Value};
 
 use super::run::{Run, RunError, tell_fallback};
@@ -145,12 +145,12 @@ impl FragmentExec {
         }
     }
 
-    /// What the cost model says of it.
+    /// What the cost model says of it, on these devices of the catalogue, or on those that are there.
     ///
     /// # Errors
-    /// When the objective can't be met.
-    pub fn decide(&self) -> std::result::Result<(Facts, Decision), PlaceError> {
-        self.runtime.decide(&self.plan)
+    /// When a device is not in the catalogue, or nothing can be placed.
+    pub fn decide(&self, devices: &[String]) -> std::result::Result<(Facts, Decision), String> {
+        self.runtime.decide(&self.plan, devices)
     }
 
     /// What its fragments took when they ran.

@@ -56,12 +56,14 @@ pub struct PlacementExec {
     input: Arc<dyn ExecutionPlan>,
     analyze: bool,
     format: PlacementFormat,
+    /// Of the catalogue, in the place of those that are there.
+    devices: Vec<String>,
     properties: Arc<PlanProperties>,
 }
 
 impl PlacementExec {
-    /// Over a statement's plan; with `analyze` it runs first.
-    pub fn new(input: Arc<dyn ExecutionPlan>, analyze: bool, format: PlacementFormat) -> Self {
+    /// Over a statement's plan; with `analyze` it runs first. `devices` are of the catalogue; none: those that are there.
+    pub fn new(input: Arc<dyn ExecutionPlan>, analyze: bool, format: PlacementFormat, devices: Vec<String>) -> Self {
         let properties = PlanProperties::new(
             EquivalenceProperties::new(format.schema(analyze)),
             Partitioning::UnknownPartitioning(1),
@@ -72,6 +74,7 @@ impl PlacementExec {
             input,
             analyze,
             format,
+            devices,
             properties: Arc::new(properties),
         }
     }
@@ -109,7 +112,7 @@ impl ExecutionPlan for PlacementExec {
         _options: ReplaceChildrenOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         Ok(match children.pop() {
-            Some(input) => Arc::new(Self::new(input, self.analyze, self.format)),
+            Some(input) => Arc::new(Self::new(input, self.analyze, self.format, self.devices.clone())),
             None => self,
         })
     }
@@ -120,6 +123,7 @@ impl ExecutionPlan for PlacementExec {
 
     fn execute(&self, _partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let (input, analyze, format) = (Arc::clone(&self.input), self.analyze, self.format);
+        let devices = self.devices.clone();
         let answer = async move {
             if analyze {
                 let mut rows = execute_stream(Arc::clone(&input), context)?;
@@ -127,7 +131,7 @@ impl ExecutionPlan for PlacementExec {
                     batch?;
                 }
             }
-            answer(&input, analyze, format)
+            answer(&input, analyze, format, &devices)
         };
         let stream = futures::stream::once(answer);
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), stream)))
@@ -141,9 +145,14 @@ struct Judged {
     runs: Vec<FragmentRun>,
 }
 
-fn answer(input: &Arc<dyn ExecutionPlan>, analyze: bool, format: PlacementFormat) -> Result<RecordBatch> {
+fn answer(
+    input: &Arc<dyn ExecutionPlan>,
+    analyze: bool,
+    format: PlacementFormat,
+    devices: &[String],
+) -> Result<RecordBatch> {
     let mut judged = Vec::new();
-    judge(input, &mut judged)?;
+    judge(input, devices, &mut judged)?;
     let text = |lines: Vec<String>| -> Result<RecordBatch> {
         let column: ArrayRef = Arc::new(StringArray::from(lines));
         Ok(RecordBatch::try_new(format.schema(analyze), vec![column])?)
@@ -198,11 +207,11 @@ fn run_line(run: &FragmentRun) -> String {
     )
 }
 
-fn judge(plan: &Arc<dyn ExecutionPlan>, judged: &mut Vec<Judged>) -> Result<()> {
+fn judge(plan: &Arc<dyn ExecutionPlan>, devices: &[String], judged: &mut Vec<Judged>) -> Result<()> {
     if let Some(node) = plan.downcast_ref::<FragmentExec>() {
-        let (facts, decision) = node.decide().map_err(|error| {
+        let (facts, decision) = node.decide(devices).map_err(|error| {
             let error = QueryError::new(ErrorClass::Precondition, error.to_string());
-            DataFusionError::External(Box::new(error.with_hint("change trireme.objective or its bounds")))
+            DataFusionError::External(Box::new(error.with_hint("system.devices has those that are there")))
         })?;
         judged.push(Judged {
             facts,
@@ -210,7 +219,9 @@ fn judge(plan: &Arc<dyn ExecutionPlan>, judged: &mut Vec<Judged>) -> Result<()> 
             runs: node.observed(),
         });
     }
-    plan.children().into_iter().try_for_each(|child| judge(child, judged))
+    plan.children()
+        .into_iter()
+        .try_for_each(|child| judge(child, devices, judged))
 }
 
 /// A fragment on a candidate, and what it took if it ran there.

@@ -52,7 +52,7 @@ impl LocalEngine {
         };
         parameters::require_bound(&plan)?;
         let plan = physical::physical_plan(state, physical::analyze(state, &plan)?).await?;
-        let node = PlacementExec::new(plan, placement.analyze, placement.format);
+        let node = PlacementExec::new(plan, placement.analyze, placement.format, placement.devices.clone());
         let schema = placement.format.schema(placement.analyze);
         self.make_ready(state, request, vec![Arc::new(node)], Arc::clone(&schema));
         Ok(Submitted {
