@@ -228,6 +228,7 @@ fn options(
                 host_decode_bytes_per_second: decode,
                 queue_ms: candidate.queue_ms,
                 free_share: candidate.free_share,
+                free_bytes: candidate.free_bytes,
                 warm: candidate.warm,
                 expected_uses: environment.expected_uses,
             };

@@ -12,6 +12,7 @@
 //!      table     inserts / rate + updates / rate    compute operations, gathers, text, host calls, comparisons
 //!      (what is hashed, in lookup and table: + rows / hashes per second; + new groups / theirs)
 //!    fill      what the longest of load, upload, kernel doesn't hide of the others: their sum / chunks
+//!    chunks    rows / chunk_rows; 1 on an accelerator whose memory holds the whole source: it is copied, then worked at
 //!    download  what crosses to another device: sync + latency + bytes / rate   (an edge, see [`transfer`])
 //!  usd    = occupied ms × price per hour      joules = occupied ms × active watts
 //! ```
@@ -43,6 +44,9 @@ pub struct Surroundings {
     pub queue_ms: f64,
     /// Part of the device's rates that is free, 0 … 1.
     pub free_share: f64,
+    /// Memory of the device that is free, or can be made free. An accelerator takes its source whole when it fits, and only then
+    /// computes; else in chunks, of which one is copied while the one before is worked at.
+    pub free_bytes: f64,
     /// The kernel is compiled.
     pub warm: bool,
     /// Runs that a kernel which is compiled now will serve.
@@ -60,6 +64,7 @@ impl Default for Surroundings {
             host_decode_bytes_per_second: 1e9,
             queue_ms: 0.0,
             free_share: 1.0,
+            free_bytes: f64::INFINITY,
             warm: true,
             expected_uses: 1.0,
         }
@@ -121,7 +126,11 @@ pub fn predict(facts: &FragmentFacts, device: &Profile, around: &Surroundings) -
         true => 0.0,
         false => bytes * (1.0 - around.device_share.clamp(0.0, 1.0)),
     };
-    let chunks = (facts.source_rows.rows / device.chunk_rows).ceil().max(1.0);
+    let is_whole = !device.is_host() && bytes + facts.table_bytes + facts.output_bytes <= around.free_bytes;
+    let chunks = match is_whole {
+        true => 1.0,
+        false => (facts.source_rows.rows / device.chunk_rows).ceil().max(1.0),
+    };
     let compile_ms = match around.warm {
         true => 0.0,
         false => device.compile_ms_by_nodes.at(facts.nodes.max(1.0)) / around.expected_uses.max(1.0),

@@ -158,6 +158,28 @@ fn accelerators_pay_for_copies_launches_and_compilation() {
 }
 
 #[test]
+fn a_source_that_does_not_fit_comes_in_chunks() {
+    let mut gpu = device("gpu-h200");
+    gpu.upload = Some(Link {
+        bytes_per_second_by_bytes: Curve::flat(1e9),
+        latency_ms: 0.0,
+    });
+    gpu.chunk_rows = 1e5;
+    gpu.start_ms = 0.0;
+    (gpu.launches, gpu.launch_ms) = (2.0, 0.01);
+    let ms = |free_bytes: f64| {
+        let around = Surroundings {
+            free_bytes,
+            ..Surroundings::default()
+        };
+        predict(&facts(1e6), &gpu, &around).total_ms
+    };
+    near(ms(1e9), 0.02 + 4.0 + 4.0);
+    // Ten chunks: ten times the launches, and a tenth of the copies is not hidden.
+    near(ms(1e6), 0.2 + 4.0 + 0.4);
+}
+
+#[test]
 fn more_work_never_costs_less() {
     for device in catalogue().unwrap() {
         let mut last = 0.0;
