@@ -24,7 +24,7 @@ use crate::store::TieredStore;
 const LOOK_AHEAD: usize = 64;
 
 /// First bytes take long.
-const FAR_SECONDS: f64 = 0.06;
+const FAR_SECONDS: f64 = 0.09;
 
 /// Numbers that stay the same.
 pub(super) struct Limits {
