@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  files ─▶ footers, all at once ─▶ drafts: segments that hold wanted rows ─▶ plan ─▶ one Prefetch over all scans
-//!                                                                             └─▶ dictionaries, decoded as they come
+//!                                    └─▶ Bloom filters, page indexes: fewer   └─▶ dictionaries, decoded as they come
 //! ```
 //!
 //! String columns are decoded here, unless the cache knows all their values: kernels need the complete dictionary, or that
