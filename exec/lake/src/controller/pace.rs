@@ -1,8 +1,8 @@
 //! How many requests may be in flight: grows while more of them bring more bytes, shrinks when the store says so.
 //!
 //! ```text
-//!  Start ── doubles per round, until two rounds bring nothing ──▶ Hold ── now and then: a few more, kept if they bring more
-//!    │                                                            ▲
+//!  Start ── doubles per round, until two rounds bring nothing ──▶ Hold ── now and then a few more, kept if they
+//!    │                                                            ▲         bring more; or fewer, if they bring as much
 //!    └── throttled: half of it ──▶ Careful ── a few more a round ─┘ at the old limit
 //! ```
 //!
@@ -17,6 +17,8 @@ pub(crate) const FLOOR: usize = 4;
 const GROWTH: f64 = 1.2;
 /// The least limit with this share of the best goodput is kept.
 const AS_GOOD: f64 = 0.92;
+/// Fewer requests that bring so much of what more of them brought are enough.
+const UNCHANGED: f64 = 0.97;
 /// What is left of the best goodput with each round: networks change.
 const FORGOTTEN: f64 = 0.998;
 /// Time between two probes for more.
@@ -31,10 +33,20 @@ const THROTTLED_PERCENT: usize = 10;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Phase {
-    Start { fruitless: u32 },
-    Hold { next_probe: Instant },
-    Probe { back_to: usize, goodput: f64 },
-    Careful { until: usize },
+    Start {
+        fruitless: u32,
+    },
+    Hold {
+        next_probe: Instant,
+    },
+    /// Of more, and the next time of fewer.
+    Probe {
+        back_to: usize,
+        goodput: f64,
+    },
+    Careful {
+        until: usize,
+    },
 }
 
 /// See the module.
@@ -51,6 +63,8 @@ pub(crate) struct Pace {
     saturated: bool,
     /// The round that passes before one is measured after a change.
     settling: bool,
+    /// Whether the next probe is of more requests, or of fewer.
+    upwards: bool,
     /// Limits of earlier rounds and their bytes per second.
     rounds: Vec<(usize, f64)>,
     best: f64,
@@ -72,7 +86,8 @@ impl Pace {
             begin: now,
             begin_bytes: 0,
             saturated: false,
-            settling: true,
+            settling: false,
+            upwards: false,
             rounds: Vec::new(),
             best: 0.0,
             cool_until: now,
@@ -104,7 +119,6 @@ impl Pace {
             }
         } else if matches!(self.phase, Phase::Start { .. })
             && self.saturated
-            && !self.settling
             && self.limit < self.max.min(self.begin_limit * 2)
         {
             self.limit += 1;
@@ -169,12 +183,16 @@ impl Pace {
                     self.settle_down(now);
                 }
             }
-            Phase::Hold { next_probe } if now >= next_probe && self.limit < self.max => {
+            Phase::Hold { next_probe } if now >= next_probe => {
                 self.phase = Phase::Probe {
                     back_to: self.limit,
                     goodput,
                 };
-                self.limit = (self.limit + (self.limit / 4).max(2)).min(self.max);
+                let step = if self.upwards { self.limit / 4 } else { self.limit / 8 }.max(2);
+                self.limit = match self.upwards {
+                    true => (self.limit + step).min(self.max),
+                    false => (self.limit - step.min(self.limit)).max(self.floor),
+                };
                 self.settling = true;
             }
             Phase::Hold { .. } => {}
@@ -184,7 +202,11 @@ impl Pace {
             } => {
                 #[expect(clippy::cast_precision_loss, reason = "small numbers")]
                 let grown = self.limit as f64 / back_to as f64;
-                if goodput >= before * (1.0 + (grown - 1.0) / 2.0) {
+                let worth_it = match self.upwards {
+                    true => goodput >= before * (1.0 + (grown - 1.0) / 2.0),
+                    false => goodput >= before * UNCHANGED,
+                };
+                if worth_it && self.limit != back_to {
                     self.phase = Phase::Hold { next_probe: now };
                 } else {
                     self.back(now);
@@ -225,6 +247,7 @@ impl Pace {
     fn back(&mut self, now: Instant) {
         if let Phase::Probe { back_to, .. } = self.phase {
             self.limit = back_to;
+            self.upwards = !self.upwards;
         }
         self.settling = true;
         self.phase = Phase::Hold {
@@ -266,7 +289,10 @@ mod tests {
         // One that is full with what it starts with.
         let mut pace = Pace::new(32, 256, now);
         play(&mut pace, &mut now, &mut bytes, 2.0, 45e6, 1.25e9);
-        assert!((32..=64).contains(&pace.limit()), "{}", pace.limit());
+        assert!((32..=140).contains(&pace.limit()), "{}", pace.limit());
+        // Too many at the start are given up later.
+        play(&mut pace, &mut now, &mut bytes, 40.0, 45e6, 1.25e9);
+        assert!((24..=40).contains(&pace.limit()), "{}", pace.limit());
     }
 
     #[test]
