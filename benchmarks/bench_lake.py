@@ -3,10 +3,11 @@
 
     bench_lake.py [--only scan,tpch,…] [--repetitions 3] [--gigabytes 4] [--scales 1,10] [--queries 10000]
 
-Parts: scan (share of the simulated ceiling, near and far), decode (what decoders wait for), tpch (total over near), local (local files with and without the
-lake), precision (bytes and round trips), slow5 (late first bytes), sick (faults), window (memory), memory and disk (tiers),
-zipf (hit rate of a small cache). A store's ceiling is what all of its connections carry together: 10 Gbit/s. `raw` is what
-32 plain sockets read from the same store at that moment, with all cores: what this machine could have taken.
+Parts: scan (share of the simulated ceiling, near and far), decode (what decoders wait for), tpch (total over near), local
+(local files with and without the lake), precision (bytes and round trips), slow5 (late first bytes), sick (faults), window
+(memory), memory and disk (tiers), zipf (hit rate of a small cache). A store's ceiling is what all of its connections carry
+together: 10 Gbit/s. `raw` is what plain sockets read from the same store at that moment, with all cores: what this machine
+could have taken.
 """
 
 import argparse
