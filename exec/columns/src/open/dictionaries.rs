@@ -1,5 +1,6 @@
 //! Complete dictionaries of string columns: what the cache lacks is decoded as its bytes come.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -63,15 +64,25 @@ pub(super) fn unknown(opener: &Opener, cores: &[Core], in_passing: bool) -> Opti
 /// Gives all their values codes.
 pub(super) fn read(opener: &Opener, cores: &[Core], unknown: Vec<Unknown>) -> Result<(), DeviceError> {
     let count = unknown.len();
-    let waiting = Mutex::new(unknown);
+    let (doubtful, certain): (VecDeque<_>, _) = unknown.into_iter().partition(|each| each.doubtful);
+    let waiting = Mutex::new([certain, doubtful]);
     in_parallel(count, opener.options.workers.max(1), |_| {
         let each = next(opener, cores, &waiting)?;
         each.map_or(Ok(()), |each| intern(&cores[each.scan], each.segment, each.column))
     })
 }
 
-/// The first whose bytes are here; waits for one.
-fn next(opener: &Opener, cores: &[Core], waiting: &Mutex<Vec<Unknown>>) -> Result<Option<Unknown>, DeviceError> {
+/// The first whose bytes are here, of the first list that isn't empty; waits for one. What is asked for becomes urgent: what
+/// is doubtful is not asked for before it must be.
+fn next(
+    opener: &Opener,
+    cores: &[Core],
+    waiting: &Mutex<[VecDeque<Unknown>; 2]>,
+) -> Result<Option<Unknown>, DeviceError> {
+    let ready = |each: &Unknown| {
+        let core = &cores[each.scan];
+        coded(&core.columns[each.column]).is_none() || !core.is_under_way(each.segment, each.column)
+    };
     loop {
         if opener.is_dropped() {
             return Err(DeviceError::Cancelled);
@@ -79,18 +90,11 @@ fn next(opener: &Opener, cores: &[Core], waiting: &Mutex<Vec<Unknown>>) -> Resul
         let seen = opener.arrivals.count();
         {
             let mut waiting = waiting.lock();
-            if waiting.is_empty() {
+            let Some(list) = waiting.iter_mut().find(|list| !list.is_empty()) else {
                 return Ok(None);
-            }
-            let ready = |each: &Unknown| {
-                let core = &cores[each.scan];
-                coded(&core.columns[each.column]).is_none() || !core.is_under_way(each.segment, each.column)
             };
-            // What is asked for becomes urgent: what is doubtful is not asked for before it must be.
-            let certain = waiting.iter().any(|each| !each.doubtful);
-            let ready = |each: &Unknown| !(certain && each.doubtful) && ready(each);
-            if let Some(at) = waiting.iter().take(LOOK_AHEAD).position(ready) {
-                return Ok(Some(waiting.remove(at)));
+            if let Some(at) = list.iter().take(LOOK_AHEAD).position(ready) {
+                return Ok(list.remove(at));
             }
         }
         opener.arrivals.wait(seen);

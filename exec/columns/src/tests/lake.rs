@@ -473,3 +473,24 @@ fn a_limit_reads_no_more_than_it_needs() {
     let scan = remote.open(&cache, table).unwrap();
     assert_eq!(load_all(scan.as_ref()), (4 + GROUPS) * GROUP_ROWS);
 }
+
+#[test]
+fn doubtful_words_of_one_table_do_not_hold_up_another() {
+    let remote = Remote::new(slow(1.0), LakeOptions::default());
+    let cache = ColumnCache::new(Limits {
+        segment_rows: 500,
+        ..Limits::default()
+    });
+    // Without a dictionary of the writer's, words may be too many for one: 20 · 20 segments of which all but one can wait.
+    let one = remote.table(&[("a", content())], &columns()[1..2], RowTest::True);
+    let mut other = remote.table(&[("b", paged(false))], &columns()[1..2], RowTest::True);
+    other.name = "other".to_owned();
+    let scans = remote
+        .runtime
+        .block_on(cache.open_all(vec![one, other], remote.options()))
+        .unwrap();
+    for scan in &scans {
+        assert_eq!(scan.columns()[0].distinct, Some(12));
+    }
+    assert!(scans[0].segments() > 256);
+}
