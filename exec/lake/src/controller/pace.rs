@@ -2,11 +2,13 @@
 //!
 //! ```text
 //!  Start ── doubles per round, until two rounds bring nothing ──▶ Hold ── now and then a few more, kept if they
-//!    │                                                            ▲         bring more; or fewer, if they bring as much
+//!    │                                                            ▲         bring more
 //!    └── throttled: half of it ──▶ Careful ── a few more a round ─┘ at the old limit
 //! ```
 //!
-//! Pure: time and counters come from outside.
+//! It does not look for fewer that bring as much: rounds differ by more than such a step does, and a limit that is too low
+//! costs time, while one that is too high costs nothing but the order among readers. Pure: time and counters come from
+//! outside.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -17,8 +19,6 @@ pub(crate) const FLOOR: usize = 4;
 const GROWTH: f64 = 1.2;
 /// The least limit with this share of the best goodput is kept.
 const AS_GOOD: f64 = 0.92;
-/// Fewer requests that bring so much of what more of them brought are enough.
-const UNCHANGED: f64 = 0.97;
 /// What is left of the best goodput with each round: networks change.
 const FORGOTTEN: f64 = 0.998;
 /// Time between two probes for more.
@@ -33,20 +33,10 @@ const THROTTLED_PERCENT: usize = 10;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Phase {
-    Start {
-        fruitless: u32,
-    },
-    Hold {
-        next_probe: Instant,
-    },
-    /// Of more, and the next time of fewer.
-    Probe {
-        back_to: usize,
-        goodput: f64,
-    },
-    Careful {
-        until: usize,
-    },
+    Start { fruitless: u32 },
+    Hold { next_probe: Instant },
+    Probe { back_to: usize, goodput: f64 },
+    Careful { until: usize },
 }
 
 /// See the module.
@@ -63,8 +53,6 @@ pub(crate) struct Pace {
     saturated: bool,
     /// The round that passes before one is measured after a change.
     settling: bool,
-    /// Whether the next probe is of more requests, or of fewer.
-    upwards: bool,
     /// Limits of earlier rounds and their bytes per second.
     rounds: Vec<(usize, f64)>,
     best: f64,
@@ -87,7 +75,6 @@ impl Pace {
             begin_bytes: 0,
             saturated: false,
             settling: false,
-            upwards: false,
             rounds: Vec::new(),
             best: 0.0,
             cool_until: now,
@@ -183,16 +170,12 @@ impl Pace {
                     self.settle_down(now);
                 }
             }
-            Phase::Hold { next_probe } if now >= next_probe => {
+            Phase::Hold { next_probe } if now >= next_probe && self.limit < self.max => {
                 self.phase = Phase::Probe {
                     back_to: self.limit,
                     goodput,
                 };
-                let step = if self.upwards { self.limit / 4 } else { self.limit / 8 }.max(2);
-                self.limit = match self.upwards {
-                    true => (self.limit + step).min(self.max),
-                    false => (self.limit - step.min(self.limit)).max(self.floor),
-                };
+                self.limit = (self.limit + (self.limit / 4).max(2)).min(self.max);
                 self.settling = true;
             }
             Phase::Hold { .. } => {}
@@ -202,11 +185,7 @@ impl Pace {
             } => {
                 #[expect(clippy::cast_precision_loss, reason = "small numbers")]
                 let grown = self.limit as f64 / back_to as f64;
-                let worth_it = match self.upwards {
-                    true => goodput >= before * (1.0 + (grown - 1.0) / 2.0),
-                    false => goodput >= before * UNCHANGED,
-                };
-                if worth_it && self.limit != back_to {
+                if goodput >= before * (1.0 + (grown - 1.0) / 2.0) {
                     self.phase = Phase::Hold { next_probe: now };
                 } else {
                     self.back(now);
@@ -247,7 +226,6 @@ impl Pace {
     fn back(&mut self, now: Instant) {
         if let Phase::Probe { back_to, .. } = self.phase {
             self.limit = back_to;
-            self.upwards = !self.upwards;
         }
         self.settling = true;
         self.phase = Phase::Hold {
@@ -290,9 +268,6 @@ mod tests {
         let mut pace = Pace::new(32, 256, now);
         play(&mut pace, &mut now, &mut bytes, 2.0, 45e6, 1.25e9);
         assert!((32..=140).contains(&pace.limit()), "{}", pace.limit());
-        // Too many at the start are given up later.
-        play(&mut pace, &mut now, &mut bytes, 40.0, 45e6, 1.25e9);
-        assert!((24..=40).contains(&pace.limit()), "{}", pace.limit());
     }
 
     #[test]
