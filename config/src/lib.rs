@@ -27,6 +27,7 @@ pub mod devices;
 pub mod exec;
 pub mod io;
 pub mod lake;
+pub mod secrets;
 pub mod server;
 pub mod session;
 
@@ -39,6 +40,7 @@ pub use lake::Lake;
 pub use load::Source;
 pub use reference::SettingRow;
 pub use resolved::{Resolved, cores, physical_memory_bytes};
+pub use secrets::Secrets;
 pub use server::{Catalog, Limits, LogFormat, LogLevel, Server};
 pub use session::{CanonicalValue, SessionSettings};
 
@@ -64,6 +66,8 @@ pub struct Config {
     pub lake: Lake,
     /// Section `costs`.
     pub costs: Costs,
+    /// Section `secrets`.
+    pub secrets: Secrets,
     /// Section `devices`.
     pub devices: Devices,
     /// Dotted key to the source that set it last; a key that is absent has its default.
@@ -88,13 +92,14 @@ impl ConfigRow {
 }
 
 /// Section name and what it is about, in the order of the reference.
-const SECTIONS: [(&str, &str); 8] = [
+const SECTIONS: [(&str, &str); 9] = [
     (Server::NAME, Server::ABOUT),
     (Limits::NAME, Limits::ABOUT),
     (Catalog::NAME, Catalog::ABOUT),
     (Exec::NAME, Exec::ABOUT),
     (Io::NAME, Io::ABOUT),
     (Lake::NAME, Lake::ABOUT),
+    (Secrets::NAME, Secrets::ABOUT),
     (Devices::NAME, Devices::ABOUT),
     (Costs::NAME, Costs::ABOUT),
 ];
@@ -119,6 +124,7 @@ impl Config {
         add(&mut rows, |c| &c.exec, |c| &mut c.exec);
         add(&mut rows, |c| &c.io, |c| &mut c.io);
         add(&mut rows, |c| &c.lake, |c| &mut c.lake);
+        add(&mut rows, |c| &c.secrets, |c| &mut c.secrets);
         add(&mut rows, |c| &c.devices, |c| &mut c.devices);
         add(&mut rows, |c| &c.costs, |c| &mut c.costs);
         rows

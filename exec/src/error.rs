@@ -101,6 +101,23 @@ impl QueryError {
         Self::new(ErrorClass::Internal, message)
     }
 
+    /// What the error of a store says of itself, if it says it in our words.
+    pub(crate) fn of_store(error: &object_store::Error) -> Option<Self> {
+        Self::below(error)
+    }
+
+    /// The first error of ours among the causes of another.
+    pub fn below(error: &(dyn std::error::Error + 'static)) -> Option<Self> {
+        let mut next = Some(error);
+        while let Some(cause) = next {
+            if let Some(ours) = cause.downcast_ref::<Self>() {
+                return Some(ours.clone());
+            }
+            next = cause.source();
+        }
+        None
+    }
+
     /// Adds what to do.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
@@ -318,6 +335,11 @@ fn parquet_error(error: &ParquetError) -> QueryError {
 }
 
 fn store_error(error: &object_store::Error) -> QueryError {
+    if let (Some(ours), object_store::Error::PermissionDenied { .. } | object_store::Error::Generic { .. }) =
+        (QueryError::of_store(error), error)
+    {
+        return ours;
+    }
     match error {
         object_store::Error::NotFound { path, .. } => {
             QueryError::new(ErrorClass::NotFound, format!("file {path} does not exist (any more)"))

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use arrow::datatypes::SchemaRef;
 use datafusion::logical_expr::LogicalPlan;
+use trireme_exec::io::SecretDefinition;
 
 /// A table's full name inside the one catalog: both parts are already case-folded as SQL says.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -185,6 +186,13 @@ pub enum Ddl {
     },
     /// `DROP FUNCTION`.
     DropFunction { name: TableName, missing_ok: bool },
+    /// `CREATE SECRET`; checked.
+    CreateSecret {
+        definition: Box<SecretDefinition>,
+        if_exists: IfExists,
+    },
+    /// `DROP SECRET`.
+    DropSecret { name: String, missing_ok: bool },
     /// `DROP SCHEMA`.
     DropSchema {
         name: String,

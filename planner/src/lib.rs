@@ -23,6 +23,8 @@ pub mod parse;
 pub mod physical;
 mod placing;
 pub mod plan_cache;
+pub mod redact;
+mod secrets;
 pub mod semantics;
 pub mod session;
 pub mod statement;

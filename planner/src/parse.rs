@@ -16,6 +16,8 @@ use crate::ddl::TableName;
 use crate::dialect::TriremeDialect;
 use crate::explain_placement::placement_request;
 use crate::names::CATALOG;
+use crate::redact::redacted_error;
+use crate::secrets;
 
 /// Nesting of expressions and sub-queries that the parser follows.
 const RECURSION_LIMIT: usize = 100;
@@ -35,7 +37,10 @@ pub fn parse(sql: &str) -> Result<Statement, QueryError> {
     if let Some((_, statement)) = recent().iter().find(|(text, _)| **text == *sql) {
         return Ok(statement.clone());
     }
-    let statement = parse_text(sql)?;
+    if let Some(parsed) = secrets::parse(sql) {
+        return parsed;
+    }
+    let statement = parse_text(sql).map_err(|error| redacted_error(sql, error))?;
     // Only queries: other statements may hold credentials.
     let is_query = matches!(&statement, Statement::Statement(inner) if matches!(**inner, SqlStatement::Query(_)));
     if is_query && sql.len() <= RECENT_BYTES {
@@ -161,6 +166,7 @@ fn sql_command(statement: &SqlStatement) -> String {
             ObjectType::Schema => "DROP SCHEMA".into(),
             _ => "DROP TABLE".into(),
         },
+        other if secrets::command(other).is_some() => secrets::command(other).unwrap_or_default().into(),
         other => other
             .to_string()
             .split_whitespace()

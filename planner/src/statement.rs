@@ -18,6 +18,7 @@ use crate::bind::bind;
 use crate::ddl::{Ddl, TableName};
 use crate::names::{fold, locate, nearest, parts, schema_name};
 use crate::output::stored_schema;
+use crate::redact::redacted_error;
 use crate::{ddl_sql, functions, parse};
 
 /// A change of the session's own settings.
@@ -104,11 +105,13 @@ pub async fn plan(state: &SessionState, sql: &str) -> Result<PlannedStatement, Q
     let command = parse::command(&statement);
     // Views and functions keep their text as written; it is bound anew at each use.
     if !matches!(command.as_str(), "CREATE VIEW" | "CREATE FUNCTION") {
-        bind(&mut statement)?;
+        bind(&mut statement).map_err(|error| redacted_error(sql, error))?;
     }
     let planned = match plan_statement(state, statement, sql).await {
         Ok(planned) => planned,
-        Err(error) => return Err(explain_error(state, sql, error)),
+        // Checked without a word of its values.
+        Err(error) if command == "CREATE SECRET" => return Err(error),
+        Err(error) => return Err(redacted_error(sql, explain_error(state, sql, error))),
     };
     Ok(PlannedStatement { command, planned })
 }

@@ -14,14 +14,14 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Identity, Server, ServerTlsConfig};
 use tonic_health::ServingStatus;
-use trireme_catalog::{Catalog, CatalogOptions};
+use trireme_catalog::{Catalog, CatalogError, CatalogOptions, SecretKey};
 use trireme_columns::{ColumnCache, Limits};
 use trireme_config::{Config, SessionSettings};
 use trireme_device_api::Device;
 use trireme_exec::costs::CostModel;
 use trireme_exec::devices::Devices;
 use trireme_exec::fused::FragmentRuntime;
-use trireme_exec::io::{Locations, StoreRegistry};
+use trireme_exec::io::{Environment, Locations, StoreLimits, StoreRegistry};
 use trireme_exec::pool::WorkerPool;
 use trireme_exec::runtime::{Runtime, RuntimeLimits};
 use trireme_lake::{Lake, LakeOptions};
@@ -33,6 +33,7 @@ use crate::admission::{Admission, AdmissionLimits};
 use crate::auth::{Authenticator, TokenLimits};
 use crate::connection;
 use crate::devices::Processor;
+use crate::engine::ddl::SecretPolicy;
 use crate::engine::local::{LocalEngine, LocalHandle};
 use crate::engine::system::{SystemSources, system_schema};
 use crate::flight::direct::DirectService;
@@ -269,10 +270,7 @@ async fn assemble(
     create_folder(data_dir)?;
     let data = |error: &dyn std::fmt::Display| StartError::Data(error.to_string());
     let locations = Arc::new(Locations::new(data_dir, &config.io.allowed_locations).map_err(|error| data(&error))?);
-    let stores = Arc::new(StoreRegistry::new(
-        Arc::clone(&locations),
-        Lake::new(lake_options(config)),
-    ));
+    let stores = store_registry(config, &locations);
     let limits = RuntimeLimits {
         memory_bytes: resolved.memory_bytes,
         query_memory_bytes: resolved.query_memory_bytes,
@@ -323,10 +321,10 @@ async fn assemble(
         runtime,
         threads.handle().clone(),
         catalog,
-        stores,
         base,
         plans,
         fragments,
+        SecretPolicy::new(config),
     );
     let admission = Admission::new(admission_limits(config), metrics.clone());
     Ok(Front::new(
@@ -348,18 +346,36 @@ async fn open_catalog(
     locations: Arc<Locations>,
     stores: &Arc<StoreRegistry>,
 ) -> Result<Arc<Catalog>, StartError> {
+    let key_file = config.secrets.key_file.as_deref();
+    let secrets_key = key_file.map(SecretKey::read).transpose().map_err(unusable)?;
     let options = CatalogOptions {
         data_dir: config.server.data_dir.clone(),
         refresh_interval: Duration::from_millis(config.catalog.refresh_interval_ms),
         locations,
         stores: Arc::clone(stores),
         runtime: Arc::clone(runtime.env()),
+        secrets_key,
         session_config: base.config().clone(),
     };
-    Catalog::open(options).await.map_err(|error| match error.hint() {
+    Catalog::open(options).await.map_err(unusable)
+}
+
+fn unusable(error: CatalogError) -> StartError {
+    match error.hint() {
         Some(hint) => StartError::Data(format!("{error}: {hint}")),
         None => StartError::Data(error.to_string()),
-    })
+    }
+}
+
+/// The stores, as the process's environment and the settings say.
+fn store_registry(config: &Config, locations: &Arc<Locations>) -> Arc<StoreRegistry> {
+    let limits = StoreLimits {
+        request_timeout: Duration::from_millis(config.io.request_timeout_ms),
+        connect_timeout: Duration::from_millis(config.io.connect_timeout_ms),
+    };
+    let lake = Lake::new(lake_options(config));
+    let registry = StoreRegistry::with(Arc::clone(locations), lake, Environment::of_process(), limits);
+    Arc::new(registry)
 }
 
 fn lake_options(config: &Config) -> LakeOptions {

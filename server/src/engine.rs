@@ -3,6 +3,7 @@
 //! Everything that crosses it is plain data: text, numbers, Arrow schemas and batches. In process today; later a supervised
 //! process, so that a driver's fault never reaches a client, and the nodes of a cluster.
 
+pub mod ddl;
 pub mod functions;
 pub mod local;
 mod planning;

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
+use trireme_planner::redact::redacted;
 
 /// Where a query stands: Planned → Queued → Running → one of the last three.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,7 +56,7 @@ pub struct QueryRecord {
     pub session_id: String,
     /// User, empty without authentication.
     pub user: String,
-    /// SQL text, cut to a length.
+    /// SQL text, cut to a length and without credentials.
     pub sql: String,
     /// Command word.
     pub command: String,
@@ -189,6 +190,12 @@ struct Inner {
 /// SQL text kept per query, in characters.
 const SQL_CHARS_MAX: usize = 4096;
 
+/// The text as it may be kept: only what comes first, without credentials.
+fn shown(sql: &str) -> String {
+    let end = sql.char_indices().nth(SQL_CHARS_MAX).map_or(sql.len(), |(end, _)| end);
+    redacted(&sql[..end]).into_owned()
+}
+
 impl QueryRegistry {
     /// A registry of at most `limit` records; live queries are kept beyond it.
     pub fn new(limit: usize) -> Arc<Self> {
@@ -206,7 +213,7 @@ impl QueryRegistry {
             id: id.clone(),
             session_id: session_id.to_owned(),
             user: user.to_owned(),
-            sql: sql.chars().take(SQL_CHARS_MAX).collect(),
+            sql: shown(sql),
             command: String::new(),
             state: QueryState::Planned,
             created: SystemTime::now(),
@@ -333,6 +340,19 @@ mod tests {
         assert!(!query.advance(QueryState::Finished));
         assert!(!query.fail("late"));
         assert_eq!(query.snapshot().state, QueryState::Cancelled);
+    }
+
+    #[test]
+    fn credentials_are_not_kept() {
+        let registry = QueryRegistry::new(10);
+        let long = " ".repeat(SQL_CHARS_MAX - 60);
+        for sql in [
+            "CREATE SECRET x (TYPE s3, KEY_ID 'a', SECRET 'hunter2')".to_owned(),
+            format!("{long}CREATE EXTERNAL TABLE t OPTIONS (aws.secret_access_key 'hunter2hunter2')"),
+        ] {
+            let kept = registry.register("s", "", &sql).snapshot().sql;
+            assert!(kept.contains("CREATE") && !kept.contains("hunter"), "{kept}");
+        }
     }
 
     #[test]

@@ -137,13 +137,34 @@ fn editor(shell: &Shell, runtime: &Handle, color: bool) -> rustyline::Result<Edi
 
 fn remember(editor: &mut Editor<Assistant, DefaultHistory>, file: Option<&PathBuf>, entry: &str) {
     let entry = entry.trim_end();
-    if entry.is_empty() || !editor.add_history_entry(entry).unwrap_or(false) {
+    if entry.is_empty() || holds_credentials(entry) || !editor.add_history_entry(entry).unwrap_or(false) {
         return;
     }
     if let Some(file) = file {
         // A history that cannot be written is no reason to disturb the session.
         let _ = editor.append_history(file);
     }
+}
+
+/// True for statements that give credentials of a store: they don't belong into a file in the user's home.
+fn holds_credentials(entry: &str) -> bool {
+    const KEYS: [&str; 8] = [
+        "secret_access_key",
+        "session_token",
+        "sse_customer_key_base64",
+        "service_account_key",
+        "storage_account_key",
+        "storage_client_secret",
+        "storage_sas_key",
+        "access_key_id",
+    ];
+    let lower = entry.to_lowercase();
+    let mut words = lower
+        .split(|c: char| !(c.is_alphanumeric() || c == '_'))
+        .filter(|word| !word.is_empty());
+    let before = ["or", "replace", "temp", "temporary", "persistent"];
+    let mut rest = words.clone().skip_while(|word| *word != "create").skip(1);
+    rest.find(|word| !before.contains(word)) == Some("secret") || words.any(|word| KEYS.contains(&word))
 }
 
 fn prompt(waiting: Waiting) -> String {
@@ -250,6 +271,25 @@ mod tests {
         assert_eq!(prompt(Waiting::Statement), "trireme=> ");
         assert_eq!(prompt(Waiting::End), "trireme-> ");
         assert_eq!(prompt(Waiting::SingleQuote), "trireme'> ");
+    }
+
+    #[test]
+    fn statements_with_credentials_are_not_remembered() {
+        for held in [
+            "CREATE SECRET s (TYPE s3, SECRET 'x');",
+            "create or replace persistent\n secret s (type s3)",
+            "CREATE EXTERNAL TABLE t STORED AS CSV LOCATION 's3://b' OPTIONS ('aws.secret_access_key' 'x')",
+        ] {
+            assert!(holds_credentials(held), "{held}");
+        }
+        for plain in [
+            "SELECT * FROM system.secrets",
+            "DROP SECRET s",
+            "CREATE EXTERNAL TABLE t STORED AS CSV LOCATION 's3://b' OPTIONS (secret 'lake')",
+            "CREATE TABLE secret (a INT)",
+        ] {
+            assert!(!holds_credentials(plain), "{plain}");
+        }
     }
 
     #[test]

@@ -72,7 +72,8 @@ impl fmt::Display for Shared {
 
 impl std::error::Error for Shared {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        std::error::Error::source(&*self.0)?.source()
+        // With the one that it shows: whoever looks for a type among the causes finds it.
+        std::error::Error::source(&*self.0)
     }
 }
 

@@ -11,6 +11,11 @@ use url::{Host, Url};
 
 use crate::error::{ErrorClass, QueryError};
 
+mod remote;
+
+pub(crate) use remote::{AzurePlace, RemotePrefix};
+use remote::{azure_form, decoded, known_scheme};
+
 /// The private folder inside the data folder: no statement may name it.
 pub const PRIVATE_FOLDER: &str = ".trireme";
 
@@ -136,14 +141,6 @@ pub struct Locations {
     prefixes: Vec<RemotePrefix>,
 }
 
-/// `scheme://host[:port]` and the decoded path components that must lead a location.
-#[derive(Debug, PartialEq, Eq)]
-struct RemotePrefix {
-    scheme: &'static str,
-    authority: String,
-    components: Vec<String>,
-}
-
 impl Locations {
     /// The list for this data folder (which must exist) and these configured prefixes.
     pub fn new(data_folder: &Path, allowed: &[String]) -> Result<Self, LocationError> {
@@ -157,7 +154,7 @@ impl Locations {
             match parse(entry)? {
                 Parsed::Local(path) if path.is_absolute() => list.folders.push(canonical(&path).unwrap_or(path)),
                 Parsed::Local(_) => return Err(invalid(entry, &format!("{SETTING} takes absolute paths and URLs"))),
-                Parsed::Remote(url) => list.prefixes.push(remote_prefix(&url)?),
+                Parsed::Remote(url) => list.prefixes.push(RemotePrefix::of_url(&url)?),
             }
         }
         Ok(list)
@@ -208,7 +205,7 @@ impl Locations {
     /// Checks a URL of an object store or web server, as the registry sees it.
     pub fn check_url(&self, url: &Url) -> Result<(), LocationError> {
         refuse_host(url)?;
-        let wanted = remote_prefix(url)?;
+        let wanted = RemotePrefix::of_url(url)?;
         if self.prefixes.iter().any(|prefix| prefix.covers(&wanted)) {
             return Ok(());
         }
@@ -220,12 +217,8 @@ impl Locations {
     /// Checks that some configured prefix is on this host or bucket, for requests that carry no path yet.
     pub fn check_authority(&self, url: &Url) -> Result<(), LocationError> {
         refuse_host(url)?;
-        let wanted = remote_prefix(url)?;
-        if self
-            .prefixes
-            .iter()
-            .any(|prefix| prefix.scheme == wanted.scheme && prefix.authority == wanted.authority)
-        {
+        let wanted = RemotePrefix::of_url(url)?;
+        if self.prefixes.iter().any(|prefix| prefix.same_authority(&wanted)) {
             return Ok(());
         }
         Err(LocationError::NotAllowed {
@@ -292,14 +285,6 @@ impl Locations {
     }
 }
 
-impl RemotePrefix {
-    fn covers(&self, wanted: &Self) -> bool {
-        self.scheme == wanted.scheme
-            && self.authority == wanted.authority
-            && wanted.components.starts_with(&self.components)
-    }
-}
-
 enum Parsed {
     Local(PathBuf),
     Remote(Url),
@@ -323,10 +308,14 @@ fn parse(location: &str) -> Result<Parsed, LocationError> {
             .map(Parsed::Local)
             .map_err(|()| invalid(location, "it is not a local path"));
     }
+    let url = match known_scheme(url.scheme()) {
+        Some("az") => azure_form(location, url)?,
+        _ => url,
+    };
     if !url.username().is_empty() || url.password().is_some() {
         return Err(invalid(
             location,
-            "credentials don't belong into a location; give them in OPTIONS",
+            "credentials don't belong into a location; use CREATE SECRET",
         ));
     }
     if url.fragment().is_some() || (location.contains('?') && matches!(url.scheme(), "http" | "https")) {
@@ -350,38 +339,6 @@ fn check_web(location: &str, url: &Url, access: Access) -> Result<(), LocationEr
         return Ok(());
     };
     Err(invalid(location, reason))
-}
-
-/// Aliases of a vendor's scheme are one scheme to the list.
-fn known_scheme(scheme: &str) -> Option<&'static str> {
-    Some(match scheme {
-        "file" => "file",
-        "s3" | "s3a" => "s3",
-        "gs" | "gcs" => "gs",
-        "az" | "azure" | "adl" | "abfs" | "abfss" => "az",
-        "http" => "http",
-        "https" => "https",
-        _ => return None,
-    })
-}
-
-fn remote_prefix(url: &Url) -> Result<RemotePrefix, LocationError> {
-    let scheme = known_scheme(url.scheme()).ok_or_else(|| invalid(url.as_str(), "the scheme is not supported"))?;
-    let authority = url[url::Position::BeforeHost..url::Position::AfterPort].to_ascii_lowercase();
-    let path = decoded(url.path());
-    let components: Vec<String> = path
-        .split('/')
-        .filter(|part| !part.is_empty())
-        .map(str::to_owned)
-        .collect();
-    if components.iter().any(|part| part == "." || part == "..") {
-        return Err(invalid(url.as_str(), "it contains . or .."));
-    }
-    Ok(RemotePrefix {
-        scheme,
-        authority,
-        components,
-    })
 }
 
 /// True for addresses that no statement may reach: link-local ones serve machine metadata and credentials.
@@ -492,26 +449,6 @@ pub(crate) fn redacted(location: &str) -> String {
         Some((_, after)) => format!("{scheme}://…@{after}"),
         None => format!("{scheme}://{authority}{path}"),
     }
-}
-
-fn decoded(path: &str) -> String {
-    let bytes = path.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let hex = (bytes[at] == b'%').then(|| path.get(at + 1..at + 3)).flatten();
-        match hex.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
-            Some(byte) => {
-                out.push(byte);
-                at += 3;
-            }
-            None => {
-                out.push(bytes[at]);
-                at += 1;
-            }
-        }
-    }
-    String::from_utf8_lossy(&out).into_owned()
 }
 
 #[cfg(test)]

@@ -10,24 +10,66 @@ use std::time::Duration;
 use object_store::client::{HttpClient, HttpConnector};
 use object_store::{ClientConfigKey, ClientOptions};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::redirect::Policy;
 
 use super::locations::{LocationError, Locations, is_refused_address};
 
 const REDIRECTS_MAX: usize = 5;
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Between two reads, not for a whole file.
-const READ_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long stores may take.
+#[derive(Debug, Clone, Copy)]
+pub struct StoreLimits {
+    /// A request, with its answer.
+    pub request_timeout: Duration,
+    /// A connection.
+    pub connect_timeout: Duration,
+}
+
+impl Default for StoreLimits {
+    fn default() -> Self {
+        Self {
+            request_timeout: Duration::from_secs(30),
+            connect_timeout: Duration::from_secs(5),
+        }
+    }
+}
 
 /// Connects only where the allow-list permits.
 #[derive(Debug)]
 pub(crate) struct GuardedConnector {
     locations: Arc<Locations>,
+    limits: StoreLimits,
+    /// Sent with each request; a redirect to another host loses it.
+    headers: HeaderMap,
 }
 
 impl GuardedConnector {
-    pub(crate) fn new(locations: Arc<Locations>) -> Self {
-        Self { locations }
+    pub(crate) fn new(locations: Arc<Locations>, limits: StoreLimits) -> Self {
+        Self {
+            locations,
+            limits,
+            headers: HeaderMap::new(),
+        }
+    }
+
+    /// Sends this token with each request.
+    pub(crate) fn with_bearer(mut self, token: Option<&str>) -> object_store::Result<Self> {
+        if let Some(token) = token {
+            // The token is in neither the error nor what the header prints.
+            let mut value =
+                HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| failed("no header's value"))?;
+            value.set_sensitive(true);
+            self.headers.insert(AUTHORIZATION, value);
+        }
+        Ok(self)
+    }
+}
+
+fn failed(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> object_store::Error {
+    object_store::Error::Generic {
+        store: "HTTP",
+        source: source.into(),
     }
 }
 
@@ -48,8 +90,10 @@ impl HttpConnector for GuardedConnector {
         });
         let client = reqwest::ClientBuilder::new()
             .user_agent(concat!("trireme/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(READ_TIMEOUT)
+            .default_headers(self.headers.clone())
+            .connect_timeout(self.limits.connect_timeout)
+            // Between two reads: a whole file may take longer.
+            .read_timeout(self.limits.request_timeout)
             .redirect(redirects)
             .dns_resolver(Arc::new(GuardedResolver))
             .https_only(!allow_http)
@@ -60,10 +104,7 @@ impl HttpConnector for GuardedConnector {
             // A proxy would look names up itself, past the check.
             .no_proxy()
             .build()
-            .map_err(|error| object_store::Error::Generic {
-                store: "HTTP",
-                source: Box::new(error),
-            })?;
+            .map_err(failed)?;
         Ok(HttpClient::new(client))
     }
 }

@@ -4,6 +4,7 @@
 //!  file:///…                 ─▶ guarded local file system
 //!  s3://bucket               ─▶ store from the environment's credentials
 //!  s3://o1f…@bucket          ─▶ store from a table's own OPTIONS (the user part is a fingerprint, never a secret)
+//!  s3://s7@bucket            ─▶ store from a secret; a secret that is replaced or dropped takes its stores along
 //! ```
 //!
 //! Remote stores stand behind the lake's tiers and its parallel, hedged requests; local files don't need them.
@@ -21,15 +22,21 @@ use parking_lot::Mutex;
 use trireme_lake::Lake;
 use url::Url;
 
+use super::environment::Environment;
 use super::locations::{LocationError, Locations, redacted};
-use super::options::StoreOptions;
-use super::stores;
-use crate::error::QueryError;
+use super::network::StoreLimits;
+use super::options::{StoreConfig, StoreOptions};
+use super::secrets::{LiveSecret, SecretDefinition, Secrets};
+use super::stores::{self, Building};
+use crate::error::{ErrorClass, QueryError};
 
 /// See the module.
 pub struct StoreRegistry {
     locations: Arc<Locations>,
     lake: Arc<Lake>,
+    environment: Environment,
+    limits: StoreLimits,
+    secrets: Secrets,
     local: Arc<dyn ObjectStore>,
     stores: Mutex<HashMap<String, Arc<dyn ObjectStore>>>,
 }
@@ -43,12 +50,20 @@ impl std::fmt::Debug for StoreRegistry {
 }
 
 impl StoreRegistry {
-    /// A registry behind this allow-list, over this lake.
+    /// A registry behind this allow-list, over this lake, with the environment of the process.
     pub fn new(locations: Arc<Locations>, lake: Arc<Lake>) -> Self {
+        Self::with(locations, lake, Environment::of_process(), StoreLimits::default())
+    }
+
+    /// A registry with this environment and these limits.
+    pub fn with(locations: Arc<Locations>, lake: Arc<Lake>, environment: Environment, limits: StoreLimits) -> Self {
         let local = stores::local::build(&locations);
         Self {
             locations,
             lake,
+            environment,
+            limits,
+            secrets: Secrets::default(),
             local,
             stores: Mutex::new(HashMap::new()),
         }
@@ -81,31 +96,86 @@ impl StoreRegistry {
         self.lake.wrap(key, &name, store)
     }
 
-    /// Builds the store of a table with OPTIONS of its own; the URL that comes back leads to it.
+    /// Makes these the secrets that stores are built with. Stores of others are gone; statements that read from one already
+    /// go on.
+    pub fn set_secrets(&self, definitions: &[SecretDefinition]) {
+        let gone: Vec<String> = self.secrets.replace(definitions).into_iter().map(user_part).collect();
+        let of_gone = |key: &str| gone.iter().any(|user| key.contains(&format!("://{user}@")));
+        self.stores.lock().retain(|key, _| !of_gone(key));
+    }
+
+    /// Checks that stores can be built with a secret, without asking any.
+    ///
+    /// # Errors
+    /// Endpoints that aren't allowed; options that are wrong, or say too little.
+    pub fn check_secret(&self, definition: &SecretDefinition) -> Result<(), QueryError> {
+        let example = definition.example();
+        let url = example.ok_or_else(|| QueryError::internal("no location is like the secret's"))?;
+        self.building(&url, &definition.config()).build().map(|_| ())
+    }
+
+    /// Builds the store that a table's OPTIONS, or a secret for its location, lead to; the URL that comes back leads to it.
+    ///
+    /// # Errors
+    /// A secret that is missing or for other locations; whatever keeps the store from being built.
     pub fn bind(&self, url: &Url, options: &StoreOptions) -> Result<Url, QueryError> {
-        if options.is_empty() {
+        if url.scheme() == "file" && options.secret().is_none() {
             return Ok(url.clone());
         }
+        let secret = match options.secret() {
+            Some(name) => Some(self.secrets.named(name, url)?),
+            None if options.is_empty() => self.secrets.best(url)?,
+            None => None,
+        };
+        match secret {
+            Some(secret) => self.bind_secret(url, &secret),
+            None if options.is_empty() => Ok(url.clone()),
+            None => self.bind_as(url, &options.fingerprint(), &options.config()),
+        }
+    }
+
+    fn bind_secret(&self, url: &Url, secret: &LiveSecret) -> Result<Url, QueryError> {
+        self.bind_as(url, &user_part(secret.generation), &secret.definition.config())
+    }
+
+    fn bind_as(&self, url: &Url, user: &str, config: &StoreConfig) -> Result<Url, QueryError> {
         let mut bound = url.clone();
         bound
-            .set_username(&options.fingerprint())
+            .set_username(user)
             .map_err(|()| QueryError::invalid(format!("options can't be given for {}", redacted(url.as_str()))))?;
         let key = key(&bound);
         if !self.stores.lock().contains_key(&key) {
-            let store = stores::build(&self.locations, url, options)?;
+            let store = self.building(url, config).build()?;
             let store = self.wrapped(&key, url, store);
             self.stores.lock().insert(key, store);
         }
         Ok(bound)
     }
 
+    fn building<'a>(&'a self, url: &'a Url, config: &'a StoreConfig) -> Building<'a> {
+        Building {
+            locations: &self.locations,
+            environment: &self.environment,
+            limits: self.limits,
+            url,
+            config,
+        }
+    }
+
     fn find_or_build(&self, url: &Url) -> Result<Arc<dyn ObjectStore>, QueryError> {
         if url.scheme() == "file" {
             return Ok(Arc::clone(&self.local));
         }
-        let key = key(url);
-        if let Some(store) = self.stores.lock().get(&key) {
+        let wanted = key(url);
+        if let Some(store) = self.stores.lock().get(&wanted) {
             return Ok(Arc::clone(store));
+        }
+        if is_of_secret(url.username()) {
+            return Err(QueryError::new(
+                ErrorClass::Precondition,
+                "the secret of this location was replaced or dropped meanwhile",
+            )
+            .with_hint("run the statement again"));
         }
         if !url.username().is_empty() {
             return Err(LocationError::NotAllowed {
@@ -114,9 +184,16 @@ impl StoreRegistry {
             .into());
         }
         self.locations.check_authority(url)?;
-        let store = stores::build(&self.locations, url, &StoreOptions::default())?;
-        let store = self.wrapped(&key, url, store);
-        self.stores.lock().insert(key, Arc::clone(&store));
+        // A plan that carries a location of its own: only a secret for all of the bucket can be meant.
+        let mut whole = url.clone();
+        whole.set_path("/");
+        if let Some(secret) = self.secrets.best(&whole)? {
+            let bound = self.bind_secret(&whole, &secret)?;
+            return self.find_or_build(&bound);
+        }
+        let store = self.building(url, &StoreConfig::of_environment()).build()?;
+        let store = self.wrapped(&wanted, url, store);
+        self.stores.lock().insert(wanted, Arc::clone(&store));
         Ok(store)
     }
 }
@@ -142,6 +219,16 @@ impl ObjectStoreRegistry for StoreRegistry {
 
 fn external(error: QueryError) -> DataFusionError {
     DataFusionError::External(Box::new(error))
+}
+
+/// What stands before the host of a URL that a secret was chosen for.
+fn user_part(generation: u64) -> String {
+    format!("s{generation}")
+}
+
+fn is_of_secret(user: &str) -> bool {
+    user.strip_prefix('s')
+        .is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 fn key(url: &Url) -> String {

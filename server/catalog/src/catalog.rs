@@ -20,6 +20,7 @@ use crate::error::CatalogError;
 use crate::folder::Folder;
 use crate::provider::CatalogHandle;
 use crate::resolve::Cached;
+use crate::secrets::{SecretKey, SecretsFile};
 use crate::statistics::StatisticsFile;
 use crate::views::ViewPlanner;
 
@@ -45,6 +46,8 @@ pub struct CatalogOptions {
     pub stores: Arc<StoreRegistry>,
     /// The environment that files are sampled in.
     pub runtime: Arc<RuntimeEnv>,
+    /// Seals the file of secrets.
+    pub secrets_key: Option<SecretKey>,
     /// Reader settings (view types, header default) for inferred columns; the sessions should use the same.
     pub session_config: SessionConfig,
 }
@@ -70,6 +73,7 @@ pub struct Catalog {
     pub(crate) tables: Mutex<HashMap<TableName, Cached>>,
     pub(crate) deltas: Mutex<HashMap<String, deltalake::DeltaTable>>,
     pub(crate) statistics: RwLock<StatisticsFile>,
+    pub(crate) secrets: RwLock<SecretsFile>,
     pub(crate) planner: OnceLock<Arc<dyn ViewPlanner>>,
     pub(crate) system: RwLock<Option<Arc<dyn SchemaProvider>>>,
     pub(crate) this: Weak<Self>,
@@ -97,6 +101,8 @@ impl Catalog {
         let (folder, definitions) = Folder::open(options.locations.data_folder())?;
         delta::register_log_stores();
         let statistics = StatisticsFile::load(&folder)?;
+        let secrets = SecretsFile::open(&folder.secrets_file(), options.secrets_key)?;
+        options.stores.set_secrets(secrets.secrets());
         let mut config = options.session_config;
         config.options_mut().execution.listing_table_ignore_subdirectory = false;
         let session = SessionStateBuilder::new()
@@ -119,10 +125,16 @@ impl Catalog {
             tables: Mutex::new(HashMap::new()),
             deltas: Mutex::new(HashMap::new()),
             statistics: RwLock::new(statistics),
+            secrets: RwLock::new(secrets),
             planner: OnceLock::new(),
             system: RwLock::new(None),
             this: Weak::clone(this),
         }))
+    }
+
+    /// The object stores.
+    pub fn stores(&self) -> &Arc<StoreRegistry> {
+        &self.stores
     }
 
     /// What DataFusion resolves names with.

@@ -69,6 +69,8 @@ impl Catalog {
                 if_exists,
             } => self.create_function(&name, definition, if_exists).await,
             Ddl::DropFunction { name, missing_ok } => self.drop_function(&name, missing_ok).await,
+            Ddl::CreateSecret { definition, if_exists } => self.create_secret(*definition, if_exists).await,
+            Ddl::DropSecret { name, missing_ok } => self.drop_secret(&name, missing_ok).await,
             Ddl::AddKey { name, key } => self.add_key(name, key).await,
             Ddl::Analyze { name } => self.analyze(&session, &name).await,
         }

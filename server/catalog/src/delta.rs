@@ -165,14 +165,7 @@ impl Catalog {
         let bound = self.stores.bind(&location.url, &options)?;
         let registry = &self.session.runtime_env().object_store_registry;
         let store = registry.get_store(&bound)?;
-        if !options.is_empty() {
-            // The reader looks its store up by bucket alone.
-            registry.register_store(&location.url, Arc::clone(&store));
-        }
-        Ok(Place {
-            url: location.url,
-            store,
-        })
+        Ok(Place { url: bound, store })
     }
 
     async fn newest(&self, name: &TableName, place: Place) -> Result<DeltaTable, CatalogError> {

@@ -3,6 +3,7 @@
 use arrow::datatypes::SchemaRef;
 use trireme_exec::QueryError;
 use trireme_planner::ddl::{FileFormat, Key, TableName};
+use trireme_planner::redact::redacted;
 
 use crate::catalog::{Catalog, INFORMATION_SCHEMA, SYSTEM_SCHEMA};
 use crate::discover::FoundKind;
@@ -165,7 +166,7 @@ impl Catalog {
             Source::External(external) => {
                 entry.format = Some(format_name(external.format));
                 entry.location = Some(external.location.clone());
-                entry.definition = Some(without_secrets(&external.sql));
+                entry.definition = Some(redacted(&external.sql).into_owned());
             }
             Source::View(view) => entry.definition = Some(view.sql.clone()),
             Source::Discovered(found) => {
@@ -233,16 +234,4 @@ impl TableEntry {
 
 fn shown(error: CatalogError) -> String {
     QueryError::from(error).message
-}
-
-/// OPTIONS may hold credentials: a statement that has some is not shown.
-fn without_secrets(sql: &str) -> String {
-    let lower = sql.to_lowercase();
-    if ["aws.", "gcp.", "azure."]
-        .iter()
-        .any(|namespace| lower.contains(namespace))
-    {
-        return "(not shown: it holds store options)".to_owned();
-    }
-    sql.to_owned()
 }

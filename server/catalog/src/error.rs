@@ -14,7 +14,7 @@ pub enum CatalogError {
     /// No such table, view, function or schema.
     #[error("{what} {name} does not exist")]
     NotFound {
-        /// `table`, `view`, `function` or `schema`.
+        /// `table`, `view`, `function`, `secret` or `schema`.
         what: &'static str,
         /// As asked for.
         name: String,
@@ -149,6 +149,7 @@ impl CatalogError {
         match self {
             Self::NotFound { what, candidates, .. } => match candidates.as_slice() {
                 [] if *what == "function" => Some("there is no function with a similar name; see system.functions".to_owned()),
+                [] if *what == "secret" => Some("there is no secret with a similar name; see system.secrets".to_owned()),
                 [] => Some(format!("there is no {what} with a similar name; see system.tables")),
                 [only] => Some(format!("did you mean {only}?")),
                 [first, rest @ ..] => Some(format!("did you mean {first}? other candidates: {}", rest.join(", "))),
@@ -240,6 +241,10 @@ impl From<CatalogError> for QueryError {
             CatalogError::DataFusion(inner) => return Self::from(inner),
             CatalogError::Location(refusal) => return Self::from(refusal),
             CatalogError::Delta { name, source } => {
+                // What the store says for itself says more than the reader above it.
+                if let Some(ours) = Self::below(source.as_ref()) {
+                    return ours;
+                }
                 Self::new(class, format!("the Delta table {name} can't be used")).with_detail(source.to_string())
             }
             other => Self::new(class, other.to_string()),

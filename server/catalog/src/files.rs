@@ -13,6 +13,7 @@ use glob::{MatchOptions, Pattern};
 use object_store::{ObjectMeta, ObjectStore};
 use trireme_exec::io::{Access, ResolvedLocation, StoreOptions};
 use trireme_planner::ddl::{FileFormat, TableName};
+use trireme_planner::redact::redacted;
 use url::Url;
 
 use crate::catalog::Catalog;
@@ -174,7 +175,7 @@ impl Catalog {
             options: &external.options,
             partitions: declared_partitions(&external.partition_columns, inferred, declared.as_ref())?,
             declared,
-            definition: Some(external.sql.clone()),
+            definition: Some(redacted(&external.sql).into_owned()),
         };
         self.open_files(name, TableKind::External, table).await
     }

@@ -56,6 +56,11 @@ impl Folder {
         self.root.join(MANAGED_FOLDER).join(folder)
     }
 
+    /// Where secrets are kept.
+    pub(crate) fn secrets_file(&self) -> PathBuf {
+        self.root.join("secrets.json")
+    }
+
     pub(crate) fn statistics_file(&self) -> PathBuf {
         self.root.join(STATISTICS_FOLDER).join("tables.json")
     }

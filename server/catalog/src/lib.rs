@@ -5,7 +5,7 @@
 //!  <data>/.trireme/
 //!     format.json      version of this layout            lock        held while a server runs
 //!     catalog.json     all definitions, replaced whole   tables/<id>/ managed tables (Delta)
-//!     statistics/      what ANALYZE found
+//!     statistics/      what ANALYZE found                 secrets.json what CREATE SECRET was given
 //! ```
 //!
 //! The catalog never writes outside `.trireme/` and never deletes a user's file. A DDL statement takes effect when
@@ -30,6 +30,7 @@ mod names;
 mod partitions;
 mod provider;
 mod resolve;
+mod secrets;
 mod statistics;
 mod subqueries;
 mod table;
@@ -41,6 +42,7 @@ pub use describe::{DescribeFilter, TableEntry, TableKind};
 pub use error::CatalogError;
 pub use folder::FORMAT_VERSION;
 pub use resolve::in_statement;
+pub use secrets::SecretKey;
 pub use statistics::{ColumnStatisticsEntry, TableStatistics};
 pub use views::ViewPlanner;
 

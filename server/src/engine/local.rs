@@ -27,6 +27,7 @@ use trireme_planner::plan_cache::{Cached, PlanCache, PlanKey};
 use trireme_planner::statement::{PlannedStatement, delete_parts, update_parts};
 use trireme_planner::{Planned, SessionChange, functions, output, parameters, physical};
 
+use super::ddl::SecretPolicy;
 use super::planning::described_placement;
 use super::states::States;
 use super::views::Views;
@@ -59,6 +60,7 @@ pub struct LocalEngine {
     ready_states: moka::sync::Cache<(SessionSpec, u64), Arc<SessionState>>,
     plans: Arc<PlanCache>,
     pub(super) fragments: Arc<FragmentRuntime>,
+    policy: SecretPolicy,
     ready: Mutex<HashMap<QueryId, Ready>>,
 }
 
@@ -68,21 +70,22 @@ impl LocalEngine {
         runtime: Runtime,
         workers: Handle,
         catalog: Arc<Catalog>,
-        stores: Arc<StoreRegistry>,
         base: SessionState,
         plans: Arc<PlanCache>,
         fragments: Arc<FragmentRuntime>,
+        policy: SecretPolicy,
     ) -> Arc<Self> {
         let states = Arc::new(States::new(base, &catalog));
         let engine = Arc::new(Self {
             runtime,
             workers,
             catalog: Arc::clone(&catalog),
-            stores,
+            stores: Arc::clone(catalog.stores()),
             states: Arc::clone(&states),
             ready_states: moka::sync::Cache::new(STATES_MAX),
             plans,
             fragments,
+            policy,
             ready: Mutex::new(HashMap::new()),
         });
         let planner: Arc<dyn ViewPlanner> = Arc::new(Views::new(states));
@@ -306,11 +309,8 @@ impl LocalEngine {
         let plans = match (&planned, request.parameters.as_slice()) {
             (Planned::Session(change), _) => return Ok((0, Some(change.clone()))),
             (Planned::Ddl(ddl), _) => {
-                let applied = self
-                    .catalog
-                    .apply(Arc::new(state), ddl.as_ref().clone())
-                    .await
-                    .map_err(QueryError::from)?;
+                let user = &request.session.user;
+                let applied = super::ddl::apply(&self.catalog, &self.policy, state, user, ddl).await?;
                 return Ok((applied.rows.map_or(0, clamp_count), None));
             }
             (_, []) => planned.logical_plan().cloned().into_iter().collect(),

@@ -25,6 +25,7 @@ use trireme_planner::plan_cache::PlanCache;
 
 mod fragments;
 mod lake;
+mod secrets;
 
 use super::SessionSpec;
 use crate::query::QueryRegistry;
@@ -73,6 +74,7 @@ pub fn system_schema(sources: SystemSources) -> Result<Arc<dyn SchemaProvider>> 
         Kind::Models,
         Kind::Plans,
         Kind::Functions,
+        Kind::Secrets,
     ] {
         let empty = kind.empty()?;
         let table = SystemTable {
@@ -100,6 +102,7 @@ enum Kind {
     Models,
     Plans,
     Functions,
+    Secrets,
 }
 
 struct SystemTable {
@@ -189,6 +192,7 @@ impl Kind {
             Kind::Models => "models",
             Kind::Plans => "plans",
             Kind::Functions => "functions",
+            Kind::Secrets => "secrets",
         }
     }
 
@@ -207,6 +211,7 @@ impl Kind {
             Kind::Models => fragments::models(&[]),
             Kind::Plans => plans(&[]),
             Kind::Functions => functions(&[]),
+            Kind::Secrets => secrets::secrets(&[]),
         }
     }
 
@@ -222,6 +227,10 @@ impl Kind {
             Kind::Stores => lake::stores(&sources.lake.metrics().stores),
             Kind::Models => fragments::models(&sources.fragments.costs().models()),
             Kind::Plans => plans(&sources.plans.rows()),
+            Kind::Secrets => match sources.catalog.upgrade() {
+                Some(catalog) => secrets::secrets(&catalog.secrets()),
+                None => self.empty(),
+            },
             Kind::Functions => match sources.catalog.upgrade() {
                 Some(catalog) => functions(&defined_functions(&catalog.functions())),
                 None => self.empty(),

@@ -1,4 +1,5 @@
-//! A store that asks the allow-list before every request, and whose listings leave hidden files out.
+//! A store that asks the allow-list before every request, whose listings leave hidden files out, and whose errors name no
+//! credentials.
 //!
 //! Hidden means: a name below the listed prefix starts with `.` or `_`, as writers name temporary files, checksums, logs and
 //! the server's own state. A listing *inside* such a folder (a Delta log) shows it.
@@ -14,11 +15,13 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions,
-    PutOptions, PutPayload, PutResult, RenameOptions, Result,
+    CopyOptions, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result, UploadPart,
 };
 use url::Url;
 
+use super::Building;
+use super::refusal::Refusals;
 use crate::error::QueryError;
 use crate::io::locations::{Access, LocationError, Locations, canonical_target};
 
@@ -29,19 +32,26 @@ pub(crate) fn local(locations: &Arc<Locations>, inner: Arc<dyn ObjectStore>) -> 
         guard: Arc::new(Guard {
             locations: Arc::clone(locations),
             place: Place::Local(LocalFileSystem::new()),
+            refusals: None,
         }),
     })
 }
 
 /// A guarded remote store.
-pub(crate) fn remote(locations: &Arc<Locations>, url: &Url, inner: Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore> {
-    let mut base = url.clone();
+pub(crate) fn remote(building: &Building<'_>, inner: Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore> {
+    let mut base = building.url.clone();
     base.set_path("/");
+    let shown = format!(
+        "{}://{}",
+        base.scheme(),
+        &base[url::Position::BeforeHost..url::Position::AfterPort]
+    );
     Arc::new(GuardedStore {
         inner,
         guard: Arc::new(Guard {
-            locations: Arc::clone(locations),
+            locations: Arc::clone(building.locations),
             place: Place::Remote(base),
+            refusals: Some(Refusals::new(shown, building.config)),
         }),
     })
 }
@@ -56,6 +66,8 @@ struct GuardedStore {
 struct Guard {
     locations: Arc<Locations>,
     place: Place,
+    /// Of remote stores.
+    refusals: Option<Refusals>,
 }
 
 #[derive(Debug)]
@@ -67,6 +79,14 @@ enum Place {
 }
 
 impl Guard {
+    /// The error as it may be shown.
+    fn told(&self, error: object_store::Error) -> object_store::Error {
+        match &self.refusals {
+            Some(refusals) => refusals.told(error),
+            None => error,
+        }
+    }
+
     fn check(&self, location: &Path, access: Access) -> Result<()> {
         self.allowed(location, access)
             .map_err(|refusal| object_store::Error::Generic {
@@ -117,7 +137,8 @@ impl fmt::Display for GuardedStore {
 impl ObjectStore for GuardedStore {
     async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
         self.guard.check(location, Access::Write)?;
-        self.inner.put_opts(location, payload, options).await
+        let put = self.inner.put_opts(location, payload, options).await;
+        put.map_err(|error| self.guard.told(error))
     }
 
     async fn put_multipart_opts(
@@ -126,24 +147,42 @@ impl ObjectStore for GuardedStore {
         options: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
         self.guard.check(location, Access::Write)?;
-        self.inner.put_multipart_opts(location, options).await
+        match self.inner.put_multipart_opts(location, options).await {
+            Ok(inner) => Ok(Box::new(GuardedUpload {
+                inner,
+                guard: Arc::clone(&self.guard),
+            })),
+            Err(error) => Err(self.guard.told(error)),
+        }
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         self.guard.check(location, Access::Read)?;
-        self.inner.get_opts(location, options).await
+        let mut got = self
+            .inner
+            .get_opts(location, options)
+            .await
+            .map_err(|error| self.guard.told(error))?;
+        if let GetResultPayload::Stream(body) = got.payload {
+            let guard = Arc::clone(&self.guard);
+            got.payload = GetResultPayload::Stream(body.map_err(move |error| guard.told(error)).boxed());
+        }
+        Ok(got)
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
         self.guard.check(location, Access::Read)?;
-        self.inner.get_ranges(location, ranges).await
+        let got = self.inner.get_ranges(location, ranges).await;
+        got.map_err(|error| self.guard.told(error))
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
         let guard = Arc::clone(&self.guard);
         let checked = locations
             .and_then(move |location| futures::future::ready(guard.check(&location, Access::Write).map(|()| location)));
-        self.inner.delete_stream(checked.boxed())
+        let guard = Arc::clone(&self.guard);
+        let deleted = self.inner.delete_stream(checked.boxed());
+        deleted.map_err(move |error| guard.told(error)).boxed()
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
@@ -153,7 +192,9 @@ impl ObjectStore for GuardedStore {
         let prefix_owned = prefix.cloned();
         let visible =
             move |meta: &ObjectMeta| futures::future::ready(is_visible(&meta.location, prefix_owned.as_ref()));
-        self.inner.list(prefix).try_filter(visible).boxed()
+        let guard = Arc::clone(&self.guard);
+        let listed = self.inner.list(prefix).map_err(move |error| guard.told(error));
+        listed.try_filter(visible).boxed()
     }
 
     fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
@@ -163,12 +204,18 @@ impl ObjectStore for GuardedStore {
         let prefix_owned = prefix.cloned();
         let visible =
             move |meta: &ObjectMeta| futures::future::ready(is_visible(&meta.location, prefix_owned.as_ref()));
-        self.inner.list_with_offset(prefix, offset).try_filter(visible).boxed()
+        let guard = Arc::clone(&self.guard);
+        let listed = self.inner.list_with_offset(prefix, offset);
+        listed
+            .map_err(move |error| guard.told(error))
+            .try_filter(visible)
+            .boxed()
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
         self.guard.check(prefix.unwrap_or(&Path::default()), Access::Read)?;
-        let mut listed = self.inner.list_with_delimiter(prefix).await?;
+        let listed = self.inner.list_with_delimiter(prefix).await;
+        let mut listed = listed.map_err(|error| self.guard.told(error))?;
         listed.objects.retain(|meta| is_visible(&meta.location, prefix));
         listed.common_prefixes.retain(|folder| is_visible(folder, prefix));
         Ok(listed)
@@ -177,12 +224,39 @@ impl ObjectStore for GuardedStore {
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
         self.guard.check(from, Access::Read)?;
         self.guard.check(to, Access::Write)?;
-        self.inner.copy_opts(from, to, options).await
+        let copied = self.inner.copy_opts(from, to, options).await;
+        copied.map_err(|error| self.guard.told(error))
     }
 
     async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> Result<()> {
         self.guard.check(from, Access::Write)?;
         self.guard.check(to, Access::Write)?;
-        self.inner.rename_opts(from, to, options).await
+        let renamed = self.inner.rename_opts(from, to, options).await;
+        renamed.map_err(|error| self.guard.told(error))
+    }
+}
+
+/// An upload whose errors name no credentials.
+#[derive(Debug)]
+struct GuardedUpload {
+    inner: Box<dyn MultipartUpload>,
+    guard: Arc<Guard>,
+}
+
+#[async_trait::async_trait]
+impl MultipartUpload for GuardedUpload {
+    fn put_part(&mut self, data: PutPayload) -> UploadPart {
+        let (guard, part) = (Arc::clone(&self.guard), self.inner.put_part(data));
+        Box::pin(async move { part.await.map_err(|error| guard.told(error)) })
+    }
+
+    async fn complete(&mut self) -> Result<PutResult> {
+        let completed = self.inner.complete().await;
+        completed.map_err(|error| self.guard.told(error))
+    }
+
+    async fn abort(&mut self) -> Result<()> {
+        let aborted = self.inner.abort().await;
+        aborted.map_err(|error| self.guard.told(error))
     }
 }

@@ -85,6 +85,7 @@ impl Lake {
             locations,
             stores,
             runtime,
+            secrets_key: None,
             session_config: SessionConfig::new(),
         })
         .await?;
