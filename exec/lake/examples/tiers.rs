@@ -24,7 +24,8 @@ type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 const RANGE_BYTES: u64 = 4 << 20;
 const RANGES: u64 = 64;
-const READERS: usize = 4;
+/// As a prefetch has them under way; what a loaded machine takes to wake a task is hidden then.
+const READERS: usize = 16;
 const ROUNDS: usize = 5;
 
 fn main() -> Result<()> {
