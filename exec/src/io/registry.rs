@@ -19,7 +19,7 @@ use datafusion::error::{DataFusionError, Result as DataFusionResult};
 use datafusion::execution::object_store::ObjectStoreRegistry;
 use object_store::ObjectStore;
 use parking_lot::Mutex;
-use trireme_lake::Lake;
+use trireme_lake::{Clients, Lake};
 use url::Url;
 
 use super::environment::Environment;
@@ -29,6 +29,9 @@ use super::options::{StoreConfig, StoreOptions};
 use super::secrets::{LiveSecret, SecretDefinition, Secrets};
 use super::stores::{self, Building};
 use crate::error::{ErrorClass, QueryError};
+
+/// Clients that read from one store, in turn: each has connections of its own.
+const READERS: usize = 2;
 
 /// See the module.
 pub struct StoreRegistry {
@@ -84,16 +87,24 @@ impl StoreRegistry {
         key(url)
     }
 
-    fn wrapped(&self, key: &str, url: &Url, store: Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore> {
+    /// The store as it is used: behind the lake, which reads through clients of its own.
+    fn open(&self, key: &str, building: Building<'_>) -> Result<Arc<dyn ObjectStore>, QueryError> {
+        let other = building.build()?;
         if !self.lake.options().enabled {
-            return store;
+            return Ok(other);
         }
+        let reading = Building {
+            reads_only: true,
+            ..building
+        };
+        let readers = (0..READERS).map(|_| reading.build()).collect::<Result<_, _>>()?;
+        let url = building.url;
         let name = format!(
             "{}://{}",
             url.scheme(),
             &url[url::Position::BeforeHost..url::Position::AfterPort]
         );
-        self.lake.wrap(key, &name, store)
+        Ok(self.lake.wrap_clients(key, &name, Clients { readers, other }))
     }
 
     /// Makes these the secrets that stores are built with. Stores of others are gone; statements that read from one already
@@ -145,8 +156,7 @@ impl StoreRegistry {
             .map_err(|()| QueryError::invalid(format!("options can't be given for {}", redacted(url.as_str()))))?;
         let key = key(&bound);
         if !self.stores.lock().contains_key(&key) {
-            let store = self.building(url, config).build()?;
-            let store = self.wrapped(&key, url, store);
+            let store = self.open(&key, self.building(url, config))?;
             self.stores.lock().insert(key, store);
         }
         Ok(bound)
@@ -159,6 +169,7 @@ impl StoreRegistry {
             limits: self.limits,
             url,
             config,
+            reads_only: false,
         }
     }
 
@@ -191,8 +202,7 @@ impl StoreRegistry {
             let bound = self.bind_secret(&whole, &secret)?;
             return self.find_or_build(&bound);
         }
-        let store = self.building(url, &StoreConfig::of_environment()).build()?;
-        let store = self.wrapped(&wanted, url, store);
+        let store = self.open(&wanted, self.building(url, &StoreConfig::of_environment()))?;
         self.stores.lock().insert(wanted, Arc::clone(&store));
         Ok(store)
     }

@@ -13,6 +13,7 @@ pub(crate) fn build(building: &Building<'_>) -> Result<Arc<dyn ObjectStore>> {
     let config = building.config;
     let place = AzurePlace::of_host(building.bucket());
     let mut builder = MicrosoftAzureBuilder::new()
+        .with_retry(building.retries())
         .with_client_options(building.client_options())
         .with_container_name(place.container);
     if config.inherits() {

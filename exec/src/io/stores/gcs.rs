@@ -15,6 +15,7 @@ pub(crate) fn build(building: &Building<'_>) -> Result<Arc<dyn ObjectStore>> {
     let config = building.config;
     if let (Some(key_id), Some(secret)) = (config.get("access_key_id"), config.get("secret_access_key")) {
         let store = AmazonS3Builder::new()
+            .with_retry(building.retries())
             .with_client_options(building.client_options().with_allow_http(config.is_true("allow_http")))
             .with_bucket_name(building.bucket())
             .with_endpoint(config.get("base_url").unwrap_or(HMAC_ENDPOINT))
@@ -25,6 +26,7 @@ pub(crate) fn build(building: &Building<'_>) -> Result<Arc<dyn ObjectStore>> {
         return Ok(Arc::new(store.build()?));
     }
     let mut builder = GoogleCloudStorageBuilder::new()
+        .with_retry(building.retries())
         .with_client_options(building.client_options())
         .with_bucket_name(building.bucket());
     if config.inherits() {

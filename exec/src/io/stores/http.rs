@@ -17,6 +17,7 @@ pub(crate) fn build(building: &Building<'_>) -> Result<Arc<dyn ObjectStore>> {
     let _ = place.set_username("");
     let store = HttpBuilder::new()
         .with_url(&place[..url::Position::BeforePath])
+        .with_retry(building.retries())
         .with_client_options(building.client_options().with_allow_http(url.scheme() == "http"))
         .with_http_connector(connector)
         .build()?;

@@ -13,7 +13,7 @@ mod web;
 use std::sync::Arc;
 
 use object_store::client::{HttpClient, HttpConnector, ReqwestConnector};
-use object_store::{ClientOptions, ObjectStore};
+use object_store::{ClientOptions, ObjectStore, RetryConfig};
 use url::Url;
 
 use super::environment::Environment;
@@ -30,6 +30,8 @@ pub(crate) struct Building<'a> {
     pub(crate) limits: StoreLimits,
     pub(crate) url: &'a Url,
     pub(crate) config: &'a StoreConfig,
+    /// For the lake's reads, which are tried again there: on another connection, from where a body broke.
+    pub(crate) reads_only: bool,
 }
 
 impl Building<'_> {
@@ -65,6 +67,17 @@ impl Building<'_> {
         ClientOptions::new()
             .with_timeout(self.limits.request_timeout)
             .with_connect_timeout(self.limits.connect_timeout)
+    }
+
+    /// How often a client tries by itself.
+    pub(crate) fn retries(&self) -> RetryConfig {
+        match self.reads_only {
+            true => RetryConfig {
+                max_retries: 0,
+                ..RetryConfig::default()
+            },
+            false => RetryConfig::default(),
+        }
     }
 
     /// Who connects: the guarded client where a statement chose the host, else the usual one, which knows proxies.

@@ -22,6 +22,7 @@ const OWN: [&str; 6] = [
 pub(crate) fn build(building: &Building<'_>) -> Result<Arc<dyn ObjectStore>> {
     let config = building.config;
     let mut builder = AmazonS3Builder::new()
+        .with_retry(building.retries())
         .with_client_options(building.client_options())
         .with_bucket_name(building.bucket());
     if config.inherits() {
