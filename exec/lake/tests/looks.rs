@@ -128,6 +128,14 @@ async fn a_footer_that_a_planner_read_is_there_for_the_reader() {
     assert_eq!(bytes, whole[whole.len() - (64 << 10)..]);
     assert_eq!(sim.counters().total.requests(), 0);
 
+    // DataFusion's readers ask for ranges.
+    lake.get_ranges(&path, &[0..100, 5_000_000..5_000_100]).await.unwrap();
+    sim.reset_counters();
+    let mut early = read(&meta);
+    early.range = 5_000_010..5_000_020;
+    assert_eq!(lake.read(&early).await.unwrap(), whole[5_000_010..5_000_020]);
+    assert_eq!(sim.counters().total.requests(), 0);
+
     // Of another version nothing is given.
     sim.put_synthetic("lake", "a", 10 << 20, 2).unwrap();
     let newer = lake.head(&path).await.unwrap();

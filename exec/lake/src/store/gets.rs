@@ -27,6 +27,9 @@ const AHEAD_PARTS: usize = 8;
 /// Ranges up to this are given as one buffer, longer ones as a stream.
 const WHOLE_BYTES_MAX: u64 = 64 << 20;
 
+/// Longest answer without a named version that is kept.
+const FOOTER_BYTES_MAX: usize = 1 << 20;
+
 /// Who asks.
 struct Caller {
     class: ReadClass,
@@ -143,19 +146,27 @@ impl Shared {
         caller: &Caller,
     ) -> Result<GetResult> {
         let fetched = self.fetch_now(location, range, options, None, caller).await?;
-        let bytes = fetched.bytes.freeze();
+        let (meta, range, attributes) = (fetched.meta.clone(), fetched.range.clone(), fetched.attributes.clone());
+        let bytes = self.kept(fetched, caller);
         caller.meter.add(|account| &account.needed_bytes, bytes.len() as u64);
-        if fetched.meta.e_tag.is_some() {
+        Ok(GetResult {
+            payload: GetResultPayload::Stream(stream::iter([Ok(bytes)]).boxed()),
+            meta,
+            range,
+            attributes,
+        })
+    }
+
+    /// What came, which the tiers may keep as of the version that it is of, if it may be a footer: these gets look for
+    /// nothing in the tiers, so that more would only push out what others look for.
+    fn kept(&self, fetched: Fetched, caller: &Caller) -> Bytes {
+        let bytes = fetched.bytes.freeze();
+        if fetched.meta.e_tag.is_some() && bytes.len() <= FOOTER_BYTES_MAX {
             let object = Arc::new(ObjectRef::new(&fetched.meta));
             let (start, reader) = (fetched.range.start, caller.meter.reader());
             self.tiers.put(&self.key, &object, start, &bytes, caller.class, reader);
         }
-        Ok(GetResult {
-            payload: GetResultPayload::Stream(stream::iter([Ok(bytes)]).boxed()),
-            meta: fetched.meta,
-            range: fetched.range,
-            attributes: fetched.attributes,
-        })
+        bytes
     }
 
     /// A fetch in a task of its own, without tiers and flights.
@@ -364,7 +375,7 @@ impl Shared {
             let newest = Arc::new(ObjectRef::new(newest));
             let same = |fetched: &Fetched| ObjectRef::new(&fetched.meta).version == newest.version;
             if version.is_some() || fetched.iter().all(same) {
-                return Ok(fetched.into_iter().map(|fetched| fetched.bytes.freeze()).collect());
+                return Ok(fetched.into_iter().map(|fetched| self.kept(fetched, caller)).collect());
             }
             version = Some(newest);
         }
