@@ -25,7 +25,14 @@ const ARROWS: [(&str, &[&str]); 13] = [
     ("exec/lake", &["tests/simstore"]),
     (
         "exec",
-        &["config", "devices/api", "exec/columns", "exec/lake", "planner/costs"],
+        &[
+            "config",
+            "devices/api",
+            "exec/columns",
+            "exec/lake",
+            "planner/costs",
+            "tests/simstore",
+        ],
     ),
     // The test kit: graphs that planner makes are run by its interpreter.
     (
