@@ -4,8 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use arrow::array::BooleanBufferBuilder;
+use arrow::buffer::BooleanBuffer;
 use arrow::error::ArrowError;
 use datafusion::common::ScalarValue;
+use datafusion::datasource::physical_plan::parquet::ParquetRowSelection;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
@@ -26,7 +29,7 @@ use crate::devices::{DeviceChoice, DeviceMode, Devices};
 use crate::error::{ErrorClass, QueryError};
 use crate::graph::{GraphKernel, Hooks, Took};
 use crate::history::History;
-use crate::io::StoreRegistry;
+use crate::io::{StoreRegistry, is_from_log};
 use crate::operators::{ColumnSource, FileScan, FragmentPlan};
 use crate::placement::Placement;
 use crate::pool::WorkerPool;
@@ -313,7 +316,11 @@ fn table(plan: &FragmentPlan, at: usize, scan: &FileScan, context: &TaskContext)
         .iter()
         .map(|file| {
             let mut table_file = TableFile::new(&file.object_meta);
+            if is_from_log(&file.object_meta) {
+                table_file.modified_us = None;
+            }
             table_file.local = local.then(|| PathBuf::from(format!("/{}", file.object_meta.location)));
+            table_file.kept = file.extension::<ParquetRowSelection>().map(kept);
             table_file.partition = file.partition_values.iter().map(value).collect::<Option<_>>()?;
             Some(table_file)
         })
@@ -326,6 +333,7 @@ fn table(plan: &FragmentPlan, at: usize, scan: &FileScan, context: &TaskContext)
             source: match column.source {
                 ColumnSource::File => Source::File(column.name.clone()),
                 ColumnSource::Partition(index) => Source::Partition(index),
+                ColumnSource::Kept => Source::Kept,
             },
             data_type: column.data_type.clone(),
         })
@@ -342,6 +350,15 @@ fn table(plan: &FragmentPlan, at: usize, scan: &FileScan, context: &TaskContext)
         limit: plan.graph.scan_limit(at),
         readers: plan.graph.readers(at).count(),
     })
+}
+
+/// A selection by row.
+fn kept(selection: &ParquetRowSelection) -> BooleanBuffer {
+    let mut rows = BooleanBufferBuilder::new(0);
+    for run in selection.selection().iter() {
+        rows.append_n(run.row_count, !run.skip);
+    }
+    rows.finish()
 }
 
 /// A partition value, of the types that folders' names have.

@@ -321,6 +321,9 @@ async fn declared_columns(state: &SessionState, create: &CreateExternalTable) ->
     }
 }
 
+/// What is said of the format, wherever it is met.
+pub const ICEBERG: &str = "Iceberg tables can't be read yet";
+
 fn file_format(text: &str) -> Result<FileFormat, QueryError> {
     match text.to_uppercase().as_str() {
         "PARQUET" => Ok(FileFormat::Parquet),
@@ -329,6 +332,7 @@ fn file_format(text: &str) -> Result<FileFormat, QueryError> {
         "AVRO" => Ok(FileFormat::Avro),
         "ARROW" => Ok(FileFormat::Arrow),
         "DELTA" | "DELTATABLE" => Ok(FileFormat::Delta),
+        "ICEBERG" => Err(QueryError::new(ErrorClass::Unsupported, ICEBERG).with_hint("see docs/formats.md")),
         other => Err(QueryError::invalid(format!("STORED AS {other} is not known"))
             .with_hint("formats: PARQUET, CSV, JSON, AVRO, ARROW, DELTA")),
     }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use arrow::buffer::BooleanBuffer;
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore};
 use trireme_device_api::{DevicePool, RowTest, Type, Value};
@@ -81,6 +82,8 @@ pub struct TableFile {
     pub local: Option<PathBuf>,
     /// Values of partition columns.
     pub partition: Vec<Value>,
+    /// By row of the file: whether it is still there, as a table's deletion vector says; none: all rows are.
+    pub kept: Option<BooleanBuffer>,
 }
 
 impl TableFile {
@@ -95,6 +98,7 @@ impl TableFile {
             modified_us: meta.e_tag.as_ref().map(|_| meta.last_modified.timestamp_micros()),
             local: None,
             partition: Vec::new(),
+            kept: None,
         }
     }
 }
@@ -115,6 +119,8 @@ pub enum ColumnSource {
     File(String),
     /// [`TableFile::partition`] at this position.
     Partition(usize),
+    /// [`TableFile::kept`].
+    Kept,
 }
 
 /// A version of a file: what cached columns and footers are kept by.

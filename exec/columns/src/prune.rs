@@ -59,6 +59,12 @@ impl Pruner<'_> {
                     values: true,
                 },
             },
+            ColumnKind::Kept(_) => Bounds {
+                low: None,
+                high: None,
+                nulls: false,
+                values: true,
+            },
             ColumnKind::Stored { files, .. } => match &files[file] {
                 FileColumn::Missing => all_null(),
                 FileColumn::Pages { leaf, physical } => {

@@ -79,5 +79,6 @@ fn table_file(path: &Path) -> Result<TableFile, DeviceError> {
         modified_us: None,
         local: Some(path.to_owned()),
         partition: Vec::new(),
+        kept: None,
     })
 }

@@ -21,6 +21,7 @@ use crate::files::{ColumnRequest, FileId};
 use crate::footer::{FileColumn, FileMeta};
 use crate::keep::{self, Kept};
 use crate::open::constant::Constants;
+use crate::open::kept::KeptRows;
 use crate::pages::Pages;
 use crate::segments::{self, Part, Promise, Segment};
 use crate::source::Source;
@@ -49,6 +50,8 @@ pub(crate) enum ColumnKind {
     },
     /// One value per file.
     Constant(Constants),
+    /// Which rows are still there.
+    Kept(KeptRows),
 }
 
 impl Column {
@@ -56,7 +59,7 @@ impl Column {
     pub(crate) fn leaf(&self, file: usize) -> Option<usize> {
         match &self.kind {
             ColumnKind::Stored { files, .. } => files[file].leaf(),
-            ColumnKind::Constant(_) => None,
+            ColumnKind::Constant(_) | ColumnKind::Kept(_) => None,
         }
     }
 
@@ -181,6 +184,7 @@ impl Core {
             ColumnKind::Constant(constants) => {
                 return Ok(Arc::new(constants.column(at.file, at.rows, &of.request.data_type)));
             }
+            ColumnKind::Kept(kept) => return Ok(Arc::new(kept.column(at, &self.files[at.file].0.metadata))),
             ColumnKind::Stored { files, domain } => (files, domain.as_ref()),
         };
         let (meta, source) = &self.files[at.file];
@@ -320,7 +324,7 @@ impl ScanInput for Scan {
     fn identity(&self, segment: usize, column: usize) -> Option<u64> {
         match &self.core.columns[column].kind {
             ColumnKind::Stored { .. } => Some(self.core.cache.identities.hash_one(self.core.key(segment, column))),
-            ColumnKind::Constant(_) => None,
+            ColumnKind::Constant(_) | ColumnKind::Kept(_) => None,
         }
     }
 

@@ -58,4 +58,6 @@ pub enum ColumnSource {
     File,
     /// In the file's partition values, by position.
     Partition(usize),
+    /// Made: true for the rows that the file's row selection keeps.
+    Kept,
 }

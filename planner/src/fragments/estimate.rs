@@ -354,6 +354,8 @@ impl<'a> Estimator<'a> {
                 };
                 all(*negated, if within { LIKE_WITHIN } else { LIKE_PREFIX })
             }
+            // All that are known to be read are true.
+            Node::Column(index) if input.columns.get(*index).is_some_and(|column| column.distinct <= 1.0) => 1.0,
             Node::IsNull(_) => NULLS,
             Node::IsNotNull(_) => 1.0 - NULLS,
             _ => OTHER,

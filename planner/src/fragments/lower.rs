@@ -230,6 +230,7 @@ impl<'a> Lowering<'a> {
             table,
             positions,
             projection,
+            kept,
             predicate,
             limit,
         } = scan;
@@ -240,6 +241,9 @@ impl<'a> Lowering<'a> {
         }
         let mut relation = self.tree.scan(scan, &nullable);
         let all = self.tree.columns(relation);
+        if let Some(kept) = kept {
+            relation = self.tree.filter(relation, vec![all[kept].clone()]);
+        }
         // Columns that nobody reads stand for nothing.
         let columns: Vec<_> = positions
             .iter()
@@ -255,7 +259,8 @@ impl<'a> Lowering<'a> {
         }
         relation = self.tree.limit(relation, limit, 0);
         let Some(projection) = projection else {
-            return Ok(relation);
+            let own: Option<Vec<usize>> = kept.map(|kept| (0..kept).collect());
+            return Ok(own.map_or(relation, |own| self.tree.pick(relation, &own)));
         };
         let from = From {
             relation,

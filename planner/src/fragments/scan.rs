@@ -1,8 +1,8 @@
 //! Scans of Parquet files as scans of graphs.
 //!
 //! DataFusion cuts files into byte ranges, one list per partition; a graph takes each whole file once and cuts it itself.
-//! Only plain reading is taken over: whatever else a source does per file (row selections, deletion vectors, decryption, an
-//! adapter of its own) is a reason to leave the scan to DataFusion.
+//! Row selections, as deletion vectors are, become a column of truth values that rows are filtered by. Whatever else a source
+//! does per file (access plans, decryption, an adapter of its own) is a reason to leave the scan to DataFusion.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use datafusion::common::stats::Precision;
 use datafusion::common::{ScalarValue, Statistics};
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::memory::DataSourceExec;
+use datafusion::datasource::physical_plan::parquet::ParquetRowSelection;
 use datafusion::datasource::physical_plan::{FileScanConfig, ParquetSource};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::{CastExpr, Column, lit};
@@ -20,6 +21,8 @@ use datafusion::physical_expr::utils::collect_columns;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::execution_plan::CardinalityEffect;
 use datafusion::physical_plan::filter_pushdown::{FilterPushdownPhase, PushedDown};
+use trireme_device_api::Type;
+use trireme_exec::io::is_from_log;
 use trireme_exec::operators::{ColumnSource, ColumnStatistics, FileColumn, FileScan, ScanStatistics};
 
 use super::expr::fused_type;
@@ -36,6 +39,8 @@ pub(super) struct TableScan {
     pub(super) positions: Vec<Option<usize>>,
     /// Result columns; none: the table's, in order.
     pub(super) projection: Option<Vec<Arc<dyn PhysicalExpr>>>,
+    /// The scan's column that is true for the rows that are read at all.
+    pub(super) kept: Option<usize>,
     /// Applied to every row, when the source filters exactly.
     pub(super) predicate: Option<Arc<dyn PhysicalExpr>>,
     pub(super) limit: Option<usize>,
@@ -154,11 +159,8 @@ fn source_scan(source: &DataSourceExec, wanted: Option<Vec<(usize, DataType)>>) 
     let files = whole_files(config)?;
     let known: Option<Vec<_>> = files.iter().map(|file| file.statistics.as_deref()).collect();
     let known = known.unwrap_or_default();
-    let rows = known
-        .iter()
-        .map(|file| file.num_rows.get_value().map(|rows| *rows as f64));
     let mut statistics = ScanStatistics {
-        rows: rows.sum::<Option<f64>>().filter(|_| !known.is_empty()),
+        rows: known_rows(&known),
         columns: Vec::new(),
     };
     let mut positions = vec![None; needed.len()];
@@ -175,7 +177,12 @@ fn source_scan(source: &DataSourceExec, wanted: Option<Vec<(usize, DataType)>>) 
             },
         });
     }
+    let kept = files
+        .iter()
+        .any(|file| !file.extensions.is_empty())
+        .then(|| add_kept(&mut columns, &mut nullable, &mut statistics));
     Ok(TableScan {
+        kept,
         scan: FileScan {
             store: config.object_store_url.clone(),
             name: table_name(&files),
@@ -193,7 +200,32 @@ fn source_scan(source: &DataSourceExec, wanted: Option<Vec<(usize, DataType)>>) 
     })
 }
 
-/// What files' footers say of a column.
+/// The column that says which rows are read at all.
+fn add_kept(columns: &mut Vec<FileColumn>, nullable: &mut Vec<bool>, statistics: &mut ScanStatistics) -> usize {
+    nullable.push(false);
+    statistics.columns.resize(columns.len(), ColumnStatistics::default());
+    // Rows that were deleted are not counted anywhere else either.
+    statistics.columns.push(ColumnStatistics {
+        distinct: Some(1.0),
+        range: None,
+    });
+    columns.push(FileColumn {
+        name: "kept rows".to_owned(),
+        data_type: Type::Boolean,
+        source: ColumnSource::Kept,
+    });
+    columns.len() - 1
+}
+
+/// What the files say of their rows, all together.
+fn known_rows(known: &[&Statistics]) -> Option<f64> {
+    let rows = known
+        .iter()
+        .map(|file| file.num_rows.get_value().map(|rows| *rows as f64));
+    rows.sum::<Option<f64>>().filter(|_| !known.is_empty())
+}
+
+/// What files' footers, or a table's log, say of a column.
 fn column_statistics(files: &[&Statistics], index: usize) -> ColumnStatistics {
     let ranges = files.iter().map(|file| {
         let column = file.column_statistics.get(index)?;
@@ -233,8 +265,13 @@ fn whole_files(config: &FileScanConfig) -> Result<Vec<PartitionedFile>, String> 
     let mut ranges: Vec<Vec<(u64, u64)>> = Vec::new();
     let mut known = HashMap::new();
     for file in config.file_groups.iter().flat_map(|group| group.files()) {
-        if !file.extensions.is_empty() {
-            return Err(format!("{} is read with a row selection", file.object_meta.location));
+        let meta = &file.object_meta;
+        if meta.e_tag.is_none() && !is_from_log(meta) && !config.object_store_url.as_str().starts_with("file:") {
+            return Err(format!("{} has no entity tag to be known by", meta.location));
+        }
+        let selected = usize::from(file.extension::<ParquetRowSelection>().is_some());
+        if file.extensions.len() > selected {
+            return Err(format!("{} is read by an access plan", file.object_meta.location));
         }
         let position = *known.entry(file.object_meta.location.clone()).or_insert_with(|| {
             files.push(PartitionedFile {

@@ -8,6 +8,7 @@ use trireme_device_api::{ColumnProfile, DeviceError, ZoneMap};
 use super::Opening;
 use super::constant::Constants;
 use super::dictionaries::Dictionaries;
+use super::kept::KeptRows;
 use crate::cache::ColumnCache;
 use crate::files::{ColumnRequest, ColumnSource};
 use crate::footer::{FileColumn, FileMeta};
@@ -30,6 +31,10 @@ pub(super) fn column(
             let values = table.files.iter().map(value).collect::<Result<Vec<_>, _>>()?;
             let constants = Constants::new(values, &request.data_type);
             (format!("partition {at}").into(), ColumnKind::Constant(constants))
+        }
+        ColumnSource::Kept => {
+            let kept = table.files.iter().map(|file| file.kept.clone());
+            ("kept rows".into(), ColumnKind::Kept(KeptRows::new(kept.collect())))
         }
         ColumnSource::File(name) => {
             let of = |meta: &Arc<FileMeta>| meta.column(name, &request.data_type);
@@ -68,6 +73,7 @@ pub(super) fn promise(column: &Column, segment: &Segment, metas: &[Arc<FileMeta>
     };
     let files = match &column.kind {
         ColumnKind::Constant(constants) => return known(constants.zone(segment.file, segment.rows)),
+        ColumnKind::Kept(_) => return known(KeptRows::zone()),
         ColumnKind::Stored { files, .. } => files,
     };
     let metadata = &metas[segment.file].metadata;
@@ -88,8 +94,10 @@ pub(super) fn profiles(core: &Core, dictionaries: Dictionaries) -> Vec<ColumnPro
     let of = |(at, dictionary): (usize, Option<Arc<trireme_device_api::Dictionary>>)| {
         let column = &core.columns[at];
         let data_type = &column.request.data_type;
-        if let ColumnKind::Constant(constants) = &column.kind {
-            return constants.profile(data_type);
+        match &column.kind {
+            ColumnKind::Constant(constants) => return constants.profile(data_type),
+            ColumnKind::Kept(_) => return KeptRows::profile(),
+            ColumnKind::Stored { .. } => {}
         }
         let left_out = column.left_out.map(|promise| promise.zone);
         let mut range: Option<(i128, i128)> = left_out.and_then(|zone| zone.range);

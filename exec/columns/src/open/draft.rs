@@ -72,7 +72,7 @@ impl Draft {
             let whole = || {
                 let (id, source) = &opening.files[segment.file];
                 let held = |column: &Column| {
-                    matches!(column.kind, ColumnKind::Constant(_))
+                    matches!(column.kind, ColumnKind::Constant(_) | ColumnKind::Kept(_))
                         || column.leaf(segment.file).is_none()
                         || cache.inner.peek(&column.key(id, &segment)).is_some()
                 };

@@ -13,6 +13,7 @@ pub(crate) mod constant;
 mod dictionaries;
 mod draft;
 mod footers;
+pub(crate) mod kept;
 mod late;
 mod plan;
 mod refine;

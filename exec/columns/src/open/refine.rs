@@ -61,7 +61,7 @@ pub(super) fn asks(cache: &ColumnCache, opening: &Opening, draft: &Draft) -> Vec
     for segment in &draft.segments {
         let (id, source) = &opening.files[segment.file];
         let held = |column: &Column| {
-            matches!(column.kind, ColumnKind::Constant(_))
+            matches!(column.kind, ColumnKind::Constant(_) | ColumnKind::Kept(_))
                 || column.leaf(segment.file).is_none()
                 || cache.inner.peek(&column.key(id, segment)).is_some()
         };
@@ -222,7 +222,7 @@ fn paged(column: &Column, file: usize) -> Option<(usize, Physical)> {
             FileColumn::Pages { leaf, physical } => Some((*leaf, *physical)),
             _ => None,
         },
-        ColumnKind::Constant(_) => None,
+        ColumnKind::Constant(_) | ColumnKind::Kept(_) => None,
     }
 }
 

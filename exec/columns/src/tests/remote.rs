@@ -75,6 +75,7 @@ impl Remote {
                 modified_us: None,
                 local: None,
                 partition: Vec::new(),
+                kept: None,
             }
         };
         TableFiles {

@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int32Array, Int64Array, StringArray};
+use arrow::array::{ArrayRef, BooleanArray, Int32Array, Int64Array, StringArray};
+use arrow::buffer::BooleanBuffer;
 use parquet::basic::Encoding;
 use parquet::data_type::{ByteArray, ByteArrayType, Int96, Int96Type};
 use parquet::file::properties::{WriterProperties, WriterVersion};
@@ -129,6 +130,30 @@ fn partition_values_are_columns() {
         ["Kos", "Ios", "Kos"].iter().flat_map(|place| [*place; 10]),
     ));
     assert_eq!(&found_any(scan.as_ref(), 1), &places);
+}
+
+#[test]
+fn rows_that_deletion_vectors_leave_are_a_column() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["a", "b", "c"] {
+        let groups = WriterProperties::builder().set_max_row_group_row_count(Some(7)).build();
+        write(&folder.path().join(name), &[batch(vec![("x", plain(30))])], groups);
+    }
+    let mut files = table(folder.path(), &["a", "b", "c"], &[], true);
+    let third = |row: usize| !row.is_multiple_of(3);
+    files.files[0].kept = Some(BooleanBuffer::collect_bool(30, third));
+    // Rows behind the end of a vector are there.
+    files.files[2].kept = Some(BooleanBuffer::new_unset(10));
+    files.columns.push(ColumnRequest {
+        source: ColumnSource::Kept,
+        data_type: Type::Boolean,
+    });
+    let scan = open(&cache(1 << 20), files).unwrap();
+    let wanted: ArrayRef =
+        Arc::new(BooleanArray::from_iter((0..90).map(|row| {
+            Some(if row < 30 { third(row) } else { !(60..70).contains(&row) })
+        })));
+    assert_eq!(&found_any(scan.as_ref(), 0), &wanted);
 }
 
 #[test]

@@ -37,6 +37,7 @@ pub(crate) fn table(folder: &FilePath, names: &[&str], columns: &[(&str, Type)],
             modified_us: None,
             local: local.then_some(path),
             partition: Vec::new(),
+            kept: None,
         }
     };
     TableFiles {

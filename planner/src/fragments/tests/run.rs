@@ -152,6 +152,7 @@ fn read(scan: &FileScan) -> Vec<Vec<Value>> {
                         ColumnSource::Partition(position) => file.partition_values[position]
                             .to_array_of_size(batch.num_rows())
                             .unwrap(),
+                        ColumnSource::Kept => panic!("the test's files keep all rows"),
                         ColumnSource::File => match batch.column_by_name(&column.name) {
                             Some(array) => Arc::clone(array),
                             None => array_of(&vec![Value::Null; batch.num_rows()], &column.data_type).unwrap(),
