@@ -71,7 +71,7 @@ pub struct Catalog {
     /// Held while definitions change on disk and in memory.
     pub(crate) changing: tokio::sync::Mutex<()>,
     pub(crate) tables: Mutex<HashMap<TableName, Cached>>,
-    pub(crate) deltas: Mutex<HashMap<String, deltalake::DeltaTable>>,
+    pub(crate) deltas: Mutex<HashMap<String, delta::Opened>>,
     pub(crate) statistics: RwLock<StatisticsFile>,
     pub(crate) secrets: RwLock<SecretsFile>,
     pub(crate) planner: OnceLock<Arc<dyn ViewPlanner>>,

@@ -2,6 +2,11 @@
 //!
 //! Opened tables are kept and brought up to date from their logs; a provider is one version's snapshot.
 
+mod deletions;
+mod files;
+mod statistics;
+mod table;
+
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,12 +14,14 @@ use std::sync::Arc;
 use chrono::{DateTime, NaiveDate, NaiveDateTime, Utc};
 use datafusion::catalog::TableProvider;
 use deltalake::delta_datafusion::{DeltaScanConfig, DeltaScanNext};
+use deltalake::kernel::EagerSnapshot;
 use deltalake::logstore::{
     LogStore, LogStoreFactory, ObjectStoreRef, StorageConfig, default_logstore, logstore_factories,
 };
 use deltalake::{DeltaResult, DeltaTable, DeltaTableBuilder, DeltaTableError};
-use object_store::ObjectStoreExt;
+use futures::TryStreamExt;
 use object_store::local::LocalFileSystem;
+use object_store::{ObjectMeta, ObjectStoreExt};
 use trireme_exec::io::{Access, StoreOptions};
 use trireme_planner::ddl::{FileFormat, TableName, TableVersionRef};
 use url::Url;
@@ -25,17 +32,28 @@ use crate::describe::TableKind;
 use crate::discover::{Found, FoundKind};
 use crate::error::CatalogError;
 use crate::files::file_url;
+use crate::fileset::{FileSet, Known};
 use crate::listing;
 use crate::resolve::{Source, no_versions};
 use crate::table::CatalogTable;
+
+pub(crate) use deletions::Deletions;
 
 /// Schemes of stores whose Delta logs are read as plain files.
 const REMOTE_SCHEMES: &[&str] = &["s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "http", "https"];
 
 /// Where a Delta table is and how it is reached.
+#[derive(Clone)]
 struct Place {
     url: Url,
     store: ObjectStoreRef,
+}
+
+/// A table that was opened, and the newest entry of its log then.
+#[derive(Clone)]
+pub(crate) struct Opened {
+    table: DeltaTable,
+    commit: Option<ObjectMeta>,
 }
 
 impl Catalog {
@@ -44,8 +62,9 @@ impl Catalog {
         name: &TableName,
         folder: &str,
     ) -> Result<Arc<dyn TableProvider>, CatalogError> {
-        let table = self.managed_delta(name, folder).await?;
-        let inner = self.delta_provider(name, &table)?;
+        let place = self.managed_place(folder)?;
+        let opened = self.newest(name, &place).await?;
+        let inner = self.delta_provider(name, &opened.table, &place)?;
         Ok(Arc::new(CatalogTable::managed(
             self,
             name,
@@ -59,15 +78,10 @@ impl Catalog {
         name: &TableName,
         found: &Found,
     ) -> Result<Arc<dyn TableProvider>, CatalogError> {
-        let table = self.newest(name, self.discovered_place(found)?).await?;
-        let inner = self.delta_provider(name, &table)?;
-        Ok(Arc::new(CatalogTable::files(
-            self,
-            name,
-            TableKind::Discovered,
-            inner,
-            Vec::new(),
-        )))
+        let place = self.discovered_place(found)?;
+        let opened = self.newest(name, &place).await?;
+        let inner = self.delta_provider(name, &opened.table, &place)?;
+        Ok(Arc::new(CatalogTable::files(self, name, TableKind::Discovered, inner)))
     }
 
     pub(crate) async fn external_delta(
@@ -75,15 +89,10 @@ impl Catalog {
         name: &TableName,
         external: &External,
     ) -> Result<Arc<dyn TableProvider>, CatalogError> {
-        let table = self.newest(name, self.external_place(external)?).await?;
-        let inner = self.delta_provider(name, &table)?;
-        Ok(Arc::new(CatalogTable::files(
-            self,
-            name,
-            TableKind::External,
-            inner,
-            Vec::new(),
-        )))
+        let place = self.external_place(external)?;
+        let opened = self.newest(name, &place).await?;
+        let inner = self.delta_provider(name, &opened.table, &place)?;
+        Ok(Arc::new(CatalogTable::files(self, name, TableKind::External, inner)))
     }
 
     /// A table as it was.
@@ -104,29 +113,32 @@ impl Catalog {
             Source::View(_) => return Err(no_versions(name, "a view")),
             _ => return Err(no_versions(name, "made of plain files")),
         };
-        let newest = self
-            .newest(
-                name,
-                Place {
-                    url: place.url.clone(),
-                    store: Arc::clone(&place.store),
-                },
-            )
-            .await?;
+        let newest = self.newest(name, &place).await?.table;
         let table = match version {
             TableVersionRef::Version(number) => at_version(name, newest, *number).await?,
             TableVersionRef::Timestamp(text) => at_timestamp(name, newest, text).await?,
         };
-        let inner = self.delta_provider(name, &table)?;
+        let inner = self.delta_provider(name, &table, &place)?;
         Ok(match kind {
             TableKind::Managed => Arc::new(CatalogTable::managed(self, name, inner, None)),
-            kind => Arc::new(CatalogTable::files(self, name, kind, inner, Vec::new())),
+            kind => Arc::new(CatalogTable::files(self, name, kind, inner)),
         })
     }
 
     /// A managed table at its newest version.
     pub(crate) async fn managed_delta(&self, name: &TableName, folder: &str) -> Result<DeltaTable, CatalogError> {
-        self.newest(name, self.managed_place(folder)?).await
+        let place = self.managed_place(folder)?;
+        Ok(self.newest(name, &place).await?.table)
+    }
+
+    /// What the newest entry of a remote table's log is: another whenever the table is.
+    pub(crate) async fn external_delta_state(
+        &self,
+        name: &TableName,
+        external: &External,
+    ) -> Result<ObjectMeta, CatalogError> {
+        let opened = self.newest(name, &self.external_place(external)?).await?;
+        Ok(opened.commit.unwrap_or_else(unknown_state))
     }
 
     /// A managed table that is about to be created.
@@ -139,8 +151,9 @@ impl Catalog {
 
     fn managed_place(&self, folder: &str) -> Result<Place, CatalogError> {
         // Not the guarded store: only the catalog itself writes here.
+        let url = file_url(&self.folder.table(folder), true)?;
         Ok(Place {
-            url: file_url(&self.folder.table(folder), true)?,
+            url,
             store: Arc::new(LocalFileSystem::new()),
         })
     }
@@ -168,20 +181,34 @@ impl Catalog {
         Ok(Place { url: bound, store })
     }
 
-    async fn newest(&self, name: &TableName, place: Place) -> Result<DeltaTable, CatalogError> {
+    /// The table as it is now. One that was opened before is brought up to date; one that was made anew in the same place,
+    /// maybe with the same number of versions, is opened anew.
+    async fn newest(&self, name: &TableName, place: &Place) -> Result<Opened, CatalogError> {
         let key = place.url.to_string();
-        let known = self.deltas.lock().get(&key).cloned();
         let failed = |error| CatalogError::delta(&name.to_string(), error);
-        let mut table = match known {
-            Some(table) => table,
-            None => builder(place).and_then(DeltaTableBuilder::build).map_err(failed)?,
+        let known = self.deltas.lock().get(&key).cloned();
+        let opened = match known {
+            Some(known) => match newer(place, &known).await.map_err(|error| failed(error.into()))? {
+                Newer::Nothing => return Ok(known),
+                Newer::Entries => {
+                    let mut table = known.table;
+                    table.update_state().await.map(|()| table)
+                }
+                Newer::Table => open(place).await,
+            },
+            None => open(place).await,
         };
-        if let Err(error) = table.update_state().await {
-            self.deltas.lock().remove(&key);
-            return Err(failed(error));
-        }
-        self.deltas.lock().insert(key, table.clone());
-        Ok(table)
+        let table = match opened {
+            Ok(table) => table,
+            Err(error) => {
+                self.deltas.lock().remove(&key);
+                return Err(failed(error));
+            }
+        };
+        let commit = entry(place, &table).await;
+        let opened = Opened { table, commit };
+        self.deltas.lock().insert(key, opened.clone());
+        Ok(opened)
     }
 
     /// Forgets an opened table whose files are being removed.
@@ -191,13 +218,112 @@ impl Catalog {
         }
     }
 
-    fn delta_provider(&self, name: &TableName, table: &DeltaTable) -> Result<Arc<dyn TableProvider>, CatalogError> {
+    fn delta_provider(
+        &self,
+        name: &TableName,
+        table: &DeltaTable,
+        place: &Place,
+    ) -> Result<Arc<dyn TableProvider>, CatalogError> {
         let failed = |error| CatalogError::delta(&name.to_string(), error);
         let snapshot = table.snapshot().map_err(failed)?.snapshot().clone();
         // Partition columns keep their declared type: dictionaries would reach clients.
         let config = DeltaScanConfig::new_from_session(self.session.as_ref()).with_wrap_partition_values(false);
-        Ok(Arc::new(DeltaScanNext::new(snapshot, config)?))
+        let reader = DeltaScanNext::new(snapshot.clone(), config);
+        let reader = reader.map_err(|error| CatalogError::unreadable_delta(&name.to_string(), error))?;
+        let files = self.delta_files(&snapshot, &reader, place);
+        let files = files
+            .inspect_err(|reason| tracing::debug!(%name, reason, "read by the Delta reader"))
+            .ok();
+        Ok(Arc::new(table::DeltaTable { reader, files }))
     }
+
+    /// The version's files as a set, or why they are none.
+    fn delta_files(&self, snapshot: &EagerSnapshot, reader: &DeltaScanNext, place: &Place) -> Result<FileSet, String> {
+        let columns = files::Columns::new(snapshot, reader.schema())?;
+        let root = object_store::path::Path::from_url_path(place.url.path()).map_err(|error| error.to_string())?;
+        let found = columns.files(snapshot, &root)?;
+        let deletions = (!found.with_deletions.is_empty()).then(|| {
+            let store = Arc::clone(&place.store);
+            Box::new(Deletions::new(
+                reader.clone(),
+                place.url.clone(),
+                store,
+                found.with_deletions,
+            ))
+        });
+        Ok(FileSet {
+            store: place.url.clone(),
+            stores: Arc::clone(&self.stores),
+            files: found.files,
+            table: columns.table(),
+            schema: columns.schema,
+            positions: columns.positions,
+            reader: Arc::new(files::reader(&self.session)),
+            known: Known::Log {
+                bounds: found.bounds,
+                deletions,
+            },
+            definition: None,
+        })
+    }
+}
+
+/// What became of a table since it was opened.
+enum Newer {
+    Nothing,
+    /// More entries of its log.
+    Entries,
+    /// It is another one.
+    Table,
+}
+
+/// Looks at the log behind the entry that was the newest.
+async fn newer(place: &Place, known: &Opened) -> object_store::Result<Newer> {
+    let (Some(version), Some(commit)) = (known.table.version(), &known.commit) else {
+        return Ok(Newer::Table);
+    };
+    let log = log_folder(place)?;
+    // Before all names of this version's entries.
+    let before = log.clone().join(format!("{version:020}"));
+    let mut entries = place.store.list_with_offset(Some(&log), &before);
+    let (mut same, mut more) = (false, false);
+    while let Some(entry) = entries.try_next().await? {
+        let name = entry.location.filename().unwrap_or_default();
+        if let Some(number) = name.strip_suffix(".json").and_then(|number| number.parse::<u64>().ok()) {
+            same |= number == version && entry == *commit;
+            more |= number > version;
+        }
+    }
+    Ok(match (same, more) {
+        (false, _) => Newer::Table,
+        (true, true) => Newer::Entries,
+        (true, false) => Newer::Nothing,
+    })
+}
+
+fn log_folder(place: &Place) -> object_store::Result<object_store::path::Path> {
+    let root = object_store::path::Path::from_url_path(place.url.path())?;
+    Ok(root.join(listing::DELTA_LOG))
+}
+
+async fn open(place: &Place) -> DeltaResult<DeltaTable> {
+    let mut table = builder(place.clone())?.build()?;
+    table.load().await?;
+    Ok(table)
+}
+
+/// The log's entry of the version that a table is at, if it is still there.
+async fn entry(place: &Place, table: &DeltaTable) -> Option<ObjectMeta> {
+    let name = format!("{:020}.json", table.version()?);
+    let log = log_folder(place).ok()?;
+    let before = log.clone().join(name.trim_end_matches(".json"));
+    let mut entries = place.store.list_with_offset(Some(&log), &before);
+    while let Ok(Some(entry)) = entries.try_next().await {
+        if entry.location.filename() == Some(name.as_str()) {
+            return Some(entry);
+        }
+    }
+    None
 }
 
 fn builder(place: Place) -> DeltaResult<DeltaTableBuilder> {
@@ -278,9 +404,15 @@ fn parse_timestamp(text: &str) -> Option<DateTime<Utc>> {
         .map(|time| time.and_utc())
 }
 
-/// Stands for the state of files that can only be told by opening them: never the same twice.
-pub(crate) fn unknown_state() -> String {
-    uuid::Uuid::new_v4().to_string()
+/// Stands for the state of a table that can't be told: never the same twice.
+fn unknown_state() -> ObjectMeta {
+    ObjectMeta {
+        location: object_store::path::Path::default(),
+        last_modified: DateTime::UNIX_EPOCH,
+        size: 0,
+        e_tag: Some(uuid::Uuid::new_v4().to_string()),
+        version: None,
+    }
 }
 
 /// Reads a Delta log from whatever store is behind it.

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use crate::catalog::DEFAULT_SCHEMA;
 use crate::formats::data_file;
-use crate::listing::{DELTA_LOG, is_hidden};
+use crate::listing::{DELTA_LOG, is_hidden, is_iceberg};
 
 /// Folders that are looked into for a first data file.
 const DEPTH_MAX: usize = 8;
@@ -144,6 +144,11 @@ fn tables_in(folder: &Path, schemas_below: bool, wanted: impl Fn(&str) -> bool) 
 fn classify(folder: &Path) -> Class {
     if folder.join(DELTA_LOG).is_dir() {
         return Class::Table(FoundKind::Delta);
+    }
+    // A table as well, so that whoever names it is told that it can't be read.
+    let iceberg = |entry: DirEntry| is_iceberg(&format!("metadata/{}", entry.file_name().to_string_lossy()));
+    if visible(&folder.join("metadata")).any(iceberg) {
+        return Class::Table(FoundKind::Folder);
     }
     let mut below = Vec::new();
     for entry in visible(folder) {

@@ -128,6 +128,28 @@ impl CatalogError {
         }
     }
 
+    /// A table that needs what its reader doesn't know says what that is.
+    pub(crate) fn unreadable_delta(name: &str, error: DataFusionError) -> Self {
+        let DataFusionError::External(source) = &error else {
+            return error.into();
+        };
+        match source.downcast_ref::<DeltaTableError>() {
+            Some(DeltaTableError::Transaction {
+                source: TransactionError::UnsupportedTableFeatures(features),
+            }) => {
+                let features: Vec<String> = features.iter().map(ToString::to_string).collect();
+                let message = format!(
+                    "table {name} uses Delta features that can't be read: {}",
+                    features.join(", ")
+                );
+                QueryError::new(ErrorClass::Unsupported, message)
+                    .with_hint("see docs/formats.md")
+                    .into()
+            }
+            _ => error.into(),
+        }
+    }
+
     /// What a Delta error says to the user; `None` when it is a failure of the table or its store.
     pub(crate) fn known_delta(name: &str, error: &DeltaTableError) -> Option<Self> {
         if is_conflict(error) {

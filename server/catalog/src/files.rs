@@ -1,17 +1,20 @@
-//! Tables of plain files, over DataFusion's listing table.
+//! Tables of plain files: their columns, from declarations, folders' names and the files.
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
 use datafusion::catalog::TableProvider;
-use datafusion::datasource::listing::{ListingOptions, ListingTable, ListingTableConfig, ListingTableUrl};
+use datafusion::datasource::file_format::FileFormat as Reader;
+use datafusion::datasource::listing::{ListingTableUrl, PartitionedFile};
+use datafusion::datasource::table_schema::TableSchemaBuilder;
 use futures::{FutureExt, TryStreamExt};
 use glob::{MatchOptions, Pattern};
 use object_store::{ObjectMeta, ObjectStore};
-use trireme_exec::io::{Access, ResolvedLocation, StoreOptions};
+use trireme_exec::io::parquet_reader::forget_replaced;
+use trireme_exec::io::{Access, PinnedStore, ResolvedLocation, StoreOptions, StoreRegistry};
 use trireme_planner::ddl::{FileFormat, TableName};
 use trireme_planner::redact::redacted;
 use url::Url;
@@ -21,8 +24,9 @@ use crate::definitions::External;
 use crate::describe::TableKind;
 use crate::discover::{Found, FoundKind};
 use crate::error::CatalogError;
+use crate::fileset::{self, FileSet, Known};
 use crate::formats::{FileKind, data_file};
-use crate::listing::{self, Listing};
+use crate::listing::{self, FoundFile, Listing};
 use crate::partitions::{self, PartitionColumn};
 use crate::table::CatalogTable;
 
@@ -38,8 +42,9 @@ const BLAMED_FILES_MAX: usize = 1000;
 
 /// A set of files and how to read them.
 struct FileTable<'a> {
-    /// One folder, or one file, or the files that a pattern found.
-    urls: Vec<ListingTableUrl>,
+    /// In whose store they are.
+    url: Url,
+    files: Vec<&'a FoundFile>,
     kind: FileKind,
     options: &'a BTreeMap<String, String>,
     declared: Option<SchemaRef>,
@@ -80,7 +85,8 @@ impl Catalog {
             Vec::new()
         };
         let table = FileTable {
-            urls: vec![ListingTableUrl::try_new(file_url(&path, folder)?, None)?],
+            url: file_url(&path, folder)?,
+            files: listing.files.iter().collect(),
             kind,
             options: &BTreeMap::new(),
             declared: None,
@@ -90,17 +96,16 @@ impl Catalog {
         self.open_files(name, TableKind::Discovered, table).await
     }
 
-    pub(crate) async fn external_listing(&self, external: &External) -> Result<Listing, CatalogError> {
+    pub(crate) async fn external_listing(
+        &self,
+        name: &TableName,
+        external: &External,
+    ) -> Result<Listing, CatalogError> {
         let location = self.locations.resolve(&external.location, Access::Read)?;
         if external.format == FileFormat::Delta {
             return match &location.path {
                 Some(path) => Listing::of_delta_log(&self.locations, path),
-                // A remote log is asked for its newest version when the table is opened.
-                None => Ok(Listing::from_objects(std::iter::once((
-                    crate::delta::unknown_state(),
-                    0,
-                    0,
-                )))),
+                None => self.external_delta_state(name, external).await.map(Listing::of_state),
             };
         }
         let (url, glob) = self.listing_url(&location, external)?;
@@ -120,16 +125,7 @@ impl Catalog {
         };
         let objects = objects.into_iter().map(|object| (below(&object.location), object));
         let wanted = objects.filter(|(path, _)| glob.as_ref().is_none_or(|glob| glob.matches_with(path, GLOB)));
-        Ok(Listing::from_objects(wanted.map(|(path, object)| {
-            let changed = u128::from(
-                object
-                    .last_modified
-                    .timestamp_nanos_opt()
-                    .unwrap_or_default()
-                    .unsigned_abs(),
-            );
-            (path, object.size, changed)
-        })))
+        Ok(Listing::from_objects(wanted))
     }
 
     pub(crate) async fn external_table(
@@ -161,16 +157,11 @@ impl Catalog {
                 "put files there first, or declare the columns",
             ));
         }
-        let inferred = partitions::infer(files.iter().copied())?;
-        let (url, glob) = self.listing_url(&location, external)?;
-        let urls = match glob {
-            Some(_) if inferred.is_empty() => file_urls(&url, &files)?,
-            // The columns are told from the path below the folder, so the reader has to list it itself.
-            Some(glob) => vec![url.with_glob(glob.as_str())?],
-            None => vec![url],
-        };
+        let inferred = partitions::infer(files.iter().map(|file| file.path.as_str()))?;
+        let (url, _) = self.listing_url(&location, external)?;
         let table = FileTable {
-            urls,
+            url: url.get_url().clone(),
+            files,
             kind,
             options: &external.options,
             partitions: declared_partitions(&external.partition_columns, inferred, declared.as_ref())?,
@@ -206,65 +197,63 @@ impl Catalog {
         kind: TableKind,
         table: FileTable<'_>,
     ) -> Result<Arc<dyn TableProvider>, CatalogError> {
-        let partition_columns = table
-            .partitions
-            .iter()
-            .map(|column| (column.name.clone(), column.data_type.clone()))
-            .collect();
-        let options = ListingOptions::new(table.kind.reader(&self.session, table.options)?)
-            .with_file_extension(table.kind.suffix.clone())
-            .with_table_partition_cols(partition_columns);
+        let reader = table.kind.reader(&self.session, table.options)?;
+        let found: Vec<&FoundFile> = table.files.into_iter().filter(|file| file.meta.size > 0).collect();
+        let metas: Vec<ObjectMeta> = found.iter().map(|file| file.meta.clone()).collect();
         let whole = match table.declared {
             Some(schema) => schema,
-            None => self.infer(&table.urls, &options).await?,
+            None => self.infer(&table.url, &reader, metas).await?,
         };
-        let config = ListingTableConfig::new_with_multi_paths(table.urls)
-            .with_listing_options(options)
-            .with_schema(without(&whole, &table.partitions));
-        let cache = self.session.runtime_env().cache_manager.get_file_statistic_cache();
-        let provider = ListingTable::try_new(config)?
-            .with_cache(cache)
-            .with_definition(table.definition);
-        let loose = table
-            .partitions
-            .into_iter()
-            .filter(|column| column.loose)
-            .map(|column| column.name)
-            .collect();
-        Ok(Arc::new(CatalogTable::files(
-            self,
-            name,
-            kind,
-            Arc::new(provider),
-            loose,
-        )))
+        let mut files = Vec::with_capacity(found.len());
+        let mut null = vec![false; table.partitions.len()];
+        for file in found {
+            let values = partitions::values(&file.path, &table.partitions)?;
+            null.iter_mut()
+                .zip(&values)
+                .for_each(|(null, value)| *null |= value.is_null());
+            files.push(PartitionedFile::new_from_meta(file.meta.clone()).with_partition_values(values));
+        }
+        let fields = table.partitions.iter().zip(null);
+        let fields = fields.map(|(column, null)| Arc::new(Field::new(&column.name, column.data_type.clone(), null)));
+        let columns = TableSchemaBuilder::new(without(&whole, &table.partitions))
+            .with_table_partition_cols(fields.collect::<Vec<_>>())
+            .build();
+        let (schema, positions) = fileset::columns_in_order(&columns);
+        let provider = FileSet {
+            store: table.url,
+            stores: Arc::clone(&self.stores),
+            files,
+            table: columns,
+            schema,
+            positions,
+            reader,
+            known: match table.kind.format {
+                FileFormat::Parquet => Known::Footers,
+                _ => Known::Nothing,
+            },
+            definition: table.definition,
+        };
+        Ok(Arc::new(CatalogTable::files(self, name, kind, Arc::new(provider))))
     }
 
     /// The columns of all files together.
-    async fn infer(&self, urls: &[ListingTableUrl], options: &ListingOptions) -> Result<SchemaRef, CatalogError> {
-        let Some(first) = urls.first() else {
-            return Err(CatalogError::invalid("the pattern fits no files"));
-        };
-        let store = self.session.runtime_env().object_store(first)?;
-        let mut objects: Vec<ObjectMeta> = Vec::new();
-        for url in urls {
-            let listed = url
-                .list_all_files(self.session.as_ref(), store.as_ref(), &options.file_extension)
-                .await?;
-            objects.extend(
-                listed
-                    .try_collect::<Vec<_>>()
-                    .await?
-                    .into_iter()
-                    .filter(|object| object.size > 0),
-            );
-        }
-        let whole = self.infer_files(options, &store, &objects).await;
+    async fn infer(
+        &self,
+        url: &Url,
+        reader: &Arc<dyn Reader>,
+        objects: Vec<ObjectMeta>,
+    ) -> Result<SchemaRef, CatalogError> {
+        let store = self.session.runtime_env().object_store_registry.get_store(url)?;
+        let lake = self.stores.lake().store(&StoreRegistry::key(url));
+        let footers = self.session.runtime_env().cache_manager.get_file_metadata_cache();
+        objects.iter().for_each(|object| forget_replaced(&footers, object));
+        let store: Arc<dyn ObjectStore> = Arc::new(PinnedStore::new(store, lake, objects.iter()));
+        let whole = self.infer_files(reader, &store, &objects).await;
         let Err(error) = whole else { return whole };
         // The readers' own errors often don't name the file.
         for object in objects.into_iter().take(BLAMED_FILES_MAX) {
             let file = self.shown(&object.location);
-            if let Err(cause) = self.infer_files(options, &store, &[object]).await {
+            if let Err(cause) = self.infer_files(reader, &store, &[object]).await {
                 return Err(CatalogError::Corrupt {
                     file,
                     reason: cause.to_string(),
@@ -277,11 +266,11 @@ impl Catalog {
     /// A reader may panic over a damaged file; that must cost the statement only.
     async fn infer_files(
         &self,
-        options: &ListingOptions,
+        reader: &Arc<dyn Reader>,
         store: &Arc<dyn ObjectStore>,
         files: &[ObjectMeta],
     ) -> Result<SchemaRef, CatalogError> {
-        let inference = options.format.infer_schema(self.session.as_ref(), store, files);
+        let inference = reader.infer_schema(self.session.as_ref(), store, files);
         match AssertUnwindSafe(inference).catch_unwind().await {
             Ok(Ok(schema)) => Ok(one_time_of_day(schema)),
             Ok(Err(error)) => Err(error.into()),
@@ -316,20 +305,6 @@ fn one_time_of_day(schema: SchemaRef) -> SchemaRef {
     Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))
 }
 
-/// The files that a pattern found, each by its own URL.
-fn file_urls(folder: &ListingTableUrl, files: &[&str]) -> Result<Vec<ListingTableUrl>, CatalogError> {
-    let url = |file: &&str| {
-        let mut url = folder.get_url().clone();
-        // Object paths are decoded; segments of a URL are not.
-        url.path_segments_mut()
-            .map_err(|()| CatalogError::invalid("the location can't have files below it"))?
-            .pop_if_empty()
-            .extend(file.split('/'));
-        Ok(ListingTableUrl::try_new(url, None)?)
-    };
-    files.iter().map(url).collect()
-}
-
 pub(crate) fn file_url(path: &Path, folder: bool) -> Result<Url, CatalogError> {
     let url = if folder {
         Url::from_directory_path(path)
@@ -340,12 +315,16 @@ pub(crate) fn file_url(path: &Path, folder: bool) -> Result<Url, CatalogError> {
 }
 
 /// The files of an external table. In a folder those with other names than the format's are left out, unless none has one.
-fn files_of_format(format: FileFormat, listing: &Listing, folder: bool) -> Result<(Vec<&str>, FileKind), CatalogError> {
-    let all: Vec<&str> = listing.files.iter().map(|file| file.path.as_str()).collect();
+fn files_of_format(
+    format: FileFormat,
+    listing: &Listing,
+    folder: bool,
+) -> Result<(Vec<&FoundFile>, FileKind), CatalogError> {
+    let all: Vec<&FoundFile> = listing.files.iter().collect();
     let kind_of = |path: &str| data_file(path.rsplit('/').next().unwrap_or(path)).map(|(_, kind)| kind);
     let mut kinds: Vec<FileKind> = all
         .iter()
-        .filter_map(|path| kind_of(path))
+        .filter_map(|file| kind_of(&file.path))
         .filter(|kind| kind.format == format)
         .collect();
     kinds.dedup();
@@ -369,7 +348,7 @@ fn files_of_format(format: FileFormat, listing: &Listing, folder: bool) -> Resul
     }
     let suffix = first.suffix.clone();
     Ok((
-        all.into_iter().filter(|path| path.ends_with(&suffix)).collect(),
+        all.into_iter().filter(|file| file.path.ends_with(&suffix)).collect(),
         FileKind::declared(format, Some(first), suffix),
     ))
 }
@@ -399,13 +378,9 @@ fn declared_partitions(
         let data_type = declared_type
             .or_else(|| seen.map(|column| column.data_type.clone()))
             .unwrap_or(DataType::Utf8);
-        // Whatever the declared type prints, only text is sure to print as the folder spells it.
-        let loose =
-            seen.is_some_and(|column| column.loose || column.data_type != data_type) && data_type != DataType::Utf8;
         PartitionColumn {
             name: name.clone(),
             data_type,
-            loose,
         }
     });
     Ok(typed.collect())

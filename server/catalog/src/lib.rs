@@ -19,6 +19,7 @@ mod describe;
 mod discover;
 mod error;
 mod files;
+mod fileset;
 mod folder;
 mod formats;
 mod functions;

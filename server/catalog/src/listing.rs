@@ -6,6 +6,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
+use object_store::ObjectMeta;
 use serde::{Deserialize, Serialize};
 use trireme_exec::io::Locations;
 
@@ -25,12 +26,12 @@ pub(crate) struct Signature {
 }
 
 /// One data file.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone)]
 pub(crate) struct FoundFile {
     /// Relative to the table's folder; the file's name when the table is one file.
     pub(crate) path: String,
-    size_bytes: u64,
-    modified_ns: u128,
+    /// As its store describes it.
+    pub(crate) meta: ObjectMeta,
 }
 
 /// All data files of one table.
@@ -42,12 +43,16 @@ pub(crate) struct Listing {
 
 impl Listing {
     fn new(mut files: Vec<FoundFile>) -> Self {
-        files.sort();
+        files.sort_by(|left, right| left.path.cmp(&right.path));
         let mut hasher = DefaultHasher::new();
-        files
-            .iter()
-            .for_each(|file| (&file.path, file.size_bytes, file.modified_ns).hash(&mut hasher));
-        let bytes = files.iter().map(|file| file.size_bytes).sum();
+        for FoundFile { path, meta } in &files {
+            let modified_ns = meta.last_modified.timestamp_nanos_opt().unwrap_or_default();
+            (path, meta.size, u128::from(modified_ns.unsigned_abs())).hash(&mut hasher);
+            if let Some(tag) = &meta.e_tag {
+                tag.hash(&mut hasher);
+            }
+        }
+        let bytes = files.iter().map(|file| file.meta.size).sum();
         Self {
             signature: Signature {
                 files: files.len() as u64,
@@ -58,24 +63,21 @@ impl Listing {
         }
     }
 
-    /// From what an object store listed: path, size, and a number that changes with the object.
-    pub(crate) fn from_objects(objects: impl Iterator<Item = (String, u64, u128)>) -> Self {
-        Self::new(
-            objects
-                .map(|(path, size_bytes, modified_ns)| FoundFile {
-                    path,
-                    size_bytes,
-                    modified_ns,
-                })
-                .collect(),
-        )
+    /// From what an object store listed: the path below the table's folder, and the object.
+    pub(crate) fn from_objects(objects: impl Iterator<Item = (String, ObjectMeta)>) -> Self {
+        Self::new(objects.map(|(path, meta)| FoundFile { path, meta }).collect())
+    }
+
+    /// Of a table whose files only its log knows: the log's state.
+    pub(crate) fn of_state(state: ObjectMeta) -> Self {
+        Self::from_objects(std::iter::once((String::new(), state)))
     }
 
     /// A table of one file.
     pub(crate) fn of_file(path: &Path) -> Result<Self, CatalogError> {
         let metadata = std::fs::metadata(path).map_err(CatalogError::io(path))?;
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Ok(Self::new(vec![found(name, &metadata)]))
+        Ok(Self::new(vec![found(path, name, &metadata)?]))
     }
 
     /// A table of all data files below a folder.
@@ -101,6 +103,12 @@ impl Listing {
 
     /// The one kind of all files; files of two kinds can't be one table.
     pub(crate) fn kind(&self) -> Result<FileKind, CatalogError> {
+        if self.files.iter().any(|file| is_iceberg(&file.path)) {
+            return Err(CatalogError::invalid_hint(
+                trireme_planner::ddl_sql::ICEBERG,
+                "CREATE EXTERNAL TABLE … STORED AS PARQUET reads the files below it, deleted rows and all",
+            ));
+        }
         let mut first: Option<(&str, FileKind)> = None;
         for file in &self.files {
             let name = file.path.rsplit('/').next().unwrap_or(&file.path);
@@ -122,19 +130,26 @@ impl Listing {
     }
 }
 
+/// Only an Iceberg table has such files.
+pub(crate) fn is_iceberg(path: &str) -> bool {
+    path.starts_with("metadata/") && path.ends_with(".metadata.json")
+}
+
 /// The folder that makes a folder a Delta table.
 pub(crate) const DELTA_LOG: &str = "_delta_log";
 
-fn found(path: String, metadata: &Metadata) -> FoundFile {
-    let modified = metadata
-        .modified()
-        .ok()
-        .and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-    FoundFile {
-        path,
-        size_bytes: metadata.len(),
-        modified_ns: modified.map_or(0, |time| time.as_nanos()),
-    }
+fn found(file: &Path, path: String, metadata: &Metadata) -> Result<FoundFile, CatalogError> {
+    let location = object_store::path::Path::from_absolute_path(file)
+        .map_err(|error| CatalogError::invalid(format!("the name {} can't be used: {error}", file.display())))?;
+    let modified = metadata.modified().unwrap_or(UNIX_EPOCH);
+    let meta = ObjectMeta {
+        location,
+        last_modified: modified.into(),
+        size: metadata.len(),
+        e_tag: None,
+        version: None,
+    };
+    Ok(FoundFile { path, meta })
 }
 
 /// Names that writers use for what is not data.
@@ -169,7 +184,7 @@ fn walk(
         if metadata.is_dir() && depth < DEPTH_MAX {
             walk(locations, &path, &relative, depth + 1, wanted, files)?;
         } else if metadata.is_file() && wanted(&name) {
-            files.push(found(relative, &metadata));
+            files.push(found(&path, relative, &metadata)?);
         }
     }
     Ok(())

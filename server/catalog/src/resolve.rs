@@ -171,7 +171,7 @@ impl Catalog {
                 Listing::of_delta_log(&self.locations, &self.folder.table(folder)).map_err(|error| missing(name, error))
             }
             Source::Discovered(found) => self.discovered_listing(found),
-            Source::External(external) => self.external_listing(external).await,
+            Source::External(external) => self.external_listing(name, external).await,
             Source::View(_) => Err(CatalogError::invalid(format!("{name} is a view; it has no files"))),
         }
     }

@@ -9,13 +9,9 @@ use async_trait::async_trait;
 use datafusion::catalog::{ScanArgs, ScanResult, Session, TableProvider};
 use datafusion::common::Statistics;
 use datafusion::error::Result;
-use datafusion::execution::SessionState;
 use datafusion::logical_expr::dml::InsertOp;
-use datafusion::logical_expr::{
-    Between, BinaryExpr, Expr, LogicalPlan, Operator, TableProviderFilterPushDown, TableType,
-};
+use datafusion::logical_expr::{Expr, LogicalPlan, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
-use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
 use trireme_planner::ddl::TableName;
 
 use crate::catalog::Catalog;
@@ -29,27 +25,18 @@ pub(crate) struct CatalogTable {
     name: TableName,
     kind: TableKind,
     inner: Arc<dyn TableProvider>,
-    /// Partition columns whose folders spell values in several ways.
-    loose: Vec<String>,
     /// The managed table's folder, for writes; `None` for what is read-only.
     folder: Option<String>,
 }
 
 impl CatalogTable {
     /// A table over users' files.
-    pub(crate) fn files(
-        catalog: &Catalog,
-        name: &TableName,
-        kind: TableKind,
-        inner: Arc<dyn TableProvider>,
-        loose: Vec<String>,
-    ) -> Self {
+    pub(crate) fn files(catalog: &Catalog, name: &TableName, kind: TableKind, inner: Arc<dyn TableProvider>) -> Self {
         Self {
             catalog: Weak::clone(&catalog.this),
             name: name.clone(),
             kind,
             inner,
-            loose,
             folder: None,
         }
     }
@@ -67,7 +54,6 @@ impl CatalogTable {
             name: name.clone(),
             kind,
             inner,
-            loose: Vec::new(),
             folder,
         }
     }
@@ -82,56 +68,6 @@ impl CatalogTable {
             name: format!("table {}", self.name),
             reason,
         }
-    }
-
-    /// Files in folders below a table's folder belong to it; a session that is set to leave them out would silently read
-    /// fewer rows.
-    fn nested(&self, state: &dyn Session) -> Option<SessionState> {
-        if self.kind == TableKind::Managed || !state.config_options().execution.listing_table_ignore_subdirectory {
-            return None;
-        }
-        let mut nested = state.as_any().downcast_ref::<SessionState>()?.clone();
-        nested
-            .config_mut()
-            .options_mut()
-            .execution
-            .listing_table_ignore_subdirectory = false;
-        Some(nested)
-    }
-
-    /// Rows without columns (`SELECT 7 FROM t LIMIT 2`), by way of the first column: Delta's own scan of no column forgets
-    /// the limit.
-    async fn scan_rows<'a>(&self, state: &dyn Session, args: ScanArgs<'a>) -> Result<ScanResult> {
-        let first = [0];
-        let scan = args.clone().with_projection(Some(&first));
-        let plan = self.inner.scan_with_args(state, scan).await?.into_inner();
-        let none: Vec<ProjectionExpr> = Vec::new();
-        let plan: Arc<dyn ExecutionPlan> = Arc::new(ProjectionExec::try_new(none, plan)?);
-        Ok(ScanResult::new(plan))
-    }
-
-    /// An equality on a loosely spelled partition column must not become a folder name: the reader does that to equalities
-    /// only, so they are passed on as ranges.
-    fn loosened(&self, filters: &[Expr]) -> Result<Vec<Expr>> {
-        use datafusion::common::tree_node::{Transformed, TreeNode};
-        let is_loose = |expr: &Expr| matches!(expr, Expr::Column(column) if self.loose.contains(&column.name));
-        let loosen = |expr: Expr| {
-            Ok(match expr {
-                Expr::BinaryExpr(BinaryExpr {
-                    left,
-                    op: Operator::Eq,
-                    right,
-                }) if is_loose(&left) || is_loose(&right) => {
-                    let (column, value) = if is_loose(&left) { (left, right) } else { (right, left) };
-                    Transformed::yes(Expr::Between(Between::new(column, false, value.clone(), value)))
-                }
-                other => Transformed::no(other),
-            })
-        };
-        filters
-            .iter()
-            .map(|filter| Ok(filter.clone().transform(loosen)?.data))
-            .collect()
     }
 }
 
@@ -173,19 +109,7 @@ impl TableProvider for CatalogTable {
     }
 
     async fn scan_with_args<'a>(&self, state: &dyn Session, args: ScanArgs<'a>) -> Result<ScanResult> {
-        let nested = self.nested(state);
-        let state = nested.as_ref().map_or(state, |nested| nested as &dyn Session);
-        let delta = self.folder.is_some();
-        if delta && args.projection().is_some_and(<[usize]>::is_empty) && !self.schema().fields().is_empty() {
-            return self.scan_rows(state, args).await;
-        }
-        if self.loose.is_empty() {
-            return self.inner.scan_with_args(state, args).await;
-        }
-        let filters = self.loosened(args.filters().unwrap_or_default())?;
-        self.inner
-            .scan_with_args(state, args.with_filters(Some(&filters)))
-            .await
+        self.inner.scan_with_args(state, args).await
     }
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use trireme_planner::ddl::{Ddl, FileFormat, IfExists};
 
@@ -11,6 +12,13 @@ use super::{Lake, external};
 
 /// Serves files by path; a path ending in `→ URL` redirects; `?list-type=2` lists a bucket as S3 does.
 fn serve(files: &[(&str, &str)]) -> u16 {
+    serve_counted(files).0
+}
+
+/// The same, counting listings.
+fn serve_counted(files: &[(&str, &str)]) -> (u16, Arc<AtomicUsize>) {
+    let lists = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&lists);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let files: BTreeMap<String, String> = files
@@ -20,14 +28,14 @@ fn serve(files: &[(&str, &str)]) -> u16 {
     let files = Arc::new(files);
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            let files = Arc::clone(&files);
-            std::thread::spawn(move || answer(&stream, &files));
+            let (files, lists) = (Arc::clone(&files), Arc::clone(&counted));
+            std::thread::spawn(move || answer(&stream, &files, &lists));
         }
     });
-    port
+    (port, lists)
 }
 
-fn answer(stream: &TcpStream, files: &BTreeMap<String, String>) -> Option<()> {
+fn answer(stream: &TcpStream, files: &BTreeMap<String, String>, lists: &AtomicUsize) -> Option<()> {
     let mut lines = BufReader::new(stream.try_clone().ok()?).lines();
     loop {
         let request = lines.next()?.ok()?;
@@ -41,7 +49,9 @@ fn answer(stream: &TcpStream, files: &BTreeMap<String, String>) -> Option<()> {
         }
         let mut words = request.split(' ');
         let (method, target) = (words.next()?, words.next()?);
-        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let target = target.replace("%3D", "=");
+        let (path, query) = target.split_once('?').unwrap_or((&target, ""));
+        lists.fetch_add(usize::from(query.contains("list-type=2")), Ordering::Relaxed);
         let (status, content, extra) = match files.get(path) {
             _ if query.contains("list-type=2") => ("200 OK", listing(path, query, files), String::new()),
             None => ("404 Not Found", String::new(), String::new()),
@@ -156,4 +166,23 @@ async fn a_bucket_with_its_own_endpoint_and_credentials() {
     assert!(!explained.contains("hunter2"), "{explained}");
     let shown = format!("{:?}", lake.catalog().describe(&crate::DescribeFilter::default()).await);
     assert!(!shown.contains("hunter2"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_is_listed_once_for_a_statement() {
+    let (port, lists) = serve_counted(&[("/b/t/day=1/1.csv", "x\n1\n"), ("/b/t/day=2/2.csv", "x\n2\n")]);
+    let endpoint = format!("http://127.0.0.1:{port}");
+    let lake = Lake::allowing(&["s3://b/t", &endpoint]).await;
+    let options = [
+        ("aws.endpoint", endpoint.as_str()),
+        ("aws.allow_http", "true"),
+        ("aws.region", "here"),
+        ("aws.skip_signature", "true"),
+    ];
+    lake.apply(define("t", "s3://b/t/", &options)).await.unwrap();
+    lists.store(0, Ordering::Relaxed);
+    let sql =
+        "SELECT sum(a.x), sum(b.x), (SELECT max(x) FROM t WHERE day = 1) FROM t a, t b WHERE a.day = 2 AND b.day = 2";
+    assert_eq!(crate::in_statement(lake.sql(sql)).await, "2 2 1");
+    assert_eq!(lists.load(Ordering::Relaxed), 1);
 }
