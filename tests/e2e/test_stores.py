@@ -251,6 +251,18 @@ def test_changes_show_in_the_next_statement(everywhere, scheme):
     assert read() == ["München_+_1,4,40.0"]
 
 
+def test_patterns_over_partitions(everywhere):
+    server, reached = everywhere
+    store, options = reached["s3"]
+    for key, body in files().items():
+        store.put("lake", f"patterns/{key}", body)
+    patterns = {"*/*.parquet": "5", "day=*/part*": "5", "day=*-02/*": "2", "**/*.parquet": "5", "day=2026-01-0[1]/part ?.*": "3"}
+    for number, (pattern, rows) in enumerate(patterns.items()):
+        create(server, options, f"patterns_{number}", "PARQUET", f"s3://lake/patterns/orders/{pattern}")
+        got = csv(server, f"SELECT count(*), count(day) FROM patterns_{number}")
+        assert got == [f"{rows},{rows}"], pattern
+
+
 @pytest.mark.parametrize(
     ("key", "location"),
     [
