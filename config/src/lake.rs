@@ -14,7 +14,7 @@ settings! {
         /// Disk for bytes of objects; 0 means none.
         disk_bytes: u64 = 0, Bytes, 0..=1 << 60;
         /// Bytes that one query may have fetched ahead of need, of its memory; 0 means no prefetch.
-        window_bytes: usize = 256 << 20, Bytes, 0..=1 << 40;
+        window_bytes: usize = 512 << 20, Bytes, 0..=1 << 40;
         /// Requests in flight to one store at the start; what follows is measured.
         in_flight_start: usize = 32, Count("requests"), 1..=4_096;
         /// Requests in flight to one store at most.
