@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from stores import Moto, Process, send, tools_folder
-from trireme import Server, clean_environment, free_port
+from stores import Moto, send, tools_folder
+from trireme import Server
 
 pytestmark = pytest.mark.skipif(
     not (tools_folder() / "moto/bin/moto_server").exists(), reason="moto is not installed: tests/e2e/setup.sh stores"

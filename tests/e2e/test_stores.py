@@ -256,7 +256,13 @@ def test_patterns_over_partitions(everywhere):
     store, options = reached["s3"]
     for key, body in files().items():
         store.put("lake", f"patterns/{key}", body)
-    patterns = {"*/*.parquet": "5", "day=*/part*": "5", "day=*-02/*": "2", "**/*.parquet": "5", "day=2026-01-0[1]/part ?.*": "3"}
+    patterns = {
+        "*/*.parquet": "5",
+        "**/*.parquet": "5",
+        "day=*/part*": "5",
+        "day=*-02/*": "2",
+        "day=2026-01-0[1]/part ?.*": "3",
+    }
     for number, (pattern, rows) in enumerate(patterns.items()):
         create(server, options, f"patterns_{number}", "PARQUET", f"s3://lake/patterns/orders/{pattern}")
         got = csv(server, f"SELECT count(*), count(day) FROM patterns_{number}")
