@@ -7,7 +7,6 @@ import base64
 import json
 import pathlib
 import re
-import urllib.error
 import urllib.parse
 
 import adbc_driver_flightsql.dbapi as flightsql
