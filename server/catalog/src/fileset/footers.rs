@@ -1,5 +1,6 @@
 //! What Parquet footers say of files, fetched in parallel, each once.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use datafusion::catalog::Session;
@@ -8,16 +9,17 @@ use datafusion::common::stats::Precision;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::parquet::metadata::DFParquetMetadata;
 use datafusion::datasource::table_schema::TableSchema;
-use datafusion::error::Result;
+use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::cache::cache_manager::CachedFileMetadata;
 use datafusion::execution::cache::{SchemaFingerprint, TableScopedPath};
 use datafusion::execution::object_store::ObjectStoreUrl;
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use object_store::{ObjectMeta, ObjectStore};
 use trireme_exec::io::parquet_reader::forget_replaced;
 use trireme_exec::io::{PinnedStore, TieredStore};
 
 use super::with_partitions;
+use crate::error::CatalogError;
 
 /// Footers on their way at a time.
 const FOOTERS_AT_ONCE: usize = 64;
@@ -74,6 +76,14 @@ pub(super) async fn described(
     Ok((described, cut))
 }
 
+fn damaged(meta: &ObjectMeta, reason: &str) -> DataFusionError {
+    let error = CatalogError::Corrupt {
+        file: meta.location.to_string(),
+        reason: reason.to_owned(),
+    };
+    error.into()
+}
+
 impl Reading<'_> {
     async fn described(&self, file: PartitionedFile) -> Result<PartitionedFile> {
         let known = self.statistics(&file.object_meta).await?;
@@ -103,11 +113,18 @@ impl Reading<'_> {
         forget_replaced(&footers, meta);
         let store = PinnedStore::new(Arc::clone(&self.store), self.lake.clone(), std::iter::once(meta));
         let hint = self.state.config_options().execution.parquet.metadata_size_hint;
-        let footer = DFParquetMetadata::new(&store, meta)
+        let fetch = DFParquetMetadata::new(&store, meta)
             .with_metadata_size_hint(hint)
-            .with_file_metadata_cache(Some(footers))
-            .fetch_metadata()
-            .await?;
+            .with_file_metadata_cache(Some(footers));
+        // A reader may panic over a damaged file; the file has to be named all the same.
+        let footer = match AssertUnwindSafe(fetch.fetch_metadata()).catch_unwind().await {
+            Ok(Ok(footer)) => footer,
+            Ok(Err(error)) if matches!(error.find_root(), DataFusionError::ParquetError(_)) => {
+                return Err(damaged(meta, &error.strip_backtrace()));
+            }
+            Ok(Err(error)) => return Err(error),
+            Err(_) => return Err(damaged(meta, "the reader can't make sense of its footer")),
+        };
         let schema = self.table.file_schema();
         let statistics = DFParquetMetadata::statistics_from_parquet_metadata(&footer, schema)?;
         let known = CachedFileMetadata::new(meta.clone(), Arc::clone(&self.fingerprint), Arc::new(statistics), None);
