@@ -30,11 +30,12 @@ use std::sync::Arc;
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 
-/// The physical rules, with ours that comes before all.
+/// The physical rules, with ours that come before all.
 pub fn before(
     mut rules: Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>>,
 ) -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     rules.insert(0, Arc::new(bounds::FloatBounds));
+    rules.insert(0, Arc::new(reach::ReachOfScans));
     rules
 }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::Schema;
 use datafusion::common::config::ConfigOptions;
+use datafusion::datasource::source::DataSourceExec;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{Result, ScalarValue};
 use datafusion::logical_expr::Operator;
@@ -50,6 +51,32 @@ impl PhysicalOptimizerRule for Reach {
 
     fn name(&self) -> &str {
         "trireme_reach"
+    }
+
+    fn schema_check(&self) -> bool {
+        true
+    }
+}
+
+/// The same for projections over scans, before they are pushed into the scans, where [`Reach`] doesn't see them.
+#[derive(Debug)]
+pub(super) struct ReachOfScans;
+
+impl PhysicalOptimizerRule for ReachOfScans {
+    fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _config: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
+        plan.transform_up(|node| {
+            let projection = node.downcast_ref::<ProjectionExec>();
+            let over_scan = projection.filter(|projection| projection.input().is::<DataSourceExec>());
+            let Some(projection) = over_scan else {
+                return Ok(Transformed::no(node));
+            };
+            projected(projection).map(|it| it.map_or_else(|| Transformed::no(Arc::clone(&node)), Transformed::yes))
+        })
+        .data()
+    }
+
+    fn name(&self) -> &str {
+        "trireme_reach_of_scans"
     }
 
     fn schema_check(&self) -> bool {

@@ -1,3 +1,5 @@
+//! Who asks, from profiles and roles, without a service.
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 

@@ -1,3 +1,5 @@
+//! Secrets: what is taken, which is chosen, what is never shown.
+
 use super::*;
 
 const HIDDEN: &str = "hunter2hunter2";

@@ -1,3 +1,5 @@
+//! Secrets on disk: kept, sealed, refused when they are not what was written.
+
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;
