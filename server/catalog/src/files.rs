@@ -247,7 +247,12 @@ impl Catalog {
         let lake = self.stores.lake().store(&StoreRegistry::key(url));
         let footers = self.session.runtime_env().cache_manager.get_file_metadata_cache();
         objects.iter().for_each(|object| forget_replaced(&footers, object));
-        let store: Arc<dyn ObjectStore> = Arc::new(PinnedStore::new(store, lake, objects.iter()));
+        // Of a stream of bytes the Arrow reader understands only files without padding: it gets the file itself, whose version
+        // is checked when it is scanned.
+        let store = match reader.get_ext() == "arrow" && url.scheme() == "file" {
+            true => store,
+            false => Arc::new(PinnedStore::new(store, lake, objects.iter())) as Arc<dyn ObjectStore>,
+        };
         let whole = self.infer_files(reader, &store, &objects).await;
         let Err(error) = whole else { return whole };
         // The readers' own errors often don't name the file.
