@@ -271,6 +271,8 @@ mod tests {
         let mut stream = pinned.get(&location).await.unwrap().into_stream();
         let first = stream.next().await.unwrap().unwrap();
         let other = folder.path().join("b.csv");
+        // Longer than the file system's clock ticks.
+        std::thread::sleep(std::time::Duration::from_millis(20));
         std::fs::write(&other, vec![b'y'; long.len()]).unwrap();
         std::fs::rename(&other, &path).unwrap();
         let rest: Vec<Bytes> = stream.try_collect().await.unwrap();

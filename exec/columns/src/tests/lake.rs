@@ -415,7 +415,7 @@ fn columns_of_a_needle_are_put_off() {
 
 #[test]
 fn opening_that_nobody_waits_for_ends() {
-    let mut remote = Remote::new(slow(50.0), no_tiers());
+    let mut remote = Remote::new(slow(120.0), no_tiers());
     remote.window_bytes = 64 << 10;
     let table = remote.table(&[("a", content())], &columns(), RowTest::True);
     let cache = small_segments();
