@@ -265,32 +265,20 @@ async fn assemble(
     metrics: &Metrics,
     authenticator: Option<Arc<Authenticator>>,
 ) -> Result<Arc<Front>, StartError> {
-    let resolved = config.resolved();
     let data_dir = &config.server.data_dir;
     create_folder(data_dir)?;
     let data = |error: &dyn std::fmt::Display| StartError::Data(error.to_string());
     let locations = Arc::new(Locations::new(data_dir, &config.io.allowed_locations).map_err(|error| data(&error))?);
     let stores = store_registry(config, &locations);
-    let limits = RuntimeLimits {
-        memory_bytes: resolved.memory_bytes,
-        query_memory_bytes: resolved.query_memory_bytes,
-        spill_folder: resolved.spill_dir.clone(),
-        spill_bytes_max: config.exec.spill_max_bytes,
-        metadata_cache_bytes: config.io.metadata_cache_bytes,
-    };
-    let runtime = Runtime::new(&limits, Arc::clone(&stores) as _).map_err(|error| data(&error))?;
+    let runtime = Runtime::new(&runtime_limits(config), Arc::clone(&stores) as _).map_err(|error| data(&error))?;
     metrics
         .memory_limit_bytes
-        .set(i64::try_from(resolved.memory_bytes).unwrap_or(i64::MAX));
+        .set(i64::try_from(config.resolved().memory_bytes).unwrap_or(i64::MAX));
 
     let catalogs: Arc<dyn CatalogProviderList> = Arc::new(MemoryCatalogProviderList::new());
-    let defaults = PlannerDefaults {
-        target_partitions: resolved.target_partitions,
-        batch_rows: config.exec.batch_rows,
-    };
     let (processor, fragments) = fragments(config, stores.lake())?;
     let base = base_state(
-        &defaults,
+        &planner_defaults(config),
         Arc::clone(runtime.env()),
         Arc::clone(&catalogs),
         Some(Arc::clone(&fragments)),
@@ -336,6 +324,24 @@ async fn assemble(
         metrics.clone(),
         front_limits(config),
     ))
+}
+
+fn runtime_limits(config: &Config) -> RuntimeLimits {
+    let resolved = config.resolved();
+    RuntimeLimits {
+        memory_bytes: resolved.memory_bytes,
+        query_memory_bytes: resolved.query_memory_bytes,
+        spill_folder: resolved.spill_dir,
+        spill_bytes_max: config.exec.spill_max_bytes,
+        metadata_cache_bytes: config.io.metadata_cache_bytes,
+    }
+}
+
+fn planner_defaults(config: &Config) -> PlannerDefaults {
+    PlannerDefaults {
+        target_partitions: config.resolved().target_partitions,
+        batch_rows: config.exec.batch_rows,
+    }
 }
 
 /// The catalog over the data folder.

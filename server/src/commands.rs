@@ -142,8 +142,8 @@ pub fn calibrate(config: &Config, quick: bool) -> Result<(), CommandError> {
         gigabytes(profile.memory_bytes_per_second_max)
     )?;
     for (bytes, rate) in profile.random_accesses_per_second_by_footprint_bytes.points() {
-        let footprint = HumanBytes(*bytes as u64);
-        writeln!(out, "  at random in {footprint}: {:.0} M/s a worker", rate / 1e6)?;
+        let kib = bytes / 1024.0;
+        writeln!(out, "  at random in {kib:.0} KiB: {:.0} M/s a worker", rate / 1e6)?;
     }
     writeln!(out, "kept in {}", bootstrap::costs_dir(config).display())?;
     Ok(())

@@ -255,6 +255,14 @@ fn tell_reads(metrics: &ExecutionPlanMetricsSet, plan: &FragmentPlan, accounts: 
     }
 }
 
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "an estimate; what is too large is the largest"
+)]
+fn whole(rows: f64) -> u64 {
+    rows as u64
+}
+
 /// What a device counted, for EXPLAIN ANALYZE.
 fn tell_report(metrics: &ExecutionPlanMetricsSet, took: &Took<'_>, expected: Option<&Expected>) {
     let report = &took.report;
@@ -268,8 +276,8 @@ fn tell_report(metrics: &ExecutionPlanMetricsSet, took: &Took<'_>, expected: Opt
     tell("sink_rows", report.sink_rows);
     tell("output_rows", report.output_rows);
     if let Some(expected) = expected {
-        tell("expected_sink_rows", Some(expected.sink_rows() as u64));
-        tell("expected_output_rows", Some(expected.output_rows as u64));
+        tell("expected_sink_rows", Some(whole(expected.sink_rows())));
+        tell("expected_output_rows", Some(whole(expected.output_rows)));
     }
     if report.launches == 0 {
         return;

@@ -488,7 +488,7 @@ impl Engine for LocalHandle {
         let (engine, session, sql) = (Arc::clone(&self.0), session.clone(), sql.to_owned());
         self.near(
             touches_files(&sql)?,
-            in_statement(async move { engine.describe(&session, &sql).await }),
+            Box::pin(in_statement(async move { engine.describe(&session, &sql).await })),
         )
         .await
     }
@@ -497,7 +497,7 @@ impl Engine for LocalHandle {
         let engine = Arc::clone(&self.0);
         self.near(
             touches_files(&request.sql)?,
-            in_statement(async move { engine.submit(&request).await }),
+            Box::pin(in_statement(async move { engine.submit(&request).await })),
         )
         .await
     }
