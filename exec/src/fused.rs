@@ -196,7 +196,13 @@ impl FragmentRuntime {
         let decided = self
             .costs
             .decide(plan, &self.variant, devices, &objective, &Known::default());
-        let Ok((_, decision)) = decided else { return };
+        let decision = match decided {
+            Ok((_, decision)) => decision,
+            Err(error) => {
+                tracing::warn!(%error, "the cost model places nothing: the device takes all that it can");
+                return;
+            }
+        };
         for (id, support) in support.iter_mut().enumerate() {
             if *support == Support::Supported && decision.chosen.get(id) == Some(&0) {
                 let ms = |candidate: usize| {

@@ -85,7 +85,8 @@ pub struct FragmentExec {
     runtime: Arc<FragmentRuntime>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
-    observed: Arc<Mutex<Vec<FragmentRun>>>,
+    /// Of the latest run.
+    observed: Mutex<Arc<Mutex<Vec<FragmentRun>>>>,
 }
 
 impl FragmentExec {
@@ -114,7 +115,7 @@ impl FragmentExec {
             runtime,
             properties: Arc::new(properties),
             metrics: ExecutionPlanMetricsSet::new(),
-            observed: Arc::default(),
+            observed: Mutex::default(),
         }
     }
 
@@ -141,7 +142,7 @@ impl FragmentExec {
             runtime: Arc::clone(&self.runtime),
             properties: Arc::clone(&self.properties),
             metrics: ExecutionPlanMetricsSet::new(),
-            observed: Arc::default(),
+            observed: Mutex::default(),
         }
     }
 
@@ -153,9 +154,11 @@ impl FragmentExec {
         self.runtime.decide(&self.plan, devices)
     }
 
-    /// What its fragments took when they ran.
+    /// What its fragments took when they last ran.
     pub fn observed(&self) -> Vec<FragmentRun> {
-        self.observed.lock().clone()
+        let latest = Arc::clone(&self.observed.lock());
+        let runs = latest.lock();
+        runs.clone()
     }
 }
 
@@ -229,6 +232,8 @@ impl ExecutionPlan for FragmentExec {
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let emit = EmitBuffer::new();
+        let observed = Arc::default();
+        *self.observed.lock() = Arc::clone(&observed);
         let run = Run {
             plan: self.plan.clone(),
             streams: self.streams.clone(),
@@ -240,7 +245,7 @@ impl ExecutionPlan for FragmentExec {
                 .map(|id| MetricBuilder::new(&self.metrics).subset_time(format!("fragment_{id}_time"), partition))
                 .collect(),
             metrics: self.metrics.clone(),
-            observed: Arc::clone(&self.observed),
+            observed,
         };
         let outcome = SpawnedTask::spawn(async move {
             // Also when the run panics: the stream would wait for ever.

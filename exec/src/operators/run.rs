@@ -67,9 +67,15 @@ impl Run {
         self.runtime.save(&self.plan);
         let memory = Memory::of(self.context.memory_pool());
         let accounts: Vec<Arc<Account>> = self.plan.scans.iter().map(|_| Arc::default()).collect();
+        let decoded = self.runtime.columns().metrics().misses;
         let result = self.bound(&memory, &accounts).await;
         tell_reads(&self.metrics, &self.plan, &accounts);
         timer.done();
+        // Times with decoding in them say nothing of running.
+        if result.is_ok() && self.runtime.columns().metrics().misses == decoded {
+            // Nobody waits for it.
+            tokio::spawn(async move { self.learn() });
+        }
         result
     }
 
@@ -192,24 +198,18 @@ impl Run {
             observed.lock().push(ran.clone());
             runtime.history().add(ran);
         };
-        let decoded = self.runtime.columns().metrics().misses;
-        let rows = self
-            .runtime
+        self.runtime
             .run_graph(&self.plan.graph, inputs, placement, Box::new(took))
-            .await?;
-        // Times with decoding in them say nothing of running.
-        if self.runtime.columns().metrics().misses == decoded {
-            self.learn(run);
-        }
-        Ok(rows)
+            .await
     }
 }
 
 impl Run {
-    /// The cost model learns from what this run took.
-    fn learn(&self, run: u64) {
+    /// The cost model learns from what this run took: from the last attempt, if the graph ran again elsewhere.
+    fn learn(&self) {
         let observed = self.observed.lock();
-        let of_run = observed.iter().filter(|seen| seen.run == run);
+        let last = observed.iter().map(|seen| seen.run).max();
+        let of_run = observed.iter().filter(|seen| Some(seen.run) == last);
         let seen: Vec<_> = of_run
             .map(|seen| Observed {
                 fragment: seen.fragment,
