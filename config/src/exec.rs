@@ -9,6 +9,8 @@ settings! {
         memory_bytes: usize = 0, Bytes, 0..=1 << 50;
         /// Memory of one query; 0 means as much as all together.
         query_memory_bytes: usize = 0, Bytes, 0..=1 << 50;
+        /// Time after which memory that queries have freed goes back to the system, if none has needed it again.
+        memory_return_ms: u64 = 60_000, Milliseconds, 0..=86_400_000;
         /// Parts of a query that run at the same time; 0 means one a core.
         target_partitions: usize = 0, Count("partitions"), 0..=4_096;
         /// Rows of the batches that flow between operators.

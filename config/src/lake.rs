@@ -16,7 +16,7 @@ settings! {
         /// Bytes that one query may have fetched ahead of need, of its memory; 0 means no prefetch.
         window_bytes: usize = 512 << 20, Bytes, 0..=1 << 40;
         /// Requests in flight to one store at the start; what follows is measured.
-        in_flight_start: usize = 32, Count("requests"), 1..=4_096;
+        in_flight_start: usize = 64, Count("requests"), 1..=4_096;
         /// Requests in flight to one store at most.
         in_flight_max: usize = 256, Count("requests"), 1..=4_096;
         /// Second requests for first bytes that are late, per hundred requests; 0 means none.

@@ -101,6 +101,9 @@ settings! {
     pub struct Catalog = "catalog" {
         /// How long the list of files may be used before the folder is looked at again; 0 looks at every statement.
         refresh_interval_ms: u64 = 0, Milliseconds, 0..=86_400_000;
+        /// Whether queries start with the files of a remote table that were seen last, while the store is asked whether they
+        /// are still all; no row is handed out before, and what was planned with others runs again.
+        plan_ahead: bool = true, Plain;
         /// Rows of a CSV or JSON file that are read to infer its column types.
         infer_max_records: usize = 10_000, Count("rows"), 1..=100_000_000;
         /// Files of one folder that are listed at most.

@@ -87,6 +87,7 @@ pub enum StartError {
 pub fn serve(config: Config, began: Instant) -> Result<(), StartError> {
     // Several libraries bring TLS; without a choice rustls would refuse to start.
     let _ = rustls::crypto::ring::default_provider().install_default();
+    trireme_device_cpu::keep_freed_memory(Duration::from_millis(config.exec.memory_return_ms));
     let resolved = config.resolved();
     let engine = Builder::new_multi_thread()
         .worker_threads(resolved.target_partitions.max(1))
@@ -357,6 +358,7 @@ async fn open_catalog(
     let options = CatalogOptions {
         data_dir: config.server.data_dir.clone(),
         refresh_interval: Duration::from_millis(config.catalog.refresh_interval_ms),
+        plan_ahead: config.catalog.plan_ahead,
         locations,
         stores: Arc::clone(stores),
         runtime: Arc::clone(runtime.env()),

@@ -3,6 +3,7 @@
 //! Everything that crosses it is plain data: text, numbers, Arrow schemas and batches. In process today; later a supervised
 //! process, so that a driver's fault never reaches a client, and the nodes of a cluster.
 
+mod ahead;
 pub mod ddl;
 pub mod functions;
 pub mod local;
@@ -196,6 +197,8 @@ pub struct EngineCounts {
     pub plan_hits: u64,
     /// Statements that it had no plan for.
     pub plan_misses: u64,
+    /// Tables that were found changed after a query over them had started.
+    pub changed_ahead: u64,
 }
 
 /// Counters of all devices beside the processor.

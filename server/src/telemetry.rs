@@ -312,6 +312,8 @@ metrics! {
     plan_cache_hits_total: IntCounter = "trireme_plan_cache_hits_total";
     /// Statements that the plan cache had no plan for.
     plan_cache_misses_total: IntCounter = "trireme_plan_cache_misses_total";
+    /// Remote tables whose files were found changed after a query over them had started: it was run again.
+    catalog_changed_ahead_total: IntCounter = "trireme_catalog_changed_ahead_total";
     /// When the server started, in seconds since 1970.
     start_seconds: Gauge = "trireme_start_seconds";
     /// How long the server took from start until ready.
@@ -348,6 +350,7 @@ impl Metrics {
         gauge(&self.devices_off, devices.off);
         counter(&self.plan_cache_hits_total, counts.plan_hits);
         counter(&self.plan_cache_misses_total, counts.plan_misses);
+        counter(&self.catalog_changed_ahead_total, counts.changed_ahead);
         self.lake_counts(&counts.lake);
     }
 

@@ -19,6 +19,7 @@ mod isa;
 mod join;
 mod like;
 mod load;
+mod memory;
 mod number;
 mod pipeline;
 mod sort;
@@ -26,4 +27,5 @@ mod tile;
 mod variant;
 mod vector;
 
+pub use memory::keep_freed_memory;
 pub use variant::FusedVariant;

@@ -73,6 +73,8 @@ struct State {
 pub(crate) struct Controller {
     state: Mutex<State>,
     arrived_bytes: AtomicU64,
+    /// Bytes per second, the most that came in a round.
+    best_rate: AtomicU64,
     answers: AtomicU64,
     throttled: AtomicU64,
     measures: Measures,
@@ -105,6 +107,7 @@ impl Controller {
                 marks: VecDeque::new(),
             }),
             arrived_bytes: AtomicU64::new(0),
+            best_rate: AtomicU64::new(0),
             answers: AtomicU64::new(0),
             throttled: AtomicU64::new(0),
             measures: Measures::default(),
@@ -175,6 +178,11 @@ impl Controller {
     /// Bytes came.
     pub(crate) fn arrived(&self, bytes: u64) {
         self.arrived_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes per second that came at most, as far as rounds have been measured.
+    pub(crate) fn best_rate(&self) -> u64 {
+        self.best_rate.load(Ordering::Relaxed)
     }
 
     /// Whether the store has ever answered.
@@ -256,6 +264,8 @@ impl Controller {
         state
             .pace
             .tick(now, self.arrived_bytes.load(Ordering::Relaxed), waiting, first_byte);
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate")]
+        self.best_rate.store(state.pace.best() as u64, Ordering::Relaxed);
         self.mark(state, now);
     }
 

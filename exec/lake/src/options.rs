@@ -42,7 +42,7 @@ impl Default for LakeOptions {
             disk_dir: None,
             disk_bytes: 10 << 30,
             disk_slot_bytes: 4 << 20,
-            in_flight_start: 32,
+            in_flight_start: 64,
             in_flight_max: 256,
             part_bytes: 8 << 20,
             split_bytes: 16 << 20,

@@ -1,8 +1,9 @@
 //! What a read is: which version of which object, how urgent, and on whose account.
 
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use object_store::ObjectMeta;
 use object_store::path::Path;
@@ -100,6 +101,11 @@ pub struct Account {
     pub wait_ns: AtomicU64,
     /// Ranges that were planned and then not needed (a filter learned more, a limit was reached).
     pub cancelled_ranges: AtomicU64,
+    /// Bytes per second that the store brought at most to all its readers, when this one read last.
+    pub store_rate: AtomicU64,
+    began: OnceLock<Instant>,
+    /// Since `began`, until bytes came last.
+    fetching_ns: AtomicU64,
 }
 
 /// The numbers of an [`Account`] at one moment; fields as there.
@@ -121,9 +127,42 @@ pub struct AccountTotals {
     pub waits: u64,
     pub wait_ns: u64,
     pub cancelled_ranges: u64,
+    pub store_rate: u64,
+    pub fetching_ns: u64,
+}
+
+impl AccountTotals {
+    /// Bytes per second that came while it fetched.
+    pub fn goodput(&self) -> u64 {
+        let bytes = u128::from(self.fetched_bytes) * 1_000_000_000;
+        let rate = bytes / u128::from(self.fetching_ns.max(1));
+        u64::try_from(rate).unwrap_or(u64::MAX)
+    }
+
+    /// Bytes that came from the tiers, per hundred that were asked for; none when nothing was.
+    pub fn hit_percent(&self) -> Option<u64> {
+        let hits = self.memory_bytes + self.disk_bytes;
+        (hits * 100).checked_div(hits + self.fetched_bytes)
+    }
 }
 
 impl Account {
+    /// A request goes out.
+    pub(crate) fn asked(&self) {
+        self.began.get_or_init(Instant::now);
+        self.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Bytes came from a store that brings so many per second at most.
+    pub(crate) fn fetched(&self, bytes: u64, store_rate: u64) {
+        self.fetched_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.store_rate.store(store_rate, Ordering::Relaxed);
+        if let Some(began) = self.began.get() {
+            let since = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            self.fetching_ns.fetch_max(since, Ordering::Relaxed);
+        }
+    }
+
     /// A reader had to wait so long.
     pub(crate) fn count_wait(&self, waited_ns: u64) {
         self.waits.fetch_add(1, Ordering::Relaxed);
@@ -149,6 +188,8 @@ impl Account {
             waits: read(&self.waits),
             wait_ns: read(&self.wait_ns),
             cancelled_ranges: read(&self.cancelled_ranges),
+            store_rate: read(&self.store_rate),
+            fetching_ns: read(&self.fetching_ns),
         }
     }
 }
@@ -169,10 +210,22 @@ impl Meter {
         self.reader.as_deref()
     }
 
+    fn each(&self, tell: impl Fn(&Account)) {
+        tell(&self.store);
+        self.reader.as_deref().into_iter().for_each(tell);
+    }
+
+    pub(crate) fn asked(&self) {
+        self.each(Account::asked);
+    }
+
+    pub(crate) fn fetched(&self, bytes: u64, store_rate: u64) {
+        self.each(|account| account.fetched(bytes, store_rate));
+    }
+
     pub(crate) fn add(&self, counter: fn(&Account) -> &AtomicU64, amount: u64) {
-        counter(&self.store).fetch_add(amount, Ordering::Relaxed);
-        if let Some(reader) = &self.reader {
-            counter(reader).fetch_add(amount, Ordering::Relaxed);
-        }
+        self.each(|account| {
+            counter(account).fetch_add(amount, Ordering::Relaxed);
+        });
     }
 }

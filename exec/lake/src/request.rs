@@ -179,7 +179,7 @@ impl Requests {
         let (mut failed, mut turn) = (0, Turn::default());
         loop {
             let slot = self.controller.acquire(urgency, &mut turn).await;
-            meter.add(|account| &account.requests, 1);
+            meter.asked();
             let asked = self.reader().get_opts(location, options.clone());
             let timeout = self.options.attempt_timeout;
             let outcome = match tokio::time::timeout(timeout, asked).await {
@@ -409,7 +409,7 @@ impl Transfer<'_> {
         self.buffer.extend_from_slice(chunk);
         self.filled += chunk.len() as u64;
         controller.arrived(chunk.len() as u64);
-        self.meter.add(|account| &account.fetched_bytes, chunk.len() as u64);
+        self.meter.fetched(chunk.len() as u64, controller.best_rate());
     }
 
     fn finish(self) -> Result<Fetched> {

@@ -254,9 +254,9 @@ impl Shared {
             range: Some(GetRange::Bounded(range.clone())),
             ..GetOptions::default()
         };
-        meter.add(|account| &account.requests, 1);
+        meter.asked();
         let bytes = self.other.get_opts(&object.location, options).await?.bytes().await?;
-        meter.add(|account| &account.fetched_bytes, bytes.len() as u64);
+        meter.fetched(bytes.len() as u64, 0);
         match (bytes.len() as u64).cmp(&(range.end - range.start)) {
             Ordering::Equal => Ok(bytes),
             _ => Err(Broken::OtherRange(format!("{} bytes", bytes.len()), format!("{range:?}")).into_error()),

@@ -3,6 +3,7 @@
 mod expected;
 mod fragment;
 mod placement;
+mod reads;
 mod run;
 mod scan;
 mod stream;

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -40,6 +41,8 @@ pub struct CatalogOptions {
     pub data_dir: PathBuf,
     /// How long a table's files are taken as unchanged; zero checks at every statement.
     pub refresh_interval: Duration,
+    /// Whether queries may start before a remote table's files were looked at again.
+    pub plan_ahead: bool,
     /// The allow-list.
     pub locations: Arc<Locations>,
     /// The object stores; the same that `runtime` uses.
@@ -64,6 +67,9 @@ pub struct Catalog {
     pub(crate) locations: Arc<Locations>,
     pub(crate) stores: Arc<StoreRegistry>,
     pub(crate) refresh_interval: Duration,
+    pub(crate) plan_ahead: bool,
+    /// Tables that were found changed after a query had started.
+    pub(crate) changed_ahead: AtomicU64,
     pub(crate) session: Arc<SessionState>,
     pub(crate) folder: Folder,
     pub(crate) definitions: RwLock<Snapshot>,
@@ -114,6 +120,8 @@ impl Catalog {
             locations: options.locations,
             stores: options.stores,
             refresh_interval: options.refresh_interval,
+            plan_ahead: options.plan_ahead,
+            changed_ahead: AtomicU64::new(0),
             session: Arc::new(session),
             folder,
             functions: RwLock::new(Arc::new(Functions {

@@ -11,6 +11,7 @@
 //! The catalog never writes outside `.trireme/` and never deletes a user's file. A DDL statement takes effect when
 //! `catalog.json` is renamed into place; what a crash leaves beside it is removed at the next start.
 
+mod ahead;
 mod catalog;
 mod ddl;
 mod definitions;
@@ -38,11 +39,11 @@ mod table;
 mod views;
 mod writes;
 
+pub use ahead::{Checks, ahead_of_checks, in_statement};
 pub use catalog::{Applied, CATALOG_NAME, Catalog, CatalogOptions, DEFAULT_SCHEMA};
 pub use describe::{DescribeFilter, TableEntry, TableKind};
 pub use error::CatalogError;
 pub use folder::FORMAT_VERSION;
-pub use resolve::in_statement;
 pub use secrets::SecretKey;
 pub use statistics::{ColumnStatisticsEntry, TableStatistics};
 pub use views::ViewPlanner;

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use datafusion::catalog::TableProvider;
-use trireme_exec::io::in_one_look;
 use trireme_planner::ddl::{TableName, TableVersionRef};
 
+use crate::ahead::statement_began;
 use crate::catalog::{Catalog, DEFAULT_SCHEMA};
 use crate::definitions::{Definition, External, View};
 use crate::describe::TableKind;
@@ -14,16 +14,6 @@ use crate::discover::{self, Found, FoundKind, Lookup};
 use crate::error::CatalogError;
 use crate::listing::{Listing, Signature};
 use crate::names::nearest;
-
-tokio::task_local! {
-    /// When the planning of the task's statement began.
-    static STATEMENT: Instant;
-}
-
-/// Plans one statement: each table's files are looked at once for it, however often it is asked for.
-pub async fn in_statement<T>(planning: impl Future<Output = T>) -> T {
-    STATEMENT.scope(Instant::now(), in_one_look(planning)).await
-}
 
 /// Where a table comes from.
 #[derive(Debug, Clone)]
@@ -66,10 +56,12 @@ impl Source {
 /// A provider and the state of the files that it was made from.
 #[derive(Debug)]
 pub(crate) struct Cached {
-    origin: String,
+    pub(crate) origin: String,
     pub(crate) signature: Signature,
     pub(crate) provider: Arc<dyn TableProvider>,
-    checked: Instant,
+    pub(crate) checked: Instant,
+    /// The last list had nothing new.
+    pub(crate) steady: bool,
 }
 
 impl Catalog {
@@ -180,7 +172,7 @@ impl Catalog {
         let origin = source.origin();
         // A managed table's log is one small folder, and a session must see its own writes.
         let may_wait = !matches!(source, Source::Managed(_));
-        let began = STATEMENT.try_with(|began| *began).ok();
+        let began = statement_began();
         let recent = |cached: &&Cached| {
             let for_this = began.is_some_and(|began| cached.checked >= began);
             may_wait && cached.origin == origin && (for_this || cached.checked.elapsed() < self.refresh_interval)
@@ -188,14 +180,20 @@ impl Catalog {
         if let Some(cached) = self.tables.lock().get(name).filter(recent) {
             return Ok(Arc::clone(&cached.provider));
         }
+        if let Some(provider) = self.ahead_of_check(name, source, &origin) {
+            return Ok(provider);
+        }
         let checked = Instant::now();
         let listing = self.listing(name, source).await?;
+        let mut steady = true;
         if let Some(cached) = self.tables.lock().get_mut(name)
             && cached.origin == origin
-            && cached.signature == listing.signature
         {
-            cached.checked = checked;
-            return Ok(Arc::clone(&cached.provider));
+            if cached.signature == listing.signature {
+                (cached.checked, cached.steady) = (checked, true);
+                return Ok(Arc::clone(&cached.provider));
+            }
+            steady = false;
         }
         let provider = match source {
             Source::Managed(folder) => self.managed_table(name, folder).await?,
@@ -209,6 +207,7 @@ impl Catalog {
             signature: listing.signature,
             provider: Arc::clone(&provider),
             checked,
+            steady,
         };
         self.tables.lock().insert(name.clone(), cached);
         Ok(provider)

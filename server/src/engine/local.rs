@@ -14,7 +14,7 @@ use datafusion::sql::parser::Statement;
 use futures::StreamExt;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use trireme_catalog::{Catalog, DescribeFilter, TableKind, ViewPlanner, in_statement};
+use trireme_catalog::{Catalog, DescribeFilter, TableKind, ViewPlanner, ahead_of_checks, in_statement};
 use trireme_exec::fused::FragmentRuntime;
 use trireme_exec::io::StoreRegistry;
 use trireme_exec::runtime::Runtime;
@@ -27,6 +27,7 @@ use trireme_planner::plan_cache::{Cached, PlanCache, PlanKey};
 use trireme_planner::statement::{PlannedStatement, delete_parts, update_parts};
 use trireme_planner::{Planned, SessionChange, functions, output, parameters, physical};
 
+use super::ahead::Ready;
 use super::ddl::SecretPolicy;
 use super::planning::described_placement;
 use super::states::States;
@@ -40,19 +41,10 @@ use crate::devices;
 /// Session states kept ready: one per combination of schema and settings.
 const STATES_MAX: u64 = 256;
 
-/// A planned query that waits to be fetched.
-struct Ready {
-    /// One plan, or one per bound row of parameters, run one after another.
-    plans: Vec<Arc<dyn ExecutionPlan>>,
-    context: Arc<TaskContext>,
-    schema: SchemaRef,
-    timeout: Option<Duration>,
-}
-
 /// The engine in this process.
 pub struct LocalEngine {
     runtime: Runtime,
-    workers: Handle,
+    pub(super) workers: Handle,
     pub(super) catalog: Arc<Catalog>,
     pub(super) stores: Arc<StoreRegistry>,
     states: Arc<States>,
@@ -61,7 +53,7 @@ pub struct LocalEngine {
     plans: Arc<PlanCache>,
     pub(super) fragments: Arc<FragmentRuntime>,
     policy: SecretPolicy,
-    ready: Mutex<HashMap<QueryId, Ready>>,
+    pub(super) ready: Mutex<HashMap<QueryId, Ready>>,
 }
 
 impl LocalEngine {
@@ -136,7 +128,7 @@ impl LocalEngine {
         })
     }
 
-    async fn submit(&self, request: &Submit) -> Result<Submitted, QueryError> {
+    pub(super) async fn submit(&self, request: &Submit) -> Result<Submitted, QueryError> {
         let state = self.state(&request.session)?;
         self.look_at_tables(request).await?;
         if let Some(placement) = placement_request(&request.sql)? {
@@ -255,6 +247,7 @@ impl LocalEngine {
             plans,
             schema,
             timeout: timeout(&request.session),
+            ahead: None,
         };
         self.ready.lock().insert(request.query_id.clone(), ready);
     }
@@ -462,7 +455,7 @@ pub struct LocalHandle(pub Arc<LocalEngine>);
 impl LocalHandle {
     /// Work that may look at files belongs to the engine's threads. What can't is done where the call came in: waking
     /// another thread would take longer than planning `SELECT 1`.
-    async fn near<T: Send + 'static>(
+    pub(super) async fn near<T: Send + 'static>(
         &self,
         may_read: bool,
         work: impl Future<Output = Result<T, QueryError>> + Send + 'static,
@@ -486,47 +479,18 @@ impl Engine for LocalHandle {
 
     async fn describe(&self, session: &SessionSpec, sql: &str) -> Result<Description, QueryError> {
         let (engine, session, sql) = (Arc::clone(&self.0), session.clone(), sql.to_owned());
-        self.near(
-            touches_files(&sql)?,
-            Box::pin(in_statement(async move { engine.describe(&session, &sql).await })),
-        )
-        .await
+        let may_read = touches_files(&sql)?;
+        // What it is run with is checked then.
+        let work = async move { Box::pin(ahead_of_checks(engine.describe(&session, &sql))).await.0 };
+        self.near(may_read, Box::pin(work)).await
     }
 
     async fn submit(&self, request: Submit) -> Result<Submitted, QueryError> {
-        let engine = Arc::clone(&self.0);
-        self.near(
-            touches_files(&request.sql)?,
-            Box::pin(in_statement(async move { engine.submit(&request).await })),
-        )
-        .await
+        self.plan(request).await
     }
 
     async fn stream(&self, query_id: &str) -> Result<(SchemaRef, BatchStream), QueryError> {
-        let ready = self.0.ready.lock().remove(query_id);
-        let Some(Ready {
-            plans,
-            context,
-            schema,
-            timeout,
-        }) = ready
-        else {
-            return Err(QueryError::new(
-                ErrorClass::Precondition,
-                "this result was fetched already, or has expired",
-            )
-            .with_hint("run the statement again"));
-        };
-        let here = plans
-            .iter()
-            .all(physical::is_constant)
-            .then(Handle::try_current)
-            .and_then(Result::ok);
-        let workers = here.unwrap_or_else(|| self.0.workers.clone());
-        let promised = Arc::clone(&schema);
-        let finish: driver::Finish = Arc::new(move |batch| output::conform(&batch, &promised));
-        let run = move |plan| driver::run(&workers, plan, Arc::clone(&context), timeout, Arc::clone(&finish));
-        Ok((schema, Box::pin(futures::stream::iter(plans).flat_map(run))))
+        self.rows(query_id)
     }
 
     fn forget(&self, query_id: &str) {
@@ -594,6 +558,7 @@ impl Engine for LocalHandle {
             lake: self.0.stores.lake().metrics(),
             plan_hits,
             plan_misses,
+            changed_ahead: self.0.catalog.changed_ahead(),
         }
     }
 }

@@ -39,7 +39,7 @@ impl Requests {
         let late = tokio::time::sleep_until(started + deadline);
         tokio::pin!(late);
         self.hedges.earn();
-        meter.add(|account| &account.requests, 1);
+        meter.asked();
         let first = self.open(location, options.clone());
         tokio::pin!(first);
         let mut look = self.hedge_after(bytes, Duration::ZERO);
@@ -62,7 +62,7 @@ impl Requests {
             }
             look = self.hedge_after(bytes, waited);
         };
-        meter.add(|account| &account.requests, 1);
+        meter.asked();
         meter.add(|account| &account.hedges, 1);
         let second_started = Instant::now();
         let second = self.open(location, options);

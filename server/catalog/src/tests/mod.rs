@@ -82,6 +82,7 @@ impl Lake {
         let catalog = Catalog::open(CatalogOptions {
             data_dir: self.folder.path().to_owned(),
             refresh_interval: Duration::ZERO,
+            plan_ahead: true,
             locations,
             stores,
             runtime,

@@ -186,3 +186,25 @@ async fn a_folder_is_listed_once_for_a_statement() {
     assert_eq!(crate::in_statement(lake.sql(sql)).await, "2 2 1");
     assert_eq!(lists.load(Ordering::Relaxed), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_that_is_known_is_listed_while_the_statement_is_planned() {
+    let (port, lists) = serve_counted(&[("/b/t/1.csv", "x\n1\n")]);
+    let endpoint = format!("http://127.0.0.1:{port}");
+    let lake = Lake::allowing(&["s3://b/t", &endpoint]).await;
+    let options = [
+        ("aws.endpoint", endpoint.as_str()),
+        ("aws.allow_http", "true"),
+        ("aws.region", "here"),
+        ("aws.skip_signature", "true"),
+    ];
+    lake.apply(define("t", "s3://b/t/", &options)).await.unwrap();
+    let sql = "SELECT sum(a.x), sum(b.x) FROM t a, t b";
+    assert_eq!(crate::in_statement(lake.sql(sql)).await, "1 1");
+    lists.store(0, Ordering::Relaxed);
+    let (rows, checks) = crate::ahead_of_checks(lake.sql(sql)).await;
+    assert_eq!((rows.as_str(), checks.is_empty()), ("1 1", false));
+    assert!(checks.hold().await);
+    assert_eq!(lists.load(Ordering::Relaxed), 1);
+    assert_eq!(lake.catalog().changed_ahead(), 0);
+}

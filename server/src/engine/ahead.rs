@@ -1,0 +1,131 @@
+//! Planned queries that wait to be fetched, and what becomes of those that were planned before it was known that a remote
+//! table's files are still the same: their first batch waits for that, and they run again if not.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::datatypes::SchemaRef;
+use datafusion::execution::TaskContext;
+use datafusion::physical_plan::ExecutionPlan;
+use futures::{StreamExt, future, stream};
+use tokio::runtime::Handle;
+use trireme_catalog::{Checks, ahead_of_checks, in_statement};
+use trireme_exec::{ErrorClass, QueryError, driver};
+use trireme_planner::parse::{self, touches_files};
+use trireme_planner::{output, physical};
+
+use super::local::LocalHandle;
+use super::{BatchStream, Submit, Submitted};
+
+/// A planned query that waits to be fetched.
+pub(super) struct Ready {
+    /// One plan, or one per bound row of parameters, run one after another.
+    pub(super) plans: Vec<Arc<dyn ExecutionPlan>>,
+    pub(super) context: Arc<TaskContext>,
+    pub(super) schema: SchemaRef,
+    pub(super) timeout: Option<Duration>,
+    pub(super) ahead: Option<Ahead>,
+}
+
+/// What has to hold before rows are handed out, and the statement to run again otherwise.
+pub(super) struct Ahead {
+    checks: Checks,
+    request: Submit,
+}
+
+impl LocalHandle {
+    /// Plans a statement; updates run. Only queries, whose rows can wait, are planned ahead of checks.
+    pub(super) async fn plan(&self, request: Submit) -> Result<Submitted, QueryError> {
+        let may_read = touches_files(&request.sql)?;
+        if !may_read || parse::is_update(&parse::parse(&request.sql)?) {
+            return self.plan_checked(request, may_read).await;
+        }
+        let engine = Arc::clone(&self.0);
+        let work = async move {
+            let (submitted, checks) = Box::pin(ahead_of_checks(engine.submit(&request))).await;
+            let submitted = submitted?;
+            if !checks.is_empty()
+                && let Some(ready) = engine.ready.lock().get_mut(&request.query_id)
+            {
+                ready.ahead = Some(Ahead { checks, request });
+            }
+            Ok(submitted)
+        };
+        self.near(may_read, Box::pin(work)).await
+    }
+
+    async fn plan_checked(&self, request: Submit, may_read: bool) -> Result<Submitted, QueryError> {
+        let engine = Arc::clone(&self.0);
+        self.near(
+            may_read,
+            Box::pin(in_statement(async move { engine.submit(&request).await })),
+        )
+        .await
+    }
+
+    /// Starts a planned query.
+    pub(super) fn rows(&self, query_id: &str) -> Result<(SchemaRef, BatchStream), QueryError> {
+        let mut ready = self.take(query_id)?;
+        let Some(Ahead { checks, request }) = ready.ahead.take() else {
+            return Ok(self.run(ready));
+        };
+        let (schema, mut rows) = self.run(ready);
+        let (this, promised) = (self.clone(), Arc::clone(&schema));
+        let checked = async move {
+            let first = rows.next().await;
+            if checks.hold().await {
+                return stream::iter(first).chain(rows).boxed();
+            }
+            drop(rows);
+            let again = this.again(request, &promised).await;
+            again.unwrap_or_else(|error| stream::once(future::ready(Err(error))).boxed())
+        };
+        Ok((schema, stream::once(checked).flatten().boxed()))
+    }
+
+    fn take(&self, query_id: &str) -> Result<Ready, QueryError> {
+        self.0.ready.lock().remove(query_id).ok_or_else(|| {
+            QueryError::new(
+                ErrorClass::Precondition,
+                "this result was fetched already, or has expired",
+            )
+            .with_hint("run the statement again")
+        })
+    }
+
+    fn run(&self, ready: Ready) -> (SchemaRef, BatchStream) {
+        let Ready {
+            plans,
+            context,
+            schema,
+            timeout,
+            ..
+        } = ready;
+        let here = plans
+            .iter()
+            .all(physical::is_constant)
+            .then(Handle::try_current)
+            .and_then(Result::ok);
+        let workers = here.unwrap_or_else(|| self.0.workers.clone());
+        let promised = Arc::clone(&schema);
+        let finish: driver::Finish = Arc::new(move |batch| output::conform(&batch, &promised));
+        let run = move |plan| driver::run(&workers, plan, Arc::clone(&context), timeout, Arc::clone(&finish));
+        (schema, Box::pin(stream::iter(plans).flat_map(run)))
+    }
+
+    /// The query over the files that are there now.
+    async fn again(&self, request: Submit, promised: &SchemaRef) -> Result<BatchStream, QueryError> {
+        let query_id = request.query_id.clone();
+        tracing::debug!(%query_id, "the files of a table have changed; the query is planned anew");
+        self.plan_checked(request, true).await?;
+        let (schema, rows) = self.run(self.take(&query_id)?);
+        if schema != *promised {
+            return Err(QueryError::new(
+                ErrorClass::Unavailable,
+                "the columns of a table changed while the statement was planned",
+            )
+            .with_hint("send the statement again"));
+        }
+        Ok(rows)
+    }
+}
