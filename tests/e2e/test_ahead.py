@@ -77,3 +77,16 @@ def test_columns_that_change_are_the_new_ones(store, tmp_path):
         except dbapi.Error as error:
             assert "send the statement again" in str(error)
         assert rows(connection, "SELECT sum(x), max(y) FROM t") == [(1.5, "b")]
+
+
+def test_scans_of_both_variants_say_what_they_have_read(store, tmp_path):
+    store.put("lake", "t/0.parquet", parquet(x=list(range(1000))))
+    arguments = ["--set", f"io.allowed_locations=s3://lake,{store.address}", "--set", "exec.column_cache=false"]
+    with Server(tmp_path, arguments) as server, dbapi.connect(server.uri, autocommit=True) as connection:
+        options = f"'aws.endpoint' '{store.address}', 'aws.allow_http' 'true', 'aws.region' 'x', "
+        options += "'aws.access_key_id' 'k', 'aws.secret_access_key' 's'"
+        rows(connection, f"CREATE EXTERNAL TABLE t STORED AS PARQUET LOCATION 's3://lake/t/' OPTIONS ({options})")
+        for variant in ("fused", "datafusion"):
+            rows(connection, f"SET trireme.cpu_variant = '{variant}'")
+            plan = "\n".join(str(row) for row in rows(connection, "EXPLAIN ANALYZE SELECT sum(x) FROM t"))
+            assert re.search(r"used_bytes=\d", plan) and "memory_tier_bytes=" in plan, (variant, plan)

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use datafusion::datasource::listing::PartitionedFile;
@@ -30,6 +31,7 @@ use tokio::runtime::Handle;
 use trireme_lake::{Account, ObjectRef, Planned, Prefetch, ReadClass, TieredStore, Window};
 
 use super::pinned::PinnedStore;
+use crate::operators::reads::tell_totals;
 
 /// Bytes that one reader has fetched ahead at most; a row group is, however large.
 const WINDOW_BYTES: usize = 64 << 20;
@@ -40,7 +42,6 @@ pub struct ReaderFactory {
     lake: Option<Arc<TieredStore>>,
     footers: Arc<FileMetadataCache>,
     memory: Arc<dyn MemoryPool>,
-    account: Arc<Account>,
 }
 
 impl ReaderFactory {
@@ -51,7 +52,6 @@ impl ReaderFactory {
             lake,
             footers: runtime.cache_manager.get_file_metadata_cache(),
             memory: Arc::clone(&runtime.memory_pool),
-            account: Arc::default(),
         }
     }
 }
@@ -80,22 +80,25 @@ impl ParquetFileReaderFactory for ReaderFactory {
         metadata_size_hint: Option<usize>,
         metrics: &ExecutionPlanMetricsSet,
     ) -> Result<Box<dyn AsyncFileReader + Send>> {
-        let metrics = ParquetFileMetrics::new(partition_index, file.object_meta.location.as_ref(), metrics);
         let store = Arc::clone(&self.store);
+        let account = Arc::<Account>::default();
+        let pinned = PinnedStore::new(store, self.lake.clone(), std::iter::once(&file.object_meta));
         Ok(Box::new(Reader {
-            metrics,
-            store: PinnedStore::new(store, self.lake.clone(), std::iter::once(&file.object_meta)),
+            metrics: ParquetFileMetrics::new(partition_index, file.object_meta.location.as_ref(), metrics),
+            scan_metrics: metrics.clone(),
+            store: pinned.with_account(Arc::clone(&account)),
             footers: Arc::clone(&self.footers),
             metadata_size_hint,
             metadata: None,
             ahead: self.lake.clone().map(|lake| Ahead {
                 lake,
                 object: Arc::new(ObjectRef::new(&file.object_meta)),
-                account: Arc::clone(&self.account),
+                account: Arc::clone(&account),
                 memory: Arc::clone(&self.memory),
                 last: None,
                 running: None,
             }),
+            account,
             file,
         }))
     }
@@ -103,6 +106,8 @@ impl ParquetFileReaderFactory for ReaderFactory {
 
 struct Reader {
     metrics: ParquetFileMetrics,
+    scan_metrics: ExecutionPlanMetricsSet,
+    account: Arc<Account>,
     store: PinnedStore,
     file: PartitionedFile,
     footers: Arc<FileMetadataCache>,
@@ -115,6 +120,9 @@ impl Reader {
     async fn ranges(&mut self, ranges: Vec<Range<u64>>) -> parquet::errors::Result<Vec<Bytes>> {
         let total: u64 = ranges.iter().map(|range| range.end - range.start).sum();
         self.metrics.bytes_scanned.add(usize::try_from(total).unwrap_or(0));
+        if self.ahead.is_some() {
+            self.account.used_bytes.fetch_add(total, Ordering::Relaxed);
+        }
         let failed = |error: object_store::Error| ParquetError::External(Box::new(error));
         if let (Some(ahead), Some(metadata)) = (&mut self.ahead, &self.metadata)
             && let Some(bytes) = ahead.take(&ranges, metadata, &self.file).await
@@ -176,6 +184,9 @@ impl Drop for Reader {
         self.metrics.scan_efficiency_ratio.add_part(scanned);
         let size = usize::try_from(self.file.object_meta.size).unwrap_or(usize::MAX);
         self.metrics.scan_efficiency_ratio.set_total(size);
+        // Before the counts, so that what it gives up is among them.
+        self.ahead = None;
+        tell_totals(&self.scan_metrics, "", &self.account.totals());
     }
 }
 

@@ -100,6 +100,14 @@ impl PinnedStore {
         }
     }
 
+    /// Reads on this account.
+    pub fn with_account(self, account: Arc<Account>) -> Self {
+        Self {
+            account: Some(account),
+            ..self
+        }
+    }
+
     async fn tiered(&self, lake: &Arc<TieredStore>, pin: &Pin, range: Range<u64>) -> Result<Bytes> {
         let read = Read {
             object: Arc::clone(&pin.object),

@@ -3,7 +3,7 @@
 mod expected;
 mod fragment;
 mod placement;
-mod reads;
+pub(crate) mod reads;
 mod run;
 mod scan;
 mod stream;
