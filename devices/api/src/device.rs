@@ -91,6 +91,8 @@ pub struct Vitals {
     pub uploaded_bytes: u64,
     /// Bytes copied back.
     pub downloaded_bytes: u64,
+    /// Fragments that ran as data, not by kernels of their own.
+    pub interpreted: u64,
     /// Kernels compiled.
     pub compiled: u64,
     /// Kernels found in a cache.

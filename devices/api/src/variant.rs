@@ -148,6 +148,8 @@ pub struct FragmentReport {
     pub retries: u32,
     /// Kernels that were compiled, not found in a cache.
     pub compiled: u32,
+    /// It ran as data for a kernel that runs any program: its own were not compiled.
+    pub interpreted: bool,
     /// Time to compile and load kernels.
     pub compile_ns: u64,
     /// Time of kernels, where the device tells.

@@ -13,7 +13,7 @@
 //! is for tests.
 
 mod bits;
-mod compile;
+pub(crate) mod compile;
 mod expression;
 mod machine;
 mod memory;

@@ -9,6 +9,7 @@
 #![deny(missing_docs)]
 
 pub mod build;
+pub mod bytecode;
 pub mod decode;
 pub mod interpreter;
 pub mod ir;

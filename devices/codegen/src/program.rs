@@ -93,6 +93,8 @@ pub enum Word {
     Segments,
     /// Where a table of this program lies.
     Table(usize),
+    /// Where the block itself lies.
+    Block,
 }
 
 /// A launch.
@@ -104,6 +106,8 @@ pub struct Launch {
     pub groups: Groups,
     /// When it runs.
     pub when: When,
+    /// The word of the program's block with which the kernel's begins.
+    pub block: u64,
 }
 
 /// How many groups a launch has.

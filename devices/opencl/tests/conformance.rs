@@ -17,6 +17,7 @@ use rand::seq::SliceRandom;
 use trireme_device_api::{Backend, Device};
 use trireme_device_cpu::FusedVariant;
 use trireme_device_opencl::{OpenClBackend, OpenClSettings};
+use trireme_device_runtime::{Kernels, Limits};
 use trireme_device_testkit::conformance::{Extent, check_within, matrix_cases, survey};
 use trireme_device_testkit::generate;
 
@@ -36,7 +37,15 @@ fn threads() -> usize {
 
 /// The first device, or none.
 fn device(options: &str) -> Option<Arc<dyn Device>> {
+    device_by(options, Kernels::Compiled)
+}
+
+fn device_by(options: &str, kernels: Kernels) -> Option<Arc<dyn Device>> {
     let settings = OpenClSettings {
+        limits: Limits {
+            kernels,
+            ..Limits::default()
+        },
         arena_bytes_max: Some(256 << 20),
         options: options.to_owned(),
         ..OpenClSettings::default()
@@ -88,6 +97,34 @@ fn systematic_graphs() {
     };
     println!("{summary}");
     assert!(summary.rows > 0, "nothing ran: {summary}");
+}
+
+/// As data: one kernel is compiled, so that there is time for many graphs.
+#[test]
+fn graphs_as_data() {
+    let Some(device) = device_by("", Kernels::Interpreted) else {
+        return;
+    };
+    let cases = number("TRIREME_CONFORMANCE_CASES");
+    let seed = number("TRIREME_CONFORMANCE_SEED").unwrap_or(1);
+    println!("from seed {seed}");
+    let limit = limit();
+    let seeds = seed..seed + cases.unwrap_or(100_000);
+    let random = check_within(
+        device.variant().as_ref(),
+        Some(limit),
+        threads(),
+        seeds.map(generate::graph),
+    )
+    .unwrap();
+    println!("from seed {seed}: {random}");
+    let mut matrix: Vec<_> = matrix_cases(Extent::Quick).collect();
+    matrix.shuffle(&mut SmallRng::seed_from_u64(seed));
+    let matrix = check_within(device.variant().as_ref(), Some(limit), threads(), matrix).unwrap();
+    println!("{matrix}");
+    assert!(random.rows > 0 && matrix.rows > 0, "nothing ran");
+    let vitals = device.vitals();
+    assert!(vitals.interpreted > 0 && vitals.compiled <= 1, "{vitals:?}");
 }
 
 /// For who mends the lowering: what differs, one of each sort, at most `TRIREME_CONFORMANCE_SURVEY`.

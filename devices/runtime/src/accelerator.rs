@@ -15,6 +15,7 @@ use crate::executor::Executor;
 use crate::host::HostEvaluator;
 use crate::kernels::KernelCache;
 use crate::programs::Programs;
+use crate::tier::{Kernels, Runner};
 use crate::variant::AcceleratorVariant;
 
 /// What a device may take.
@@ -34,6 +35,8 @@ pub struct Limits {
     pub kernel_folder_bytes: u64,
     /// Runs behave as if memory were short: columns come in chunks of about so many bytes, scratch is shared. For tests.
     pub chunk_bytes: Option<u64>,
+    /// What runs fragments.
+    pub kernels: Kernels,
 }
 
 impl Default for Limits {
@@ -46,6 +49,7 @@ impl Default for Limits {
             kernel_folder: None,
             kernel_folder_bytes: 256 << 20,
             chunk_bytes: None,
+            kernels: Kernels::default(),
         }
     }
 }
@@ -68,6 +72,7 @@ pub(crate) struct Core {
     pub(crate) arena: Arc<Arena>,
     pub(crate) columns: Tier,
     pub(crate) kernels: KernelCache,
+    pub(crate) runner: Runner,
     pub(crate) programs: Programs,
     pub(crate) host: HostEvaluator,
     pub(crate) limits: Limits,
@@ -147,6 +152,7 @@ impl Accelerator {
                     .clone()
                     .map(|folder| (folder, limits.kernel_folder_bytes)),
             ),
+            runner: Runner::default(),
             programs: Programs::default(),
             host: HostEvaluator::new(host),
             limits,
@@ -156,6 +162,7 @@ impl Accelerator {
             off: Mutex::default(),
             driver,
         });
+        core.begin_runner();
         let variant = Arc::new(AcceleratorVariant::new(Arc::clone(&core)));
         Ok(Self { core, variant })
     }
@@ -192,6 +199,7 @@ impl Device for Accelerator {
                 #[expect(clippy::cast_precision_loss, reason = "a rate")]
                 rate => Some(rate as f64),
             },
+            interpreted: read(&self.core.runner.runs),
             compiled: read(&self.core.kernels.compiled),
             cached: read(&self.core.kernels.cached),
             ..self.core.driver.vitals()

@@ -19,6 +19,8 @@ use crate::resident::{DeviceBuild, DeviceRows, Held, Source};
 use crate::run::{Run, Verdict};
 use crate::task::Task;
 use crate::texts::Texts;
+use crate::tier::Kernels;
+use crate::warming;
 
 /// Tries without room on an empty device after which a run gives up: one may have ended in between.
 const ALONE: u32 = 4;
@@ -54,11 +56,16 @@ pub(crate) struct RunJob {
 pub(crate) struct Ready {
     lowered: Arc<Lowered>,
     pub(crate) module: Arc<Loaded>,
+    /// It runs as data, and `module` is the runner.
+    is_data: bool,
 }
 
 impl Ready {
     fn program(&self) -> Option<&Program> {
-        self.lowered.program.as_ref().ok()
+        match self.is_data {
+            true => self.lowered.data.get()?.as_ref(),
+            false => self.lowered.program.as_ref().ok(),
+        }
     }
 }
 
@@ -157,8 +164,11 @@ impl RunJob {
                 Some(((Verdict::Fine, front), tables)) => self.outcome(&mut run, &tables, &front).map(Ended::Well),
                 Some(((Verdict::Capacity(needed), _), _)) => Ok(Ended::TooSmall(needed)),
             });
-            for (report, more) in attempt.reports.iter_mut().zip(&run.reports) {
+            for ((report, more), ready) in attempt.reports.iter_mut().zip(&run.reports).zip(&ready) {
                 add(report, more);
+                if ready.is_data {
+                    self.task.core.ran_as_data(&ready.lowered, more.kernel_ns);
+                }
             }
             drop(run);
             match ended? {
@@ -222,6 +232,9 @@ impl RunJob {
             .as_ref()
             .map(|all| Arc::clone(&all[position]));
         let Some(lowered) = lowered else { return Ok(()) };
+        if self.task.core.as_data(&lowered)?.is_some() {
+            return Ok(());
+        }
         let (_, took) = self.module(&lowered)?;
         let report = &mut self.attempt.lock().reports[position];
         report.compiled += u32::from(took.compiled);
@@ -253,16 +266,27 @@ impl RunJob {
         attempt.programs = Some(programs.clone());
         let mut ready = Vec::new();
         for (lowered, report) in programs.into_iter().zip(&mut attempt.reports) {
-            let module = match lowered.module.get() {
-                Some(module) => Arc::clone(module),
-                None => {
+            let data = self.task.core.as_data(&lowered)?;
+            report.interpreted = data.is_some();
+            let (module, is_data) = match (data, lowered.module.get()) {
+                (Some(runner), _) => (runner, true),
+                (None, Some(module)) => (Arc::clone(module), false),
+                (None, None) => {
                     let (module, took) = self.module(&lowered)?;
                     report.compiled += u32::from(took.compiled);
                     report.compile_ns += took.ns;
-                    module
+                    (module, false)
                 }
             };
-            ready.push(Ready { lowered, module });
+            ready.push(Ready {
+                lowered,
+                module,
+                is_data,
+            });
+        }
+        if self.task.core.limits.kernels == Kernels::Auto {
+            let data = ready.iter().filter(|ready| ready.is_data);
+            warming::compile(&self.task.core, data.map(|ready| Arc::clone(&ready.lowered)).collect());
         }
         Ok(ready)
     }

@@ -89,6 +89,7 @@ pub(crate) struct KernelCache {
     by_structure: Mutex<HashMap<Key, Arc<Slot>>>,
     clock: AtomicU64,
     pub(crate) compiled: AtomicU64,
+    compile_ns: AtomicU64,
     pub(crate) cached: AtomicU64,
 }
 
@@ -105,6 +106,7 @@ impl KernelCache {
             by_structure: Mutex::default(),
             clock: AtomicU64::new(0),
             compiled: AtomicU64::new(0),
+            compile_ns: AtomicU64::new(0),
             cached: AtomicU64::new(0),
         }
     }
@@ -166,7 +168,18 @@ impl KernelCache {
             compiled,
             ns: u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX),
         };
+        if compiled {
+            self.compile_ns.fetch_add(took.ns, Ordering::Relaxed);
+        }
         Ok((loaded, took))
+    }
+
+    /// What compiling a module has taken, on average, if any was.
+    pub(crate) fn mean_compile_ns(&self) -> Option<f64> {
+        let count = self.compiled.load(Ordering::Relaxed);
+        #[expect(clippy::cast_precision_loss, reason = "an average")]
+        let mean = self.compile_ns.load(Ordering::Relaxed) as f64 / count as f64;
+        (count > 0).then_some(mean)
     }
 
     /// From the folder, or compiled (true).

@@ -26,6 +26,7 @@ pub mod slabs;
 mod staged;
 mod task;
 mod texts;
+mod tier;
 mod uploaded;
 mod uses;
 mod variant;
@@ -33,6 +34,7 @@ mod warming;
 
 pub use accelerator::{Accelerator, Limits};
 pub use driver::{Driver, DriverInfo, Event, ModuleId, Queue, Writer};
+pub use tier::Kernels;
 
 #[cfg(test)]
 mod tests;

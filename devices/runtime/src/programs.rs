@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
@@ -26,6 +26,10 @@ pub(crate) struct Lowered {
     pub(crate) program: Result<Program, String>,
     /// Its module, once it was loaded.
     pub(crate) module: OnceLock<Arc<Loaded>>,
+    /// Somebody compiles it in the background.
+    pub(crate) warming: AtomicBool,
+    /// The program as data, once it was wanted; none when it can't be.
+    pub(crate) data: OnceLock<Option<Program>>,
 }
 
 /// What a program was made from.
@@ -126,6 +130,8 @@ impl Programs {
             known,
             program,
             module: OnceLock::new(),
+            warming: AtomicBool::new(false),
+            data: OnceLock::new(),
         });
         if keep {
             let mut kept = self.kept.lock();

@@ -188,6 +188,7 @@ impl<'a> Run<'a> {
                     .map(|at| meta + at)
                     .ok_or_else(|| DeviceError::Internal("segments of resident rows".to_owned()))?,
                 Word::Table(table) => self.memory.tables[position][*table].block.at(),
+                Word::Block => meta + self.memory.words[position],
             })
         };
         program.words.iter().map(resolve).collect()
@@ -297,7 +298,7 @@ impl<'a> Run<'a> {
             };
             let module = self.ready[position].module.id();
             core.driver
-                .launch(Queue::Compute, module, launch.kernel, groups, block)?;
+                .launch(Queue::Compute, module, launch.kernel, groups, block + launch.block * 8)?;
             self.reports[position].launches += 1;
             core.counters.launches.fetch_add(1, Ordering::Relaxed);
         }

@@ -7,6 +7,7 @@ use trireme_device_api::{Cost, DeviceError, FragmentId, Graph, Inputs, Kernel, O
 use crate::accelerator::Core;
 use crate::kernel::RunKernel;
 use crate::task::{self, Task, support};
+use crate::tier::Kernels;
 use crate::warming;
 
 /// Bytes that a device reads in a nanosecond; a guess until costs are calibrated.
@@ -55,11 +56,14 @@ impl Variant for AcceleratorVariant {
 
     fn warm(&self, graph: &Arc<Graph>, inputs: &Inputs) -> bool {
         let cold = warming::cold(&self.core, task::programs(&self.core, graph, inputs));
-        let warm = cold.is_empty();
-        if !warm {
+        if cold.is_empty() {
+            return true;
+        }
+        let bridges = self.core.bridges(&cold);
+        if self.core.limits.kernels != Kernels::Interpreted {
             warming::compile(&self.core, cold);
         }
-        warm
+        bridges
     }
 
     fn prepare_many(

@@ -14,7 +14,12 @@ static THREADS: AtomicUsize = AtomicUsize::new(0);
 
 /// The programs whose modules aren't loaded.
 pub(crate) fn cold(core: &Core, programs: Vec<Arc<Lowered>>) -> Vec<Arc<Lowered>> {
-    let is_cold = |lowered: &Arc<Lowered>| match &lowered.program {
+    programs.into_iter().filter(|lowered| is_cold(core, lowered)).collect()
+}
+
+/// Whether a program's module isn't loaded.
+pub(crate) fn is_cold(core: &Core, lowered: &Lowered) -> bool {
+    match &lowered.program {
         Ok(program) if lowered.module.get().is_none() => match core.kernels.peek(&program.module) {
             Peeked::Loaded(loaded) => {
                 // Another thread may have found it too.
@@ -26,15 +31,21 @@ pub(crate) fn cold(core: &Core, programs: Vec<Arc<Lowered>>) -> Vec<Arc<Lowered>
             Peeked::Unknown => true,
         },
         _ => false,
-    };
-    programs.into_iter().filter(is_cold).collect()
+    }
 }
 
 /// Compiles them on a thread of its own, unless enough threads do that already.
-pub(crate) fn compile(core: &Arc<Core>, programs: Vec<Arc<Lowered>>) {
+pub(crate) fn compile(core: &Arc<Core>, mut programs: Vec<Arc<Lowered>>) {
+    programs.retain(|lowered| !lowered.warming.load(Ordering::SeqCst));
+    if programs.is_empty() {
+        return;
+    }
     if THREADS.fetch_add(1, Ordering::SeqCst) >= THREADS_MAX {
         THREADS.fetch_sub(1, Ordering::SeqCst);
         return;
+    }
+    for lowered in &programs {
+        lowered.warming.store(true, Ordering::SeqCst);
     }
     let core = Arc::clone(core);
     let work = move || {

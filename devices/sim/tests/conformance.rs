@@ -14,7 +14,7 @@ use kit::{Fresh, number};
 use trireme_device_api::{AggregateFunction, Graph, Sink, Step};
 use trireme_device_sim::Script;
 use trireme_device_testkit::conformance::{Extent, check, check_all, matrix_cases, survey_where};
-use trireme_device_testkit::generate::Case;
+use trireme_device_testkit::generate::{self, Case};
 
 fn script() -> Script {
     let text = std::env::var("TRIREME_SIM").unwrap_or_else(|_| "memory=64MiB".to_owned());
@@ -49,6 +49,25 @@ fn systematic_graphs() {
     let cases = matrix_cases(extent()).skip(first).step_by(every);
     let summary = check_all(&Fresh::new(script()), cases).unwrap();
     println!("each {every}-th from {first}: {summary}");
+}
+
+/// The kernel that runs programs, itself run by the interpreter: a few graphs, since one is as slow as the other.
+#[test]
+fn graphs_as_data() {
+    let cases = usize::try_from(number("TRIREME_DATA_CASES", 3)).unwrap();
+    let seed = number("TRIREME_CONFORMANCE_SEED", 1);
+    let small = (seed..).map(generate::graph).filter(|case| {
+        case.data
+            .scans
+            .iter()
+            .chain(&case.data.streams)
+            .map(Vec::len)
+            .sum::<usize>()
+            <= 60
+    });
+    let summary = check_all(&Fresh::as_data(script()), small.take(cases)).unwrap();
+    println!("seed {seed}: {summary}");
+    assert!(summary.rows > 0, "nothing ran: {summary}");
 }
 
 /// What decides which kernels a graph becomes.

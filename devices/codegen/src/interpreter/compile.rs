@@ -15,19 +15,20 @@ use super::validate::validate;
 use super::violation::{Violation, ViolationKind};
 use crate::ir::{Atomic, Binary, Compare, Const, Elem, Kernel, LocalId, Module, Scalar, Stmt, Target, Unary, Var};
 
-pub(super) type Reg = u32;
+pub(crate) type Reg = u32;
 
 /// Where each work-item finds what it is.
-pub(super) const LOCAL_INDEX: Reg = 0;
-pub(super) const GROUP_INDEX: Reg = 1;
-pub(super) const GROUPS: Reg = 2;
+pub(crate) const LOCAL_INDEX: Reg = 0;
+pub(crate) const GROUP_INDEX: Reg = 1;
+pub(crate) const GROUPS: Reg = 2;
 
 /// Operations that a kernel may have: calls are written out, so nested ones multiply.
 const OPERATIONS_MAX: usize = 4_000_000;
 
 #[derive(Debug, Clone)]
-pub(super) enum Op {
+pub(crate) enum Op {
     Copy {
+        scalar: Scalar,
         into: Reg,
         from: Reg,
     },
@@ -52,6 +53,7 @@ pub(super) enum Op {
         b: Reg,
     },
     Select {
+        scalar: Scalar,
         into: Reg,
         condition: Reg,
         a: Reg,
@@ -107,21 +109,21 @@ pub(super) enum Op {
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct AtomicOp {
-    pub(super) elem: Elem,
-    pub(super) old: Option<Reg>,
-    pub(super) place: AtomicPlace,
-    pub(super) change: Change,
+pub(crate) struct AtomicOp {
+    pub(crate) elem: Elem,
+    pub(crate) old: Option<Reg>,
+    pub(crate) place: AtomicPlace,
+    pub(crate) change: Change,
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(super) enum AtomicPlace {
+pub(crate) enum AtomicPlace {
     Arena { base: Reg, index: Reg },
     Local { local: u32, index: Reg },
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Change {
+pub(crate) enum Change {
     Load,
     Store(Reg),
     /// The new value is the old one and this one under an operator.
@@ -135,33 +137,35 @@ pub(super) enum Change {
 
 /// A local array in the bytes of its group.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct LocalPlace {
-    pub(super) elem: Elem,
-    pub(super) len: u32,
-    pub(super) at: u64,
+pub(crate) struct LocalPlace {
+    pub(crate) elem: Elem,
+    pub(crate) len: u32,
+    pub(crate) at: u64,
 }
 
 /// A kernel as operations.
 #[derive(Debug, Clone)]
-pub(super) struct KernelCode {
-    pub(super) name: String,
-    pub(super) ops: Vec<Op>,
+pub(crate) struct KernelCode {
+    pub(crate) name: String,
+    pub(crate) ops: Vec<Op>,
     /// Which of `statements` each operation belongs to.
-    pub(super) origins: Vec<u32>,
-    pub(super) statements: Vec<String>,
+    pub(crate) origins: Vec<u32>,
+    pub(crate) statements: Vec<String>,
     /// Registers at the start; constants are in place.
-    pub(super) registers: Vec<Bits>,
+    pub(crate) registers: Vec<Bits>,
     /// Words of the block, and the registers they are put into.
-    pub(super) words: BTreeMap<u32, Reg>,
-    pub(super) locals: Vec<LocalPlace>,
-    pub(super) local_bytes: u64,
+    pub(crate) words: BTreeMap<u32, Reg>,
+    /// Constants, and the registers they are in.
+    pub(crate) constants: Vec<(Const, Reg)>,
+    pub(crate) locals: Vec<LocalPlace>,
+    pub(crate) local_bytes: u64,
 }
 
 /// A module that is ready to run.
 #[derive(Debug, Clone)]
 pub struct Code {
-    pub(super) group: u32,
-    pub(super) kernels: Vec<KernelCode>,
+    pub(crate) group: u32,
+    pub(crate) kernels: Vec<KernelCode>,
 }
 
 impl Code {
@@ -239,7 +243,8 @@ pub(super) struct Compiler<'m> {
     statements: Vec<String>,
     registers: Vec<Bits>,
     pub(super) words: BTreeMap<u32, Reg>,
-    constants: BTreeMap<Bits, Reg>,
+    /// By type and bits.
+    constants: BTreeMap<(u8, Bits), (Const, Reg)>,
     free: Vec<Reg>,
     taken: Vec<Reg>,
     pub(super) frames: Vec<Frame>,
@@ -297,6 +302,7 @@ impl<'m> Compiler<'m> {
             statements: self.statements,
             registers: self.registers,
             words: self.words,
+            constants: self.constants.into_values().collect(),
         }
     }
 
@@ -319,11 +325,12 @@ impl<'m> Compiler<'m> {
 
     pub(super) fn constant(&mut self, value: Const) -> Reg {
         let bits = constant(value);
-        if let Some(reg) = self.constants.get(&bits) {
+        let key = (value.scalar() as u8, bits);
+        if let Some((_, reg)) = self.constants.get(&key) {
             return *reg;
         }
         let reg = self.register(bits);
-        self.constants.insert(bits, reg);
+        self.constants.insert(key, (value, reg));
         reg
     }
 
@@ -374,8 +381,9 @@ impl<'m> Compiler<'m> {
         let body = &self.module.functions[function].body;
         let types = body.vars.clone();
         let registers: Vec<Reg> = types.iter().map(|_| self.temporary()).collect();
-        for (into, from) in registers.iter().zip(arguments) {
+        for ((into, from), scalar) in registers.iter().zip(arguments).zip(&types) {
             self.emit(Op::Copy {
+                scalar: *scalar,
                 into: *into,
                 from: *from,
             });
@@ -438,9 +446,9 @@ impl<'m> Compiler<'m> {
     fn statement(&mut self, stmt: &Stmt, path: &str) {
         match stmt {
             Stmt::Assign(var, value) => {
-                let (from, _) = self.expression(value);
+                let (from, scalar) = self.expression(value);
                 let into = self.target(*var);
-                self.emit(Op::Copy { into, from });
+                self.emit(Op::Copy { scalar, into, from });
                 self.assigned(*var);
             }
             Stmt::Store(place, value) => {
@@ -481,9 +489,9 @@ impl<'m> Compiler<'m> {
             Stmt::Barrier => self.emit(Op::Barrier),
             Stmt::Fence => self.emit(Op::Fence),
             Stmt::Return(value) => {
-                let (from, _) = self.expression(value);
+                let (from, scalar) = self.expression(value);
                 if let Some((into, _)) = self.frame().returns {
-                    self.emit(Op::Copy { into, from });
+                    self.emit(Op::Copy { scalar, into, from });
                     let jump = self.jump();
                     if let Some((_, jumps)) = &mut self.frame().returns {
                         jumps.push(jump);

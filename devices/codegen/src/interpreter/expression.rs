@@ -84,7 +84,13 @@ impl Compiler<'_> {
                 let (a, scalar) = self.expression(a);
                 let (b, _) = self.expression(b);
                 let into = self.temporary();
-                self.emit(Op::Select { into, condition, a, b });
+                self.emit(Op::Select {
+                    scalar,
+                    into,
+                    condition,
+                    a,
+                    b,
+                });
                 (into, scalar)
             }
             Expr::Convert(to, a) => {

@@ -68,11 +68,13 @@ impl Running<'_> {
         let registers = &mut this.registers;
         let get = |reg: Reg| registers[reg as usize];
         let (into, value) = match *op {
-            Op::Copy { into, from } => (into, get(from)),
+            Op::Copy { into, from, .. } => (into, get(from)),
             Op::Unary { op, scalar, into, a } => (into, bits::unary(op, scalar, get(a))?),
             Op::Binary { op, scalar, into, a, b } => (into, bits::binary(op, scalar, get(a), get(b))?),
             Op::Compare { op, scalar, into, a, b } => (into, bits::compare(op, scalar, get(a), get(b))),
-            Op::Select { into, condition, a, b } => (into, if get(condition) == 0 { get(b) } else { get(a) }),
+            Op::Select {
+                into, condition, a, b, ..
+            } => (into, if get(condition) == 0 { get(b) } else { get(a) }),
             Op::Convert { from, to, into, a } => (into, bits::convert(from, to, get(a))?),
             Op::Jump(target) => {
                 this.next = target;

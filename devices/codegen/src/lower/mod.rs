@@ -269,7 +269,12 @@ impl<'a> Lowering<'a> {
 
     /// Appends a launch.
     pub(crate) fn launch(&mut self, kernel: usize, groups: Groups, when: When) {
-        self.parts.launches.push(Launch { kernel, groups, when });
+        self.parts.launches.push(Launch {
+            kernel,
+            groups,
+            when,
+            block: 0,
+        });
     }
 
     /// Runs `inside` when the condition holds.

@@ -5,10 +5,17 @@ use trireme_device_api::{
 };
 
 use super::{Bound, BuildShape, Hints, Host, Input, Target, lower};
+use crate::bytecode::{Room, interpreted};
 use crate::interpreter::{Code, Machine, Random, Schedule};
 use crate::ir::Elem;
 use crate::program::{Fault, Fill, Groups, Program, ProgramOutput, When, Word};
 use crate::shape::{ColumnShape, RegionRef, ResidentRows, ScanShape, Storage};
+
+/// For programs that run as data.
+const ROOM: Room = Room {
+    bytes: 1 << 20,
+    groups: 3,
+};
 
 /// Rows of integers, NULL where there is none.
 pub(crate) type Rows = Vec<Vec<Option<i64>>>;
@@ -189,6 +196,12 @@ impl Rig {
 
     /// Runs a program; what a table that was too small would have needed.
     fn run(&mut self, program: &Program, graph: &Graph, fragment: usize, tables: &[Table]) -> Option<u64> {
+        let data;
+        let mut program = program;
+        if self.seed % 16 == 7 {
+            data = interpreted(program, ROOM).unwrap();
+            program = &data;
+        }
         self.places.truncate(fragment);
         self.places.push(Vec::new());
         for region in &program.regions {
@@ -208,12 +221,12 @@ impl Rig {
             }
             _ => 0,
         };
+        let block = self.machine.place(program.words.len() as u64 * 8 + 8).unwrap();
         let words: Vec<u64> = program
             .words
             .iter()
-            .map(|word| self.word(program, *word, segments))
+            .map(|word| self.word(program, *word, segments, block))
             .collect();
-        let block = self.machine.place(words.len() as u64 * 8 + 8).unwrap();
         self.machine.write_words(block, &words).unwrap();
         let code = Code::new(&program.module).unwrap();
         for when in [When::Before, When::Chunk, When::After] {
@@ -223,6 +236,7 @@ impl Rig {
                     Groups::Rows(_) => [1, 2, 3][self.random.below(3)],
                 };
                 let schedule = Schedule::seeded(self.random.draw());
+                let block = block + launch.block * 8;
                 let stats = self.machine.run(&code, launch.kernel, groups, block, &schedule);
                 stats.unwrap_or_else(|wrong| panic!("seed {}, fragment {fragment}: {wrong}", self.seed));
             }
@@ -235,11 +249,12 @@ impl Rig {
         Some(status[1])
     }
 
-    fn word(&mut self, program: &Program, word: Word, segments: u64) -> u64 {
+    fn word(&mut self, program: &Program, word: Word, segments: u64, block: u64) -> u64 {
         match word {
             Word::Value(value) => value,
             Word::Region(region, more) => self.place(region) + more,
             Word::Segments => segments,
+            Word::Block => block,
             Word::Table(table) => {
                 let content = &program.tables[table];
                 let at = self.machine.place(content.len() as u64).unwrap();

@@ -18,8 +18,13 @@ mod pages;
 mod usage;
 mod values;
 
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use trireme_device_codegen::bytecode::{Bytecode, runner};
 use trireme_device_codegen::decode::Encoding;
 use trireme_device_codegen::interpreter::{Machine, Schedule};
 use trireme_device_codegen::ir::{Elem, Module};
@@ -42,17 +47,15 @@ fn seeded(about: &str) -> StdRng {
 /// Runs kernels of one module, by name, with so many groups, over an arena that begins with the block.
 type Run = Box<dyn Fn(&str, u32, &mut [u8])>;
 
-/// A module on everything that runs kernels here.
-fn runs(module: &Module) -> Vec<(&'static str, Run)> {
+/// Runs a kernel by position, with so many groups and its block at a place in the arena.
+type RunAt = Rc<dyn Fn(usize, u32, &mut [u8], u64)>;
+
+/// A module on everything that runs kernels here, by its own kernels.
+fn runs_at(module: &Module) -> Vec<(&'static str, RunAt)> {
     let interpreted = module.clone();
-    let interpreter: Run = Box::new(move |kernel, groups, arena| {
-        let position = interpreted
-            .kernels
-            .iter()
-            .position(|each| each.name == kernel)
-            .expect("a kernel");
+    let interpreter: RunAt = Rc::new(move |kernel, groups, arena, block| {
         let bytes = arena.len().next_multiple_of(8);
-        let schedule = if kernel == "rows" {
+        let schedule = if interpreted.kernels[kernel].name == "rows" {
             Schedule::sequential()
         } else {
             Schedule::seeded(3)
@@ -60,20 +63,90 @@ fn runs(module: &Module) -> Vec<(&'static str, Run)> {
         let mut machine = Machine::new(bytes);
         machine.allocate(0, bytes as u64).expect("memory");
         machine.write(0, arena).expect("inside");
-        let done = machine.launch(&interpreted, position, groups, 0, &schedule);
+        let done = machine.launch(&interpreted, kernel, groups, block, &schedule);
         done.unwrap_or_else(|violation| panic!("{violation}"));
         arena.copy_from_slice(machine.read(0, arena.len() as u64).expect("inside"));
     });
     let mut runs = vec![("interpreter", interpreter)];
     if let Some(opencl) = OpenCl::get() {
         let group = module.group;
+        let names: Vec<String> = module.kernels.iter().map(|kernel| kernel.name.clone()).collect();
         let text = print(module, Dialect::OpenCl);
         let program = opencl.build(&text, OPENCL_OPTIONS);
         let program = program.unwrap_or_else(|log| panic!("{log}\n{text}"));
-        let run = move |kernel: &str, groups, arena: &mut [u8]| opencl.run(&program, kernel, groups, group, arena, 0);
-        runs.push(("OpenCL", Box::new(run)));
+        let run = move |kernel: usize, groups, arena: &mut [u8], block| {
+            opencl.run(&program, &names[kernel], groups, group, arena, block);
+        };
+        runs.push(("OpenCL", Rc::new(run)));
     }
     runs
+}
+
+/// A module's kernels as data, by what runs kernels: behind the arena come their instructions and what these work on.
+fn as_data(module: &Module, run: RunAt) -> RunAt {
+    let words = module.kernels.iter().map(|kernel| kernel.words).max().unwrap_or(0) as usize;
+    let data = Bytecode::new(module, words).expect("few registers");
+    Rc::new(move |kernel, groups, arena, block| {
+        let block = usize::try_from(block).expect("inside");
+        let entry = data.entries[kernel];
+        let mut all = arena.to_vec();
+        all.resize(all.len().next_multiple_of(16), 0);
+        let mut put = |words: &[u64]| {
+            let at = all.len() as u64;
+            words.iter().for_each(|word| all.extend(word.to_le_bytes()));
+            at
+        };
+        let code = put(&data.words);
+        let mut uniforms: Vec<u64> = arena[block..][..words * 8].chunks_exact(8).map(word).collect();
+        uniforms.extend(&data.constants);
+        let uniforms = put(&uniforms);
+        let items = (groups * data.group) as usize;
+        let registers = put(&vec![0; items * entry.registers as usize]);
+        let locals = put(&vec![0; groups as usize * entry.local_bytes as usize / 8 + 1]);
+        let header = [
+            code,
+            u64::from(entry.start),
+            uniforms,
+            registers,
+            locals,
+            entry.local_bytes,
+        ];
+        let header = put(&header);
+        run(0, groups, &mut all, header);
+        arena.copy_from_slice(&all[..arena.len()]);
+    })
+}
+
+/// What runs kernels as data, made once per thread: compilers take a second for it.
+fn runners(group: u32) -> Vec<(&'static str, RunAt)> {
+    thread_local! {
+        static MADE: RefCell<HashMap<u32, Vec<(&'static str, RunAt)>>> = RefCell::default();
+    }
+    MADE.with_borrow_mut(|made| made.entry(group).or_insert_with(|| runs_at(&runner(group))).clone())
+}
+
+fn word(bytes: &[u8]) -> u64 {
+    u64::from_le_bytes(bytes.try_into().expect("a word"))
+}
+
+/// As [`runs_at`], and the same as data for the one kernel that runs it; by name, with the block at the arena's start.
+fn runs(module: &Module) -> Vec<(&'static str, Run)> {
+    let mut all = runs_at(module);
+    let names = [("interpreter", "data by interpreter"), ("OpenCL", "data by OpenCL")];
+    for (name, run) in runners(module.group) {
+        let (_, name) = names.iter().find(|(other, _)| *other == name).expect("known");
+        all.push((name, as_data(module, run)));
+    }
+    let kernels: Vec<String> = module.kernels.iter().map(|kernel| kernel.name.clone()).collect();
+    let by_name = |(name, run): (&'static str, RunAt)| {
+        let kernels = kernels.clone();
+        let run: Run = Box::new(move |kernel, groups, arena| {
+            let position = kernels.iter().position(|each| each == kernel).expect("a kernel");
+            run(position, groups, arena, 0);
+        });
+        (name, run)
+    };
+    all.into_iter().map(by_name).collect()
 }
 
 /// CUDA text of a kernel without barriers, by way of C++.
@@ -241,6 +314,7 @@ fn everything_compiles_for_cuda() {
     modules.push(memory::module());
     modules.extend([Elem::U8, Elem::U64].map(|elem| trireme_device_codegen::decode::module(elem, 256)));
     modules.push(cases::expressions(&mut rng, 16, 3).module);
+    modules.push(runner(256));
     for module in modules {
         let text = print(&module, Dialect::Cuda);
         for architecture in nvrtc::ARCHITECTURES {

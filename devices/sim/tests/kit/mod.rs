@@ -11,7 +11,7 @@ use trireme_device_api::{
     Cost, Device, DeviceError, FragmentId, Graph, Inputs, Kernel, Output, Support, Variant, Workload,
 };
 use trireme_device_cpu::FusedVariant;
-use trireme_device_runtime::{Accelerator, Limits};
+use trireme_device_runtime::{Accelerator, Kernels, Limits};
 use trireme_device_sim::{Script, SimDriver, device};
 
 /// A number of the environment.
@@ -26,17 +26,37 @@ pub fn simulated(script: &Script) -> (Arc<SimDriver>, Accelerator) {
     device(script, 0, &host, Limits::default()).unwrap()
 }
 
+/// A new device that runs fragments as data.
+pub fn simulated_as_data(script: &Script) -> (Arc<SimDriver>, Accelerator) {
+    let host: Arc<dyn Variant> = Arc::new(FusedVariant::new());
+    let limits = Limits {
+        kernels: Kernels::Interpreted,
+        ..Limits::default()
+    };
+    device(script, 0, &host, limits).unwrap()
+}
+
 /// A variant that asks for a new device each time that inputs are bound. The device's seed is drawn from the graph and the
 /// script's own, so that a case behaves the same alone.
 pub struct Fresh {
     script: Script,
+    make: fn(&Script) -> (Arc<SimDriver>, Accelerator),
     current: Mutex<Arc<(Arc<SimDriver>, Accelerator)>>,
 }
 
 impl Fresh {
     pub fn new(script: Script) -> Self {
-        let current = Mutex::new(Arc::new(simulated(&script)));
-        Self { script, current }
+        Self::made_by(script, simulated)
+    }
+
+    /// Fragments run as data.
+    pub fn as_data(script: Script) -> Self {
+        Self::made_by(script, simulated_as_data)
+    }
+
+    fn made_by(script: Script, make: fn(&Script) -> (Arc<SimDriver>, Accelerator)) -> Self {
+        let current = Mutex::new(Arc::new(make(&script)));
+        Self { script, make, current }
     }
 
     pub fn driver(&self) -> Arc<SimDriver> {
@@ -54,7 +74,7 @@ impl Fresh {
             seed: hasher.finish(),
             ..self.script.clone()
         };
-        *self.current.lock().unwrap() = Arc::new(simulated(&script));
+        *self.current.lock().unwrap() = Arc::new((self.make)(&script));
     }
 }
 

@@ -9,6 +9,7 @@ use trireme_device_api::{
 use trireme_device_testkit::interpreter::evaluate;
 use trireme_device_testkit::values::value_of;
 
+use crate::bytecode::{Room, interpreted};
 use crate::interpreter::{Code, Machine, Schedule};
 use crate::ir::Elem;
 use crate::lower::{Bound, Hints, Host, Lowered, Target, lower};
@@ -296,8 +297,18 @@ fn graph(columns: &[&Column], expr: &Expr) -> Graph {
     }
 }
 
+fn as_data(program: &Program) -> Program {
+    let room = Room {
+        bytes: 1 << 18,
+        groups: 2,
+    };
+    interpreted(program, room).unwrap()
+}
+
 fn run(program: &Program, columns: &[&Column], scan: &ScanShape, seed: u64) -> Outcome {
-    let mut machine = Machine::new(1 << 18);
+    let mut machine = Machine::new(1 << 20);
+    let data = (seed % 64 == 7).then(|| as_data(program));
+    let program = data.as_ref().unwrap_or(program);
     let mut regions = Vec::new();
     for region in &program.regions {
         let bytes = region.bytes.next_multiple_of(8).max(8);
@@ -325,6 +336,7 @@ fn run(program: &Program, columns: &[&Column], scan: &ScanShape, seed: u64) -> O
             at
         })
         .collect();
+    let at = machine.place(program.words.len().max(1) as u64 * 8).unwrap();
     let block: Vec<u64> = program
         .words
         .iter()
@@ -332,10 +344,10 @@ fn run(program: &Program, columns: &[&Column], scan: &ScanShape, seed: u64) -> O
             Word::Value(value) => value,
             Word::Region(region, more) => regions[region.region] + more,
             Word::Segments => segments,
+            Word::Block => at,
             Word::Table(table) => tables[table],
         })
         .collect();
-    let at = machine.place(block.len().max(1) as u64 * 8).unwrap();
     machine.write_words(at, &block).unwrap();
     let code = Code::new(&program.module).unwrap_or_else(|wrong| panic!("SEED={seed}: {wrong}"));
     for launch in &program.launches {
@@ -343,6 +355,7 @@ fn run(program: &Program, columns: &[&Column], scan: &ScanShape, seed: u64) -> O
             Groups::One => 1,
             Groups::Rows(_) => 2,
         };
+        let at = at + launch.block * 8;
         let stats = machine.run(&code, launch.kernel, groups, at, &Schedule::sequential());
         stats.unwrap_or_else(|wrong| panic!("SEED={seed}: {wrong}"));
     }
