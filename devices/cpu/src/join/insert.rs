@@ -26,7 +26,7 @@ pub(super) struct Insert {
 
 impl Building {
     fn place(&self, dense: &Dense, positions: &[u32], first_row: u32, care: Care) -> bool {
-        let (first, repeated) = dense.insert(positions, first_row, &self.table.chain, care);
+        let (first, repeated) = dense.insert(positions, first_row, self.chaining().0, care);
         if care == Care::Later {
             self.first.fetch_add(first, Ordering::Relaxed);
         }

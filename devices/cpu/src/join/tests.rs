@@ -363,7 +363,7 @@ impl Case {
                     rows,
                     nulls_equal: table_nulls_equal,
                 };
-                if (rows && ladder == Ladder::Bitmap) || (!rows && matches!(ladder, Ladder::Dense | Ladder::Ranked)) {
+                if rows && ladder == Ladder::Bitmap {
                     continue;
                 }
                 let table = self.table(ladder, bloom, uses, workers);
@@ -537,4 +537,23 @@ fn chains_of_any_length_are_given_in_pieces() {
             case.check_pairs(&table, &case.naive(true), true);
         }
     }
+}
+
+#[test]
+fn keys_far_apart_that_come_twice_may_only_be_asked_for() {
+    let mut random = StdRng::seed_from_u64(3);
+    let wide = Side::Int(0, 24_000_000);
+    let mut case = Case::random(&mut random, &[(wide.clone(), wide)], (0, 60), true);
+    case.build_rows = (0..24_000).map(|row| vec![Plain::Number(row / 2 * 2000)]).collect();
+    for (row, probe) in case.probe_rows.iter_mut().enumerate() {
+        *probe = vec![Plain::Number(row as i128 * 1000)];
+    }
+    let uses = BuildUse {
+        rows: false,
+        nulls_equal: false,
+    };
+    let table = case.table(Ladder::Auto, false, uses, 2);
+    assert_eq!(table.index_name(), "ranked");
+    assert!(!table.is_unique());
+    case.check_exists(&table, &case.naive(false), false);
 }

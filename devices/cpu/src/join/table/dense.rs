@@ -45,8 +45,8 @@ impl Dense {
     }
 
     /// Inserts rows from `first_row` on at these positions (`size` for rows that match nothing). Says how many were the first of
-    /// their key, and whether a key was there already.
-    pub(crate) fn insert(&self, positions: &[u32], first_row: u32, chain: &Chain, care: Care) -> (usize, bool) {
+    /// their key, and whether a key was there already. Without `chain` one row of each key is kept.
+    pub(crate) fn insert(&self, positions: &[u32], first_row: u32, chain: Option<&Chain>, care: Care) -> (usize, bool) {
         let heads: &[AtomicU32] = &self.heads;
         let outside = self.size();
         let mut first = 0;
@@ -71,7 +71,9 @@ impl Dense {
                 first += 1;
             } else {
                 repeated = true;
-                chain[row as usize].store(before, Ordering::Relaxed);
+                if let Some(chain) = chain {
+                    chain[row as usize].store(before, Ordering::Relaxed);
+                }
             }
         }
         (first, repeated)
