@@ -22,6 +22,7 @@ mod load;
 mod memory;
 mod number;
 mod pipeline;
+mod search;
 mod sort;
 mod tile;
 mod variant;
