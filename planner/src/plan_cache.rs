@@ -147,13 +147,10 @@ impl PlanCache {
                 _ => Cached::Learn,
             };
         };
-        for (name, provider) in &kept.tables {
-            let current = table(state, name).await;
-            if !current.is_some_and(|current| Arc::ptr_eq(&current, provider)) {
-                self.misses.fetch_add(1, Ordering::Relaxed);
-                self.entries.insert(key.clone(), Entry::Seen);
-                return Cached::Learn;
-            }
+        if !kept.is_current(state).await {
+            self.misses.fetch_add(1, Ordering::Relaxed);
+            self.entries.insert(key.clone(), Entry::Seen);
+            return Cached::Learn;
         }
         let Some(node) = kept.plan.downcast_ref::<FragmentExec>() else {
             return Cached::Plain;
@@ -173,6 +170,14 @@ impl PlanCache {
         Cached::Plan(Arc::new(plan), Arc::clone(&kept.schema))
     }
 
+    /// The columns of a shape whose plan is kept and may be used: they are the same for all values.
+    pub async fn schema(&self, key: &PlanKey, state: &SessionState) -> Option<SchemaRef> {
+        let Some(Entry::Kept(kept)) = self.entries.get(key) else {
+            return None;
+        };
+        kept.is_current(state).await.then(|| Arc::clone(&kept.schema))
+    }
+
     /// Plans a shape without its values and keeps the plan if it may be used for all values. `schema` is what the query's
     /// ordinary plan promised.
     pub async fn learn(&self, key: PlanKey, state: &Arc<SessionState>, shape: &Shape, schema: &SchemaRef) {
@@ -181,6 +186,19 @@ impl PlanCache {
             Err(reason) => Entry::Refused(reason.into()),
         };
         self.entries.insert(key, entry);
+    }
+}
+
+impl Kept {
+    /// Its tables are those that it was planned for.
+    async fn is_current(&self, state: &SessionState) -> bool {
+        for (name, provider) in &self.tables {
+            let current = table(state, name).await;
+            if !current.is_some_and(|current| Arc::ptr_eq(&current, provider)) {
+                return false;
+            }
+        }
+        true
     }
 }
 

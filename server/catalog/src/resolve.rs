@@ -62,6 +62,8 @@ pub(crate) struct Cached {
     pub(crate) checked: Instant,
     /// The last list had nothing new.
     pub(crate) steady: bool,
+    /// Looking once for a statement is enough.
+    once: bool,
 }
 
 impl Catalog {
@@ -71,6 +73,11 @@ impl Catalog {
         name: &TableName,
         version: Option<&TableVersionRef>,
     ) -> Result<Option<Arc<dyn TableProvider>>, CatalogError> {
+        if version.is_none()
+            && let Some(provider) = self.looked_at(name)
+        {
+            return Ok(Some(provider));
+        }
         let Some(source) = self.source(name)? else {
             return Ok(None);
         };
@@ -85,6 +92,14 @@ impl Catalog {
             Some(version) => self.table_version(&name, &source, version).await.map(Some),
             None => self.current(&name, &source).await.map(Some),
         }
+    }
+
+    /// What was found under this name for the same statement. Managed tables are always looked for.
+    fn looked_at(&self, name: &TableName) -> Option<Arc<dyn TableProvider>> {
+        let began = statement_began()?;
+        let tables = self.tables.lock();
+        let cached = tables.get(name)?;
+        (cached.once && cached.checked >= began).then(|| Arc::clone(&cached.provider))
     }
 
     /// Looks at the files of these tables at the same time, so that a statement over remote ones waits once. What is wrong with
@@ -208,6 +223,7 @@ impl Catalog {
             provider: Arc::clone(&provider),
             checked,
             steady,
+            once: may_wait,
         };
         self.tables.lock().insert(name.clone(), cached);
         Ok(provider)

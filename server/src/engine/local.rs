@@ -10,7 +10,6 @@ use async_trait::async_trait;
 use datafusion::execution::{SessionState, TaskContext};
 use datafusion::logical_expr::{DmlStatement, LogicalPlan};
 use datafusion::physical_plan::ExecutionPlan;
-use datafusion::sql::parser::Statement;
 use futures::StreamExt;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
@@ -22,14 +21,12 @@ use trireme_exec::{ErrorClass, QueryError, driver};
 use trireme_planner::ddl::{Key, TableName};
 use trireme_planner::explain_placement::placement_request;
 use trireme_planner::parse::touches_files;
-use trireme_planner::plan_cache::shape::{self, Shape};
-use trireme_planner::plan_cache::{Cached, PlanCache, PlanKey};
+use trireme_planner::plan_cache::{Cached, PlanCache};
 use trireme_planner::statement::{PlannedStatement, delete_parts, update_parts};
-use trireme_planner::{Planned, SessionChange, functions, output, parameters, physical};
+use trireme_planner::{Planned, SessionChange, output, parameters, physical};
 
 use super::ahead::Ready;
 use super::ddl::SecretPolicy;
-use super::planning::described_placement;
 use super::states::States;
 use super::views::Views;
 use super::{
@@ -50,7 +47,7 @@ pub struct LocalEngine {
     states: Arc<States>,
     /// By session and by the state of the functions.
     ready_states: moka::sync::Cache<(SessionSpec, u64), Arc<SessionState>>,
-    plans: Arc<PlanCache>,
+    pub(super) plans: Arc<PlanCache>,
     pub(super) fragments: Arc<FragmentRuntime>,
     policy: SecretPolicy,
     pub(super) ready: Mutex<HashMap<QueryId, Ready>>,
@@ -86,7 +83,7 @@ impl LocalEngine {
     }
 
     /// The session's state. Its clock is not set: see [`physical::with_clock`].
-    fn state(&self, spec: &SessionSpec) -> Result<Arc<SessionState>, QueryError> {
+    pub(super) fn state(&self, spec: &SessionSpec) -> Result<Arc<SessionState>, QueryError> {
         let anyone = SessionSpec {
             session_id: String::new(),
             user: String::new(),
@@ -104,37 +101,17 @@ impl LocalEngine {
         Ok(state)
     }
 
-    async fn describe(&self, session: &SessionSpec, sql: &str) -> Result<Description, QueryError> {
-        let state = self.state(session)?;
-        if let Some(described) = described_placement(sql)? {
-            return Ok(described);
-        }
-        let PlannedStatement { command, planned } = trireme_planner::plan(&state, sql).await?;
-        let parameters = planned
-            .logical_plan()
-            .map_or_else(|| Ok(Arc::new(Schema::empty())), parameters::parameter_schema)?;
-        let schema = match &planned {
-            Planned::Rows(plan) => output::advertised_schema(
-                physical::analyze(&state, plan)?.schema().as_arrow(),
-                session.string_views,
-            ),
-            _ => Arc::new(Schema::empty()),
-        };
-        Ok(Description {
-            command,
-            update: planned.is_update(),
-            schema,
-            parameters,
-        })
-    }
-
     pub(super) async fn submit(&self, request: &Submit) -> Result<Submitted, QueryError> {
         let state = self.state(&request.session)?;
         self.look_at_tables(request).await?;
         if let Some(placement) = placement_request(&request.sql)? {
             return self.submit_placement(&state, request, &placement).await;
         }
-        let Some((key, shape, statement)) = self.shape(&state, request)? else {
+        let shape = match request.parameters.as_slice() {
+            [] => self.shape(&state, &request.session, &request.sql)?,
+            _ => None,
+        };
+        let Some((key, shape, statement)) = shape else {
             return self.submit_planned(&state, request).await;
         };
         match self.plans.lookup(&key, &state, &shape, &statement).await {
@@ -156,33 +133,6 @@ impl LocalEngine {
                 Ok(submitted)
             }
         }
-    }
-
-    /// The statement's shape, if its plan may come from the cache.
-    fn shape(&self, state: &SessionState, request: &Submit) -> Result<Option<(PlanKey, Shape, Statement)>, QueryError> {
-        let session = &request.session;
-        let off = session
-            .settings
-            .get("trireme.plan_cache")
-            .is_some_and(|value| value == "false");
-        if off || !request.parameters.is_empty() {
-            return Ok(None);
-        }
-        let mut statement = trireme_planner::parse::parse(&request.sql)?;
-        trireme_planner::bind::bind(&mut statement)?;
-        let Some(shape) = shape::shape(&statement) else {
-            return Ok(None);
-        };
-        // A plan holds the bodies of the functions that it calls.
-        let functions = functions::of_state(state).map_or(0, |functions| functions.version());
-        let key = PlanKey {
-            session: format!(
-                "{} {} {} {:?} {functions}",
-                session.user, session.schema, session.string_views, session.settings
-            ),
-            shape: shape.text.clone(),
-        };
-        Ok(Some((key, shape, statement)))
     }
 
     async fn submit_planned(&self, state: &Arc<SessionState>, request: &Submit) -> Result<Submitted, QueryError> {

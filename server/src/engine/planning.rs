@@ -1,4 +1,4 @@
-//! What the engine does around a statement's plan: looks at its tables' files, checks where COPY writes, and answers
+//! What the engine does around a statement's plan: describes it, looks at its tables' files, checks where COPY writes, and answers
 //! `EXPLAIN (PLACEMENT)`.
 
 use std::sync::Arc;
@@ -6,15 +6,19 @@ use std::sync::Arc;
 use arrow::datatypes::Schema;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::dml::CopyTo;
+use datafusion::sql::parser::Statement;
 use trireme_costs::calibrate::Effort;
 use trireme_exec::QueryError;
 use trireme_exec::io::{Access, StoreOptions};
 use trireme_exec::operators::PlacementExec;
 use trireme_planner::explain_placement::{PlacementRequest, placement_request};
-use trireme_planner::{Planned, parameters, physical};
+use trireme_planner::plan_cache::PlanKey;
+use trireme_planner::plan_cache::shape::{self, Shape};
+use trireme_planner::statement::PlannedStatement;
+use trireme_planner::{Planned, functions, output, parameters, physical};
 
 use super::local::LocalEngine;
-use super::{Description, Outcome, Submit, Submitted};
+use super::{Description, Outcome, SessionSpec, Submit, Submitted};
 
 /// What `EXPLAIN (PLACEMENT)` gives; none for other statements.
 pub(super) fn described_placement(sql: &str) -> Result<Option<Description>, QueryError> {
@@ -28,6 +32,72 @@ pub(super) fn described_placement(sql: &str) -> Result<Option<Description>, Quer
 }
 
 impl LocalEngine {
+    /// What a statement would return. A kept plan of its shape says it without planning.
+    pub(super) async fn describe(&self, session: &SessionSpec, sql: &str) -> Result<Description, QueryError> {
+        let state = self.state(session)?;
+        if let Some(described) = described_placement(sql)? {
+            return Ok(described);
+        }
+        if let Some((key, _, statement)) = self.shape(&state, session, sql)?
+            && let Some(schema) = self.plans.schema(&key, &state).await
+        {
+            return Ok(Description {
+                command: trireme_planner::parse::command(&statement),
+                update: false,
+                schema,
+                parameters: Arc::new(Schema::empty()),
+            });
+        }
+        let PlannedStatement { command, planned } = trireme_planner::plan(&state, sql).await?;
+        let parameters = planned
+            .logical_plan()
+            .map_or_else(|| Ok(Arc::new(Schema::empty())), parameters::parameter_schema)?;
+        let schema = match &planned {
+            Planned::Rows(plan) => output::advertised_schema(
+                physical::analyze(&state, plan)?.schema().as_arrow(),
+                session.string_views,
+            ),
+            _ => Arc::new(Schema::empty()),
+        };
+        Ok(Description {
+            command,
+            update: planned.is_update(),
+            schema,
+            parameters,
+        })
+    }
+
+    /// The statement's shape, if its plan may come from the cache.
+    pub(super) fn shape(
+        &self,
+        state: &SessionState,
+        session: &SessionSpec,
+        sql: &str,
+    ) -> Result<Option<(PlanKey, Shape, Statement)>, QueryError> {
+        let off = session
+            .settings
+            .get("trireme.plan_cache")
+            .is_some_and(|value| value == "false");
+        if off {
+            return Ok(None);
+        }
+        let mut statement = trireme_planner::parse::parse(sql)?;
+        trireme_planner::bind::bind(&mut statement)?;
+        let Some(shape) = shape::shape(&statement) else {
+            return Ok(None);
+        };
+        // A plan holds the bodies of the functions that it calls.
+        let functions = functions::of_state(state).map_or(0, |functions| functions.version());
+        let key = PlanKey {
+            session: format!(
+                "{} {} {} {:?} {functions}",
+                session.user, session.schema, session.string_views, session.settings
+            ),
+            shape: shape.text.clone(),
+        };
+        Ok(Some((key, shape, statement)))
+    }
+
     /// Planning asks for one table after the other; whoever reads from a store waits for all of them at once.
     pub(super) async fn look_at_tables(&self, request: &Submit) -> Result<(), QueryError> {
         let statement = trireme_planner::parse::parse(&request.sql)?;
