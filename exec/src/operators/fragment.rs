@@ -12,11 +12,10 @@
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::SchemaRef;
-use datafusion::common::runtime::SpawnedTask;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::{RecordBatchStream, SendableRecordBatchStream, TaskContext};
@@ -27,6 +26,7 @@ use datafusion::physical_plan::{
     ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties,
     ReplaceChildrenOptions, execute_stream,
 };
+use futures::future::BoxFuture;
 use futures::{FutureExt, Stream, StreamExt};
 use parking_lot::Mutex;
 use trireme_costs::{Decision, Facts};
@@ -247,15 +247,16 @@ impl ExecutionPlan for FragmentExec {
             metrics: self.metrics.clone(),
             observed,
         };
-        let outcome = SpawnedTask::spawn(async move {
+        // Whoever polls the stream runs it: a task of its own would be woken by another thread at the end of every query.
+        let outcome = async move {
             // Also when the run panics: the stream would wait for ever.
             let _ends = EmitEnd(Arc::clone(&run.emit));
             run.run().await
-        });
+        };
         Ok(Box::pin(FragmentStream {
             schema: self.schema(),
             emit,
-            source: Source::Device(outcome),
+            source: Source::Device(outcome.boxed()),
             delivered: false,
             require: self.plan.choice.mode == DeviceMode::Require,
             backup: Arc::clone(&self.backup),
@@ -273,7 +274,9 @@ impl ExecutionPlan for FragmentExec {
 }
 
 enum Source {
-    Device(SpawnedTask<Result<(), RunError>>),
+    Device(BoxFuture<'static, Result<(), RunError>>),
+    /// The run is over; what it gave may not all be taken.
+    Over(Result<(), RunError>),
     Backup(SendableRecordBatchStream),
     Ended,
 }
@@ -329,9 +332,9 @@ impl Stream for FragmentStream {
             match &mut self.source {
                 Source::Ended => return Poll::Ready(None),
                 Source::Backup(stream) => return stream.poll_next_unpin(context),
-                Source::Device(_) => {}
+                Source::Device(_) | Source::Over(_) => {}
             }
-            if let Some((batch, room)) = ready!(self.emit.poll_next(context)) {
+            if let Poll::Ready(Some((batch, room))) = self.emit.poll_next(context) {
                 if room {
                     self.runtime.pool().wake();
                 }
@@ -339,14 +342,22 @@ impl Stream for FragmentStream {
                 self.output_rows.add(batch.num_rows());
                 return Poll::Ready(Some(as_promised(&batch, &self.schema)));
             }
-            let Source::Device(task) = &mut self.source else {
-                continue;
-            };
-            let outcome = ready!(task.poll_unpin(context))
-                .unwrap_or_else(|error| Err(RunError::Query(DataFusionError::ExecutionJoin(Box::new(error)))));
-            if let Some(Err(error)) = self.after(outcome) {
-                self.source = Source::Ended;
-                return Poll::Ready(Some(Err(error)));
+            match std::mem::replace(&mut self.source, Source::Ended) {
+                Source::Device(mut run) => {
+                    self.source = match run.poll_unpin(context) {
+                        Poll::Ready(outcome) => Source::Over(outcome),
+                        Poll::Pending => {
+                            self.source = Source::Device(run);
+                            return Poll::Pending;
+                        }
+                    };
+                }
+                Source::Over(outcome) => {
+                    if let Some(Err(error)) = self.after(outcome) {
+                        return Poll::Ready(Some(Err(error)));
+                    }
+                }
+                Source::Ended | Source::Backup(_) => {}
             }
         }
     }
