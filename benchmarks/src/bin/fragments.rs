@@ -1,6 +1,8 @@
 //! Runs saved graphs of fragments over their files, again and again, without planner and service: where a query's time goes.
 //!
-//! `fragments FOLDER [NAME…]` reads `FOLDER/NAME.json` (what a server with `exec.graph_dir` writes), runs each graph [`RUNS`] times on resident columns, and prints the least time of each fragment and of the whole.
+//! `fragments FOLDER [NAME…]` reads `FOLDER/NAME.json` (what a server with `exec.graph_dir` writes), runs each graph [`RUNS`] times on
+//! resident columns, and prints the least time of each fragment and of the whole by the clock, then the mean time on all
+//! processors, which says more where others use them too. `WORKERS` and `RUNS` of the environment say how many.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -17,7 +19,7 @@ use trireme_device_cpu::FusedVariant;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-const RUNS: usize = 15;
+const RUNS: u32 = 15;
 
 /// Drops what it gets.
 struct Sink;
@@ -31,6 +33,8 @@ impl Emit for Sink {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
+    // As the server's default is.
+    trireme_device_cpu::keep_freed_memory(Duration::from_secs(60));
     let mut args = std::env::args().skip(1);
     let folder = PathBuf::from(args.next().ok_or("usage: fragments FOLDER [NAME…]")?);
     let wanted: Vec<String> = args.collect();
@@ -55,6 +59,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let saved: SavedGraph = serde_json::from_slice(&std::fs::read(&path)?)?;
         let graph = Arc::new(saved.graph);
         let mut least = BTreeMap::new();
+        let mut used = BTreeMap::new();
         let mut total = Duration::MAX;
         for _ in 0..runs {
             let began = Instant::now();
@@ -77,41 +82,54 @@ fn main() -> Result<(), Box<dyn Error>> {
                 emit: Some(Arc::new(Sink)),
                 wake: None,
             };
-            run(variant.as_ref(), &graph, &inputs, &mut |id, time| {
+            run(variant.as_ref(), &graph, &inputs, &mut |id, time, processors| {
                 let least = least.entry(format!("{id}")).or_insert(time);
                 *least = (*least).min(time);
+                *used.entry(format!("{id}")).or_insert(Duration::ZERO) += processors;
             })?;
             total = total.min(began.elapsed());
         }
+        let ms = |time: Duration| time.as_secs_f64() * 1e3;
         let parts: Vec<_> = least
             .iter()
-            .map(|(id, time)| format!("{id}:{:.2}", time.as_secs_f64() * 1e3))
+            .map(|(part, time)| {
+                let processors = used.get(part).copied().unwrap_or_default() / runs;
+                format!("{part}:{:.2}/{:.2}", ms(*time), ms(processors))
+            })
             .collect();
-        println!("{name} {:.2} ms  [{}]", total.as_secs_f64() * 1e3, parts.join(" "));
+        let all = used.values().sum::<Duration>() / runs;
+        println!("{name} {:.2}/{:.2} ms  [{}]", ms(total), ms(all), parts.join(" "));
     }
     Ok(())
 }
 
-/// Runs the fragments in order; `took` hears of each one's time.
+/// Time that this thread has been on a processor, where the system says so.
+fn on_processor() -> Duration {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let nanoseconds = text.split(' ').next().and_then(|text| text.parse().ok());
+    Duration::from_nanos(nanoseconds.unwrap_or_default())
+}
+
+/// Runs the fragments in order; `took` hears of each one's time, and of its time on processors.
 fn run(
     variant: &dyn Variant,
     graph: &Arc<Graph>,
     inputs: &Inputs,
-    took: &mut dyn FnMut(usize, Duration),
+    took: &mut dyn FnMut(usize, Duration, Duration),
 ) -> Result<(), DeviceError> {
     let mut outputs: Vec<Option<Output>> = vec![None; graph.fragments.len()];
     for id in 0..graph.fragments.len() {
-        let began = Instant::now();
+        let (began, before) = (Instant::now(), on_processor());
         let kernel = variant.prepare(graph, id, inputs, &outputs)?;
-        step(&kernel, inputs.workers)?;
+        let others = step(&kernel, inputs.workers)?;
         outputs[id] = Some(kernel.finish()?);
-        took(id, began.elapsed());
+        took(id, began.elapsed(), on_processor() - before + others);
     }
     Ok(())
 }
 
-/// Steps a kernel from so many threads until it is done.
-fn step(kernel: &Arc<dyn Kernel>, workers: usize) -> Result<(), DeviceError> {
+/// Steps a kernel from so many threads until it is done; the others' time on processors.
+fn step(kernel: &Arc<dyn Kernel>, workers: usize) -> Result<Duration, DeviceError> {
     let stop = AtomicBool::new(false);
     let barrier = Barrier::new(workers);
     let work = &|worker: usize| -> Result<(), DeviceError> {
@@ -130,10 +148,15 @@ fn step(kernel: &Arc<dyn Kernel>, workers: usize) -> Result<(), DeviceError> {
         Ok(())
     };
     std::thread::scope(|scope| {
-        let threads: Vec<_> = (1..workers).map(|worker| scope.spawn(move || work(worker))).collect();
-        let mut outcome = work(0);
+        let other = move |worker: usize| {
+            let before = on_processor();
+            work(worker).map(|()| on_processor() - before)
+        };
+        let threads: Vec<_> = (1..workers).map(|worker| scope.spawn(move || other(worker))).collect();
+        let mut outcome = work(0).map(|()| Duration::ZERO);
         for thread in threads {
-            outcome = outcome.and(thread.join().unwrap_or(Ok(())));
+            let others = thread.join().unwrap_or(Ok(Duration::ZERO));
+            outcome = outcome.and_then(|all| Ok(all + others?));
         }
         outcome
     })
