@@ -22,7 +22,6 @@ mod load;
 mod memory;
 mod number;
 mod pipeline;
-mod search;
 mod sort;
 mod tile;
 mod variant;

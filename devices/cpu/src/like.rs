@@ -2,8 +2,9 @@
 //!
 //! `%` is any run of characters, `_` one character, a backslash takes the next character as it is (the last one is itself).
 
+use memchr::memmem::Finder;
+
 use crate::bytes::{eight, low_bytes};
-use crate::search::Searcher;
 
 /// A pattern, ready to match.
 #[derive(Debug)]
@@ -17,17 +18,17 @@ enum Form {
     Exact(Vec<u8>),
     Prefix(Vec<u8>),
     Suffix(Vec<u8>),
-    Contains(Box<Searcher>),
+    Contains(Box<Finder<'static>>),
     /// `prefix%part%part%suffix`.
     Parts {
         prefix: Vec<u8>,
-        parts: Vec<Searcher>,
+        parts: Vec<Finder<'static>>,
         suffix: Vec<u8>,
     },
     General {
         items: Vec<Item>,
         /// A text that every match holds.
-        anchor: Option<Box<Searcher>>,
+        anchor: Option<Box<Finder<'static>>>,
     },
 }
 
@@ -44,7 +45,7 @@ impl Matcher {
         let pattern = if fold { lower(pattern) } else { pattern.to_vec() };
         let items = items(&pattern);
         let form = if items.contains(&Item::One) {
-            let anchor = longest_text(&items).map(|text| Box::new(Searcher::new(&text)));
+            let anchor = longest_text(&items).map(|text| Box::new(Finder::new(&text).into_owned()));
             Form::General { items, anchor }
         } else {
             literal_form(&items)
@@ -67,7 +68,7 @@ impl Matcher {
         if text.is_empty() {
             return Self::starting_with(text);
         }
-        Self::plain(Form::Contains(Box::new(Searcher::new(text))))
+        Self::plain(Form::Contains(Box::new(Finder::new(text).into_owned())))
     }
 
     fn plain(form: Form) -> Self {
@@ -137,7 +138,7 @@ impl Matcher {
             Form::Exact(exact) => value == exact.as_slice(),
             Form::Prefix(prefix) => value.starts_with(prefix),
             Form::Suffix(suffix) => value.ends_with(suffix),
-            Form::Contains(part) => part.find(value, 0).is_some(),
+            Form::Contains(part) => part.find(value).is_some(),
             Form::Parts { prefix, parts, suffix } => {
                 if prefix.is_empty() {
                     return in_order(value, parts, suffix);
@@ -146,7 +147,7 @@ impl Matcher {
                 rest.is_some_and(|rest| in_order(rest, parts, suffix))
             }
             Form::General { items, anchor } => {
-                anchor.as_ref().is_none_or(|anchor| anchor.find(value, 0).is_some()) && general(items, value)
+                anchor.as_ref().is_none_or(|anchor| anchor.find(value).is_some()) && general(items, value)
             }
         }
     }
@@ -200,10 +201,11 @@ impl<'v> Values<'v> {
     }
 
     /// Marks values that hold `part` and for which `matches` says so, given the value and where its first `part` ends.
-    fn search(&self, part: &Searcher, out: &mut [u8], matches: impl Fn(&[u8], usize) -> bool) {
+    fn search(&self, part: &Finder<'_>, out: &mut [u8], matches: impl Fn(&[u8], usize) -> bool) {
         let length = part.needle().len();
         let (mut row, mut at) = (0, self.offsets[0] as usize);
-        while let Some(found) = part.find(self.bytes, at) {
+        while let Some(found) = part.find(&self.bytes[at..]) {
+            let found = at + found;
             while self.offsets[row + 1] as usize <= found {
                 row += 1;
             }
@@ -221,7 +223,7 @@ impl<'v> Values<'v> {
 }
 
 /// Whether a value holds the parts one after another and then ends with the suffix.
-fn in_order(value: &[u8], parts: &[Searcher], suffix: &[u8]) -> bool {
+fn in_order(value: &[u8], parts: &[Finder<'_>], suffix: &[u8]) -> bool {
     let mut rest = value;
     // Comparing nothing costs dozens of nanoseconds where the text is a place that no memory has.
     if !suffix.is_empty() {
@@ -231,7 +233,7 @@ fn in_order(value: &[u8], parts: &[Searcher], suffix: &[u8]) -> bool {
         rest = before;
     }
     for part in parts {
-        match part.find(rest, 0) {
+        match part.find(rest) {
             Some(at) => rest = &rest[at + part.needle().len()..],
             None => return false,
         }
@@ -286,7 +288,7 @@ fn literal_form(items: &[Item]) -> Form {
         return Form::Exact(suffix);
     }
     let prefix = runs.remove(0);
-    let finder = |run: &Vec<u8>| Searcher::new(run);
+    let finder = |run: &Vec<u8>| Finder::new(run.as_slice()).into_owned();
     match (prefix.is_empty(), runs.as_slice(), suffix.is_empty()) {
         (_, [], true) => Form::Prefix(prefix),
         (true, [], false) => Form::Suffix(suffix),
