@@ -21,7 +21,7 @@ use trireme_exec::fused::FragmentRuntime;
 use trireme_exec::operators::{FragmentExec, FragmentPlan};
 
 use crate::fragments::{self, JoinOrder, Lowered, Reason};
-use crate::joins::distinct_sides;
+use crate::joins::tamed;
 use crate::options::TriremeOptions;
 use crate::placing;
 
@@ -72,7 +72,7 @@ impl PhysicalOptimizerRule for FuseFragments {
         let defaults = TriremeOptions::default();
         let options = config.extensions.get::<TriremeOptions>().unwrap_or(&defaults);
         if options.device_mode == "off" || options.cpu_variant == "datafusion" {
-            return distinct_sides(plan);
+            return tamed(plan);
         }
         let everything = options.cpu_variant == "fused";
         let devices = placing::candidates(self.runtime.devices(), options);
@@ -87,14 +87,14 @@ impl PhysicalOptimizerRule for FuseFragments {
         };
         let make = |lowered: Lowered, backup: Arc<dyn ExecutionPlan>| {
             let choice = devices.choose(&lowered.scans)?;
-            Ok(self.node(lowered, distinct_sides(backup)?, choice))
+            Ok(self.node(lowered, tamed(backup)?, choice))
         };
         let joins = JoinOrder {
             by_cost: options.reorder_joins,
             distinct: &|table, column| self.runtime.columns().distinct(table, column),
         };
         let (plan, mut reasons) = fragments::rewrite(plan, joins, &accept, &make)?;
-        let plan = distinct_sides(plan)?;
+        let plan = tamed(plan)?;
         // A plan over no files is no news.
         reasons.retain(|reason| reason.reason != NO_FILES);
         if reasons.is_empty() {

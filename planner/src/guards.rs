@@ -7,7 +7,7 @@ use std::sync::Arc;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::common::{JoinType, NullEquality, Result};
-use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::logical_expr::{Expr, LogicalPlan, Projection, cast};
 use datafusion::optimizer::optimizer::{ApplyOrder, Optimizer};
 use datafusion::optimizer::{OptimizerConfig, OptimizerRule};
 use datafusion::physical_expr::{LexOrdering, LexRequirement};
@@ -31,6 +31,7 @@ pub fn logical_rules() -> Vec<LogicalRule> {
         let unfit: fn(&LogicalPlan) -> Result<bool> = match rule.name() {
             "push_down_filter" => filters_one_row,
             "eliminate_cross_join" => joins_nulls,
+            "single_distinct_aggregation_to_group_by" => return Arc::new(TypesKept { rule }),
             _ => return rule,
         };
         Arc::new(Guarded { rule, unfit })
@@ -83,6 +84,47 @@ impl OptimizerRule for Guarded<dyn OptimizerRule + Send + Sync, LogicalPlan> {
             return Ok(Transformed::no(plan));
         }
         self.rule.rewrite(plan, config)
+    }
+}
+
+/// A rule whose plan gets the types of the plan that it stands for: a sum of sums of decimals has ten digits more than the sum,
+/// and what stands above does not expect them.
+#[derive(Debug)]
+struct TypesKept {
+    rule: LogicalRule,
+}
+
+impl OptimizerRule for TypesKept {
+    fn name(&self) -> &str {
+        self.rule.name()
+    }
+
+    fn apply_order(&self) -> Option<ApplyOrder> {
+        self.rule.apply_order()
+    }
+
+    fn rewrite(&self, plan: LogicalPlan, config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
+        let wanted = Arc::clone(plan.schema());
+        let rewritten = self.rule.rewrite(plan, config)?;
+        if !rewritten.transformed {
+            return Ok(rewritten);
+        }
+        rewritten.map_data(|plan| match plan {
+            LogicalPlan::Projection(projection) => {
+                let typed = |(index, expr): (usize, Expr)| {
+                    let data_type = wanted.field(index).data_type();
+                    if projection.schema.field(index).data_type() == data_type {
+                        return expr;
+                    }
+                    let (qualifier, field) = wanted.qualified_field(index);
+                    let plain = expr.unalias();
+                    cast(plain, data_type.clone()).alias_qualified(qualifier.cloned(), field.name())
+                };
+                let exprs = projection.expr.iter().cloned().enumerate().map(typed).collect();
+                Ok(LogicalPlan::Projection(Projection::try_new(exprs, projection.input)?))
+            }
+            other => Ok(other),
+        })
     }
 }
 

@@ -15,7 +15,7 @@ use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode, PhysicalGroupBy};
 use datafusion::physical_plan::coop::CooperativeExec;
-use datafusion::physical_plan::joins::HashJoinExec;
+use datafusion::physical_plan::joins::{HashJoinExec, SortMergeJoinExec};
 use datafusion::physical_plan::statistics::{StatisticsArgs, StatisticsContext};
 use datafusion::physical_plan::{ChildrenPropertiesMode, ExecutionPlan, ReplaceChildrenOptions};
 
@@ -45,15 +45,20 @@ impl PhysicalOptimizerRule for YieldingJoins {
     }
 }
 
-/// Makes the side of semi and anti joins that gives no columns distinct. DataFusion's hash join goes through all pairs of equal
-/// keys: quadratic where keys are few, without giving way.
+/// Makes the side of semi and anti joins that gives no columns distinct, and hash and merge joins give way. DataFusion's hash
+/// join goes through all pairs of equal keys: quadratic where keys are few, and one batch of the other side gives any number.
+/// It gives way between batches of its result only, so pairs that all fail a further condition still hold the thread.
+///
+/// To be done last, since what looks for joins among a plan's nodes finds them with another node above.
 ///
 /// # Errors
 /// When a node can't be made.
-pub fn distinct_sides(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+pub fn tamed(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+    let yielding = |node| Transformed::yes(Arc::new(CooperativeExec::new(node)) as Arc<dyn ExecutionPlan>);
     plan.transform_up(|node| {
         let Some(join) = node.downcast_ref::<HashJoinExec>() else {
-            return Ok(Transformed::no(node));
+            let merges = node.is::<SortMergeJoinExec>();
+            return Ok(if merges { yielding(node) } else { Transformed::no(node) });
         };
         let (left, right) = (Arc::clone(join.left()), Arc::clone(join.right()));
         let children = match join.join_type() {
@@ -63,10 +68,10 @@ pub fn distinct_sides(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionP
             JoinType::RightSemi | JoinType::RightAnti | JoinType::RightMark if may_repeat(&left)? => {
                 vec![distinct(left)?, right]
             }
-            _ => return Ok(Transformed::no(node)),
+            _ => return Ok(yielding(node)),
         };
         let options = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
-        node.replace_children(children, options).map(Transformed::yes)
+        node.replace_children(children, options).map(yielding)
     })
     .data()
 }
@@ -74,7 +79,8 @@ pub fn distinct_sides(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionP
 /// Different rows that are few enough to be worth finding.
 const FEW_ROWS: u64 = 4096;
 
-/// True where types or statistics say that there are few different rows.
+/// False where types or statistics say that there are many different rows. An aggregate that finds few repeats lets rows pass
+/// soon, so that nothing is lost where nothing is known.
 fn may_repeat(side: &Arc<dyn ExecutionPlan>) -> Result<bool> {
     if side.is::<AggregateExec>() || side.schema().fields().is_empty() {
         return Ok(false);
@@ -83,10 +89,10 @@ fn may_repeat(side: &Arc<dyn ExecutionPlan>) -> Result<bool> {
     let mut rows = 1_u64;
     for (index, field) in side.schema().fields().iter().enumerate() {
         let known = statistics.column_statistics.get(index);
-        let Some(values) = values_max(field.data_type(), known) else {
+        if field.data_type().is_nested() {
             return Ok(false);
-        };
-        rows = rows.saturating_mul(values);
+        }
+        rows = rows.saturating_mul(values_max(field.data_type(), known).unwrap_or(1));
     }
     Ok(rows <= FEW_ROWS)
 }

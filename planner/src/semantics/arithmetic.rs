@@ -1,4 +1,5 @@
-//! The checked forms of `+`, `-`, `*` and negation, as functions of the logical and the physical plan.
+//! The checked forms of `+`, `-`, `*`, of a decimal's `/` and `%`, and of negation, as functions of the logical and the physical
+//! plan.
 //!
 //! Each prints, names its column, types itself and bounds itself as the operator that it stands for. What needs a check, and
 //! so a function, is decided in the analyzer rule; how it is computed, in the kernels.
@@ -26,6 +27,10 @@ pub enum CheckedOperator {
     Subtract,
     /// `left * right`.
     Multiply,
+    /// `left / right`, of decimals.
+    Divide,
+    /// `left % right`, of decimals.
+    Remainder,
     /// `-operand`.
     Negate,
 }
@@ -37,6 +42,8 @@ impl CheckedOperator {
             Self::Add => Some(Operator::Plus),
             Self::Subtract => Some(Operator::Minus),
             Self::Multiply => Some(Operator::Multiply),
+            Self::Divide => Some(Operator::Divide),
+            Self::Remainder => Some(Operator::Modulo),
             Self::Negate => None,
         }
     }
@@ -47,6 +54,8 @@ impl CheckedOperator {
             Operator::Plus => Some(Self::Add),
             Operator::Minus => Some(Self::Subtract),
             Operator::Multiply => Some(Self::Multiply),
+            Operator::Divide => Some(Self::Divide),
+            Operator::Modulo => Some(Self::Remainder),
             _ => None,
         }
     }
@@ -57,24 +66,30 @@ impl CheckedOperator {
             Self::Add => "+",
             Self::Subtract | Self::Negate => "-",
             Self::Multiply => "*",
+            Self::Divide => "/",
+            Self::Remainder => "%",
         }
     }
 
     fn function(self) -> &'static Arc<ScalarUDF> {
-        static FUNCTIONS: LazyLock<[Arc<ScalarUDF>; 4]> = LazyLock::new(|| {
+        static FUNCTIONS: LazyLock<[Arc<ScalarUDF>; 6]> = LazyLock::new(|| {
             [
                 CheckedOperator::Add,
                 CheckedOperator::Subtract,
                 CheckedOperator::Multiply,
+                CheckedOperator::Divide,
+                CheckedOperator::Remainder,
                 CheckedOperator::Negate,
             ]
             .map(|operator| Arc::new(ScalarUDF::new_from_impl(Checked::new(operator))))
         });
-        let [add, subtract, multiply, negate] = &*FUNCTIONS;
+        let [add, subtract, multiply, divide, remainder, negate] = &*FUNCTIONS;
         match self {
             Self::Add => add,
             Self::Subtract => subtract,
             Self::Multiply => multiply,
+            Self::Divide => divide,
+            Self::Remainder => remainder,
             Self::Negate => negate,
         }
     }
@@ -124,6 +139,8 @@ impl ScalarUDFImpl for Checked {
             CheckedOperator::Add => "checked_add",
             CheckedOperator::Subtract => "checked_subtract",
             CheckedOperator::Multiply => "checked_multiply",
+            CheckedOperator::Divide => "checked_divide",
+            CheckedOperator::Remainder => "checked_remainder",
             CheckedOperator::Negate => "checked_negate",
         }
     }
@@ -183,6 +200,10 @@ impl ScalarUDFImpl for Checked {
 
     fn evaluate_bounds(&self, inputs: &[&Interval]) -> Result<Interval> {
         match (self.operator.binary(), inputs) {
+            // Bounds of quotients are computed by the kernel that this stands for.
+            (Some(Operator::Divide | Operator::Modulo), [left, right]) => {
+                Interval::make_unbounded(&self.return_type(&[left.data_type(), right.data_type()])?)
+            }
             (Some(operator), [left, right]) => apply_operator(&operator, left, right),
             (None, [operand]) => operand.arithmetic_negate(),
             _ => Interval::make_unbounded(&DataType::Null),

@@ -17,6 +17,7 @@ use datafusion::common::{Result, ScalarValue, exec_err};
 use datafusion::logical_expr::ColumnarValue;
 
 use super::arithmetic::CheckedOperator;
+use super::quotients::Quotient;
 
 /// `left operator right` of the type `result`.
 ///
@@ -47,6 +48,9 @@ pub(super) fn binary(
         DataType::UInt64 => integers::<UInt64Type>(operator, &left, &right, rows)?,
         DataType::Decimal32(..) => decimals::<Decimal32Type>(operator, &left, &right, result)?,
         DataType::Decimal64(..) => decimals::<Decimal64Type>(operator, &left, &right, result)?,
+        DataType::Decimal128(..) if matches!(operator, CheckedOperator::Divide | CheckedOperator::Remainder) => {
+            quotients(operator, &left, &right, result)?
+        }
         DataType::Decimal128(..) => match narrow_product(operator, &left, &right, result) {
             Some(product) => digits_checked::<Decimal128Type>(operator, product, result)?,
             None => decimals::<Decimal128Type>(operator, &left, &right, result)?,
@@ -286,6 +290,26 @@ fn decimals<T: DecimalType>(
         Err(arrow::error::ArrowError::ArithmeticOverflow(_)) => overflow("decimal", operator),
         Err(other) => Err(other.into()),
     }
+}
+
+/// Quotients or remainders of Decimal128 operands.
+fn quotients(operator: CheckedOperator, left: &Operand, right: &Operand, result: &DataType) -> Result<ArrayRef> {
+    let (l, r) = (left.slots::<Decimal128Type>(), right.slots::<Decimal128Type>());
+    let nulls = NullBuffer::union(left.nulls(), right.nulls());
+    let types = (left.array.data_type(), right.array.data_type(), result);
+    let quotient = Quotient::new(operator, types)?;
+    let one = |row: usize| match &nulls {
+        Some(nulls) if nulls.is_null(row) => Ok(0),
+        _ => quotient.of(l.at(row), r.at(row)),
+    };
+    let rows = if left.constant {
+        right.array.len()
+    } else {
+        left.array.len()
+    };
+    let values = (0..rows).map(one).collect::<Result<Vec<i128>>>()?;
+    let array = PrimitiveArray::<Decimal128Type>::try_new(values.into(), nulls)?;
+    Ok(Arc::new(array.with_data_type(result.clone())))
 }
 
 /// The product of Decimal128 operands that all fit 64 bits; `None` for others.

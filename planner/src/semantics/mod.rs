@@ -14,6 +14,7 @@ mod floats;
 mod kernels;
 mod keys;
 mod plain;
+mod quotients;
 mod ranges;
 mod reach;
 mod subqueries;

@@ -16,6 +16,9 @@ pub(super) fn may_overflow(operator: CheckedOperator, left: &Expr, right: &Expr,
         return Ok(false);
     };
     if left_type.is_integer() && left_type == right_type {
+        if matches!(binary, Operator::Divide | Operator::Modulo) {
+            return Ok(false);
+        }
         let range = combined(binary, bounds(left, schema)?, bounds(right, schema)?);
         return Ok(!range.is_some_and(|range| fits(range, &left_type)));
     }
@@ -41,6 +44,10 @@ fn decimal_may_overflow(operator: CheckedOperator, left: &DataType, right: &Data
         (DataType::Decimal256(p1, s1), DataType::Decimal256(p2, s2)) => (76, (*p1, *s1), (*p2, *s2)),
         _ => return false,
     };
+    if matches!(operator, CheckedOperator::Divide | CheckedOperator::Remainder) {
+        // Wider than 38 digits nothing is there to divide in.
+        return digits_max == 38 && super::quotients::may_overflow(operator, (p1, s1), (p2, s2));
+    }
     let whole = |precision: u8, scale: i8| i32::from(precision) - i32::from(scale);
     let digits = match operator {
         // Never more than the operands' digits together, though the type says one more.
@@ -64,7 +71,7 @@ fn bounds(expr: &Expr, schema: &DFSchema) -> Result<Bounds> {
                 (target, _) => target,
             }
         }
-        Expr::BinaryExpr(binary) if CheckedOperator::of(binary.op).is_some() => {
+        Expr::BinaryExpr(binary) if matches!(binary.op, Operator::Plus | Operator::Minus | Operator::Multiply) => {
             combined(binary.op, bounds(&binary.left, schema)?, bounds(&binary.right, schema)?)
         }
         other => type_bounds(&other.get_type(schema)?),
