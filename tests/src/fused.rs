@@ -3,6 +3,7 @@
 
 mod columns;
 mod functions;
+mod joins;
 mod plans;
 mod tpcds;
 

@@ -180,6 +180,15 @@ impl Graph {
         }
     }
 
+    /// Whether the only reader of a scan stops when it has so many rows, but leaves some out before.
+    pub fn scan_stops(&self, scan: usize) -> bool {
+        let mut readers = self.readers(scan);
+        let (Some(reader), None) = (readers.next(), readers.next()) else {
+            return false;
+        };
+        matches!(reader.sink, Sink::Emit { limit: Some(_), .. }) && self.scan_limit(scan).is_none()
+    }
+
     /// Fragments that read a scan.
     pub fn readers(&self, scan: usize) -> impl Iterator<Item = &Fragment> {
         let reads = move |fragment: &&Fragment| matches!(fragment.source, Source::Scan(index) if index == scan);

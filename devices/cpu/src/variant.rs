@@ -10,7 +10,7 @@ use trireme_device_api::{
 use crate::aggregate::AggregatePlan;
 use crate::expr;
 use crate::isa::Isa;
-use crate::pipeline::FusedKernel;
+use crate::pipeline::{FusedKernel, STEP_PAIRS};
 
 /// Bytes that one core streams through simple primitives in a nanosecond; a guess until costs are calibrated.
 const BYTES_PER_NS: f64 = 4.0;
@@ -19,17 +19,28 @@ const BYTES_PER_NS: f64 = 4.0;
 #[derive(Debug, Clone)]
 pub struct FusedVariant {
     isa: Isa,
+    step_pairs: usize,
 }
 
 impl FusedVariant {
     /// With the best instruction set there is.
     pub fn new() -> Self {
-        Self { isa: Isa::detect() }
+        Self {
+            isa: Isa::detect(),
+            step_pairs: STEP_PAIRS,
+        }
     }
 
     /// With a lesser one, for tests: `avx512`, `avx2` or `baseline`; none if the processor lacks it.
     pub fn with_instructions(name: &str) -> Option<Self> {
-        Isa::from_name(name).map(|isa| Self { isa })
+        Isa::from_name(name).map(|isa| Self { isa, ..Self::new() })
+    }
+
+    /// With steps that end after so many pairs of a join, for tests.
+    #[must_use]
+    pub fn with_step_pairs(mut self, pairs: usize) -> Self {
+        self.step_pairs = pairs;
+        self
     }
 
     /// The instruction sets that the processor has, the best last.
@@ -80,7 +91,8 @@ impl Variant for FusedVariant {
         inputs: &Inputs,
         outputs: &[Option<Output>],
     ) -> Result<Arc<dyn Kernel>, DeviceError> {
-        Ok(Arc::new(FusedKernel::new(graph, fragment, inputs, outputs, self.isa)?))
+        let kernel = FusedKernel::new(graph, fragment, inputs, outputs, self.isa, self.step_pairs)?;
+        Ok(Arc::new(kernel))
     }
 }
 

@@ -33,3 +33,13 @@ fn systematic_graphs() {
     let summary = matrix(&FusedVariant::new(), extent).unwrap();
     println!("{summary}");
 }
+
+/// Joins stop after each piece of their pairs, and go on.
+#[test]
+fn graphs_whose_joins_stop_again_and_again() {
+    let cases = usize::try_from(number("TRIREME_CONFORMANCE_CASES", 100)).unwrap();
+    let seed = number("TRIREME_CONFORMANCE_SEED", 1) + 100_000;
+    let variant = FusedVariant::new().with_step_pairs(1);
+    println!("seed {seed}: {}", check(&variant, seed, cases).unwrap());
+    println!("{}", matrix(&variant, Extent::Quick).unwrap());
+}

@@ -120,6 +120,19 @@ pub(super) struct Buffers {
     pub(super) firsts: Vec<u32>,
 }
 
+impl Scratch {
+    /// Where the pairs of the next call begin, for [`Scratch::seek`] after the same tile was started again.
+    pub(crate) fn place(&self) -> (usize, u32) {
+        (self.row, self.following)
+    }
+
+    /// Goes on from a place. Pairs depend on the tile and the table only, so they are those that would have come.
+    pub(crate) fn seek(&mut self, (row, following): (usize, u32)) {
+        self.row = row;
+        self.following = following;
+    }
+}
+
 impl Prober {
     /// Of keys of these shapes.
     ///

@@ -4,16 +4,19 @@
 //!  phases:  source morsels │ unmatched build rows of probe 1 │ … of probe n │ the sink's merge tasks │ done
 //! ```
 //!
-//! A phase begins when the one before has ended for all workers; a worker that finds no task left in an open phase waits.
+//! A phase begins when the one before has ended for all workers; a worker that finds no task left in an open phase waits. A
+//! step that stops within a morsel, because a join multiplies its rows, leaves it to whoever comes next.
 
 mod common;
 mod late;
 mod learned;
 mod live;
 mod ordered;
+mod probing;
 mod sink;
 mod source;
 mod stages;
+mod walk;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -31,6 +34,9 @@ use late::Late;
 use sink::{Sink, SinkLocal};
 use source::{Morsel, Next, Source, row_shapes};
 use stages::Stages;
+use walk::{Flow, Place, Walk};
+
+pub(crate) use walk::STEP_PAIRS;
 
 /// Build rows that one task of a "build" join kind goes over.
 const BUILD_TASK_ROWS: usize = 32 * 1024;
@@ -48,6 +54,10 @@ pub(crate) struct FusedKernel {
     emits: bool,
     workers: Vec<Mutex<Worker>>,
     phases: Phases,
+    /// What steps stopped within.
+    paused: Mutex<Vec<Paused>>,
+    /// Pairs after which a step stops.
+    step_pairs: usize,
     /// Set when a limit is reached: the source's remaining rows don't matter.
     enough: AtomicBool,
     /// Rows that were read, and that reached the sink.
@@ -58,6 +68,19 @@ pub(crate) struct FusedKernel {
 /// What one worker keeps between steps.
 struct Worker {
     local: SinkLocal,
+}
+
+/// A morsel, or a task over build rows, with what is left of it.
+struct Paused {
+    of: Of,
+    /// Rows of it that are done.
+    done: usize,
+    places: Vec<Place>,
+}
+
+enum Of {
+    Morsel(Morsel),
+    BuildTask { phase: usize, task: usize },
 }
 
 /// The phase all workers are in, and what is left of each.
@@ -86,6 +109,7 @@ impl FusedKernel {
         inputs: &Inputs,
         outputs: &[Option<Output>],
         isa: Isa,
+        step_pairs: usize,
     ) -> Result<Self, DeviceError> {
         let fragment = &graph.fragments[id];
         let (source, row) = bind_source(graph, id, inputs, outputs, isa)?;
@@ -117,6 +141,8 @@ impl FusedKernel {
                 tasks,
                 advancing: Mutex::new(()),
             },
+            paused: Mutex::new(Vec::new()),
+            step_pairs,
             enough: AtomicBool::new(false),
             read: AtomicU64::new(0),
             reached: AtomicU64::new(0),
@@ -146,23 +172,47 @@ impl FusedKernel {
         if self.enough.load(Ordering::Relaxed) {
             return Ok(Progress::Done);
         }
+        if let Some(paused) = self.paused_of(0) {
+            return self.run_morsel(paused, &mut worker.local);
+        }
         match self.source.next()? {
             Next::End => Ok(Progress::Done),
             Next::Waiting => Ok(Progress::Waiting),
             Next::Loaded => Ok(Progress::More),
             Next::Morsel(morsel) => {
-                self.run_morsel(&morsel, &mut worker.local)?;
-                self.source.release(&morsel);
-                Ok(Progress::More)
+                let whole = Paused {
+                    of: Of::Morsel(morsel),
+                    done: 0,
+                    places: Vec::new(),
+                };
+                self.run_morsel(whole, &mut worker.local)
             }
         }
     }
 
-    fn run_morsel(&self, morsel: &Morsel, local: &mut SinkLocal) -> Result<(), DeviceError> {
+    /// Something of this phase that a step stopped within.
+    fn paused_of(&self, phase: usize) -> Option<Paused> {
+        let mut paused = lock(&self.paused);
+        let at = paused.iter().position(|paused| match paused.of {
+            Of::Morsel(_) => phase == 0,
+            Of::BuildTask { phase: own, .. } => own == phase,
+        })?;
+        Some(paused.swap_remove(at))
+    }
+
+    /// What is left of a morsel, as far as one step goes.
+    fn run_morsel(&self, paused: Paused, local: &mut SinkLocal) -> Result<Progress, DeviceError> {
+        let Paused { of, mut done, places } = paused;
+        let Of::Morsel(morsel) = of else {
+            return Err(DeviceError::Internal("a task in the source's phase".to_owned()));
+        };
         let slots: Vec<_> = (0..morsel.columns.len())
             .map(|column| Slot::Origin { origin: 0, column })
             .collect();
-        let mut done = 0;
+        let before = done;
+        let behind = || self.client_behind();
+        let mut walk = Walk::new(self.step_pairs, places, &behind, &self.enough);
+        let mut flow = Flow::Done;
         while done < morsel.rows && !self.enough.load(Ordering::Relaxed) {
             let rows = TILE_ROWS.min(morsel.rows - done);
             let tile = Tile {
@@ -173,15 +223,34 @@ impl FusedKernel {
                 }],
                 slots: slots.clone(),
             };
-            self.push(tile, 0, local)?;
+            flow = self.push(tile, 0, &mut walk, local)?;
+            if flow == Flow::Stopped {
+                break;
+            }
             done += rows;
         }
-        self.read.fetch_add(done as u64, Ordering::Relaxed);
-        Ok(())
+        self.read.fetch_add((done - before) as u64, Ordering::Relaxed);
+        if flow == Flow::Stopped {
+            let places = walk.places();
+            lock(&self.paused).push(Paused {
+                of: Of::Morsel(morsel),
+                done,
+                places,
+            });
+        } else {
+            self.source.release(&morsel);
+        }
+        Ok(Progress::More)
     }
 
-    fn push(&self, tile: Tile<'_>, from: usize, local: &mut SinkLocal) -> Result<(), DeviceError> {
-        self.stages.push(tile, from, &mut |tile, mask| {
+    fn push(
+        &self,
+        tile: Tile<'_>,
+        from: usize,
+        walk: &mut Walk<'_>,
+        local: &mut SinkLocal,
+    ) -> Result<Flow, DeviceError> {
+        self.stages.push(tile, from, walk, &mut |tile, mask| {
             let mask = match mask {
                 Some(mask) if !self.takes_masks => {
                     tile.retain(mask, self.isa);
@@ -218,6 +287,8 @@ impl FusedKernel {
         }
         if ended == 0 {
             self.source.stop();
+            // There are some only where a limit was reached.
+            lock(&self.paused).clear();
         }
         let mut phase = ended;
         loop {
@@ -240,27 +311,57 @@ impl FusedKernel {
 
     /// A phase after the source's: one task.
     fn step_task(&self, phase: usize, worker: usize) -> Result<Progress, DeviceError> {
+        let (task, resumed) = match self.paused_of(phase) {
+            Some(Paused {
+                of: Of::BuildTask { task, .. },
+                done,
+                places,
+            }) => (task, (done, places)),
+            _ => (
+                self.phases.tasks[phase].next.fetch_add(1, Ordering::SeqCst),
+                (0, Vec::new()),
+            ),
+        };
         let total = self.tasks(phase);
-        let count = &self.phases.tasks[phase];
-        let task = count.next.fetch_add(1, Ordering::SeqCst);
         if task >= total {
             return Ok(Progress::Waiting);
         }
         if phase == self.last_phase() {
             self.sink.run_task(task)?;
-        } else {
-            let stage = self.stages.build_phases()[phase - 1];
-            let mut worker = lock(&self.workers[worker]);
-            let start = task * BUILD_TASK_ROWS;
-            let end = (start + BUILD_TASK_ROWS).min(self.stages.build_rows(stage));
-            let local = &mut worker.local;
-            self.stages
-                .build_side(stage, start..end, &mut |tile| self.push(tile, stage + 1, local))?;
+        } else if self.build_task(phase, task, resumed, worker)? == Flow::Stopped {
+            return Ok(Progress::More);
         }
-        if count.ended.fetch_add(1, Ordering::SeqCst) + 1 == total {
+        if self.phases.tasks[phase].ended.fetch_add(1, Ordering::SeqCst) + 1 == total {
             self.advance(phase)?;
         }
         Ok(Progress::More)
+    }
+
+    /// What is left of a task over build rows, as far as one step goes.
+    fn build_task(
+        &self,
+        phase: usize,
+        task: usize,
+        (done, places): (usize, Vec<Place>),
+        worker: usize,
+    ) -> Result<Flow, DeviceError> {
+        let stage = self.stages.build_phases()[phase - 1];
+        let mut worker = lock(&self.workers[worker]);
+        let local = &mut worker.local;
+        let start = task * BUILD_TASK_ROWS;
+        let end = (start + BUILD_TASK_ROWS).min(self.stages.build_rows(stage));
+        let behind = || self.client_behind();
+        let mut walk = Walk::new(self.step_pairs, places, &behind, &self.enough);
+        let stopped = self.stages.build_side(stage, start + done..end, &mut |tile| {
+            self.push(tile, stage + 1, &mut walk, local)
+        })?;
+        let Some(at) = stopped else { return Ok(Flow::Done) };
+        lock(&self.paused).push(Paused {
+            of: Of::BuildTask { phase, task },
+            done: at - start,
+            places: walk.places(),
+        });
+        Ok(Flow::Stopped)
     }
 
     /// True when the client is behind and this kernel's rows go to it.

@@ -1,8 +1,7 @@
 //! The steps of a fragment, compiled, and the way of a tile through them.
 
-use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use trireme_device_api::{
     BinaryOperator, DeviceError, Expr, Fragment, Inputs, JoinKind, Node, Output, Probe, Step, Type,
@@ -11,29 +10,31 @@ use trireme_device_api::{
 use crate::expr::Program;
 use crate::isa::Isa;
 use crate::join::BuildTable;
-use crate::join::probe::{PAIRS, ProbeKind, Prober, Scratch};
+use crate::join::probe::{ProbeKind, Prober};
 use crate::number::{and_bytes, count_ones};
-use crate::tile::{Origin, Selection, Slot, Tile};
-use crate::vector::{Data, Shape, TILE_ROWS, Vector};
+use crate::tile::{Slot, Tile};
+use crate::vector::Shape;
 
 use super::live;
+use super::probing::exists;
 use super::source::column_shape;
+use super::walk::{Flow, Walk};
 
 /// A filter that keeps less than one row in so many has its survivors compacted; otherwise the mask travels to the sink.
 const COMPACT_BELOW: usize = 4;
 
 /// All steps of a fragment.
 pub(super) struct Stages {
-    stages: Vec<Stage>,
+    pub(super) stages: Vec<Stage>,
     /// Shapes of the row before each stage, and of the last.
-    rows: Vec<Vec<Shape>>,
+    pub(super) rows: Vec<Vec<Shape>>,
     /// Stages whose build rows flow on after the source has ended, in order.
     build_phases: Vec<usize>,
     /// From this stage on there are only filters, and the sink takes masks.
     masked_from: usize,
-    isa: Isa,
+    pub(super) isa: Isa,
     /// Looked at for every piece of a join that multiplies rows: one tile may give millions.
-    cancelled: Arc<AtomicBool>,
+    pub(super) cancelled: Arc<AtomicBool>,
 }
 
 pub(super) enum Stage {
@@ -59,7 +60,7 @@ pub(super) enum Projection {
 }
 
 pub(super) struct ProbeStage {
-    prober: Prober,
+    pub(super) prober: Prober,
     pub(super) table: Arc<BuildTable>,
     pub(super) keys: Vec<Program>,
     pub(super) residual: Option<Program>,
@@ -74,9 +75,6 @@ pub(super) struct ProbeStage {
 
 /// Takes tiles at the end of the stages, with a mask of rows that count.
 pub(super) type Consume<'s> = dyn FnMut(&mut Tile<'_>, Option<&[u8]>) -> Result<(), DeviceError> + 's;
-
-/// Takes pairs that match: as a tile of row ++ build columns, and as rows of the tile beside build rows.
-type TakePairs<'t, 's> = dyn FnMut(Tile<'t>, &[u32], &[u32]) -> Result<(), DeviceError> + 's;
 
 impl Stages {
     /// Compiles the steps of a fragment whose source has rows of these shapes.
@@ -169,20 +167,21 @@ impl Stages {
         }
     }
 
-    /// Sends a tile through the stages from `from` on.
+    /// Sends a tile through the stages from `from` on, as far as the walk goes.
     pub(super) fn push<'t>(
         &'t self,
         mut tile: Tile<'t>,
         from: usize,
+        walk: &mut Walk<'_>,
         consume: &mut Consume<'_>,
-    ) -> Result<(), DeviceError> {
+    ) -> Result<Flow, DeviceError> {
         let mut mask: Option<Vec<u8>> = None;
         for (index, stage) in self.stages.iter().enumerate().skip(from) {
             if tile.rows == 0 {
-                return Ok(());
+                return Ok(Flow::Done);
             }
             match stage {
-                Stage::Probe(probe) if !probe.masks => return self.probe(probe, index, tile, consume),
+                Stage::Probe(probe) if !probe.masks => return self.probe(probe, index, tile, walk, consume),
                 Stage::Project(projections) => self.project(projections, &mut tile)?,
                 Stage::Filter(_) | Stage::Probe(_) => {
                     let programs = match stage {
@@ -209,7 +208,7 @@ impl Stages {
                     });
                     let kept = mask.as_deref().map_or(tile.rows, |mask| count_ones(self.isa, mask));
                     if kept == 0 {
-                        return Ok(());
+                        return Ok(Flow::Done);
                     }
                     if kept == tile.rows {
                         mask = None;
@@ -220,9 +219,10 @@ impl Stages {
             }
         }
         if tile.rows == 0 {
-            return Ok(());
+            return Ok(Flow::Done);
         }
-        consume(&mut tile, mask.as_deref())
+        consume(&mut tile, mask.as_deref())?;
+        Ok(Flow::Done)
     }
 
     fn project(&self, projections: &[Projection], tile: &mut Tile<'_>) -> Result<(), DeviceError> {
@@ -240,212 +240,6 @@ impl Stages {
         tile.slots = slots;
         Ok(())
     }
-
-    fn probe<'t>(
-        &'t self,
-        probe: &'t ProbeStage,
-        index: usize,
-        mut tile: Tile<'t>,
-        consume: &mut Consume<'_>,
-    ) -> Result<(), DeviceError> {
-        let prober = &probe.prober;
-        let mut scratch = Scratch::default();
-        let keys = eval_keys(probe, &tile)?;
-        prober.start(&mut scratch, &keys, tile.rows);
-        tile.forget(&probe.live);
-        match probe.kind {
-            JoinKind::Semi | JoinKind::Anti | JoinKind::Mark => {
-                let mut exists = Vec::new();
-                if probe.residual.is_none() {
-                    prober.exists(&scratch, &mut exists);
-                } else {
-                    exists.resize(tile.rows, 0);
-                    self.matches(probe, &tile, &mut scratch, &mut |_, rows, _| {
-                        for row in rows {
-                            exists[*row as usize] = 1;
-                        }
-                        Ok(())
-                    })?;
-                }
-                prober.decide(&keys, &mut exists);
-                self.after_exists(probe, index, tile, exists, consume)
-            }
-            JoinKind::BuildSemi | JoinKind::BuildAnti if probe.residual.is_none() => {
-                prober.mark_found(&scratch);
-                Ok(())
-            }
-            JoinKind::BuildSemi | JoinKind::BuildAnti => {
-                self.matches(probe, &tile, &mut scratch, &mut |_, _, build| {
-                    prober.mark(build);
-                    Ok(())
-                })
-            }
-            JoinKind::Inner if probe.residual.is_none() && probe.table.is_unique() && tile.rows <= PAIRS => {
-                if !prober.next(&mut scratch) {
-                    return Ok(());
-                }
-                tile.take(&scratch.rows);
-                add_build(
-                    &mut tile,
-                    probe,
-                    Selection::Positions(std::mem::take(&mut scratch.build)),
-                );
-                drop(scratch);
-                self.push(tile, index + 1, consume)
-            }
-            JoinKind::Inner => self.matches(probe, &tile, &mut scratch, &mut |pairs, _, _| {
-                self.push(pairs, index + 1, consume)
-            }),
-            JoinKind::Left | JoinKind::BuildOuter | JoinKind::Full => {
-                self.probe_outer(probe, index, &tile, &mut scratch, consume)
-            }
-        }
-    }
-
-    /// Probes that also give rows without a match; without a residual the prober gives the tile's own among the pairs.
-    fn probe_outer(
-        &self,
-        probe: &ProbeStage,
-        index: usize,
-        tile: &Tile<'_>,
-        scratch: &mut Scratch,
-        consume: &mut Consume<'_>,
-    ) -> Result<(), DeviceError> {
-        let later = probe.kind != JoinKind::BuildOuter && probe.residual.is_some();
-        let mut unmatched = vec![1_u8; if later { tile.rows } else { 0 }];
-        self.matches(probe, tile, scratch, &mut |pairs, rows, build| {
-            if later {
-                for row in rows {
-                    unmatched[*row as usize] = 0;
-                }
-            }
-            if probe.kind != JoinKind::Left {
-                probe.prober.mark(build);
-            }
-            self.push(pairs, index + 1, consume)
-        })?;
-        if later {
-            let mut rest = tile.clone();
-            rest.retain(&unmatched, self.isa);
-            if rest.rows > 0 {
-                add_build(&mut rest, probe, Selection::NoRows);
-                self.push(rest, index + 1, consume)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// After a semi, anti or mark probe: `exists` says which rows pass (mark: which have a match).
-    fn after_exists(
-        &self,
-        probe: &ProbeStage,
-        index: usize,
-        mut tile: Tile<'_>,
-        exists: Vec<u8>,
-        consume: &mut Consume<'_>,
-    ) -> Result<(), DeviceError> {
-        if probe.kind == JoinKind::Mark {
-            tile.slots.push(Slot::Computed(Vector::new(Data::Bool(exists.into()))));
-        } else {
-            tile.retain(&exists, self.isa);
-        }
-        self.push(tile, index + 1, consume)
-    }
-
-    /// Calls `each` with the pairs that match (as a tile of row ++ build columns), their rows and their build rows.
-    fn matches<'t>(
-        &self,
-        probe: &'t ProbeStage,
-        tile: &Tile<'t>,
-        scratch: &mut Scratch,
-        each: &mut TakePairs<'t, '_>,
-    ) -> Result<(), DeviceError> {
-        while probe.prober.next(scratch) {
-            if self.cancelled.load(Ordering::Relaxed) {
-                return Err(DeviceError::Cancelled);
-            }
-            let mut pairs = tile.picked_rows(&scratch.rows);
-            add_build(&mut pairs, probe, Selection::Positions(scratch.build.clone()));
-            let Some(residual) = &probe.residual else {
-                each(pairs, &scratch.rows, &scratch.build)?;
-                continue;
-            };
-            let Some(keep) = residual.mask(&pairs)? else {
-                each(pairs, &scratch.rows, &scratch.build)?;
-                continue;
-            };
-            let (rows, build) = (kept(&scratch.rows, &keep), kept(&scratch.build, &keep));
-            if !rows.is_empty() {
-                pairs.retain(&keep, self.isa);
-                each(pairs, &rows, &build)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The build rows of a stage, after the source: those with a match (semi) or without one.
-    pub(super) fn build_side(
-        &self,
-        stage: usize,
-        rows: Range<usize>,
-        push: &mut dyn FnMut(Tile<'_>) -> Result<(), DeviceError>,
-    ) -> Result<(), DeviceError> {
-        let Some(Stage::Probe(probe)) = self.stages.get(stage) else {
-            return Ok(());
-        };
-        let wanted = probe.kind == JoinKind::BuildSemi;
-        let mut start = rows.start;
-        while start < rows.end {
-            let mut positions = Vec::new();
-            start = probe
-                .prober
-                .build_rows(wanted, (start, rows.end), TILE_ROWS, &mut positions);
-            if positions.is_empty() {
-                continue;
-            }
-            let before = &self.rows[stage];
-            let own = matches!(probe.kind, JoinKind::BuildSemi | JoinKind::BuildAnti);
-            let slots = if own { &[][..] } else { before };
-            let mut tile = Tile {
-                rows: positions.len(),
-                origins: Vec::new(),
-                slots: slots
-                    .iter()
-                    .map(|shape| Slot::Computed(Vector::nulls(shape, positions.len())))
-                    .collect(),
-            };
-            add_build(&mut tile, probe, Selection::Positions(positions));
-            push(tile)?;
-        }
-        Ok(())
-    }
-}
-
-/// Appends the build side's columns to a tile's row.
-fn add_build<'a>(tile: &mut Tile<'a>, probe: &'a ProbeStage, selection: Selection) {
-    let origin = tile.origins.len();
-    let columns = probe.table.payload();
-    tile.origins.push(Origin { columns, selection });
-    tile.slots
-        .extend((0..columns.len()).map(|column| Slot::Origin { origin, column }));
-}
-
-fn eval_keys<'a>(probe: &ProbeStage, tile: &Tile<'a>) -> Result<Vec<Vector<'a>>, DeviceError> {
-    probe.keys.iter().map(|program| program.eval(tile)).collect()
-}
-
-/// Which rows pass a probe that makes no pairs. Build columns that nobody reads are added to the row.
-fn exists<'a>(probe: &'a ProbeStage, tile: &mut Tile<'a>) -> Result<Vec<u8>, DeviceError> {
-    let keys = eval_keys(probe, tile)?;
-    let mut exists = Vec::with_capacity(tile.rows);
-    let mut scratch = Scratch::default();
-    probe.prober.only_exists(&mut scratch, &keys, tile.rows, &mut exists);
-    probe.prober.decide(&keys, &mut exists);
-    tile.forget(&probe.live);
-    if probe.kind == JoinKind::Inner {
-        add_build(tile, probe, Selection::NoRows);
-    }
-    Ok(exists)
 }
 
 /// The stage of a filter; none when it went into the one before, as both are cheap and can't fail. `cheap` is what that one tests.
@@ -541,11 +335,6 @@ fn compile_probe(
 fn and(mut a: Vec<u8>, b: &[u8], isa: Isa) -> Vec<u8> {
     and_bytes(isa, &mut a, b);
     a
-}
-
-fn kept(values: &[u32], keep: &[u8]) -> Vec<u32> {
-    let pairs = values.iter().zip(keep);
-    pairs.filter(|(_, keep)| **keep != 0).map(|(value, _)| *value).collect()
 }
 
 /// Only aggregates leave out rows by a mask.
