@@ -354,6 +354,7 @@ fn table(plan: &FragmentPlan, at: usize, scan: &FileScan, context: &TaskContext)
         columns,
         test: plan.graph.scan_test(at, &plan.parameters),
         limit: plan.graph.scan_limit(at),
+        stops: plan.graph.scan_stops(at),
         readers: plan.graph.readers(at).count(),
     })
 }

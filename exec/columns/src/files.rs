@@ -30,6 +30,8 @@ pub struct TableFiles {
     pub test: RowTest,
     /// So many rows are enough, whichever they are; none: all are wanted.
     pub limit: Option<usize>,
+    /// The reader stops once enough rows pass its filters: segments that it may never come to should cost nothing before.
+    pub stops: bool,
     /// Readers that will go over the rows, each by itself. What one of several dismisses is fetched all the same.
     pub readers: usize,
 }

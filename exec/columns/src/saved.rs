@@ -60,6 +60,7 @@ impl SavedScan {
             columns: columns.collect(),
             test: RowTest::True,
             limit: None,
+            stops: false,
             readers: 1,
         };
         cache.open(table, OpenOptions::new(pool, workers)).await

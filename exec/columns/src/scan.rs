@@ -96,6 +96,8 @@ pub(crate) struct Core {
     pub(crate) account: Arc<Account>,
     /// Fragments that go over it.
     pub(crate) readers: usize,
+    /// The reader may stop before the end of far files.
+    pub(crate) stops: bool,
     /// Columns that no filter tests were put off.
     pub(crate) late: AtomicBool,
 }

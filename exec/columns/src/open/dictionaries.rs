@@ -32,7 +32,7 @@ pub(super) struct Unknown {
 }
 
 /// Segments of string columns whose values may lack a code, in the order of their use. With `in_passing` none when there are
-/// any, or another scan adds values at this moment.
+/// any, or another scan adds values at this moment. Of a scan whose reader may stop early, such columns become strings instead.
 pub(super) fn unknown(opener: &Opener, cores: &[Core], in_passing: bool) -> Option<Vec<Unknown>> {
     let mut unknown = Vec::new();
     for scan in opener.order() {
@@ -46,9 +46,16 @@ pub(super) fn unknown(opener: &Opener, cores: &[Core], in_passing: bool) -> Opti
             };
             let in_file = |segment: &&Segment| files[segment.file].leaf().is_some();
             let segments = core.segments.iter().enumerate().filter(|(_, segment)| in_file(segment));
-            let lacks = segments.filter(|(_, segment)| !values.covers(&core.place(segment)));
+            let lacks: Vec<_> = segments
+                .filter(|(_, segment)| !values.covers(&core.place(segment)))
+                .collect();
+            if core.stops && !lacks.is_empty() {
+                // To know all values is to read all segments.
+                of.is_raw.store(true, Ordering::Release);
+                continue;
+            }
             let mut seen = false;
-            unknown.extend(lacks.map(|(segment, at)| Unknown {
+            unknown.extend(lacks.into_iter().map(|(segment, at)| Unknown {
                 scan,
                 segment,
                 column,

@@ -151,6 +151,7 @@ impl Draft {
             fetches,
             account: Arc::clone(&opening.table.account),
             readers: opening.table.readers,
+            stops: opening.table.stops && !local,
             late: AtomicBool::new(false),
         }
     }

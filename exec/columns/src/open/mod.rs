@@ -6,7 +6,8 @@
 //! ```
 //!
 //! String columns are decoded here, unless the cache knows all their values: kernels need the complete dictionary, or that
-//! there is none, before they run. All other columns are decoded when they are first loaded.
+//! there is none, before they run. A far scan with a filter and a limit has none then: its strings are read segment by segment,
+//! as all other columns, which are decoded when they are first loaded.
 
 mod columns;
 pub(crate) mod constant;

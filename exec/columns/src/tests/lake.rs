@@ -475,6 +475,44 @@ fn a_limit_reads_no_more_than_it_needs() {
 }
 
 #[test]
+fn a_reader_that_stops_early_reads_no_words_of_what_it_never_comes_to() {
+    let mut remote = Remote::new(slow(1.0), no_tiers());
+    remote.window_bytes = 128 << 10;
+    let cache = small_segments();
+    let mut table = remote.table(&[("a", content())], &columns(), RowTest::True);
+    let of_words = |cache: &ColumnCache, table: &crate::TableFiles| {
+        let before = remote.account.totals().fetched_bytes;
+        let scan = remote.open(cache, table.clone()).unwrap();
+        // A filter found enough rows in the third segment.
+        let mut words = Vec::new();
+        for segment in 0..3 {
+            let column = scan.load(segment, 1).unwrap();
+            words.push(column.to_arrow(0, column.rows).unwrap());
+        }
+        (2..scan.segments()).for_each(|segment| scan.dismiss(segment));
+        let distinct = scan.columns()[1].distinct;
+        drop(scan);
+        (remote.account.totals().fetched_bytes - before, distinct, words)
+    };
+    table.stops = true;
+    let (few, distinct, found) = of_words(&cache, &table);
+    assert_eq!(distinct, None, "they are strings");
+    table.stops = false;
+    let fresh = small_segments();
+    let (all, distinct, expected) = of_words(&fresh, &table);
+    assert_eq!(distinct, Some(12));
+    assert!(few * 2 < all, "{few} bytes of {all}");
+    let plain = |arrays: &[ArrayRef]| -> Vec<ArrayRef> {
+        let text = |array| arrow::compute::cast(array, &arrow::datatypes::DataType::Utf8).unwrap();
+        arrays.iter().map(text).collect()
+    };
+    assert_eq!(plain(&found), plain(&expected));
+    // What is known is used.
+    table.stops = true;
+    assert_eq!(of_words(&fresh, &table).1, Some(12));
+}
+
+#[test]
 fn doubtful_words_of_one_table_do_not_hold_up_another() {
     let remote = Remote::new(slow(1.0), LakeOptions::default());
     let cache = ColumnCache::new(Limits {

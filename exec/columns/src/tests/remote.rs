@@ -94,6 +94,7 @@ impl Remote {
                 .collect(),
             test,
             limit: None,
+            stops: false,
             readers: 1,
         }
     }

@@ -56,6 +56,7 @@ pub(crate) fn table(folder: &FilePath, names: &[&str], columns: &[(&str, Type)],
             .collect(),
         test: RowTest::True,
         limit: None,
+        stops: false,
         readers: 1,
     }
 }
