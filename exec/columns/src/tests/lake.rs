@@ -503,7 +503,7 @@ fn a_reader_that_stops_early_reads_no_words_of_what_it_never_comes_to() {
     assert_eq!(distinct, Some(12));
     assert!(few * 2 < all, "{few} bytes of {all}");
     let plain = |arrays: &[ArrayRef]| -> Vec<ArrayRef> {
-        let text = |array| arrow::compute::cast(array, &arrow::datatypes::DataType::Utf8).unwrap();
+        let text = |array: &ArrayRef| arrow::compute::cast(array, &arrow::datatypes::DataType::Utf8).unwrap();
         arrays.iter().map(text).collect()
     };
     assert_eq!(plain(&found), plain(&expected));
