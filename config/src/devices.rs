@@ -26,7 +26,7 @@ settings! {
         simulated: String = String::new(), Plain;
         /// Memory that is taken of each device; 0 means 80 % of what is free when the server starts.
         memory_bytes: u64 = 0, Bytes, 0..=1 << 50;
-        /// Parts of plans that scan fewer rows stay on the processor, unless a session demands a device.
+        /// Where a rule decides (`trireme.placement`), parts of plans that scan fewer rows stay on the processor, unless a session demands a device.
         rows_min: u64 = 1_000_000, Count("rows"), 0..=1 << 50;
         /// How long a fragment waits for a device's memory before it runs on the processor.
         wait_ms: u64 = 2_000, Milliseconds, 0..=600_000;

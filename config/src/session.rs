@@ -7,7 +7,7 @@ use crate::Config;
 use crate::error::SettingError;
 use crate::nearest::nearest;
 use crate::table::{Row, Section};
-use crate::value::{Raw, quoted, words};
+use crate::value::{Bound, Raw, quoted, words};
 use std::collections::BTreeMap;
 
 words! {
@@ -75,12 +75,20 @@ settings! {
         cpu_variant: CpuVariant = CpuVariant::Auto, Plain;
         /// Whether fragments run on devices: auto; off; require, where the failure of a supported fragment fails the query; or verify, where the processor runs them too and the rows are compared.
         device_mode: DeviceMode = DeviceMode::Auto, Plain;
-        /// The devices that fragments may run on, by the names in `system.devices`, the first that is there: "cuda0,opencl0"; auto means graphics processors.
+        /// The devices that fragments may run on beside the processor, by the names in `system.devices`: "cuda0,opencl0" (all of them where costs decide, else the first that is there); auto means all accelerators.
         devices: String = "auto".to_owned(), Plain;
-        /// What decides where fragments run, among the devices that the session allows: cost, or rule (the device takes all that it can).
+        /// What decides where fragments run, among the devices that the session allows: cost (among all devices, fragment by fragment, when the query runs), or rule (the first device takes all that it can).
         placement: PlacedBy = PlacedBy::Cost, Plain;
         /// What placements are to make small: latency, cost, energy, or balanced.
         objective: Goal = Goal::Latency, Plain;
+        /// A query is placed so that it is expected to take at most so long, and fails when no placement is: "200ms"; 0 is no bound.
+        max_ms: Bound = Bound(0.0), Milliseconds;
+        /// A query is placed so that the rent of what it occupies is at most so many dollars, and fails when no placement is; 0 is no bound.
+        max_usd: Bound = Bound(0.0), Plain;
+        /// A query is placed so that it takes at most so much energy, and fails when no placement does; 0 is no bound.
+        max_joules: Bound = Bound(0.0), Plain;
+        /// Devices that fragments must run on, by number: "{\"0\": \"cpu0\"}", or what EXPLAIN (PLACEMENT, FORMAT json) wrote; "" pins none. PIN PLACEMENT keeps it for one statement.
+        pinned: String = String::new(), Plain;
         /// Whether fused pipelines join in the order of the least estimated cost; else as the statement says.
         reorder_joins: bool = true, Plain;
         /// Whether queries that differ only in constants share a plan.
@@ -430,7 +438,7 @@ mod tests {
         }
         assert_eq!((session.batch_rows, session.string_views), (5, true));
         assert_eq!(session.get(TIME_ZONE).as_deref(), Some("UTC"));
-        assert_eq!(session.describe().len(), 12);
+        assert_eq!(session.describe().len(), 16);
         for name in ["trireme.batch_rows", "time_zone", "trireme.string_views"] {
             session.reset(&SessionSettings::canonical_name(name).unwrap(), &fresh);
         }

@@ -287,6 +287,37 @@ impl SettingType for Vec<String> {
     }
 }
 
+/// A bound on something measured: a decimal number, 0 for none.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Bound(pub f64);
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl SettingType for Bound {
+    fn read(raw: &Raw, rule: &Rule) -> Option<Self> {
+        let text = raw.to_string();
+        let text = text.trim_matches('"').trim();
+        let number = text.parse::<f64>().ok();
+        let number = number.or_else(|| quantity(text, rule.unit).and_then(|number| number.to_string().parse().ok()))?;
+        (number.is_finite() && number >= 0.0).then_some(Self(number))
+    }
+
+    fn write(&self) -> Literal {
+        Literal::Text(self.to_string())
+    }
+
+    fn expected(rule: &Rule) -> String {
+        match rule.unit {
+            Unit::Milliseconds => "a time in ms, or with a unit such as \"30s\"; 0 is no bound".to_owned(),
+            _ => "a decimal number; 0 is no bound".to_owned(),
+        }
+    }
+}
+
 /// An enum whose values are words: declares the type and how it is read and written.
 macro_rules! words {
     ($(#[$about:meta])* pub enum $Type:ident { $($(#[$help:meta])* $Variant:ident = $word:literal),+ $(,)? }) => {

@@ -16,9 +16,10 @@ use trireme_costs::{
     Rows, RowsFrom, ScanFacts, Surroundings,
 };
 use trireme_device_api::{
-    Device, DeviceInfo, FragmentId, FragmentReport, Graph, ScanSource, Source, Support, Value, Variant, Vitals,
+    Device, DeviceInfo, FragmentId, FragmentReport, Graph, Inputs, ScanSource, Source, Support, Value, Variant, Vitals,
 };
 
+use crate::load::Load;
 use crate::operators::{Expected, FileScan, FragmentPlan, Provenance};
 
 /// What was learned, in the folder of profiles.
@@ -36,7 +37,7 @@ pub struct CostModel {
     others: RwLock<Vec<Profile>>,
     /// What was last taken of devices that nobody measured.
     taken: RwLock<HashMap<String, Profile>>,
-    library: Mutex<Library>,
+    library: Mutex<Arc<Library>>,
     learns: bool,
     learned: Mutex<u32>,
 }
@@ -53,6 +54,37 @@ pub struct Observed {
     pub ms: f64,
     /// Counts.
     pub report: FragmentReport,
+}
+
+/// A device at the moment when a graph is placed.
+pub(crate) struct Situation {
+    pub(crate) device: Arc<dyn Device>,
+    /// As the device says of the bound graph; none until it was asked, which takes longer than the rest.
+    pub(crate) support: Option<Vec<Support>>,
+    /// By scan: the share that is in its memory.
+    pub(crate) resident: Vec<f64>,
+    /// Why it is no candidate.
+    pub(crate) left_out: Option<&'static str>,
+}
+
+impl Situation {
+    /// Of a graph that isn't bound.
+    pub(crate) fn unbound(device: &Arc<dyn Device>) -> Self {
+        Self {
+            device: Arc::clone(device),
+            support: None,
+            resident: Vec::new(),
+            left_out: None,
+        }
+    }
+
+    /// Of a bound graph.
+    pub(crate) fn bound(device: &Arc<dyn Device>, inputs: &Inputs) -> Self {
+        Self {
+            resident: device.variant().resident(inputs),
+            ..Self::unbound(device)
+        }
+    }
 }
 
 impl CostModel {
@@ -72,7 +104,7 @@ impl CostModel {
             folder,
             others: RwLock::default(),
             taken: RwLock::default(),
-            library: Mutex::new(library.unwrap_or_default()),
+            library: Mutex::new(Arc::new(library.unwrap_or_default())),
             learns,
             learned: Mutex::new(0),
         }
@@ -151,15 +183,16 @@ impl CostModel {
         Some(profile)
     }
 
-    /// Where a plan's fragments would run, and what they need. `devices` are those that may be used beside the processor.
+    /// Where a plan's fragments would run, and what they need, among devices as they are at this moment.
     ///
     /// # Errors
     /// When the objective's bounds or pins can't be kept.
-    pub fn decide(
+    pub(crate) fn decide(
         &self,
         plan: &FragmentPlan,
         host: &Arc<dyn Variant>,
-        devices: &[Arc<dyn Device>],
+        situations: &[Situation],
+        load: &Load,
         objective: &Objective,
         counted: &Known,
     ) -> Result<(Facts, Decision), PlaceError> {
@@ -167,20 +200,30 @@ impl CostModel {
         let expected = plan.expectations.rows(graph, &plan.parameters, &[]);
         let facts = facts(graph, &plan.scans, &plan.parameters, &expected, counted);
         let processor = self.processor.read().clone();
-        let others: Vec<_> = devices
+        let others: Vec<_> = situations
             .iter()
-            .filter_map(|device| {
-                let vitals = device.vitals();
-                Some((self.profile_of(&device.info(), &vitals)?, device.variant(), vitals))
+            .filter(|situation| situation.left_out.is_none())
+            .filter_map(|situation| {
+                let vitals = situation.device.vitals();
+                Some((self.profile_of(&situation.device.info(), &vitals)?, situation, vitals))
             })
             .collect();
         let mut candidates = vec![candidate(&processor, host, graph)];
-        for (profile, variant, vitals) in &others {
-            let mut other = candidate(profile, variant, graph);
-            other.free_bytes = (profile.memory_bytes - vitals.used_bytes as f64 + vitals.columns_bytes as f64).max(0.0);
+        candidates[0].others_ms = load.of(&processor.id).left_ms;
+        for (profile, situation, vitals) in &others {
+            let mut other = candidate(profile, &situation.device.variant(), graph);
+            if let Some(support) = &situation.support {
+                other.support.clone_from(support);
+            }
+            other.resident.clone_from(&situation.resident);
+            let taken = load.of(&profile.id);
+            // What others claim and don't hold yet is taken too.
+            let held = vitals.used_bytes as f64 - vitals.columns_bytes as f64;
+            other.free_bytes = (profile.memory_bytes - held.max(taken.bytes)).max(0.0);
+            other.others_ms = taken.left_ms;
             candidates.push(other);
         }
-        let library = self.library.lock().clone();
+        let library = Arc::clone(&self.library.lock());
         let environment = Environment {
             library: Some(&library),
             ..Environment::default()
@@ -254,7 +297,7 @@ impl CostModel {
                 continue;
             };
             let bare = trireme_costs::predict(needs, profile, &Surroundings::default());
-            library.learn(&seen.device, seen.variant, needs, &bare, seen.ms);
+            Arc::make_mut(&mut library).learn(&seen.device, seen.variant, needs, &bare, seen.ms);
         }
         let mut learned = self.learned.lock();
         *learned += 1;
@@ -268,7 +311,7 @@ impl CostModel {
 
     /// Forgets what was learned.
     pub fn forget(&self) {
-        self.library.lock().reset("");
+        Arc::make_mut(&mut self.library.lock()).reset("");
     }
 }
 

@@ -5,7 +5,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
 
-use trireme_costs::Goal;
+use trireme_costs::{Objective, PinnedGraph};
 use trireme_device_api::{Backend, Device};
 
 /// What the backends found.
@@ -96,15 +96,31 @@ pub enum DeviceMode {
     Verify,
 }
 
-/// Where a graph was placed.
+/// The devices that a graph may run on beside the processor.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Allowed {
+    /// None.
+    #[default]
+    Processor,
+    /// Graphics processors and accelerators that are there.
+    Accelerators,
+    /// These, as far as they are there.
+    Named(Vec<String>),
+}
+
+/// What decides where a graph runs, when it runs.
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct DeviceChoice {
     /// What happens when it can't or doesn't run there.
     pub mode: DeviceMode,
-    /// The device's id; none is the processor.
-    pub device: Option<String>,
-    /// The cost model decides fragment by fragment; else the device takes all that it can.
+    /// Where it may run.
+    pub allowed: Allowed,
+    /// The cost model decides fragment by fragment; else the first device takes all that it can.
     pub by_cost: bool,
-    /// What is to be small.
-    pub goal: Goal,
+    /// What is to be small, and within which bounds.
+    pub objective: Objective,
+    /// The fragments' devices, where a user demands them.
+    pub pins: Option<Arc<PinnedGraph>>,
+    /// The graph's number in its statement's plan.
+    pub graph: usize,
 }

@@ -16,20 +16,21 @@ use parking_lot::Mutex;
 use trireme_columns::{
     ColumnCache, ColumnRequest, ColumnSource as Source, OpenOptions, SavedGraph, SavedScan, TableFile, TableFiles,
 };
-use trireme_costs::{Decision, Facts, Known, Objective};
 use trireme_device_api::{
-    Device, DeviceError, DevicePool, DeviceState, Graph, Inputs, Kernel, Output, Rows, ScanInput,
-    Source as GraphSource, Support, Value, Variant,
+    DeviceError, DevicePool, Graph, Inputs, Kernel, Output, Rows, ScanInput, Source as GraphSource, Support, Value,
+    Variant,
 };
 
 use trireme_lake::{Account, Lake};
 
+use crate::choose::{Placing, PlacingCounts};
 use crate::costs::CostModel;
-use crate::devices::{DeviceChoice, DeviceMode, Devices};
+use crate::devices::Devices;
 use crate::error::{ErrorClass, QueryError};
 use crate::graph::{GraphKernel, Hooks, Took};
 use crate::history::History;
 use crate::io::{StoreRegistry, is_from_log};
+use crate::load::Load;
 use crate::operators::{ColumnSource, FileScan, FragmentPlan};
 use crate::placement::Placement;
 use crate::pool::WorkerPool;
@@ -42,6 +43,8 @@ pub struct FragmentRuntime {
     lake: Arc<Lake>,
     devices: Devices,
     costs: CostModel,
+    load: Arc<Load>,
+    placing: Placing,
     history: History,
     /// Where graphs that run are written.
     graph_dir: Option<PathBuf>,
@@ -64,6 +67,8 @@ pub struct FragmentCounts {
     pub fallbacks: u64,
     /// Why the last of them did.
     pub last_fallback: Option<String>,
+    /// How long choosing where they run has taken.
+    pub placing: PlacingCounts,
 }
 
 impl FragmentRuntime {
@@ -84,6 +89,8 @@ impl FragmentRuntime {
             lake,
             devices,
             costs,
+            load: Arc::default(),
+            placing: Placing::default(),
             history: History::default(),
             graph_dir,
             counters: Counters::default(),
@@ -108,6 +115,21 @@ impl FragmentRuntime {
     /// What running on each device costs.
     pub fn costs(&self) -> &CostModel {
         &self.costs
+    }
+
+    /// The processor's variant.
+    pub(crate) fn host(&self) -> &Arc<dyn Variant> {
+        &self.variant
+    }
+
+    /// What running graphs take of the devices.
+    pub(crate) fn load(&self) -> &Arc<Load> {
+        &self.load
+    }
+
+    /// How long choosing where they run takes.
+    pub(crate) fn placing(&self) -> &Placing {
+        &self.placing
     }
 
     /// What ran.
@@ -145,92 +167,12 @@ impl FragmentRuntime {
         }
     }
 
-    /// Device and variant, for EXPLAIN.
-    pub fn variant_name(&self, choice: &DeviceChoice) -> String {
-        let device = self.chosen(choice).map(|device| device.variant());
-        let variant = device.as_ref().unwrap_or(&self.variant);
-        format!("{}/{}", variant.device(), variant.name())
-    }
-
-    fn chosen(&self, choice: &DeviceChoice) -> Option<Arc<dyn Device>> {
-        let device = self.devices.get(choice.device.as_ref()?)?;
-        // One that was latched off after the plan was made would only fail.
-        let takes_work = choice.mode == DeviceMode::Require || device.info().state == DeviceState::Ready;
-        takes_work.then(|| Arc::clone(device))
-    }
-
     /// The first fragment that can't run on the processor, with the reason: it runs what other devices can't.
     pub fn support(&self, graph: &Graph) -> Support {
         (0..graph.fragments.len())
             .map(|id| self.variant.support(graph, id))
             .find(|support| *support != Support::Supported)
             .unwrap_or(Support::Supported)
-    }
-
-    /// Where the fragments of a bound graph run.
-    pub(crate) fn place(&self, plan: &FragmentPlan, inputs: &Inputs) -> Placement {
-        let (graph, choice) = (&plan.graph, &plan.choice);
-        let Some(device) = self.chosen(choice) else {
-            return Placement::single(graph, &self.variant);
-        };
-        let variant = device.variant();
-        let on_host = |reason: &str| {
-            let mut placement = Placement::single(graph, &self.variant);
-            placement.reasons.fill(Some(reason.to_owned()));
-            placement
-        };
-        if choice.mode == DeviceMode::Auto && !variant.warm(graph, inputs) {
-            return on_host("its kernels are being compiled");
-        }
-        let mut support = variant.support_bound(graph, inputs);
-        if choice.mode == DeviceMode::Auto && choice.by_cost {
-            self.leave_out_costly(plan, &device, &mut support);
-        }
-        Placement::split(graph, &variant, &support, &self.variant)
-    }
-
-    /// Takes from the device what the cost model puts on the processor.
-    fn leave_out_costly(&self, plan: &FragmentPlan, device: &Arc<dyn Device>, support: &mut [Support]) {
-        let devices = std::slice::from_ref(device);
-        let objective = Objective::of(plan.choice.goal);
-        let decided = self
-            .costs
-            .decide(plan, &self.variant, devices, &objective, &Known::default());
-        let decision = match decided {
-            Ok((_, decision)) => decision,
-            Err(error) => {
-                tracing::warn!(%error, "the cost model places nothing: the device takes all that it can");
-                return;
-            }
-        };
-        for (id, support) in support.iter_mut().enumerate() {
-            if *support == Support::Supported && decision.chosen.get(id) == Some(&0) {
-                let ms = |candidate: usize| {
-                    let of = decision.options.get(id).and_then(|options| options.get(candidate));
-                    of.and_then(|cost| cost.as_ref().ok())
-                        .map_or(f64::NAN, |cost| cost.total_ms)
-                };
-                let reason = format!("by cost: {:.2} ms there, {:.2} ms here", ms(1), ms(0));
-                *support = Support::Unsupported { reason };
-            }
-        }
-    }
-
-    /// What the cost model says of a plan, over these devices of the catalogue, or over all that are there and take work.
-    ///
-    /// # Errors
-    /// When a device is not in the catalogue, or nothing can be placed.
-    pub fn decide(&self, plan: &FragmentPlan, what_if: &[String]) -> std::result::Result<(Facts, Decision), String> {
-        let objective = Objective::of(plan.choice.goal);
-        if !what_if.is_empty() {
-            return self.costs.what_if(plan, &self.variant, what_if, &objective);
-        }
-        let known = self.devices.known().map_or(&[][..], |found| &found.devices);
-        let ready = known.iter().filter(|device| device.info().state == DeviceState::Ready);
-        let ready: Vec<_> = ready.cloned().collect();
-        self.costs
-            .decide(plan, &self.variant, &ready, &objective, &Known::default())
-            .map_err(|error| error.to_string())
     }
 
     /// All on the processor.
@@ -244,6 +186,7 @@ impl FragmentRuntime {
             graphs: self.counters.graphs.load(Ordering::Relaxed),
             fallbacks: self.counters.fallbacks.load(Ordering::Relaxed),
             last_fallback: self.counters.last_fallback.lock().clone(),
+            placing: self.placing.counts(),
         }
     }
 
@@ -275,7 +218,7 @@ impl FragmentRuntime {
         });
         let options = OpenOptions {
             order: order.collect(),
-            put_off: plan.choice.device.is_none(),
+            put_off: self.devices_of(&plan.choice).is_empty(),
             woken: Arc::from(self.pool.waker()),
             window_bytes: self.lake.options().window_bytes,
             ..OpenOptions::new(Arc::clone(memory), self.pool.workers())

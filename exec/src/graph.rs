@@ -127,15 +127,17 @@ impl GraphKernel {
     fn prepare(&self, at: usize, outputs: &mut [Option<Output>]) -> Result<(), DeviceError> {
         let began = Instant::now();
         let unit = &self.units[at];
+        for input in &self.reads[at] {
+            if let Some(Output::Resident(rows)) = &outputs[*input]
+                && !(unit.island && self.is_made_by(*input, unit.variant.device()))
+            {
+                outputs[*input] = Some(Output::Rows(rows.download()?));
+            }
+        }
         let kernel = if unit.island {
             unit.variant
                 .prepare_many(&self.graph, &unit.fragments, &self.inputs, outputs)?
         } else {
-            for input in &self.reads[at] {
-                if let Some(Output::Resident(rows)) = &outputs[*input] {
-                    outputs[*input] = Some(Output::Rows(rows.download()?));
-                }
-            }
             unit.variant
                 .prepare(&self.graph, unit.fragments[0], &self.inputs, outputs)?
         };
@@ -147,6 +149,12 @@ impl GraphKernel {
         };
         (self.hooks.wake)();
         Ok(())
+    }
+
+    /// Whether a fragment runs on that device.
+    fn is_made_by(&self, fragment: FragmentId, device: &str) -> bool {
+        let mut makers = self.units.iter().filter(|unit| unit.fragments.contains(&fragment));
+        makers.any(|unit| unit.variant.device() == device)
     }
 
     /// One step of a unit's kernel; the last worker to leave a kernel that is done finishes it.

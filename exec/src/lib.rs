@@ -6,6 +6,7 @@
 
 pub mod io;
 
+mod choose;
 pub mod costs;
 pub mod devices;
 pub mod driver;
@@ -13,6 +14,7 @@ pub mod error;
 pub mod fused;
 mod graph;
 pub mod history;
+mod load;
 pub mod memory;
 pub mod operators;
 mod placement;
@@ -20,4 +22,6 @@ pub mod pool;
 pub mod runtime;
 mod verify;
 
+pub use choose::PlacingCounts;
 pub use error::{ErrorClass, Position, QueryError};
+pub use placement::Decided;

@@ -5,12 +5,17 @@
 //!  host          2 ─▶ 3 ─▶ 4     an island waits for all its host inputs before it starts
 //! ```
 //!
-//! A build side and its probes stay together, since only the device that made a join table can read it. Nothing here chooses
-//! a device: that was planner's.
+//! A build side and its probes stay together, since only the device that made a join table can read it. Several devices may take
+//! part, each with islands of its own; rows go from one to another by way of the host. Nothing here chooses a device:
+//! [`crate::choose`] does.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use trireme_costs::{Decision, Facts};
 use trireme_device_api::{FragmentId, Graph, Step, Support, Variant};
+
+use crate::load::Claim;
 
 /// Fragments that run as one, ascending.
 #[derive(Clone)]
@@ -27,6 +32,20 @@ pub(crate) struct Placement {
     pub(crate) units: Vec<Unit>,
     /// By fragment: why it is not on the device; none when it is, or when there was none to choose.
     pub(crate) reasons: Vec<Option<String>>,
+    /// What the cost model said, when it was asked.
+    pub(crate) decided: Option<Arc<Decided>>,
+    /// What this run takes of the devices, as others see it; held while it runs.
+    pub(crate) claim: Option<Arc<Claim>>,
+}
+
+/// What the cost model said of a run.
+pub struct Decided {
+    /// What fragments need.
+    pub facts: Facts,
+    /// Where they go.
+    pub decision: Decision,
+    /// What a user should know: a pin that could not be kept, devices that were left out.
+    pub notes: Vec<String>,
 }
 
 impl Placement {
@@ -40,6 +59,8 @@ impl Placement {
         Self {
             units: (0..graph.fragments.len()).map(unit).collect(),
             reasons: vec![None; graph.fragments.len()],
+            decided: None,
+            claim: None,
         }
     }
 
@@ -51,26 +72,45 @@ impl Placement {
         host: &Arc<dyn Variant>,
     ) -> Self {
         let reasons = kept_together(graph, support);
-        let levels = levels(graph, &reasons);
-        let islands = levels.iter().copied().max().map_or(0, |level| level + 1);
-        let on_device = |id: &FragmentId| reasons[*id].is_none();
-        let mut units: Vec<Unit> = (0..islands)
-            .map(|level| Unit {
-                fragments: (0..levels.len())
-                    .filter(|id| on_device(id) && levels[*id] == level)
-                    .collect(),
-                variant: Arc::clone(device),
-                island: true,
-            })
-            .filter(|unit| !unit.fragments.is_empty())
-            .collect();
-        units.extend((0..levels.len()).filter(|id| !on_device(id)).map(|id| Unit {
-            fragments: vec![id],
-            variant: Arc::clone(host),
-            island: false,
+        let at: Vec<_> = reasons.iter().map(|reason| reason.is_none().then_some(0)).collect();
+        Self {
+            reasons,
+            ..Self::assigned(graph, &at, std::slice::from_ref(device), host)
+        }
+    }
+
+    /// By fragment its device, or the host. A build side and its probes must be together.
+    pub(crate) fn assigned(
+        graph: &Graph,
+        at: &[Option<usize>],
+        devices: &[Arc<dyn Variant>],
+        host: &Arc<dyn Variant>,
+    ) -> Self {
+        let levels = levels(graph, at);
+        let mut islands: BTreeMap<(usize, usize), Vec<FragmentId>> = BTreeMap::new();
+        let mut units = Vec::new();
+        for (id, (at, level)) in at.iter().zip(&levels).enumerate() {
+            match at {
+                Some(device) => islands.entry((*level, *device)).or_default().push(id),
+                None => units.push(Unit {
+                    fragments: vec![id],
+                    variant: Arc::clone(host),
+                    island: false,
+                }),
+            }
+        }
+        units.extend(islands.into_iter().map(|((_, device), fragments)| Unit {
+            fragments,
+            variant: Arc::clone(&devices[device]),
+            island: true,
         }));
         units.sort_by_key(|unit| unit.fragments[0]);
-        Self { units, reasons }
+        Self {
+            units,
+            reasons: vec![None; at.len()],
+            decided: None,
+            claim: None,
+        }
     }
 
     /// Any fragment runs elsewhere than on `host`.
@@ -108,13 +148,14 @@ fn kept_together(graph: &Graph, support: &[Support]) -> Vec<Option<String>> {
     }
 }
 
-/// The island that a fragment of the device belongs to; for a fragment of the host, how many islands it waits for.
-fn levels(graph: &Graph, reasons: &[Option<String>]) -> Vec<usize> {
+/// The island that a fragment of a device belongs to; for a fragment of the host, how many islands it waits for. Along no path
+/// does it fall, and it rises where rows leave a device: so no island waits for itself.
+fn levels(graph: &Graph, at: &[Option<usize>]) -> Vec<usize> {
     let mut levels: Vec<usize> = Vec::with_capacity(graph.fragments.len());
     for (id, fragment) in graph.fragments.iter().enumerate() {
         let level = fragment.inputs().into_iter().map(|input| {
-            let crosses_to_host = reasons[id].is_some() && reasons[input].is_none();
-            levels[input] + usize::from(crosses_to_host)
+            let leaves = at[input].is_some() && at[input] != at[id];
+            levels[input] + usize::from(leaves)
         });
         levels.push(level.max().unwrap_or(0));
     }
@@ -217,5 +258,30 @@ mod tests {
             split(&graph, &[1]).0,
             [(vec![0, 3], true), (vec![1], false), (vec![2], true)]
         );
+    }
+
+    #[test]
+    fn rows_that_leave_a_device_start_an_island() {
+        // 0 on a, 1 on b reads it, 2 on a reads that; 3 on b reads nothing; 4 on the host reads 2 and 3.
+        let graph = graph(vec![
+            fragment(Source::Scan(0), &[]),
+            fragment(Source::Fragment(0), &[]),
+            fragment(Source::Fragment(1), &[]),
+            fragment(Source::Scan(1), &[]),
+            fragment(Source::Fragment(2), &[3]),
+        ]);
+        let variant: Arc<dyn Variant> = Arc::new(Counting::default());
+        let devices = [Arc::clone(&variant), Arc::clone(&variant)];
+        let placement = Placement::assigned(&graph, &[Some(0), Some(1), Some(0), Some(1), None], &devices, &variant);
+        let units: Vec<_> = placement
+            .units
+            .iter()
+            .map(|unit| (unit.fragments.clone(), unit.island))
+            .collect();
+        let one = |id| (vec![id], true);
+        assert_eq!(units, [one(0), one(1), one(2), one(3), (vec![4], false)]);
+        let together = Placement::assigned(&graph, &[Some(0), Some(0), Some(0), Some(1), None], &devices, &variant);
+        let units: Vec<_> = together.units.iter().map(|unit| unit.fragments.clone()).collect();
+        assert_eq!(units, [vec![0, 1, 2], vec![3], vec![4]]);
     }
 }

@@ -152,6 +152,15 @@ pub enum IfExists {
     Replace,
 }
 
+/// A statement that runs where a user says.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct PinnedStatement {
+    /// Its text, as it was pinned.
+    pub sql: String,
+    /// Devices of its fragments: [`trireme_costs::Pins`] as JSON.
+    pub pins: String,
+}
+
 /// One catalog change.
 #[derive(Debug, Clone)]
 pub enum Ddl {
@@ -203,6 +212,14 @@ pub enum Ddl {
     AddKey { name: TableName, key: Key },
     /// `ANALYZE [TABLE] t`.
     Analyze { name: TableName },
+    /// `PIN PLACEMENT`: `shape` is what tells the statement from others in its schema.
+    PinPlacement {
+        schema: String,
+        shape: String,
+        pinned: PinnedStatement,
+    },
+    /// `UNPIN PLACEMENT`.
+    UnpinPlacement { schema: String, shape: String },
 }
 
 /// Separates a table's name from the version asked for in a bound reference (`VERSION AS OF`); no SQL identifier that a

@@ -20,7 +20,7 @@ use crate::ddl::{Ddl, ExternalTable, FileFormat, IfExists, Key, ManagedSource};
 use crate::functions;
 use crate::names::{fold, schema_name, table_name};
 use crate::output::stored_schema;
-use crate::secrets;
+use crate::{pins, secrets};
 
 /// The catalog change a statement asks for; `None` when it is no DDL.
 ///
@@ -67,6 +67,7 @@ async fn sql_ddl(state: &SessionState, statement: &SqlStatement, schema: &str) -
             None => return Err(QueryError::invalid("ANALYZE needs a table").with_hint("write ANALYZE TABLE name")),
         },
         SqlStatement::AlterTable(alter) => add_key(&alter.name, &alter.operations, schema)?,
+        call @ SqlStatement::Call(_) => return pins::ddl(call, schema),
         other => return secrets::ddl(other),
     };
     Ok(Some(ddl))

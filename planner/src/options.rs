@@ -20,6 +20,18 @@ extensions_options! {
 
         /// `latency`, `cost`, `energy` or `balanced`.
         pub objective: String, default = "latency".to_owned()
+
+        /// At most so many milliseconds; 0 is no bound.
+        pub max_ms: String, default = "0".to_owned()
+
+        /// At most so many dollars; 0 is no bound.
+        pub max_usd: String, default = "0".to_owned()
+
+        /// At most so many joules; 0 is no bound.
+        pub max_joules: String, default = "0".to_owned()
+
+        /// Devices of fragments, as JSON; empty pins none.
+        pub pinned: String, default = String::new()
     }
 }
 

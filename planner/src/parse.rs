@@ -17,7 +17,7 @@ use crate::dialect::TriremeDialect;
 use crate::explain_placement::placement_request;
 use crate::names::CATALOG;
 use crate::redact::redacted_error;
-use crate::secrets;
+use crate::{pins, secrets};
 
 /// Nesting of expressions and sub-queries that the parser follows.
 const RECURSION_LIMIT: usize = 100;
@@ -59,6 +59,9 @@ fn parse_text(sql: &str) -> Result<Statement, QueryError> {
             options: ExplainStatementOptions::default(),
             statement: Box::new(parse_text(&request.statement)?),
         }));
+    }
+    if let Some(call) = pins::call(sql)? {
+        return parse_text(&call);
     }
     let parsed = DFParserBuilder::new(sql)
         .with_dialect(&TriremeDialect)
@@ -166,6 +169,7 @@ fn sql_command(statement: &SqlStatement) -> String {
             ObjectType::Schema => "DROP SCHEMA".into(),
             _ => "DROP TABLE".into(),
         },
+        other if pins::command(other).is_some() => pins::command(other).unwrap_or_default().into(),
         other if secrets::command(other).is_some() => secrets::command(other).unwrap_or_default().into(),
         other => other
             .to_string()

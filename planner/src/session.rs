@@ -100,7 +100,11 @@ fn apply(options: &mut ConfigOptions, name: &str, value: &str) -> Result<(), Que
         | "trireme.devices"
         | "trireme.reorder_joins"
         | "trireme.placement"
-        | "trireme.objective" => name,
+        | "trireme.objective"
+        | "trireme.max_ms"
+        | "trireme.max_usd"
+        | "trireme.max_joules"
+        | "trireme.pinned" => name,
         name if name.starts_with("datafusion.") => name,
         // Read by the engine itself.
         _ => return Ok(()),

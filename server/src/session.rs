@@ -96,6 +96,10 @@ impl Session {
             ("trireme.reorder_joins", own.reorder_joins.to_string()),
             ("trireme.placement", own.placement.word().to_owned()),
             ("trireme.objective", own.objective.word().to_owned()),
+            ("trireme.max_ms", own.max_ms.to_string()),
+            ("trireme.max_usd", own.max_usd.to_string()),
+            ("trireme.max_joules", own.max_joules.to_string()),
+            ("trireme.pinned", own.pinned.clone()),
             ("trireme.plan_cache", own.plan_cache.to_string()),
         ] {
             settings.insert(name.to_owned(), value);

@@ -250,6 +250,14 @@ metrics! {
     fragment_graphs_total: IntCounter = "trireme_fragment_graphs_total";
     /// Fused parts of plans whose backup ran instead.
     fragment_fallbacks_total: IntCounter = "trireme_fragment_fallbacks_total";
+    /// Fused parts of plans for which it was chosen where they run.
+    placements_total: IntCounter = "trireme_placements_total";
+    /// Time that choosing took, in microseconds.
+    placing_microseconds_total: IntCounter = "trireme_placing_microseconds_total";
+    /// Choices that took longer than 1 ms.
+    placements_over_1ms_total: IntCounter = "trireme_placements_over_1ms_total";
+    /// Choices that took longer than 5 ms.
+    placements_over_5ms_total: IntCounter = "trireme_placements_over_5ms_total";
     /// Fragments that ran on devices beside the processor.
     device_fragments_total: IntCounter = "trireme_device_fragments_total";
     /// Kernels launched on devices beside the processor.
@@ -338,6 +346,10 @@ impl Metrics {
         counter(&self.column_cache_evictions_total, counts.columns.evictions);
         counter(&self.fragment_graphs_total, counts.graphs);
         counter(&self.fragment_fallbacks_total, counts.fallbacks);
+        counter(&self.placements_total, counts.placing.count);
+        counter(&self.placing_microseconds_total, counts.placing.us);
+        counter(&self.placements_over_1ms_total, counts.placing.over_1_ms);
+        counter(&self.placements_over_5ms_total, counts.placing.over_5_ms);
         let devices = &counts.devices;
         counter(&self.device_fragments_total, devices.vitals.fragments);
         counter(&self.device_launches_total, devices.vitals.launches);

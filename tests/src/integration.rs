@@ -20,6 +20,7 @@ mod devices;
 mod flight;
 mod fused;
 mod metadata;
+mod placement;
 mod prepared;
 mod recovery;
 mod results;

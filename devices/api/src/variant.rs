@@ -55,6 +55,12 @@ pub trait Variant: Send + Sync {
         true
     }
 
+    /// By scan of the graph: the share of its columns that is in the device's memory, 0 … 1; what is missing is not there.
+    fn resident(&self, inputs: &Inputs) -> Vec<f64> {
+        let _ = inputs;
+        Vec::new()
+    }
+
     /// Makes several fragments ready to run as one, for devices that gain by it; the kernel's output is [`Output::Many`].
     /// Their inputs are among them or in `outputs`; `fragments` ascend.
     ///

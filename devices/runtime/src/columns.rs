@@ -14,6 +14,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use trireme_device_api::ScanInput;
 use trireme_device_codegen::ir::Elem;
 use trireme_device_codegen::shape::{ColumnShape, Storage};
 
@@ -106,6 +107,8 @@ impl Entry {
 #[derive(Default)]
 struct State {
     entries: HashMap<Key, Entry>,
+    /// By identity of a column's content: in how many forms it is there.
+    identities: HashMap<u64, u32>,
     bytes: u64,
     tables: usize,
     clock: f64,
@@ -117,6 +120,14 @@ impl State {
     fn take_out(&mut self, key: Key, priority: f64) -> Option<Content> {
         let Entry { content, .. } = self.entries.remove(&key)?;
         self.bytes -= content.bytes();
+        if let Key::Column(identity, ..) = key
+            && let Some(forms) = self.identities.get_mut(&identity)
+        {
+            *forms -= 1;
+            if *forms == 0 {
+                self.identities.remove(&identity);
+            }
+        }
         self.tables -= usize::from(matches!(content, Content::Table(_)));
         self.evictions += u64::from(matches!(content, Content::Column(_)));
         self.clock = self.clock.max(priority);
@@ -140,6 +151,24 @@ impl Tier {
     /// Whether a column is there, without a use.
     pub(crate) fn has(&self, key: Key) -> bool {
         self.0.lock().entries.contains_key(&key)
+    }
+
+    /// The part of a scan's values that is there, 0 … 1.
+    #[expect(clippy::cast_precision_loss, reason = "a share is an estimate")]
+    pub(crate) fn share(&self, scan: &dyn ScanInput) -> f64 {
+        let state = self.0.lock();
+        let (mut there, mut all) = (0_usize, 0_usize);
+        for segment in 0..scan.segments() {
+            let rows = scan.rows(segment);
+            for column in 0..scan.columns().len() {
+                let identity = scan.identity(segment, column);
+                all += rows;
+                there += identity.map_or(0, |identity| {
+                    rows * usize::from(state.identities.contains_key(&identity))
+                });
+            }
+        }
+        there as f64 / all.max(1) as f64
     }
 
     /// A table with this content that is there, pinned while it is held.
@@ -207,6 +236,9 @@ impl Tier {
         // Another run may have uploaded the same; the older one stays.
         if let std::collections::hash_map::Entry::Vacant(place) = state.entries.entry(key) {
             place.insert(entry);
+            if let Key::Column(identity, ..) = key {
+                *state.identities.entry(identity).or_default() += 1;
+            }
             state.bytes += bytes;
             state.tables += usize::from(is_table);
         }

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use trireme_device_api::{Cost, DeviceError, FragmentId, Graph, Inputs, Kernel, Output, Support, Variant, Workload};
+use trireme_device_api::{
+    Cost, DeviceError, FragmentId, Graph, Inputs, Kernel, Output, ScanInput, Support, Variant, Workload,
+};
 
 use crate::accelerator::Core;
 use crate::kernel::RunKernel;
@@ -64,6 +66,11 @@ impl Variant for AcceleratorVariant {
             warming::compile(&self.core, cold);
         }
         bridges
+    }
+
+    fn resident(&self, inputs: &Inputs) -> Vec<f64> {
+        let share = |scan: &Arc<dyn ScanInput>| self.core.columns.share(scan.as_ref());
+        inputs.scans.iter().map(share).collect()
     }
 
     fn prepare_many(

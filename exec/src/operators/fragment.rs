@@ -29,7 +29,6 @@ use datafusion::physical_plan::{
 use futures::future::BoxFuture;
 use futures::{FutureExt, Stream, StreamExt};
 use parking_lot::Mutex;
-use trireme_costs::{Decision, Facts};
 use trireme_device_api::{ErrorAction, Graph, Value};
 
 use super::run::{Run, RunError, tell_fallback};
@@ -38,6 +37,7 @@ use super::{Expectations, FileScan};
 use crate::devices::{DeviceChoice, DeviceMode};
 use crate::fused::{FragmentRuntime, Memory, query_error};
 use crate::history::FragmentRun;
+use crate::placement::Decided;
 
 /// What holds of the values of a plan's rows when its partitions are one: a sort above may count on it.
 fn same_values(plan: &Arc<dyn ExecutionPlan>) -> EquivalenceProperties {
@@ -150,7 +150,7 @@ impl FragmentExec {
     ///
     /// # Errors
     /// When a device is not in the catalogue, or nothing can be placed.
-    pub fn decide(&self, devices: &[String]) -> std::result::Result<(Facts, Decision), String> {
+    pub fn decide(&self, devices: &[String]) -> std::result::Result<Decided, String> {
         self.runtime.decide(&self.plan, devices)
     }
 

@@ -16,11 +16,12 @@ use datafusion::physical_plan::{
     ReplaceChildrenOptions, execute_stream,
 };
 use futures::StreamExt;
-use trireme_costs::{Decision, Facts, explain};
+use trireme_costs::explain;
 
 use super::FragmentExec;
 use crate::error::{ErrorClass, QueryError};
 use crate::history::FragmentRun;
+use crate::placement::Decided;
 
 /// How the answer is written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -140,8 +141,8 @@ impl ExecutionPlan for PlacementExec {
 
 /// A graph of the plan, judged.
 struct Judged {
-    facts: Facts,
-    decision: Decision,
+    graph: usize,
+    decided: Decided,
     runs: Vec<FragmentRun>,
 }
 
@@ -153,6 +154,7 @@ fn answer(
 ) -> Result<RecordBatch> {
     let mut judged = Vec::new();
     judge(input, devices, &mut judged)?;
+    judged.sort_by_key(|graph| graph.graph);
     let text = |lines: Vec<String>| -> Result<RecordBatch> {
         let column: ArrayRef = Arc::new(StringArray::from(lines));
         Ok(RecordBatch::try_new(format.schema(analyze), vec![column])?)
@@ -166,16 +168,20 @@ fn answer(
             let mut lines = Vec::new();
             for graph in &judged {
                 lines.extend(
-                    explain::text(&graph.facts, &graph.decision)
+                    explain::text(&graph.decided.facts, &graph.decided.decision)
                         .lines()
                         .map(ToOwned::to_owned),
                 );
+                lines.extend(graph.decided.notes.iter().map(|note| format!("note: {note}")));
                 lines.extend(graph.runs.iter().map(run_line));
             }
             text(lines)
         }
         PlacementFormat::Json => {
-            let documents = judged.iter().map(|graph| explain::json(&graph.facts, &graph.decision));
+            let documents = judged.iter().map(|graph| {
+                let Decided { facts, decision, notes } = &graph.decided;
+                explain::json(graph.graph, facts, decision, notes)
+            });
             let documents = documents.collect::<std::result::Result<Vec<_>, _>>();
             let documents = documents.map_err(|error| DataFusionError::External(Box::new(error)))?;
             text(vec![format!("[{}]", documents.join(","))])
@@ -183,7 +189,7 @@ fn answer(
         PlacementFormat::Mermaid => {
             let diagrams = judged
                 .iter()
-                .map(|graph| explain::mermaid(&graph.facts, &graph.decision));
+                .map(|graph| explain::mermaid(&graph.decided.facts, &graph.decided.decision));
             text(
                 diagrams
                     .flat_map(|diagram| diagram.lines().map(ToOwned::to_owned).collect::<Vec<_>>())
@@ -209,13 +215,15 @@ fn run_line(run: &FragmentRun) -> String {
 
 fn judge(plan: &Arc<dyn ExecutionPlan>, devices: &[String], judged: &mut Vec<Judged>) -> Result<()> {
     if let Some(node) = plan.downcast_ref::<FragmentExec>() {
-        let (facts, decision) = node.decide(devices).map_err(|error| {
+        let decided = node.decide(devices).map_err(|error| {
             let error = QueryError::new(ErrorClass::Precondition, error.to_string());
-            DataFusionError::External(Box::new(error.with_hint("system.devices has those that are there")))
+            DataFusionError::External(Box::new(
+                error.with_hint("system.devices has the devices that are there, SHOW ALL the session's bounds"),
+            ))
         })?;
         judged.push(Judged {
-            facts,
-            decision,
+            graph: node.plan().choice.graph,
+            decided,
             runs: node.observed(),
         });
     }
@@ -229,15 +237,21 @@ struct Line<'a> {
     graph: usize,
     row: explain::Row,
     run: Option<&'a FragmentRun>,
+    notes: &'a [String],
 }
 
 fn columns(judged: &[Judged], analyze: bool) -> Vec<(&'static str, ArrayRef)> {
     let mut lines: Vec<Line<'_>> = Vec::new();
-    for (graph, of) in judged.iter().enumerate() {
-        for row in explain::rows(&of.facts, &of.decision) {
+    for of in judged {
+        for row in explain::rows(&of.decided.facts, &of.decided.decision) {
             let ran = |run: &&FragmentRun| run.fragment == row.fragment && run.device == row.device;
             let run = of.runs.iter().rev().find(ran);
-            lines.push(Line { graph, row, run });
+            lines.push(Line {
+                graph: of.graph,
+                row,
+                run,
+                notes: &of.decided.notes,
+            });
         }
     }
     let mut columns = expected_columns(&lines);
@@ -245,6 +259,13 @@ fn columns(judged: &[Judged], analyze: bool) -> Vec<(&'static str, ArrayRef)> {
         columns.extend(actual_columns(&lines));
     }
     columns
+}
+
+/// More about a candidate; what there is to know of the whole stands with what was chosen.
+fn detail(line: &Line<'_>) -> String {
+    let notes = line.notes.iter().filter(|_| line.row.chosen);
+    let own = Some(&line.row.detail).filter(|detail| !detail.is_empty());
+    own.into_iter().chain(notes).cloned().collect::<Vec<_>>().join("; ")
 }
 
 fn text_of(lines: &[Line<'_>], of: impl Fn(&Line<'_>) -> String) -> ArrayRef {
@@ -270,7 +291,7 @@ fn expected_columns(lines: &[Line<'_>]) -> Vec<(&'static str, ArrayRef)> {
         ("variant", text_of(lines, |line| line.row.variant.clone())),
         ("chosen", chosen),
         ("reason", text_of(lines, |line| line.row.reason.name().to_owned())),
-        ("detail", text_of(lines, |line| line.row.detail.clone())),
+        ("detail", text_of(lines, detail)),
         ("margin_ms", real(lines, |line| line.row.margin_ms)),
         ("source_rows", real(lines, |line| Some(line.row.source_rows))),
         (

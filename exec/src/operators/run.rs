@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
@@ -72,8 +72,9 @@ impl Run {
         let result = self.bound(&memory, &accounts).await;
         tell_reads(&self.metrics, &self.plan, &accounts);
         timer.done();
-        // Times with decoding in them say nothing of running.
-        if result.is_ok() && self.runtime.columns().metrics().misses == decoded {
+        // Times with decoding in them, or with other graphs beside, say nothing of running.
+        let is_alone = self.runtime.load().runs() == 0;
+        if result.is_ok() && is_alone && self.runtime.columns().metrics().misses == decoded {
             // Nobody waits for it.
             tokio::spawn(async move { self.learn() });
         }
@@ -104,7 +105,12 @@ impl Run {
             emit: Some(Arc::clone(&self.emit) as _),
             wake: Some(Arc::from(pool.waker())),
         };
-        let last = match self.rows(&inputs).await {
+        let placing = Instant::now();
+        let placement = runtime.place(&self.plan, &inputs);
+        let us = usize::try_from(placing.elapsed().as_micros()).unwrap_or(usize::MAX);
+        MetricBuilder::new(&self.metrics).global_counter("placing_us").add(us);
+        let placement = placement.map_err(|error| RunError::Query(DataFusionError::External(Box::new(error))))?;
+        let last = match self.rows(&inputs, placement).await {
             // An operator below failed: its own error says more than the device's.
             Err(DeviceError::Input(text)) => {
                 let own = buffers.iter().find_map(|buffer| buffer.take_error());
@@ -119,8 +125,14 @@ impl Run {
     }
 
     /// The rows that were not emitted, from wherever the graph ran.
-    async fn rows(&self, inputs: &Inputs) -> Result<Arc<Rows>, DeviceError> {
-        let placement = self.runtime.place(&self.plan, inputs);
+    async fn rows(&self, inputs: &Inputs, placement: Placement) -> Result<Arc<Rows>, DeviceError> {
+        // Others reckon with it until this run ends.
+        let _claim = placement.claim.clone();
+        if let Some(decided) = &placement.decided {
+            for note in &decided.notes {
+                MetricBuilder::new(&self.metrics).global_counter(note.clone()).add(1);
+            }
+        }
         for (id, reason) in placement.reasons.iter().enumerate() {
             if let Some(reason) = reason {
                 let name = format!("fragment_{id}_on_host ({reason})");

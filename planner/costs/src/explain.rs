@@ -196,6 +196,9 @@ pub fn summary(decision: &Decision) -> String {
         totals.joules,
         decision.objective.goal.name()
     );
+    if decision.objective.is_bound() {
+        let _ = write!(text, " within {}", decision.objective.bounds_text());
+    }
     if let Some(host) = decision.host.filter(|host| host != totals) {
         let _ = write!(text, "; {} alone {:.3} ms", decision.devices[0], host.ms);
     }
@@ -282,11 +285,11 @@ fn line(row: &Row) -> String {
     line
 }
 
-/// As JSON: the decision and all rows.
+/// As JSON: the decision and all rows. What is edited in `chosen` can be pinned: see [`crate::Pins`].
 ///
 /// # Errors
 /// Only of the serialiser.
-pub fn json(facts: &Facts, decision: &Decision) -> Result<String, serde_json::Error> {
+pub fn json(graph: usize, facts: &Facts, decision: &Decision, notes: &[String]) -> Result<String, serde_json::Error> {
     let totals = |totals: &crate::Totals| serde_json::json!({ "ms": totals.ms, "usd": totals.usd, "joules": totals.joules, "device_bytes": totals.device_bytes });
     let chosen: Vec<_> = decision
         .chosen
@@ -294,7 +297,10 @@ pub fn json(facts: &Facts, decision: &Decision) -> Result<String, serde_json::Er
         .map(|at| decision.devices[*at].as_str())
         .collect();
     let value = serde_json::json!({
+        "graph": graph,
         "objective": decision.objective.goal.name(),
+        "bounds": decision.objective.bounds_text(),
+        "notes": notes,
         "chosen": chosen,
         "totals": totals(&decision.totals),
         "processor": decision.host.as_ref().map(totals),

@@ -19,6 +19,7 @@ mod facts;
 pub mod fleet;
 pub mod monitor;
 mod objective;
+mod pins;
 mod place;
 mod predict;
 mod profile;
@@ -31,6 +32,7 @@ pub use facts::{
     ColumnFacts, Facts, FragmentFacts, Known, Random, Rows, RowsFrom, ScanFacts, SinkKind, Updates, Work, fingerprint,
 };
 pub use objective::{Goal, Objective, Totals};
+pub use pins::{PinnedGraph, Pins};
 pub use place::{Candidate, Decision, Environment, PlaceError, Why, place};
 pub use predict::{Prediction, Surroundings, Transfer, predict, transfer};
 pub use profile::{Curve, Link, Operations, PROFILE_VERSION, Power, Profile, ProfileError, Provenance};

@@ -121,6 +121,11 @@ impl Objective {
         }
     }
 
+    /// Whether anything but the goal limits the choice.
+    pub fn is_bound(&self) -> bool {
+        self.max_ms.is_some() || self.max_usd.is_some() || self.max_joules.is_some()
+    }
+
     /// How far a placement is outside the bounds: the largest ratio to a bound; at most 1 is within.
     pub(crate) fn excess(&self, totals: &Totals) -> f64 {
         let ratio = |value: f64, bound: Option<f64>| bound.map_or(0.0, |bound| value / bound.max(1e-12));

@@ -25,6 +25,8 @@ pub struct Candidate<'a> {
     pub warm: bool,
     /// Time until the device takes work.
     pub queue_ms: f64,
+    /// Of each run that shares the device, what is left of its time: both go on in turn until one ends.
+    pub others_ms: Vec<f64>,
     /// Part of its rates that others leave, 0 … 1.
     pub free_share: f64,
     /// Memory that is free, or can be made free.
@@ -41,6 +43,7 @@ impl<'a> Candidate<'a> {
             resident: Vec::new(),
             warm: true,
             queue_ms: 0.0,
+            others_ms: Vec::new(),
             free_share: 1.0,
             free_bytes: profile.memory_bytes,
         }
@@ -157,6 +160,13 @@ pub struct Decision {
     pub(crate) pins: Vec<Option<usize>>,
 }
 
+impl Decision {
+    /// Whether any fragment was demanded to run on a candidate.
+    pub fn pins_any(&self, candidate: usize) -> bool {
+        self.pins.contains(&Some(candidate))
+    }
+}
+
 /// Chooses where the fragments of a graph run. The first candidate is the processor.
 ///
 /// # Errors
@@ -249,8 +259,28 @@ fn options(
         };
         options.push(candidates.iter().map(of).collect());
     }
+    for (at, candidate) in candidates.iter().enumerate() {
+        wait_for_others(at, &candidate.others_ms, &mut options);
+    }
     keep_together(facts, candidates, &mut options);
     options
+}
+
+/// Runs that share a device take turns: each delays another by as long as the shorter of the two lasts. The delay of the whole
+/// graph there is spread over its fragments by their times, so that it counts once whatever part of them goes there.
+fn wait_for_others(candidate: usize, others_ms: &[f64], options: &mut [Vec<Result<Prediction, String>>]) {
+    if others_ms.is_empty() {
+        return;
+    }
+    let costs = || options.iter().filter_map(|of| of[candidate].as_ref().ok());
+    let own_ms: f64 = costs().map(|cost| cost.total_ms - cost.queue_ms).sum();
+    let delay_ms: f64 = others_ms.iter().map(|left_ms| left_ms.min(own_ms)).sum();
+    let delay = delay_ms / own_ms.max(1e-9);
+    for cost in options.iter_mut().filter_map(|of| of[candidate].as_mut().ok()) {
+        let waits_ms = (cost.total_ms - cost.queue_ms) * delay;
+        cost.queue_ms += waits_ms;
+        cost.total_ms += waits_ms;
+    }
 }
 
 /// A fragment that must be with one that can't run on a device can't run there either.
@@ -368,7 +398,8 @@ fn pins(
             .get(fragment)
             .ok_or_else(|| pinned("there is no such fragment"))?;
         let candidate = candidates.iter().position(|each| each.profile.id == *device);
-        let candidate = candidate.ok_or_else(|| pinned("there is no such device"))?;
+        let candidate =
+            candidate.ok_or_else(|| pinned("there is no such device among those that the session allows"))?;
         if let Err(reason) = &of[candidate] {
             return Err(pinned(reason));
         }

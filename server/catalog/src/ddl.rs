@@ -73,6 +73,8 @@ impl Catalog {
             Ddl::DropSecret { name, missing_ok } => self.drop_secret(&name, missing_ok).await,
             Ddl::AddKey { name, key } => self.add_key(name, key).await,
             Ddl::Analyze { name } => self.analyze(&session, &name).await,
+            Ddl::PinPlacement { schema, shape, pinned } => self.pin(schema, shape, pinned).await,
+            Ddl::UnpinPlacement { schema, shape } => self.unpin(&schema, &shape).await,
         }
     }
 

@@ -8,7 +8,7 @@ use arrow::datatypes::SchemaRef;
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
 use serde::{Deserialize, Serialize};
-use trireme_planner::ddl::{ExternalTable, FileFormat, FunctionDefinition, Key, TableName};
+use trireme_planner::ddl::{ExternalTable, FileFormat, FunctionDefinition, Key, PinnedStatement, TableName};
 
 use crate::error::CatalogError;
 
@@ -27,6 +27,9 @@ pub(crate) struct Definitions {
     /// Functions, by schema, then by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) functions: BTreeMap<String, BTreeMap<String, FunctionDefinition>>,
+    /// Statements that run where a user says, by schema, then by shape.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) pins: BTreeMap<String, BTreeMap<String, PinnedStatement>>,
 }
 
 /// One table or view.

@@ -30,6 +30,7 @@ mod insert;
 mod listing;
 mod names;
 mod partitions;
+mod pins;
 mod provider;
 mod resolve;
 mod secrets;

@@ -102,6 +102,12 @@ impl LocalEngine {
     }
 
     pub(super) async fn submit(&self, request: &Submit) -> Result<Submitted, QueryError> {
+        let asked = self.asked(&request.session, &request.sql)?;
+        let asked = asked.map(|session| Submit {
+            session,
+            ..request.clone()
+        });
+        let request = asked.as_ref().unwrap_or(request);
         let state = self.state(&request.session)?;
         self.look_at_tables(request).await?;
         if let Some(placement) = placement_request(&request.sql)? {
@@ -506,6 +512,7 @@ impl Engine for LocalHandle {
             fallbacks: fragments.fallbacks,
             devices: devices::counts(self.0.fragments.devices()),
             lake: self.0.stores.lake().metrics(),
+            placing: fragments.placing,
             plan_hits,
             plan_misses,
             changed_ahead: self.0.catalog.changed_ahead(),

@@ -1,5 +1,5 @@
-//! What the engine does around a statement's plan: describes it, looks at its tables' files, checks where COPY writes, and answers
-//! `EXPLAIN (PLACEMENT)`.
+//! What the engine does around a statement's plan: takes its hints and pins, describes it, looks at its tables' files, checks
+//! where COPY writes, and answers `EXPLAIN (PLACEMENT)`.
 
 use std::sync::Arc;
 
@@ -15,10 +15,13 @@ use trireme_planner::explain_placement::{PlacementRequest, placement_request};
 use trireme_planner::plan_cache::PlanKey;
 use trireme_planner::plan_cache::shape::{self, Shape};
 use trireme_planner::statement::PlannedStatement;
-use trireme_planner::{Planned, functions, output, parameters, physical};
+use trireme_planner::{Planned, functions, hints, output, parameters, physical, pins};
 
 use super::local::LocalEngine;
 use super::{Description, Outcome, SessionSpec, Submit, Submitted};
+
+/// The setting that pins fragments to devices.
+const PINNED: &str = "trireme.pinned";
 
 /// What `EXPLAIN (PLACEMENT)` gives; none for other statements.
 pub(super) fn described_placement(sql: &str) -> Result<Option<Description>, QueryError> {
@@ -34,6 +37,8 @@ pub(super) fn described_placement(sql: &str) -> Result<Option<Description>, Quer
 impl LocalEngine {
     /// What a statement would return. A kept plan of its shape says it without planning.
     pub(super) async fn describe(&self, session: &SessionSpec, sql: &str) -> Result<Description, QueryError> {
+        let asked = self.asked(session, sql)?;
+        let session = asked.as_ref().unwrap_or(session);
         let state = self.state(session)?;
         if let Some(described) = described_placement(sql)? {
             return Ok(described);
@@ -106,6 +111,28 @@ impl LocalEngine {
             self.catalog.look_at(&tables).await;
         }
         Ok(())
+    }
+
+    /// The session as a statement asks for it: with its hints, and its pinned placement. None: as it is.
+    pub(super) fn asked(&self, session: &SessionSpec, sql: &str) -> Result<Option<SessionSpec>, QueryError> {
+        let mut settings = hints::hints(sql)?;
+        let is_pinned = |settings: &[(String, String)]| settings.iter().any(|(name, _)| name == PINNED);
+        // What a hint or the session pins comes before what the catalog has.
+        if self.catalog.has_pins()
+            && !is_pinned(&settings)
+            && session.setting(PINNED).is_none_or(|pins| pins.is_empty())
+        {
+            let mut statement = trireme_planner::parse::parse(sql)?;
+            trireme_planner::bind::bind(&mut statement)?;
+            let pinned = pins::key(&statement).and_then(|shape| self.catalog.pinned(&session.schema, &shape));
+            settings.extend(pinned.map(|pinned| (PINNED.to_owned(), pinned.pins)));
+        }
+        if settings.is_empty() {
+            return Ok(None);
+        }
+        let mut asked = session.clone();
+        asked.settings.extend(settings);
+        Ok(Some(asked))
     }
 
     /// `EXPLAIN (PLACEMENT)`: the statement's plan below a node that shows what the cost model says of it.

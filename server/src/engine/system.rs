@@ -20,7 +20,7 @@ use trireme_config::{Config, SessionSettings, SettingRow};
 use trireme_device_api::DeviceInfo;
 use trireme_exec::fused::FragmentRuntime;
 use trireme_lake::Lake;
-use trireme_planner::ddl::{FunctionDefinition, Functions};
+use trireme_planner::ddl::{FunctionDefinition, Functions, PinnedStatement};
 use trireme_planner::plan_cache::PlanCache;
 
 mod fragments;
@@ -75,6 +75,7 @@ pub fn system_schema(sources: SystemSources) -> Result<Arc<dyn SchemaProvider>> 
         Kind::Plans,
         Kind::Functions,
         Kind::Secrets,
+        Kind::Pins,
     ] {
         let empty = kind.empty()?;
         let table = SystemTable {
@@ -103,6 +104,7 @@ enum Kind {
     Plans,
     Functions,
     Secrets,
+    Pins,
 }
 
 struct SystemTable {
@@ -193,6 +195,7 @@ impl Kind {
             Kind::Plans => "plans",
             Kind::Functions => "functions",
             Kind::Secrets => "secrets",
+            Kind::Pins => "pins",
         }
     }
 
@@ -212,6 +215,7 @@ impl Kind {
             Kind::Plans => plans(&[]),
             Kind::Functions => functions(&[]),
             Kind::Secrets => secrets::secrets(&[]),
+            Kind::Pins => pins(&[]),
         }
     }
 
@@ -229,6 +233,10 @@ impl Kind {
             Kind::Plans => plans(&sources.plans.rows()),
             Kind::Secrets => match sources.catalog.upgrade() {
                 Some(catalog) => secrets::secrets(&catalog.secrets()),
+                None => self.empty(),
+            },
+            Kind::Pins => match sources.catalog.upgrade() {
+                Some(catalog) => pins(&catalog.pins()),
                 None => self.empty(),
             },
             Kind::Functions => match sources.catalog.upgrade() {
@@ -480,6 +488,14 @@ fn functions(rows: &[FunctionRow]) -> Result<RecordBatch> {
             Arc::new(rows.iter().map(|row| Some(row.2.strict)).collect::<BooleanArray>()),
         ),
         ("body", text(rows, |row| &row.2.body)),
+    ])
+}
+
+fn pins(rows: &[(String, PinnedStatement)]) -> Result<RecordBatch> {
+    batch(vec![
+        ("schema", text(rows, |row| &row.0)),
+        ("statement", text(rows, |row| &row.1.sql)),
+        ("placement", text(rows, |row| &row.1.pins)),
     ])
 }
 

@@ -59,7 +59,7 @@ fn text_json_and_mermaid_name_the_same_devices() {
     );
     assert!(text.contains("rows 100.0M (exact)"), "{text}");
     assert!(text.contains("* gpu-h200/fused"), "{text}");
-    let json: serde_json::Value = serde_json::from_str(&json(&facts, &decision).unwrap()).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&json(0, &facts, &decision, &[]).unwrap()).unwrap();
     assert_eq!(json["chosen"][1], "gpu-h200");
     assert_eq!(json["rows"].as_array().unwrap().len(), 6);
     assert!(json["rows"][3]["cost"]["kernel_ms"].as_f64().unwrap() > 0.0);

@@ -246,6 +246,30 @@ fn a_cold_kernel_is_paid_by_its_uses() {
 }
 
 #[test]
+fn others_on_a_device_delay_a_graph_once_and_move_it_away() {
+    let (host, gpu) = (device("cpu-16c"), device("gpu-h200"));
+    let total = |others: &[f64]| {
+        let mut candidate = Candidate::new(&gpu);
+        candidate.resident = vec![1.0, 1.0];
+        candidate.others_ms = others.to_vec();
+        let decision = decide(1e8, &[Candidate::new(&host), candidate], &Objective::default()).unwrap();
+        let there = decision
+            .options
+            .iter()
+            .map(|options| options[1].as_ref().unwrap().total_ms);
+        (there.sum::<f64>(), decision.chosen)
+    };
+    let (idle_ms, chosen) = total(&[]);
+    assert_eq!(chosen, [1, 1, 1]);
+    // One that ends soon delays by its own time, one that lasts by ours: each in turn.
+    let (soon_ms, _) = total(&[idle_ms / 10.0]);
+    assert!((soon_ms - idle_ms * 1.1).abs() < 1e-6, "{soon_ms} {idle_ms}");
+    let (shared_ms, _) = total(&[1e6]);
+    assert!((shared_ms - idle_ms * 2.0).abs() < 1e-6, "{shared_ms} {idle_ms}");
+    assert_eq!(total(&[1e6; 200]).1, [0, 0, 0]);
+}
+
+#[test]
 fn the_processor_comes_first() {
     let gpu = device("gpu-h200");
     assert_eq!(

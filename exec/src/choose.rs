@@ -1,0 +1,340 @@
+//! Where the fragments of a bound graph run: chosen when it runs, so that what is resident, busy and free is what it is then.
+//!
+//! ```text
+//!  devices that the session allows and that are ready ──▶ cost model ──▶ are their kernels compiled? does it all work there?
+//!        ▲                                                                   │ no: those are left out, and compiled meanwhile
+//!        └───────────────────────────────────────────────────────────────────┘ yes: units, and a claim that others see
+//! ```
+//!
+//! Under `require` and `verify`, and where costs don't decide, the first device takes all that it can.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use trireme_costs::{Decision, Facts, Known, Objective, PlaceError};
+use trireme_device_api::{Device, DeviceKind, DeviceState, Inputs, Support, Variant};
+
+use crate::costs::Situation;
+use crate::devices::{Allowed, DeviceChoice, DeviceMode};
+use crate::error::{ErrorClass, QueryError};
+use crate::fused::FragmentRuntime;
+use crate::operators::FragmentPlan;
+use crate::placement::{Decided, Placement};
+
+/// Devices beside the processor that the cost model compares.
+const DEVICES_MAX: usize = 7;
+
+impl FragmentRuntime {
+    /// The devices that a graph may run on beside the processor, as they are now.
+    pub(crate) fn devices_of(&self, choice: &DeviceChoice) -> Vec<Arc<dyn Device>> {
+        let insists = choice.mode == DeviceMode::Require;
+        // One that was latched off after the plan was made would only fail.
+        let takes_work = |device: &Arc<dyn Device>| insists || device.info().state == DeviceState::Ready;
+        let mut devices: Vec<_> = match &choice.allowed {
+            Allowed::Processor => Vec::new(),
+            Allowed::Named(names) => {
+                let named = names.iter().filter_map(|name| self.devices().get(name));
+                named.filter(|device| takes_work(device)).cloned().collect()
+            }
+            Allowed::Accelerators => {
+                // A query that doesn't demand a device doesn't wait until all drivers have started.
+                let found = match (choice.mode, &choice.pins) {
+                    (DeviceMode::Auto, None) => self.devices().known(),
+                    _ => Some(self.devices().wait()),
+                };
+                let all = found.map_or(&[][..], |found| &found.devices);
+                let accelerates = |device: &&Arc<dyn Device>| {
+                    let info = device.info();
+                    info.kind != DeviceKind::Cpu || choice.demands(&info.id)
+                };
+                let ready = all.iter().filter(accelerates);
+                ready.filter(|device| takes_work(device)).cloned().collect()
+            }
+        };
+        devices.truncate(DEVICES_MAX);
+        devices
+    }
+
+    /// Device and variant, for EXPLAIN.
+    pub fn variant_name(&self, choice: &DeviceChoice) -> String {
+        let name = |variant: &Arc<dyn Variant>| format!("{}/{}", variant.device(), variant.name());
+        let devices = self.devices_of(choice);
+        match devices.first() {
+            None => name(self.host()),
+            Some(_) if choice.is_by_cost() => {
+                let devices = devices.iter().map(|device| name(&device.variant()));
+                let all: Vec<_> = std::iter::once(name(self.host())).chain(devices).collect();
+                format!("by cost of {}", all.join(", "))
+            }
+            Some(first) => name(&first.variant()),
+        }
+    }
+
+    /// Where the fragments of a bound graph run.
+    ///
+    /// # Errors
+    /// When no placement is within the session's bounds.
+    pub(crate) fn place(&self, plan: &FragmentPlan, inputs: &Inputs) -> Result<Placement, QueryError> {
+        let began = Instant::now();
+        let placed = self.placed(plan, inputs);
+        self.placing().add(began.elapsed());
+        placed
+    }
+
+    fn placed(&self, plan: &FragmentPlan, inputs: &Inputs) -> Result<Placement, QueryError> {
+        let choice = &plan.choice;
+        let devices = self.devices_of(choice);
+        if choice.is_by_cost() && (!devices.is_empty() || choice.limits()) {
+            return self.by_cost(plan, inputs, &devices);
+        }
+        Ok(match devices.first() {
+            None => Placement::single(&plan.graph, self.host()),
+            Some(device) => self.by_rule(plan, inputs, device),
+        })
+    }
+
+    /// The device takes all that it can.
+    fn by_rule(&self, plan: &FragmentPlan, inputs: &Inputs, device: &Arc<dyn Device>) -> Placement {
+        let (graph, variant) = (&plan.graph, device.variant());
+        if plan.choice.mode == DeviceMode::Auto && !variant.warm(graph, inputs) {
+            let mut placement = Placement::single(graph, self.host());
+            placement.reasons.fill(Some(COMPILING.to_owned()));
+            return placement;
+        }
+        let support = variant.support_bound(graph, inputs);
+        Placement::split(graph, &variant, &support, self.host())
+    }
+
+    fn by_cost(
+        &self,
+        plan: &FragmentPlan,
+        inputs: &Inputs,
+        devices: &[Arc<dyn Device>],
+    ) -> Result<Placement, QueryError> {
+        let mut situations: Vec<_> = devices.iter().map(|device| Situation::bound(device, inputs)).collect();
+        let (mut objective, mut notes) = plan.choice.objective(plan.graph.fragments.len());
+        // Each turn asks one device more what it supports, or leaves one more out.
+        for _ in 0..=2 * devices.len() + 1 {
+            let decided = self.decide_among(plan, &situations, &mut objective, &mut notes);
+            let (facts, decision) = match decided {
+                Ok(decided) => decided,
+                Err(error @ PlaceError::Infeasible { .. }) => return Err(out_of_bounds(&error)),
+                Err(error) => {
+                    tracing::warn!(%error, "the cost model places nothing: all runs on the processor");
+                    return Ok(Placement::single(&plan.graph, self.host()));
+                }
+            };
+            if !self.is_possible(plan, inputs, &decision, &mut situations) {
+                continue;
+            }
+            let left_out = situations
+                .iter()
+                .filter_map(|situation| Some((situation, situation.left_out?)));
+            notes.extend(left_out.map(|(situation, why)| format!("{}: {why}", situation.device.info().id)));
+            return Ok(self.carry_out(plan, &situations, Decided { facts, decision, notes }));
+        }
+        Ok(Placement::single(&plan.graph, self.host()))
+    }
+
+    /// The decision; without the pins when they can't be kept, which is told.
+    fn decide_among(
+        &self,
+        plan: &FragmentPlan,
+        situations: &[Situation],
+        objective: &mut Objective,
+        notes: &mut Vec<String>,
+    ) -> Result<(Facts, Decision), PlaceError> {
+        let decide = |objective: &Objective| {
+            self.costs()
+                .decide(plan, self.host(), situations, self.load(), objective, &Known::default())
+        };
+        match decide(objective) {
+            Err(error) if objective.pinned.iter().any(Option::is_some) && !is_out_of_bounds(&error) => {
+                notes.push(not_kept(&error.to_string()));
+                objective.pinned = Vec::new();
+                decide(objective)
+            }
+            other => other,
+        }
+    }
+
+    /// Whether the devices that a decision uses can do what it asks of them; else it is noted what they can't.
+    fn is_possible(
+        &self,
+        plan: &FragmentPlan,
+        inputs: &Inputs,
+        decision: &Decision,
+        situations: &mut [Situation],
+    ) -> bool {
+        let mut possible = true;
+        for situation in situations.iter_mut().filter(|situation| situation.left_out.is_none()) {
+            let id = situation.device.info().id;
+            let Some(candidate) = decision.devices.iter().position(|device| *device == id) else {
+                continue;
+            };
+            let here = || (0..decision.chosen.len()).filter(|fragment| decision.chosen[*fragment] == candidate);
+            if here().next().is_none() {
+                continue;
+            }
+            let variant = situation.device.variant();
+            if situation.support.is_none() {
+                let support = variant.support_bound(&plan.graph, inputs);
+                possible &= here().all(|fragment| support.get(fragment) == Some(&Support::Supported));
+                situation.support = Some(support);
+            }
+            // Whoever pins a fragment to a device waits for its kernels.
+            let insists = plan.choice.pins.is_some() && decision.pins_any(candidate);
+            if possible && !insists && !variant.warm(&plan.graph, inputs) {
+                situation.left_out = Some(COMPILING);
+                possible = false;
+            }
+        }
+        possible
+    }
+
+    fn carry_out(&self, plan: &FragmentPlan, situations: &[Situation], decided: Decided) -> Placement {
+        let decision = &decided.decision;
+        let ids: Vec<_> = situations.iter().map(|situation| situation.device.info().id).collect();
+        let device = |candidate: usize| ids.iter().position(|id| *id == decision.devices[candidate]);
+        let at: Vec<_> = decision.chosen.iter().map(|candidate| device(*candidate)).collect();
+        let variants: Vec<_> = situations.iter().map(|situation| situation.device.variant()).collect();
+        let mut placement = Placement::assigned(&plan.graph, &at, &variants, self.host());
+        if !situations.is_empty() {
+            let on_host = |(id, at): (usize, &Option<usize>)| at.is_none().then(|| why_here(decision, id, situations));
+            placement.reasons = at.iter().enumerate().map(on_host).collect();
+        }
+        placement.claim = Some(self.load().claim(decision));
+        placement.decided = Some(Arc::new(decided));
+        placement
+    }
+
+    /// What the cost model says of a plan, over these devices of the catalogue, or over those that the session allows.
+    ///
+    /// # Errors
+    /// When a device is not in the catalogue, or nothing can be placed.
+    pub fn decide(&self, plan: &FragmentPlan, what_if: &[String]) -> Result<Decided, String> {
+        let choice = &plan.choice;
+        let (mut objective, mut notes) = choice.objective(plan.graph.fragments.len());
+        if !what_if.is_empty() {
+            objective.pinned = Vec::new();
+            let (facts, decision) = self.costs().what_if(plan, self.host(), what_if, &objective)?;
+            return Ok(Decided { facts, decision, notes });
+        }
+        let devices = self.devices_of(choice);
+        let situations: Vec<_> = devices.iter().map(Situation::unbound).collect();
+        let (facts, decision) = self
+            .decide_among(plan, &situations, &mut objective, &mut notes)
+            .map_err(|error| error.to_string())?;
+        if !choice.is_by_cost() {
+            notes.push("it does not run by cost: trireme.placement or trireme.device_mode decides where".to_owned());
+        }
+        Ok(Decided { facts, decision, notes })
+    }
+}
+
+/// Why a device that could is left out.
+const COMPILING: &str = "its kernels are being compiled";
+
+/// Why a fragment stays on the processor.
+fn why_here(decision: &Decision, fragment: usize, situations: &[Situation]) -> String {
+    if let Some(reason) = situations.iter().find_map(|situation| situation.left_out) {
+        return reason.to_owned();
+    }
+    let options = decision.options.get(fragment);
+    let cost = |candidate: usize| options.and_then(|of| of.get(candidate)).map(Result::as_ref);
+    let here = cost(0).and_then(Result::ok).map_or(f64::NAN, |cost| cost.total_ms);
+    let there = (1..decision.devices.len()).map(|candidate| match cost(candidate) {
+        Some(Ok(cost)) => format!("{:.2} ms on {}", cost.total_ms, decision.devices[candidate]),
+        Some(Err(reason)) => format!("{}: {reason}", decision.devices[candidate]),
+        None => decision.devices[candidate].clone(),
+    });
+    format!("by cost: {}, {here:.2} ms here", there.collect::<Vec<_>>().join(", "))
+}
+
+fn is_out_of_bounds(error: &PlaceError) -> bool {
+    matches!(error, PlaceError::Infeasible { .. })
+}
+
+/// The error of a query that no placement lets keep within its bounds.
+fn out_of_bounds(error: &PlaceError) -> QueryError {
+    QueryError::new(ErrorClass::Precondition, error.to_string())
+        .with_hint("raise trireme.max_ms, trireme.max_usd or trireme.max_joules, or set them to 0, which is none")
+}
+
+fn not_kept(reason: &str) -> String {
+    format!("the pinned placement is not kept: {reason}")
+}
+
+impl DeviceChoice {
+    /// The cost model chooses: nobody insists on a device.
+    pub(crate) fn is_by_cost(&self) -> bool {
+        self.by_cost && self.mode == DeviceMode::Auto
+    }
+
+    /// Something is to be kept even where there is only the processor.
+    fn limits(&self) -> bool {
+        self.objective.is_bound() || self.pins.is_some()
+    }
+
+    /// Some fragment is pinned to the device.
+    fn demands(&self, device: &str) -> bool {
+        let mut pins = self.pins.iter().flat_map(|pins| pins.devices.values());
+        pins.any(|pinned| pinned == device)
+    }
+
+    /// What a graph of so many fragments is placed for, and what a user should know of it.
+    fn objective(&self, fragments: usize) -> (Objective, Vec<String>) {
+        let mut objective = self.objective.clone();
+        match self.pins.as_ref().map(|pins| pins.by_fragment(fragments)) {
+            None => (objective, Vec::new()),
+            Some(Ok(pinned)) => {
+                objective.pinned = pinned;
+                (objective, Vec::new())
+            }
+            Some(Err(reason)) => (objective, vec![not_kept(&reason)]),
+        }
+    }
+}
+
+/// How long choosing took.
+#[derive(Default)]
+pub(crate) struct Placing {
+    count: AtomicU64,
+    us: AtomicU64,
+    over_1_ms: AtomicU64,
+    over_5_ms: AtomicU64,
+}
+
+/// How long choosing where graphs run has taken.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PlacingCounts {
+    /// Graphs that were placed.
+    pub count: u64,
+    /// Time in all, in microseconds.
+    pub us: u64,
+    /// Of the graphs, those that took longer than 1 ms.
+    pub over_1_ms: u64,
+    /// Of the graphs, those that took longer than 5 ms.
+    pub over_5_ms: u64,
+}
+
+impl Placing {
+    fn add(&self, took: Duration) {
+        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.count.fetch_add(1, Ordering::Relaxed);
+        self.us.fetch_add(us, Ordering::Relaxed);
+        self.over_1_ms.fetch_add(u64::from(us > 1_000), Ordering::Relaxed);
+        self.over_5_ms.fetch_add(u64::from(us > 5_000), Ordering::Relaxed);
+    }
+
+    pub(crate) fn counts(&self) -> PlacingCounts {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        PlacingCounts {
+            count: read(&self.count),
+            us: read(&self.us),
+            over_1_ms: read(&self.over_1_ms),
+            over_5_ms: read(&self.over_5_ms),
+        }
+    }
+}
