@@ -87,7 +87,7 @@ settings! {
         max_usd: Bound = Bound(0.0), Plain;
         /// A query is placed so that it takes at most so much energy, and fails when no placement does; 0 is no bound.
         max_joules: Bound = Bound(0.0), Plain;
-        /// Devices that fragments must run on, by number: "{\"0\": \"cpu0\"}", or what EXPLAIN (PLACEMENT, FORMAT json) wrote; "" pins none. PIN PLACEMENT keeps it for one statement.
+        /// Devices that fragments must run on, by number, as JSON: {"0": "cpu0"}, or what EXPLAIN (PLACEMENT, FORMAT json) wrote; "" pins none. PIN PLACEMENT keeps it for one statement.
         pinned: String = String::new(), Plain;
         /// Whether fused pipelines join in the order of the least estimated cost; else as the statement says.
         reorder_joins: bool = true, Plain;

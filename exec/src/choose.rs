@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use trireme_costs::{Decision, Facts, Known, Objective, PlaceError};
 use trireme_device_api::{Device, DeviceKind, DeviceState, Inputs, Support, Variant};
 
-use crate::costs::Situation;
+use crate::costs::{CostModel, Situation};
 use crate::devices::{Allowed, DeviceChoice, DeviceMode};
 use crate::error::{ErrorClass, QueryError};
 use crate::fused::FragmentRuntime;
@@ -114,10 +114,11 @@ impl FragmentRuntime {
     ) -> Result<Placement, QueryError> {
         let mut situations: Vec<_> = devices.iter().map(|device| Situation::bound(device, inputs)).collect();
         let (mut objective, mut notes) = plan.choice.objective(plan.graph.fragments.len());
+        let facts = CostModel::facts_of(plan, &Known::default());
         // Each turn asks one device more what it supports, or leaves one more out.
         for _ in 0..=2 * devices.len() + 1 {
-            let decided = self.decide_among(plan, &situations, &mut objective, &mut notes);
-            let (facts, decision) = match decided {
+            let decided = self.decide_among(plan, &facts, &situations, &mut objective, &mut notes);
+            let decision = match decided {
                 Ok(decided) => decided,
                 Err(error @ PlaceError::Infeasible { .. }) => return Err(out_of_bounds(&error)),
                 Err(error) => {
@@ -141,14 +142,14 @@ impl FragmentRuntime {
     fn decide_among(
         &self,
         plan: &FragmentPlan,
+        facts: &Facts,
         situations: &[Situation],
         objective: &mut Objective,
         notes: &mut Vec<String>,
-    ) -> Result<(Facts, Decision), PlaceError> {
-        let decide = |objective: &Objective| {
-            self.costs()
-                .decide(plan, self.host(), situations, self.load(), objective, &Known::default())
-        };
+    ) -> Result<Decision, PlaceError> {
+        let (costs, graph) = (self.costs(), &plan.graph);
+        let decide =
+            |objective: &Objective| costs.decide(graph, facts, self.host(), situations, self.load(), objective);
         match decide(objective) {
             Err(error) if objective.pinned.iter().any(Option::is_some) && !is_out_of_bounds(&error) => {
                 notes.push(not_kept(&error.to_string()));
@@ -223,8 +224,9 @@ impl FragmentRuntime {
         }
         let devices = self.devices_of(choice);
         let situations: Vec<_> = devices.iter().map(Situation::unbound).collect();
-        let (facts, decision) = self
-            .decide_among(plan, &situations, &mut objective, &mut notes)
+        let facts = CostModel::facts_of(plan, &Known::default());
+        let decision = self
+            .decide_among(plan, &facts, &situations, &mut objective, &mut notes)
             .map_err(|error| error.to_string())?;
         if !choice.is_by_cost() {
             notes.push("it does not run by cost: trireme.placement or trireme.device_mode decides where".to_owned());

@@ -183,22 +183,25 @@ impl CostModel {
         Some(profile)
     }
 
-    /// Where a plan's fragments would run, and what they need, among devices as they are at this moment.
+    /// What a plan's fragments need; counts come before what was expected.
+    pub(crate) fn facts_of(plan: &FragmentPlan, counted: &Known) -> Facts {
+        let expected = plan.expectations.rows(&plan.graph, &plan.parameters, &[]);
+        facts(&plan.graph, &plan.scans, &plan.parameters, &expected, counted)
+    }
+
+    /// Where a plan's fragments would run, among devices as they are at this moment.
     ///
     /// # Errors
     /// When the objective's bounds or pins can't be kept.
     pub(crate) fn decide(
         &self,
-        plan: &FragmentPlan,
+        graph: &Graph,
+        facts: &Facts,
         host: &Arc<dyn Variant>,
         situations: &[Situation],
         load: &Load,
         objective: &Objective,
-        counted: &Known,
-    ) -> Result<(Facts, Decision), PlaceError> {
-        let graph = &plan.graph;
-        let expected = plan.expectations.rows(graph, &plan.parameters, &[]);
-        let facts = facts(graph, &plan.scans, &plan.parameters, &expected, counted);
+    ) -> Result<Decision, PlaceError> {
         let processor = self.processor.read().clone();
         let others: Vec<_> = situations
             .iter()
@@ -228,8 +231,7 @@ impl CostModel {
             library: Some(&library),
             ..Environment::default()
         };
-        let decision = trireme_costs::place(graph, &facts, &candidates, &environment, objective)?;
-        Ok((facts, decision))
+        trireme_costs::place(graph, facts, &candidates, &environment, objective)
     }
 
     /// As [`CostModel::decide`], with devices of the catalogue beside this processor: they are taken to support what it does.

@@ -10,6 +10,8 @@
 //!
 //! Good enough to compare machines, and marked as what it is: [`Provenance::Catalogue`].
 
+use std::sync::LazyLock;
+
 use serde::Deserialize;
 use toml::{Table, Value};
 use trireme_device_api::{DeviceInfo, DeviceKind, Vitals};
@@ -358,7 +360,9 @@ fn link(bytes_per_second: f64, latency_ms: f64) -> Link {
 /// A profile of a device that is there but was not measured: the catalogue's whose model its name holds, else the least of its
 /// kind, with what the device tells of itself. None when the catalogue has nothing of its kind.
 pub fn of_device(info: &DeviceInfo, vitals: &Vitals) -> Option<Profile> {
-    let known = catalogue().ok()?;
+    // Asked for each graph that is placed.
+    static KNOWN: LazyLock<Vec<Profile>> = LazyLock::new(|| catalogue().unwrap_or_default());
+    let known = &*KNOWN;
     // A processor behind a driver has memory of its own, as far as copies are concerned.
     let accelerators = || known.iter().filter(|profile| !profile.is_host());
     let model = |profile: &&Profile| {
