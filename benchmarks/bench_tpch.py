@@ -3,10 +3,11 @@
 tables, by turns, in one run, on all cores, with other literals at every repetition.
 
     bench_tpch.py [--scale 1] [--data DIR] [--repetitions 5] [--queries 1,6] [--engines fused,datafusion,duckdb,duckdb-parquet,hyper]
-                  [--cold 0|1] [--streams 0|8] [--bandwidth 0|1]
+                  [--cold 0|1] [--streams 0|8] [--preparation 0|1]
 
 A time is what a client sees: from the statement's text to the last row. Hot: each engine ran each query before, and our
-columns are resident; no result, aggregate or build table is kept between runs. Cold: a fresh process per query.
+columns are resident; no result, aggregate or build table is kept between runs. Cold: a fresh process per query. Preparation: what
+lowering and preparing a fragment takes, over tables of a few rows.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import os
 import pathlib
 import random
 import sys
+import tempfile
 import threading
 import time
 
@@ -254,6 +256,7 @@ def main():
     parser.add_argument("--engines", default="fused,datafusion,duckdb,duckdb-parquet,hyper")
     parser.add_argument("--cold", type=int, default=1)
     parser.add_argument("--streams", type=int, default=8)
+    parser.add_argument("--preparation", type=int, default=1)
     arguments = parser.parse_args()
     queries = [int(number) for number in arguments.queries.split(",")]
     cores = len(os.sched_getaffinity(0))
@@ -290,6 +293,12 @@ def main():
             engine.close()
     if arguments.cold:
         report_cold(figures, cold(data, queries, arguments.scale, cores))
+    if arguments.preparation and "fused" in wanted:
+        # It uses the session above.
+        from sweep_limits import bench_preparation
+
+        with tempfile.TemporaryDirectory(prefix="trireme-tpch-") as scratch:
+            bench_preparation(figures, pathlib.Path(scratch), 10)
     figures.write()
     print(f"{figures.short()} short")
 

@@ -62,13 +62,29 @@ def bench_planning(figures, scratch, repetitions):
         fused, plain = (stack.enter_context(contextlib.closing(Trireme(server, name))) for name in ("fused", "datafusion"))
         for engine in (fused, plain):
             engine.run("SET trireme.plan_cache = false")
-        lowering(figures, fused, plain, max(5, repetitions // 10))
-        preparation(figures, fused, max(5, repetitions // 10))
+        bench_fragments(figures, fused, plain, max(5, repetitions // 10))
         tiny_query(figures, fused, plain, repetitions)
 
 
+def bench_preparation(figures, scratch, repetitions):
+    """What lowering and preparing TPC-H's fragments costs, without the rest of [`bench_planning`]."""
+    with Server(make_tiny_tpch(scratch / "planning")) as server, contextlib.ExitStack() as stack:
+        fused, plain = (stack.enter_context(contextlib.closing(Trireme(server, name))) for name in ("fused", "datafusion"))
+        for engine in (fused, plain):
+            engine.run("SET trireme.plan_cache = false")
+        bench_fragments(figures, fused, plain, repetitions)
+
+
+def bench_fragments(figures, fused, plain, repetitions):
+    lowered = lowering(figures, fused, plain, repetitions)
+    per_fragment = preparation(figures, fused, lowered, repetitions)
+    # An upper bound: the run over a few rows is in it.
+    p99 = percentile(per_fragment, 0.99)
+    figures.add("fragment_lowering_and_preparation_ms_p99", round(p99, 3), "ms", at_most=PREPARED_MS_MAX)
+
+
 def lowering(figures, fused, plain, repetitions):
-    """EXPLAIN plans and runs nothing; what fused pipelines add to it is lowering and the rewrite."""
+    """EXPLAIN plans and runs nothing; what fused pipelines add to it is lowering and the rewrite; by query."""
     planned, added = [], []
     for number in TPCH_QUERIES:
         sql = f"EXPLAIN {tpch_query(number)}"
@@ -80,17 +96,21 @@ def lowering(figures, fused, plain, repetitions):
     # Each a median of paired differences, so that the wire's noise is not counted as lowering.
     figures.add("tpch_lowering_by_difference_ms_median", round(median(added), 3), "ms")
     figures.add("tpch_lowering_by_difference_ms_max", round(max(added), 3), "ms")
+    return dict(zip(TPCH_QUERIES, added))
 
 
-def preparation(figures, fused, repetitions):
-    """Time inside FragmentExec over a few rows: opening columns, preparing every kernel, handing over to workers, running."""
-    per_fragment, unmeasured = [], []
+def preparation(figures, fused, lowered, repetitions):
+    """Time inside FragmentExec over a few rows: opening columns, preparing every kernel, handing over to workers, running.
+    With each fragment's share of what its query's lowering took."""
+    per_fragment, together, unmeasured = [], [], []
     for number in TPCH_QUERIES:
         sql = f"EXPLAIN ANALYZE {tpch_query(number)}"
         fused.run(sql)
         for _ in range(repetitions):
             found = fragment_times("\n".join(fused.run(sql).column("plan").to_pylist()))
             per_fragment += [ms / fragments for ms, fragments in found]
+            share = max(lowered[number], 0.0) / max(sum(fragments for _, fragments in found), 1)
+            together += [share + ms / fragments for ms, fragments in found]
             if not found:
                 unmeasured.append(number)
     if unmeasured:
@@ -99,6 +119,7 @@ def preparation(figures, fused, repetitions):
     # An upper bound of preparation: the run over a few rows is in it.
     p99 = percentile(per_fragment, 0.99)
     figures.add("tiny_fragment_prepare_and_run_ms_p99", round(p99, 3), "ms", at_most=PREPARED_MS_MAX)
+    return together
 
 
 def fragment_times(plan):
