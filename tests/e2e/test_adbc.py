@@ -8,6 +8,7 @@ import time
 import adbc_driver_flightsql.dbapi as dbapi
 import adbc_driver_manager
 import pyarrow
+import pyarrow.parquet as parquet
 import pytest
 from adbc_driver_flightsql import DatabaseOptions
 from conftest import PASSWORD, USER
@@ -317,3 +318,27 @@ def test_an_untrusted_certificate_is_refused_by_the_client(secured):
     with pytest.raises(dbapi.Error):
         with dbapi.connect(secured.uri, db_kwargs={"username": USER, "password": PASSWORD}) as connection:
             rows(connection, "SELECT 1")
+
+
+def test_a_kept_plan_describes_until_its_file_changes(server, connection):
+    """The driver prepares every statement: from the third of a shape on its description comes from the plan cache."""
+
+    def described(values, least):
+        with connection.cursor() as cursor:
+            cursor.execute(f"SELECT x + 1 AS y FROM described WHERE x > {least}")
+            table = cursor.fetch_arrow_table()
+        assert sorted(table.column("y").to_pylist()) == [value + 1 for value in values if value > least]
+        return table.schema.field("y").type
+
+    path = server.data / "described.parquet"
+    parquet.write_table(pyarrow.table({"x": pyarrow.array([1, 2, 3], pyarrow.int32())}), path)
+    for least in range(6):
+        assert described([1, 2, 3], least % 3) == pyarrow.int64()
+        # The shape is learned beside the next query.
+        time.sleep(0.1)
+    kept = "SELECT hits FROM system.plans WHERE shape LIKE '%described%'"
+    assert rows(connection, kept)[0][0] > 0
+    parquet.write_table(pyarrow.table({"x": pyarrow.array([1.5, 2.5], pyarrow.float64())}), path)
+    for least in range(3):
+        assert described([1.5, 2.5], least) == pyarrow.float64()
+        time.sleep(0.1)
