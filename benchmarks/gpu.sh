@@ -2,7 +2,8 @@
 # Everything that needs a GPU, in a few minutes: correctness first, then figures as JSON. Without a GPU it says so and ends well.
 #
 #   benchmarks/gpu.sh          runs; results go to $OUT, or benchmarks/results
-#   benchmarks/gpu.sh pack     on a machine with Rust: puts the binaries, compressed, into .gpu/, which is to be carried along
+#   benchmarks/gpu.sh pack     on a machine with Rust: puts the binaries, compressed, into .gpu/, which is to be carried along, 64 MiB at
+#                              most; PACK_BIN names a folder of binaries that were built already, PACK_LEVEL xz's effort
 #
 # The machine needs a driver, NVRTC and Python's own library; nothing is fetched or compiled there. With .gpu/ the binaries come from it.
 set -uo pipefail
@@ -12,12 +13,23 @@ cd "$root" || exit 2
 target=${CARGO_TARGET_DIR:-$root/target}
 
 if [ "${1:-}" = pack ]; then
-  scripts/build.sh release || exit 1
+  from=${PACK_BIN:-$target/release}
+  [ -n "${PACK_BIN:-}" ] || scripts/build.sh release || exit 1
   mkdir -p .gpu
   for name in trireme trisql devices; do
-    xz -9 -T0 -c "$target/release/$name" >".gpu/$name.xz" || exit 1
+    # Without it there is no calibration, and all else runs.
+    if [ "$name" = devices ] && ! [ -e "$from/$name" ]; then
+      echo "no $from/$name: packed without calibration"
+      continue
+    fi
+    xz "-${PACK_LEVEL:-9}" -T0 -c "$from/$name" >".gpu/$name.xz" || exit 1
   done
   du -sh .gpu
+  bytes=$(cat .gpu/*.xz | wc -c)
+  if [ "$bytes" -gt $((64 << 20)) ]; then
+    echo "too large to be carried: $bytes bytes, at most $((64 << 20))"
+    exit 1
+  fi
   exit 0
 fi
 
@@ -63,7 +75,7 @@ if command -v compute-sanitizer >/dev/null; then
     TRIREME_BIN=$bin/sanitized step "$tool" "$python" benchmarks/bench_devices.py --device cuda0 --scale 0.01 --data "$data/tpch-sf0.01"
   done
 fi
-step calibration "$bin/devices" --only cuda --out "$out/gpu-calibration.json"
+[ -e "$bin/devices" ] && step calibration "$bin/devices" --only cuda --out "$out/gpu-calibration.json"
 step hot-sf1 "$python" benchmarks/bench_devices.py --device cuda0 --scale 1 --data "$data/tpch-sf1" --repetitions 5 --area gpu-tpch-sf1
 tpch 10
 step hot-sf10 "$python" benchmarks/bench_devices.py --device cuda0 --scale 10 --data "$data/tpch-sf10" --repetitions 5 --duckdb --area gpu-tpch-sf10

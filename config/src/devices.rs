@@ -15,6 +15,18 @@ words! {
     }
 }
 
+words! {
+    /// What runs fragments on devices.
+    pub enum Kernels {
+        /// Their own kernels; until these are compiled as data, where that is expected to be sooner.
+        Auto = "auto",
+        /// Their own kernels only.
+        Compiled = "compiled",
+        /// As data for one kernel that runs any program: nothing else is compiled.
+        Interpreted = "interpreted",
+    }
+}
+
 settings! {
     /// Devices beside the processor: found at start, absent when their driver is.
     pub struct Devices = "devices" {
@@ -30,6 +42,8 @@ settings! {
         rows_min: u64 = 1_000_000, Count("rows"), 0..=1 << 50;
         /// How long a fragment waits for a device's memory before it runs on the processor.
         wait_ms: u64 = 2_000, Milliseconds, 0..=600_000;
+        /// What runs fragments: auto (their own kernels, and until these are compiled an interpreter on the device where that is sooner), compiled, or interpreted.
+        kernels: Kernels = Kernels::Auto, Plain;
         /// Folder for compiled kernels; "" means `.trireme/kernels` in the data folder.
         kernel_dir: Option<PathBuf> = None, Plain;
         /// Compiled kernels kept on disk; 0 means none.

@@ -293,7 +293,8 @@ impl CostModel {
         let mut profiles = self.profiles();
         profiles.extend(self.taken.read().values().cloned());
         let mut library = self.library.lock();
-        for seen in observed {
+        // What was interpreted says nothing of compiled kernels.
+        for seen in observed.iter().filter(|seen| !seen.report.interpreted) {
             let profile = profiles.iter().find(|profile| profile.id == seen.device);
             let (Some(profile), Some(needs)) = (profile, facts.fragments.get(seen.fragment)) else {
                 continue;

@@ -4,12 +4,12 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
-use trireme_config::{Config, OpenCl};
+use trireme_config::{Config, Kernels, OpenCl};
 use trireme_device_api::{Backend, Device, DeviceInfo, DeviceKind, DeviceState, Variant};
 use trireme_device_cpu::FusedVariant;
 use trireme_device_cuda::{CudaBackend, CudaSettings};
 use trireme_device_opencl::{OpenClBackend, OpenClSettings, OpenClType};
-use trireme_device_runtime::Limits;
+use trireme_device_runtime::{Kernels as Tier, Limits};
 use trireme_device_sim::SimBackend;
 use trireme_exec::devices::Devices;
 
@@ -29,6 +29,11 @@ pub fn backends(config: &Config, host: &Arc<dyn Variant>) -> Vec<Box<dyn Backend
         setting: "devices.memory_bytes".to_owned(),
         kernel_folder: Some(kernel_folder).filter(|_| settings.kernel_dir_bytes > 0),
         kernel_folder_bytes: settings.kernel_dir_bytes,
+        kernels: match settings.kernels {
+            Kernels::Auto => Tier::Auto,
+            Kernels::Compiled => Tier::Compiled,
+            Kernels::Interpreted => Tier::Interpreted,
+        },
         ..Limits::default()
     };
     let mut found: Vec<Box<dyn Backend>> = Vec::new();
@@ -59,6 +64,14 @@ pub fn backends(config: &Config, host: &Arc<dyn Variant>) -> Vec<Box<dyn Backend
         found.push(Box::new(OpenClBackend::new(settings, Arc::clone(host))));
     }
     if !settings.simulated.is_empty() {
+        // Its compiled kernels are interpreted already.
+        let limits = match limits.kernels {
+            Tier::Auto => Limits {
+                kernels: Tier::Compiled,
+                ..limits
+            },
+            _ => limits,
+        };
         found.push(Box::new(SimBackend::new(&settings.simulated, Arc::clone(host), limits)));
     }
     found
@@ -129,6 +142,8 @@ pub fn counts(devices: &Devices) -> DeviceCounts {
         sum.syncs += one.syncs;
         sum.uploaded_bytes += one.uploaded_bytes;
         sum.downloaded_bytes += one.downloaded_bytes;
+        sum.interpreted += one.interpreted;
+        sum.swaps += one.swaps;
         sum.compiled += one.compiled;
         sum.used_bytes += one.used_bytes;
     }

@@ -268,6 +268,10 @@ metrics! {
     device_uploaded_bytes_total: IntCounter = "trireme_device_uploaded_bytes_total";
     /// Bytes copied from devices.
     device_downloaded_bytes_total: IntCounter = "trireme_device_downloaded_bytes_total";
+    /// Fragments that devices interpreted, before their own kernels were compiled.
+    device_fragments_interpreted_total: IntCounter = "trireme_device_fragments_interpreted_total";
+    /// Outputs of waiting queries that were swapped from devices to the host's memory.
+    device_swaps_total: IntCounter = "trireme_device_swaps_total";
     /// Kernels compiled for devices.
     device_kernels_compiled_total: IntCounter = "trireme_device_kernels_compiled_total";
     /// Memory of devices in use.
@@ -356,6 +360,9 @@ impl Metrics {
         counter(&self.device_syncs_total, devices.vitals.syncs);
         counter(&self.device_uploaded_bytes_total, devices.vitals.uploaded_bytes);
         counter(&self.device_downloaded_bytes_total, devices.vitals.downloaded_bytes);
+        counter(&self.device_swaps_total, devices.vitals.swaps);
+        let interpreted = devices.vitals.interpreted;
+        counter(&self.device_fragments_interpreted_total, interpreted);
         counter(&self.device_kernels_compiled_total, devices.vitals.compiled);
         gauge(&self.device_memory_bytes, devices.vitals.used_bytes);
         gauge(&self.devices_ready, devices.ready);

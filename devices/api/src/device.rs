@@ -99,6 +99,10 @@ pub struct Vitals {
     pub cached: u64,
     /// Columns dropped from its memory.
     pub evictions: u64,
+    /// Outputs of waiting queries that were swapped to the host's memory, and their bytes.
+    pub swaps: u64,
+    /// See `swaps`.
+    pub swapped_bytes: u64,
 }
 
 /// A device that takes fragments.

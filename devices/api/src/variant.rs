@@ -146,6 +146,8 @@ pub struct FragmentReport {
     pub uploaded_bytes: u64,
     /// Bytes copied back.
     pub downloaded_bytes: u64,
+    /// Bytes that it reads and that had been swapped to the host's memory: copied to the device again.
+    pub restored_bytes: u64,
     /// Kernels launched.
     pub launches: u32,
     /// Times that the host waited for the device.

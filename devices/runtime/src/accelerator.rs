@@ -1,8 +1,8 @@
 //! A device that runs fragments: what all its runs share.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -12,6 +12,7 @@ use crate::arena::{Arena, Block};
 use crate::columns::Tier;
 use crate::driver::Driver;
 use crate::executor::Executor;
+use crate::held::Held;
 use crate::host::HostEvaluator;
 use crate::kernels::KernelCache;
 use crate::programs::Programs;
@@ -62,6 +63,10 @@ pub(crate) struct Counters {
     pub(crate) syncs: AtomicU64,
     pub(crate) uploaded_bytes: AtomicU64,
     pub(crate) downloaded_bytes: AtomicU64,
+    /// Outputs that were swapped out, their bytes, and those that came back.
+    pub(crate) swaps: AtomicU64,
+    pub(crate) swapped_bytes: AtomicU64,
+    pub(crate) restored_bytes: AtomicU64,
     /// Bytes per second of the last large upload.
     pub(crate) upload_rate: AtomicU64,
 }
@@ -78,6 +83,8 @@ pub(crate) struct Core {
     pub(crate) limits: Limits,
     pub(crate) counters: Counters,
     pub(crate) executor: Executor,
+    /// Outputs in the device's memory.
+    pub(crate) held: Mutex<Vec<Weak<Held>>>,
     /// Bytes that there was no room for last.
     pub(crate) refused: AtomicU64,
     /// Why the device is off.
@@ -96,7 +103,8 @@ impl Core {
         }
     }
 
-    /// Memory, for which columns that nobody reads are dropped; none if there is no room.
+    /// Memory, for which columns that nobody reads are dropped, then outputs of queries that wait are swapped out; none if
+    /// there is no room.
     ///
     /// # Errors
     /// When the driver refuses.
@@ -106,7 +114,7 @@ impl Core {
             if block.is_some() {
                 return Ok(block);
             }
-            if bytes > self.arena.bytes() || !self.columns.evict(bytes) {
+            if bytes > self.arena.bytes() || !(self.columns.evict(bytes) || self.swap_out(bytes)?) {
                 self.refused.store(bytes, Ordering::Relaxed);
                 return Ok(None);
             }
@@ -158,6 +166,7 @@ impl Accelerator {
             limits,
             counters: Counters::default(),
             executor: Executor::default(),
+            held: Mutex::default(),
             refused: AtomicU64::new(0),
             off: Mutex::default(),
             driver,
@@ -189,6 +198,8 @@ impl Device for Accelerator {
             used_bytes: self.core.arena.used(),
             columns_bytes: self.core.columns.bytes(),
             evictions: self.core.columns.evictions(),
+            swaps: read(&counters.swaps),
+            swapped_bytes: read(&counters.swapped_bytes),
             fragments: read(&counters.fragments),
             launches: read(&counters.launches),
             syncs: read(&counters.syncs),

@@ -12,10 +12,11 @@ use trireme_device_codegen::{Hints, Program, ProgramOutput};
 
 use crate::executor::{Job, Ran};
 use crate::fills::{Columns, Fills, Plan, Resident};
+use crate::held::Held;
 use crate::kernels::{Loaded, Took};
 use crate::memory::Memory;
 use crate::programs::Lowered;
-use crate::resident::{DeviceBuild, DeviceRows, Held, Source};
+use crate::resident::{DeviceBuild, DeviceRows, Source};
 use crate::run::{Run, Verdict};
 use crate::task::Task;
 use crate::texts::Texts;
@@ -84,6 +85,8 @@ struct Attempt {
     plan: Option<Plan>,
     reports: Vec<FragmentReport>,
     retries: u32,
+    /// What it reads was swapped out and in, so that free memory adjoins.
+    moved: bool,
     /// Tries one after another that found no room though nothing was used.
     alone: u32,
 }
@@ -98,6 +101,7 @@ impl RunJob {
             plan: None,
             reports: vec![FragmentReport::default(); task.ids.len()],
             retries: 0,
+            moved: false,
             alone: 0,
         };
         Self {
@@ -131,6 +135,10 @@ impl RunJob {
         loop {
             self.check()?;
             let ready = self.ready(attempt)?;
+            let Some(pins) = self.task.pin()? else {
+                return Ok(None);
+            };
+            attempt.reports[0].restored_bytes += pins.iter().map(|pin| pin.bytes).sum::<u64>();
             if attempt.plan.is_none() && self.task.core.limits.chunk_bytes.is_none() {
                 attempt.plan = Plan::new(&self.task, &self.columns.lock())?;
             }
@@ -145,7 +153,13 @@ impl RunJob {
                 memory = Memory::allocate(&self.task, &programs)?;
             }
             let Some(memory) = memory else {
-                return Ok(None);
+                if pins.is_empty() || std::mem::replace(&mut attempt.moved, true) {
+                    return Ok(None);
+                }
+                // What it reads may lie in the middle of the only room: once, it comes back to another place.
+                drop(pins);
+                self.task.core.swap_out(u64::MAX)?;
+                continue;
             };
             let mut run = Run::new(&self.task, programs, &ready, memory);
             let finished = match &mut attempt.plan {
@@ -171,6 +185,7 @@ impl RunJob {
                 }
             }
             drop(run);
+            drop(pins);
             match ended? {
                 Ended::Well(outcome) => return Ok(Some(outcome)),
                 Ended::NoRoom => return Ok(None),
@@ -369,12 +384,8 @@ impl RunJob {
             ProgramOutput::Build(_) => true,
         };
         let (places, blocks) = run.kept(position);
-        Arc::new(Held {
-            core: Arc::clone(&self.task.core),
-            places,
-            _blocks: blocks,
-            texts: if has_texts { texts.clone() } else { Texts::default() },
-        })
+        let texts = if has_texts { texts.clone() } else { Texts::default() };
+        Held::new(&self.task.core, &places, blocks, texts, &self.task.inputs.pool)
     }
 
     /// The graph's result, in the host's memory.

@@ -12,6 +12,7 @@ mod columns;
 pub mod driver;
 mod executor;
 mod fills;
+mod held;
 mod host;
 mod image;
 mod job;

@@ -2,7 +2,6 @@
 
 use std::any::Any;
 use std::cell::Cell;
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::buffer::{BooleanBuffer, Buffer, MutableBuffer, ScalarBuffer};
@@ -15,27 +14,10 @@ use trireme_device_codegen::ir::Elem;
 use trireme_device_codegen::shape::{ColumnShape, RegionRef, ResidentRows, Storage};
 
 use crate::accelerator::Core;
-use crate::arena::{Block, aligned};
+use crate::arena::aligned;
 use crate::driver::Queue;
+use crate::held::Held;
 use crate::texts::Texts;
-
-/// Memory that outputs of a run keep.
-pub(crate) struct Held {
-    pub(crate) core: Arc<Core>,
-    /// Where regions lie.
-    pub(crate) places: HashMap<RegionRef, u64>,
-    /// The memory itself.
-    pub(crate) _blocks: Vec<Arc<Block>>,
-    /// Strings of handles.
-    pub(crate) texts: Texts,
-}
-
-impl Held {
-    /// Where a region lies.
-    pub(crate) fn place(&self, region: RegionRef) -> Option<u64> {
-        self.places.get(&region).copied()
-    }
-}
 
 /// A build side in device memory.
 pub(crate) struct DeviceBuild {
@@ -61,6 +43,7 @@ impl Resident for DeviceRows {
     }
 
     fn download(&self) -> Result<Arc<Rows>, DeviceError> {
+        let _stays = self.held.pin_within()?;
         let mut reservation = Reservation::new(&self.pool);
         let source = Source {
             core: &self.held.core,

@@ -11,8 +11,9 @@ use trireme_device_codegen::{Bound, Hints, Input, Program, ProgramOutput};
 
 use crate::accelerator::Core;
 use crate::columns::Key;
+use crate::held::{Held, Pin};
 use crate::programs::{Lineage, Lowered};
-use crate::resident::{DeviceBuild, DeviceRows, Held};
+use crate::resident::{DeviceBuild, DeviceRows};
 use crate::shapes::{RowsInput, field_shapes, scan_shape, used_by};
 
 /// Segments that are uploaded for fragments to read.
@@ -221,6 +222,14 @@ impl Task {
             Given::Build(build) => Some(&build.held),
             Given::Host(_) => None,
         })
+    }
+
+    /// Keeps that memory in the device; none if there is no room for what was swapped out.
+    ///
+    /// # Errors
+    /// When the driver refuses, or the device is lost.
+    pub(crate) fn pin(&self) -> Result<Option<Vec<Pin>>, DeviceError> {
+        self.held().map(Held::pin).collect()
     }
 
     /// The programs, in order.

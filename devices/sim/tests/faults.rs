@@ -366,6 +366,19 @@ fn random_faults_of_random_graphs() {
 /// Many graphs at once where there is memory for one: each waits for its turn.
 #[test]
 fn sixteen_graphs_share_memory_for_one() {
+    sixteen(Together::All);
+}
+
+/// The same fragment by fragment: what one leaves for its next is in the others' way, goes to the host and comes back.
+#[test]
+fn sixteen_graphs_swap_what_they_leave_between_fragments() {
+    let swaps = sixteen(Together::No);
+    assert!(swaps > 0, "nothing was swapped");
+}
+
+/// How many outputs were swapped.
+fn sixteen(together: Together) -> u64 {
+    let mut swaps = 0;
     let judged = Arc::new(Judged::new(join_group_sort(3, 60, 400)));
     let peak = peak_bytes(&judged.case);
     for seed in 0..3 {
@@ -385,7 +398,7 @@ fn sixteen_graphs_share_memory_for_one() {
             .map(|worker| {
                 let (device, judged) = (Arc::clone(&device), Arc::clone(&judged));
                 std::thread::spawn(move || {
-                    let rows = run(&device, &judged.case, 3, 1, Together::All).unwrap();
+                    let rows = run(&device, &judged.case, 3, 1, together).unwrap();
                     let after = began.elapsed();
                     assert_eq!(
                         judged.right(&rows),
@@ -400,6 +413,8 @@ fn sixteen_graphs_share_memory_for_one() {
         }
         println!("seed {seed}: {:?} with {peak} bytes", began.elapsed());
         assert_eq!(device.0.violation(), None);
+        swaps += device.1.vitals().swaps;
         gives_everything_back(Arc::into_inner(device).unwrap());
     }
+    swaps
 }

@@ -252,8 +252,11 @@ pub fn step_until_done(kernel: &dyn Kernel, threads: usize) -> Result<(), Device
     failure.map_or(Ok(()), Err)
 }
 
-/// The rows of all segments.
-fn values_of(rows: &Rows) -> Result<Vec<Row>, DeviceError> {
+/// The rows of all segments, as values.
+///
+/// # Errors
+/// [`DeviceError::Internal`] when a column is not of its type.
+pub fn values_of(rows: &Rows) -> Result<Vec<Row>, DeviceError> {
     let mut found = Vec::with_capacity(rows.rows());
     for (count, columns) in &rows.segments {
         for row in 0..*count {

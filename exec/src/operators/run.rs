@@ -271,6 +271,8 @@ fn tell_report(metrics: &ExecutionPlanMetricsSet, took: &Took<'_>, expected: Opt
         ("retries", u64::from(report.retries)),
         ("uploaded_bytes", report.uploaded_bytes),
         ("downloaded_bytes", report.downloaded_bytes),
+        ("restored_bytes", report.restored_bytes),
+        ("interpreted", u64::from(report.interpreted)),
         ("compile_us", report.compile_ns / 1_000),
         ("kernel_us", report.kernel_ns / 1_000),
         ("copy_us", report.copy_ns / 1_000),

@@ -116,6 +116,18 @@ pub(crate) fn emitting() -> Arc<Graph> {
     graph(vec![positive()], Sink::Emit { limit: None, offset: 0 }, fields())
 }
 
+/// As [`grouping`], in two fragments, without the texts: what handles point to stays on the device.
+pub(crate) fn filtered_then_grouped() -> Arc<Graph> {
+    let columns = vec![Expr::column(0, Type::Int64), Expr::column(1, Type::Int32)];
+    let steps = vec![positive(), Step::Project(columns)];
+    let first = graph(steps, Sink::Emit { limit: None, offset: 0 }, fields()[..2].to_vec());
+    let second = grouping();
+    let mut graph = Graph::clone(&second);
+    graph.fragments = vec![first.fragments[0].clone(), second.fragments[0].clone()];
+    graph.fragments[1].source = Source::Fragment(0);
+    Arc::new(graph)
+}
+
 /// A table whose content has names.
 pub(crate) struct Named {
     scan: MemoryScan,

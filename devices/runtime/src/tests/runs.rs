@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
-use trireme_device_api::{Device, DeviceError, DeviceState, Graph, Progress};
+use trireme_device_api::{Device, DeviceError, DeviceState, Graph, Output, Progress};
 use trireme_device_testkit::conformance::compare;
-use trireme_device_testkit::driver::{Together, run, run_as};
+use trireme_device_testkit::driver::{Together, run, run_as, step_until_done, values_of};
 use trireme_device_testkit::inputs::CountingPool;
 use trireme_device_testkit::values::Row;
 
 use super::driver::TestDriver;
-use super::kit::{Named, accelerator, emitting, expected, grouping, inputs, rows, summing};
+use super::kit::{Named, accelerator, emitting, expected, filtered_then_grouped, grouping, inputs, rows, summing};
 use crate::accelerator::{Accelerator, Limits};
 
 fn check(device: &Accelerator, graph: &Arc<Graph>, scan: &Arc<Named>, rows: &[Row]) -> Result<(), DeviceError> {
@@ -121,6 +121,51 @@ fn many_runs_on_a_device_with_memory_for_one_end() {
         let ended: Vec<_> = running.into_iter().map(|thread| thread.join().unwrap()).collect();
         assert!(ended.iter().all(Result::is_ok), "{ended:?}");
     });
+    no_leak(&driver, &device);
+}
+
+/// Queries that wait for their turn between two fragments hold what the others need: it goes to the host and comes back.
+#[test]
+fn what_waiting_queries_hold_is_swapped() {
+    let mut rng = SmallRng::seed_from_u64(9);
+    let table = rows(2_000, 50, &mut rng);
+    let graph = filtered_then_grouped();
+    let right = expected(&graph, &table);
+    let pool = Arc::new(CountingPool::new(usize::MAX));
+    // Of some 30 KiB each.
+    let driver = TestDriver::new(352 << 10);
+    let device = accelerator(&driver, Limits::default());
+    let variant = device.variant();
+    let first = |number: u64| {
+        let inputs = inputs(&Named::new(&table, 500, number), &pool);
+        let kernel = variant.prepare(&graph, 0, &inputs, &[None, None]).unwrap();
+        (
+            inputs,
+            step_until_done(kernel.as_ref(), 1)
+                .and_then(|()| kernel.finish())
+                .unwrap(),
+        )
+    };
+    let waiting: Vec<_> = (0..16).map(first).collect();
+    let mut restored = 0;
+    for (inputs, output) in waiting {
+        let outputs = [Some(output), None];
+        let kernel = variant.prepare(&graph, 1, &inputs, &outputs).unwrap();
+        step_until_done(kernel.as_ref(), 1).unwrap();
+        let reports = kernel.reports();
+        restored += reports.iter().map(|(_, report)| report.restored_bytes).sum::<u64>();
+        let Output::Rows(rows) = kernel.finish().unwrap() else {
+            panic!("no rows")
+        };
+        compare(&graph, &[], &right, &values_of(&rows).unwrap()).unwrap();
+    }
+    let vitals = device.vitals();
+    assert!(
+        vitals.swaps > 0 && restored > 0 && restored <= vitals.swapped_bytes,
+        "{restored}: {vitals:?}"
+    );
+    drop(variant);
+    pool.check().unwrap();
     no_leak(&driver, &device);
 }
 

@@ -101,11 +101,18 @@ pub(super) fn devices(rows: &[DeviceRow]) -> Result<RecordBatch> {
         ("kernels_compiled", count(|vitals| vitals.compiled)),
         ("kernels_cached", count(|vitals| vitals.cached)),
         ("evictions", count(|vitals| vitals.evictions)),
+        ("swaps", count(|vitals| vitals.swaps)),
         (
             "features",
             text_opt(rows, |row| info(row).map(|info| info.features.join(" "))),
         ),
     ])
+}
+
+/// What ran it on a device: kernels of its own, or the one that runs any program as data. None on the processor.
+fn tier(row: &FragmentRun) -> Option<&'static str> {
+    let words = ["compiled", "interpreted"];
+    (row.report.launches > 0).then_some(words[usize::from(row.report.interpreted)])
 }
 
 pub(super) fn fragments(rows: &[FragmentRun]) -> Result<RecordBatch> {
@@ -135,9 +142,11 @@ pub(super) fn fragments(rows: &[FragmentRun]) -> Result<RecordBatch> {
             "downloaded_bytes",
             number(rows, |row| Some(row.report.downloaded_bytes)),
         ),
+        ("restored_bytes", number(rows, |row| Some(row.report.restored_bytes))),
         ("launches", number(rows, |row| Some(row.report.launches.into()))),
         ("syncs", number(rows, |row| Some(row.report.syncs.into()))),
         ("retries", number(rows, |row| Some(row.report.retries.into()))),
+        ("tier", text_opt(rows, |row| tier(row).map(str::to_owned))),
         ("compiled", number(rows, |row| Some(row.report.compiled.into()))),
         ("compile_ms", millis(|row| row.report.compile_ns)),
         ("kernel_ms", millis(|row| row.report.kernel_ns)),
