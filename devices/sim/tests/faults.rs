@@ -29,7 +29,7 @@ use trireme_device_testkit::values::Row;
 const STUCK_AFTER: Duration = Duration::from_secs(300);
 
 /// How long a device's threads may take to give back what they hold.
-const SETTLES_WITHIN: Duration = Duration::from_secs(5);
+const SETTLES_WITHIN: Duration = Duration::from_secs(60);
 
 type Made = (Arc<SimDriver>, Accelerator);
 type Rows = Result<Vec<Row>, DeviceError>;
