@@ -29,7 +29,7 @@ EXAMPLES_MAX = 12
 DOCUMENT = ROOT / "docs" / "objectives.md"
 ABOUT = """# What objectives change
 
-Written by `make bench-objectives ARGS=--write`; not by hand. The queries run nowhere: `EXPLAIN (PLACEMENT, DEVICES …)` says where their
+Written by `make bench-objectives ARGS='--write {arguments}'`; not by hand. The queries run nowhere: `EXPLAIN (PLACEMENT, DEVICES …)` says where their
 fragments would go on this machine's processor (cpu0: {processor}) and one device of the catalogue, by what `trireme.objective`
 or the hint `/*+ objective(…) */` asks for. Rent and watts are the catalogue's, or the profile's in `.trireme/costs`; modelled joules are no
 measured ones. Of {cases} cases (query × device), {changed} change under `cost` or `energy`; below are the {shown} that change most.
@@ -112,7 +112,7 @@ def overhead(cursor, device, queries, micros):
         micros.extend(float(number) * (1000 if kilo else 1) for number, kilo in took)
 
 
-def write(cases, sums, errors, processor):
+def write(cases, sums, errors, processor, options):
     def change(case):
         _, found = case
         ratios = [found["latency"][1][VALUE[objective]] / max(found[objective][1][VALUE[objective]], 1e-15) for objective in ("cost", "energy")]
@@ -120,7 +120,8 @@ def write(cases, sums, errors, processor):
 
     changed = [case for case in cases if any(case[1][objective][0] != case[1]["latency"][0] for objective in ("cost", "energy"))]
     shown = sorted(changed, key=change, reverse=True)[:EXAMPLES_MAX]
-    text = ABOUT.format(processor=processor, cases=sums["cases"], changed=sums["changed"], shown=len(shown))
+    arguments = f"--workloads {options.workloads} --scale {options.scale:g} --devices {options.devices}"
+    text = ABOUT.format(arguments=arguments, processor=processor, cases=sums["cases"], changed=sums["changed"], shown=len(shown))
     text += "".join(row(case, objective, found[objective]) + "\n" for case, found in shown for objective in VALUE)
     if errors:
         text += BOUNDED.format(example=errors[0].splitlines()[0][:400], **{name: sums[name] for name in ("bounded", "kept", "refused")})
@@ -167,7 +168,7 @@ def main():
         figures.add("placing_p50", percentile(micros, 0.5) / 1e3, "ms", at_most=1)
         figures.add("placing_p99", percentile(micros, 0.99) / 1e3, "ms", at_most=5)
     if options.write:
-        write(cases, sums, errors, processor)
+        write(cases, sums, errors, processor, options)
     print(f"{figures.short()} short")
     figures.write()
     return 0

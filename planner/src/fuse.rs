@@ -1,7 +1,8 @@
 //! The rule that puts fragments into DataFusion's plan, last of all rules.
 //!
-//! What is fused a plain rule decides, where it runs costs do: under `trireme.cpu_variant = auto` a part of the plan is fused when it scans a
-//! table's files; under `fused` wherever it can be. What stays DataFusion's is listed with its reason at the plan's root.
+//! What is fused a plain rule decides, where it runs costs do. Under `trireme.cpu_variant = auto` a part of the plan is fused
+//! when it scans a table's files; under `fused` wherever it can be. What stays DataFusion's is listed with its reason at the
+//! plan's root.
 
 use std::fmt;
 use std::sync::Arc;
