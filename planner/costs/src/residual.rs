@@ -4,10 +4,13 @@
 //!  per (device, variant, sink kind):   ln(observed / predicted) ≈ weights · features
 //!  recursive least squares with a ridge and forgetting: a run changes the weights in O(features²), older runs count less
 //!  a run's error is measured before the run is learned from: every run is held out once
+//!  per shape of a fragment (what it does, over about as many rows): the mean of the same, which outweighs the model with its runs
 //! ```
 //!
-//! A correction is used only after [`RUNS_MIN`] runs, only while it errs less than the bare formulas on held-out runs, only for
+//! A model's correction is used only after [`RUNS_MIN`] runs, only while it errs less than the bare formulas on held-out runs, only for
 //! fragments within the range it has seen, and never beyond a factor of [`FACTOR_MAX`]. The library of models is JSON.
+
+mod shapes;
 
 use std::collections::BTreeMap;
 
@@ -208,6 +211,8 @@ pub enum LibraryError {
 pub struct Library {
     version: u32,
     models: BTreeMap<String, Model>,
+    #[serde(default)]
+    shapes: shapes::Shapes,
 }
 
 impl Default for Library {
@@ -215,6 +220,7 @@ impl Default for Library {
         Self {
             version: LIBRARY_VERSION,
             models: BTreeMap::new(),
+            shapes: shapes::Shapes::default(),
         }
     }
 }
@@ -228,7 +234,9 @@ impl Library {
             return;
         }
         let model = self.models.entry(key(device, variant, facts.sink)).or_default();
-        model.learn(&features(facts, bare), (observed_ms / predicted_ms).ln());
+        let log_ratio = (observed_ms / predicted_ms).ln();
+        model.learn(&features(facts, bare), log_ratio);
+        self.shapes.learn(shapes::key(device, variant, facts), log_ratio);
     }
 
     /// A prediction with what was learned, where that is to be trusted.
@@ -237,7 +245,9 @@ impl Library {
             return bare;
         }
         let model = self.models.get(&key(device, variant, facts.sink));
-        match model.and_then(|model| model.correction(&features(facts, &bare))) {
+        let general = model.and_then(|model| model.correction(&features(facts, &bare)));
+        let shape = shapes::key(device, variant, facts);
+        match self.shapes.correction(shape.as_deref(), general) {
             Some(Correction { factor, sigma }) => bare.corrected(factor, sigma),
             None => bare,
         }
@@ -248,10 +258,11 @@ impl Library {
         self.models.iter().map(|(key, model)| (key.as_str(), model))
     }
 
-    /// Forgets the models whose key starts so; all with "". The number of them.
+    /// Forgets the models, and shapes, whose key starts so; all with "". The number of them.
     pub fn reset(&mut self, prefix: &str) -> usize {
         let before = self.models.len();
         self.models.retain(|key, _| !key.starts_with(prefix));
+        self.shapes.reset(prefix);
         before - self.models.len()
     }
 
