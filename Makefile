@@ -52,9 +52,8 @@ bench-estimates: ## Rows expected beside rows counted, ours and stock DataFusion
 bench-sweeps: ## Group-by cardinalities and join build sizes, with a plot; ARGS=…
 	@$(RELEASE) benchmarks/bench.sh bench_sweeps $(ARGS)
 
-bench-placement: ## Placement: regret, predicted times, objectives, on simulated devices; ARGS=… are its own
-	@scripts/setup.sh build
-	@python3 benchmarks/bench_placement.py $(ARGS)
+bench-placement: ## Placement: regret, predicted times, small inputs, on the devices that are there and on simulated ones; ARGS=… are its own
+	@$(RELEASE) benchmarks/bench.sh bench_placement $(ARGS)
 
 bench-objectives: ## What latency, cost, energy and bounds change on devices of the catalogue; ARGS='--run opencl0 --write'
 	@$(RELEASE) benchmarks/bench.sh bench_objectives $(ARGS)

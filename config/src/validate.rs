@@ -27,6 +27,8 @@ impl Config {
                 server.listen
             ));
         }
+        self.costs.prices().map_err(ConfigError::Conflict)?;
+        self.costs.watts().map_err(ConfigError::Conflict)?;
         if self.limits.max_send_batch_bytes > self.limits.max_message_bytes {
             return conflict(format!(
                 "`limits.max_send_batch_bytes` ({}) is more than `limits.max_message_bytes` ({})",

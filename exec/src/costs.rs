@@ -3,6 +3,9 @@
 //! Keeps the devices' profiles (measured ones are files of a folder, others come from the catalogue) and what was learned from
 //! runs. [`trireme_costs`] has the formulas and the search; here plans, devices and settings become its arguments.
 
+mod judged;
+mod measure;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,7 +16,7 @@ use trireme_costs::catalogue;
 use trireme_costs::residual::Model;
 use trireme_costs::{
     Candidate, Decision, Environment, Facts, Known, Library, Objective, PlaceError, Profile, Provenance as Measured,
-    Rows, RowsFrom, ScanFacts, Surroundings,
+    Rows, RowsFrom, ScanFacts,
 };
 use trireme_device_api::{
     Device, DeviceInfo, FragmentId, FragmentReport, Graph, Inputs, ScanSource, Source, Support, Value, Variant, Vitals,
@@ -21,6 +24,9 @@ use trireme_device_api::{
 
 use crate::load::Load;
 use crate::operators::{Expected, FileScan, FragmentPlan, Provenance};
+
+pub use judged::Judged;
+pub use measure::{Measured as MeasuredDevice, Told};
 
 /// What was learned, in the folder of profiles.
 const LIBRARY_FILE: &str = "models.json";
@@ -40,10 +46,14 @@ pub struct CostModel {
     library: Mutex<Arc<Library>>,
     learns: bool,
     learned: Mutex<u32>,
+    told: Told,
+    judged: Mutex<judged::Ring>,
 }
 
 /// A fragment that ran: what it was expected to be and what it was.
 pub struct Observed {
+    /// Number of the run.
+    pub run: u64,
     /// The fragment.
     pub fragment: FragmentId,
     /// Device's id.
@@ -97,6 +107,7 @@ impl CostModel {
         let machine = machine(processor, workers);
         let measured = read(&file_of(&processor.id)).and_then(|text| Profile::from_json(&text).ok());
         let measured = measured.filter(|profile| profile.holds_for(&machine.id, &machine.name, &machine.driver));
+        let measured = measured.filter(|profile| profile.workers == machine.workers);
         let library = read(LIBRARY_FILE).and_then(|text| Library::from_json(&text).ok());
         Self {
             processor: RwLock::new(measured.unwrap_or_else(|| machine.base())),
@@ -107,6 +118,8 @@ impl CostModel {
             library: Mutex::new(Arc::new(library.unwrap_or_default())),
             learns,
             learned: Mutex::new(0),
+            told: Told::default(),
+            judged: Mutex::default(),
         }
     }
 
@@ -120,9 +133,9 @@ impl CostModel {
     /// # Errors
     /// When it can't be written; it is used all the same.
     pub fn calibrate(&self, effort: Effort) -> std::io::Result<Profile> {
-        let profile = calibrate::processor(&self.machine, effort);
+        let profile = self.powered(calibrate::processor(&self.machine, effort), effort);
         self.set_profile(profile.clone())?;
-        Ok(profile)
+        Ok(self.told.applied(profile))
     }
 
     /// The profiles in use, the processor's first.
@@ -140,6 +153,8 @@ impl CostModel {
     pub fn set_profile(&self, profile: Profile) -> std::io::Result<()> {
         let text = profile.to_json().map_err(std::io::Error::other)?;
         let name = file_of(&profile.id);
+        // The file keeps what was measured; what is told may change.
+        let profile = self.told.applied(profile);
         if profile.is_host() {
             *self.processor.write() = profile;
         } else {
@@ -169,16 +184,11 @@ impl CostModel {
 
     /// The profile of a device beside the processor; none where nothing like it is known.
     fn profile_of(&self, info: &DeviceInfo, vitals: &Vitals) -> Option<Profile> {
-        if let Some(known) = self.others.read().iter().find(|profile| profile.id == info.id) {
-            return Some(known.clone());
-        }
-        let measured = self.folder.as_deref().and_then(|folder| read_profile(folder, &info.id));
-        if let Some(measured) = measured.filter(|profile| profile.name == info.name) {
-            self.others.write().push(measured.clone());
+        if let Some(measured) = self.kept(info) {
             return Some(measured);
         }
         // What the device has measured of itself changes as it works.
-        let profile = catalogue::of_device(info, vitals)?;
+        let profile = self.told.applied(catalogue::of_device(info, vitals)?);
         self.taken.write().insert(profile.id.clone(), profile.clone());
         Some(profile)
     }
@@ -289,18 +299,17 @@ impl CostModel {
             }
         }
         let expected = plan.expectations.rows(graph, &plan.parameters, &[]);
-        let facts = facts(graph, &plan.scans, &plan.parameters, &expected, &known);
+        let counted = facts(graph, &plan.scans, &plan.parameters, &expected, &known);
+        let hoped = facts(graph, &plan.scans, &plan.parameters, &expected, &Known::default());
         let mut profiles = self.profiles();
         profiles.extend(self.taken.read().values().cloned());
         let mut library = self.library.lock();
-        // What was interpreted says nothing of compiled kernels.
-        for seen in observed.iter().filter(|seen| !seen.report.interpreted) {
-            let profile = profiles.iter().find(|profile| profile.id == seen.device);
-            let (Some(profile), Some(needs)) = (profile, facts.fragments.get(seen.fragment)) else {
-                continue;
-            };
-            let bare = trireme_costs::predict(needs, profile, &Surroundings::default());
-            Arc::make_mut(&mut library).learn(&seen.device, seen.variant, needs, &bare, seen.ms);
+        // Neither what was interpreted nor what was compiled meanwhile says anything of compiled kernels.
+        for lesson in self.judge(graph, observed, &profiles, (&counted, &hoped), &library) {
+            let seen = &observed[lesson.seen];
+            if let Some(needs) = counted.fragments.get(seen.fragment) {
+                Arc::make_mut(&mut library).learn(&seen.device, seen.variant, needs, &lesson.bare, lesson.own_ms);
+            }
         }
         let mut learned = self.learned.lock();
         *learned += 1;

@@ -18,7 +18,7 @@ use trireme_catalog::{Catalog, CatalogError, CatalogOptions, SecretKey};
 use trireme_columns::{ColumnCache, Limits};
 use trireme_config::{Config, SessionSettings};
 use trireme_device_api::Device;
-use trireme_exec::costs::CostModel;
+use trireme_exec::costs::{CostModel, Told};
 use trireme_exec::devices::Devices;
 use trireme_exec::fused::FragmentRuntime;
 use trireme_exec::io::{Environment, Locations, StoreLimits, StoreRegistry};
@@ -414,7 +414,14 @@ pub(crate) fn costs_dir(config: &Config) -> PathBuf {
 /// The machine's cost model.
 pub(crate) fn cost_model(config: &Config, processor: &Processor) -> CostModel {
     let workers = config.resolved().target_partitions;
-    CostModel::open(Some(costs_dir(config)), &processor.info(), workers, config.costs.learn)
+    let told = Told {
+        // Both were checked with the configuration.
+        prices: config.costs.prices().unwrap_or_default(),
+        watts: config.costs.watts().unwrap_or_default(),
+        // What a simulated device takes says nothing, and its faults are counted from its first launch.
+        unasked_never: !config.costs.calibrate || !config.devices.simulated.is_empty(),
+    };
+    CostModel::open(Some(costs_dir(config)), &processor.info(), workers, config.costs.learn).with_told(told)
 }
 
 /// What runs fragments: worker threads, the processor's fused variant, and the column cache.

@@ -4,17 +4,18 @@
 use crate::args::{GenerateCommand, PlanArgs, SettingsArgs, UserArgs, UserCommand};
 use crate::auth::{UsersError, add_user, remove_user};
 use crate::bootstrap;
-use crate::devices::Processor;
+use crate::devices::{self, Processor};
 use crate::generate::{self, GenerateError};
 use indicatif::{HumanBytes, HumanCount};
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::Path;
 use std::time::Instant;
 use trireme_config::Config;
-use trireme_costs::Objective;
 use trireme_costs::calibrate::Effort;
 use trireme_costs::fleet::{self, Wanted, Warmth};
 use trireme_costs::recorded::Workload;
+use trireme_costs::{Objective, Profile};
+use trireme_device_api::Device;
 
 /// Why a command ended early.
 #[derive(Debug, thiserror::Error)]
@@ -114,24 +115,36 @@ pub fn plan(args: &PlanArgs) -> Result<(), CommandError> {
     Ok(())
 }
 
-/// `trireme calibrate`. A running server takes the profile when it starts again.
+/// `trireme calibrate`: the processor, then every device that is there. A running server takes the profiles when it starts again.
 ///
 /// # Errors
-/// When the profile can't be written.
+/// When the processor's profile can't be written; a device that can't be measured is only named.
 pub fn calibrate(config: &Config, quick: bool) -> Result<(), CommandError> {
     let effort = if quick { Effort::Quick } else { Effort::Full };
-    let costs = bootstrap::cost_model(config, &Processor::new());
+    let processor = Processor::new();
+    let costs = bootstrap::cost_model(config, &processor);
+    let mut out = io::stdout().lock();
     let began = Instant::now();
     let profile = costs.calibrate(effort)?;
+    tell_profile(&mut out, &profile, began)?;
+    for backend in devices::backends(config, &processor.variant()) {
+        let probed = backend.probe();
+        for device in &probed.devices {
+            let began = Instant::now();
+            match costs.calibrate_device(device, effort) {
+                Ok(profile) => tell_profile(&mut out, &profile, began)?,
+                Err(reason) => writeln!(out, "{} is not measured: {reason}", device.info().id)?,
+            }
+        }
+    }
+    writeln!(out, "kept in {}", bootstrap::costs_dir(config).display())?;
+    Ok(())
+}
+
+fn tell_profile(out: &mut impl Write, profile: &Profile, began: Instant) -> io::Result<()> {
     let gigabytes = |bytes: f64| bytes / 1e9;
-    let mut out = io::stdout().lock();
-    writeln!(
-        out,
-        "{} ({}), measured in {:.1} s",
-        profile.id,
-        profile.name,
-        began.elapsed().as_secs_f64()
-    )?;
+    let seconds = began.elapsed().as_secs_f64();
+    writeln!(out, "{} ({}), measured in {seconds:.1} s", profile.id, profile.name)?;
     for (bytes, rate) in profile.stream_bytes_per_second_by_carrier_bytes.points() {
         writeln!(out, "  columns of {bytes} bytes: {:.1} GB/s a worker", gigabytes(*rate))?;
     }
@@ -145,8 +158,30 @@ pub fn calibrate(config: &Config, quick: bool) -> Result<(), CommandError> {
         let kib = bytes / 1024.0;
         writeln!(out, "  at random in {kib:.0} KiB: {:.0} M/s a worker", rate / 1e6)?;
     }
-    writeln!(out, "kept in {}", bootstrap::costs_dir(config).display())?;
-    Ok(())
+    for (groups, rate) in profile.group_updates_per_second_by_groups.points() {
+        writeln!(out, "  into {groups:.0} groups: {:.0} M/s a worker", rate / 1e6)?;
+    }
+    if let Some(link) = &profile.upload {
+        let started_ms = profile.start_ms + profile.launches * profile.launch_ms;
+        writeln!(
+            out,
+            "  a fragment starts in {started_ms:.3} ms, a wait takes {:.3} ms",
+            profile.sync_ms
+        )?;
+        for (bytes, rate) in link.bytes_per_second_by_bytes.points() {
+            let kib = bytes / 1024.0;
+            writeln!(out, "  copies of {kib:.0} KiB to it: {:.1} GB/s", gigabytes(*rate))?;
+        }
+    }
+    let power = &profile.power;
+    writeln!(
+        out,
+        "  {:.0} W working, {:.0} W waiting ({}), {:.2} USD an hour",
+        power.active_watts,
+        power.idle_watts,
+        power.provenance.name(),
+        profile.price_usd_per_hour
+    )
 }
 
 /// `trireme settings`.

@@ -16,6 +16,7 @@ mod messages;
 mod server;
 
 mod auth;
+mod calibrate;
 mod devices;
 mod flight;
 mod fused;

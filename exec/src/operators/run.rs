@@ -225,6 +225,7 @@ impl Run {
         let of_run = observed.iter().filter(|seen| Some(seen.run) == last);
         let seen: Vec<_> = of_run
             .map(|seen| Observed {
+                run: seen.run,
                 fragment: seen.fragment,
                 device: seen.device.clone(),
                 variant: seen.variant,

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use trireme_costs::catalogue::{catalogue, reference};
+use trireme_costs::catalogue::{catalogue, described, reference};
 use trireme_costs::recorded::{Query, Run, Workload};
 use trireme_costs::simulate::{Case, Chance, Machine, Outcome, Perturbation};
 use trireme_costs::{Candidate, Environment, Facts, Goal, Library, Objective, Profile, Surroundings, place, predict};
@@ -26,18 +26,54 @@ const MACHINES: [&[&str]; 5] = [
     &["cpu-16c", "gpu-t4", "fpga-agilex"],
 ];
 
+/// Machines of three classes, each the best somewhere: a strong card beside a weak overlay, and the other way round.
+const THREE_CLASSES: [&str; 2] = [
+    r#"
+[[device]]
+like = "cpu-16c"
+id = "cpu0"
+[[device]]
+like = "gpu-l4"
+id = "gpu0"
+[[device]]
+like = "fpga-u55c"
+id = "fpga0"
+"#,
+    r#"
+[[device]]
+like = "cpu-16c"
+id = "cpu0"
+[[device]]
+like = "gpu-t4"
+id = "gpu0"
+memory_bytes_per_second = 60e9
+cache_bytes_per_second = 200e9
+operations_per_second = 2e11
+link_bytes_per_second = 3e9
+[[device]]
+like = "fpga-u55c"
+id = "fpga0"
+memory_bytes_per_second = 1.2e12
+cache_bytes_per_second = 4e12
+operations_per_second = 2e12
+link_bytes_per_second = 24e9
+"#,
+];
+
 fn main() -> Result<(), Failure> {
     let seeds: u64 = std::env::args().nth(1).map_or(Ok(4), |text| text.parse())?;
     let workloads = workloads()?;
     let cases = cases(&workloads);
     figure("cases", cases.len() as f64, "", None);
     for (name, expected) in [("true_rows", false), ("estimated_rows", true)] {
-        let outcomes = outcomes(&cases, seeds, expected)?;
+        let machines: Result<Vec<_>, _> = MACHINES.into_iter().map(devices).collect();
+        let outcomes = outcomes(&cases, &machines?, seeds, expected)?;
         regret(name, &outcomes);
         if !expected {
             fools(&outcomes);
         }
     }
+    three_classes(&cases, seeds)?;
     predictions(&workloads);
     small_inputs(&workloads)?;
     objectives(&cases)?;
@@ -93,12 +129,12 @@ struct Seen {
     rows_max: f64,
 }
 
-fn outcomes(cases: &[Case<'_>], seeds: u64, expected: bool) -> Result<Vec<Seen>, Failure> {
+fn outcomes(cases: &[Case<'_>], machines: &[Vec<Profile>], seeds: u64, expected: bool) -> Result<Vec<Seen>, Failure> {
     let mut seen = Vec::new();
     for seed in 0..seeds {
-        for ids in MACHINES {
+        for believed in machines {
             let mut chance = Chance::new(seed + 1);
-            let machine = Machine::new(devices(ids)?, &Perturbation::default(), &mut chance);
+            let machine = Machine::new(believed.clone(), &Perturbation::default(), &mut chance);
             let mut library = Library::default();
             let mut bare = Vec::new();
             let mut learned = Vec::new();
@@ -223,6 +259,54 @@ fn best_device_ms(outcome: &Outcome) -> f64 {
     outcome.alone_ms.iter().skip(1).copied().fold(f64::INFINITY, f64::min)
 }
 
+/// Regret where processor, card and overlay are each the best alone in a third of the cases: rules of one device must lose.
+fn three_classes(cases: &[Case<'_>], seeds: u64) -> Result<(), Failure> {
+    let machines: Result<Vec<_>, _> = THREE_CLASSES.into_iter().map(described).collect();
+    let mut classes: [Vec<Seen>; 3] = Default::default();
+    for seen in outcomes(cases, &machines?, seeds.min(2), false)? {
+        let alone = seen.learned.alone_ms.iter().enumerate();
+        let best = alone.min_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(class, _)| class);
+        classes[best].push(seen);
+    }
+    let count = classes.iter().map(Vec::len).min().unwrap_or(0);
+    if count == 0 {
+        figure("three_classes_cases", 0.0, "", None);
+        return Ok(());
+    }
+    // As many of each, spread over all.
+    let spread = |class: Vec<Seen>| {
+        let taken: Vec<usize> = (0..count).map(|at| at * class.len() / count).collect();
+        let kept = class.into_iter().enumerate();
+        kept.filter_map(|(at, seen)| taken.contains(&at).then_some(seen))
+            .collect::<Vec<_>>()
+    };
+    let seen: Vec<Seen> = classes.into_iter().flat_map(spread).collect();
+    figure("three_classes_cases", seen.len() as f64, "", None);
+    let best: f64 = seen.iter().map(|each| each.learned.best_ms).sum();
+    let summed = |of: Rule<'_>| seen.iter().map(of).sum::<f64>() / best - 1.0;
+    let ours = summed(&|each| each.learned.chosen_ms);
+    figure("three_classes_regret", ours * 100.0, "%", Some(5.0));
+    let rules: [(&str, Rule<'_>); 5] = [
+        ("processor", &|each| each.learned.alone_ms[0]),
+        ("gpu", &|each| each.learned.alone_ms[1]),
+        ("overlay", &|each| each.learned.alone_ms[2]),
+        ("gpu_above_1M_rows", &|each| {
+            each.learned.alone_ms[usize::from(each.rows_max > 1e6)]
+        }),
+        ("overlay_above_1M_rows", &|each| {
+            each.learned.alone_ms[2 * usize::from(each.rows_max > 1e6)]
+        }),
+    ];
+    let mut least = f64::INFINITY;
+    for (name, rule) in rules {
+        let regret = summed(rule);
+        least = least.min(regret);
+        figure(&format!("three_classes_regret_{name}"), regret * 100.0, "%", None);
+    }
+    figure("three_classes_regret_to_best_rule", ours / least, "×", Some(0.5));
+    Ok(())
+}
+
 /// What a rule would have taken.
 type Rule<'a> = &'a dyn Fn(&Seen) -> f64;
 
@@ -264,6 +348,7 @@ fn predictions(workloads: &[Workload]) {
         let mut bare = Vec::new();
         let mut with_rows = Vec::new();
         let mut corrected = Vec::new();
+        let unseen = unseen(workloads, &host, ms_min);
         let mut library = Library::default();
         for round in 0..3 {
             for query in workloads.iter().flat_map(|workload| &workload.queries) {
@@ -289,6 +374,7 @@ fn predictions(workloads: &[Workload]) {
         for (kind, errors, targets) in [
             ("formulas", bare, (1.5, 3.0)),
             ("learned", corrected, (1.25, 2.0)),
+            ("learned_of_other_queries", unseen, (1.25, 2.0)),
             ("estimated_rows", with_rows, (1.6, 5.0)),
         ] {
             let errors = sorted(errors.into_iter());
@@ -306,6 +392,33 @@ fn predictions(workloads: &[Workload]) {
             );
         }
     }
+}
+
+/// The errors with what was learned of the other half of the queries only.
+fn unseen(workloads: &[Workload], host: &Profile, ms_min: f64) -> Vec<f64> {
+    let mut errors = Vec::new();
+    for half in 0..2 {
+        let mut library = Library::default();
+        for learns in [true, false] {
+            let queries = workloads.iter().flat_map(|workload| &workload.queries).enumerate();
+            for (_, query) in queries.filter(|(at, _)| (at % 2 == half) == learns) {
+                for run in &query.runs {
+                    let truth = run.facts(query);
+                    for (id, ran) in run.fragments.iter().enumerate().filter(|(_, ran)| ran.ms >= ms_min) {
+                        let needs = &truth.fragments[id];
+                        let bare = predict(needs, host, &Surroundings::default());
+                        if learns {
+                            library.learn(&host.id, "fused", needs, &bare, ran.ms);
+                        } else {
+                            let predicted = library.corrected(&host.id, "fused", needs, bare).total_ms;
+                            errors.push((predicted / ran.ms).max(ran.ms / predicted));
+                        }
+                    }
+                }
+            }
+        }
+    }
+    errors
 }
 
 /// TPC-H's first query over ever more rows, on devices as they are believed: where the device begins to be chosen.

@@ -20,6 +20,8 @@ pub enum Provenance {
     Catalogue,
     /// Computed from other numbers.
     Modelled,
+    /// As the configuration says.
+    Configured,
 }
 
 impl Provenance {
@@ -29,6 +31,7 @@ impl Provenance {
             Provenance::Measured => "measured",
             Provenance::Catalogue => "catalogue",
             Provenance::Modelled => "modelled",
+            Provenance::Configured => "configured",
         }
     }
 }
@@ -139,6 +142,9 @@ pub struct Profile {
     pub driver: String,
     /// Of the rates.
     pub provenance: Provenance,
+    /// When they were measured, in seconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub measured_unix_s: Option<u64>,
 
     /// Workers: cores of a processor, 1 of an accelerator.
     pub workers: u32,

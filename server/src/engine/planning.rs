@@ -172,20 +172,35 @@ impl LocalEngine {
         Ok(copy)
     }
 
-    /// Measures the processor, once, where the cost model has a choice.
+    /// Measures what nobody measured before on this machine with these drivers, where the cost model has a choice.
     pub(super) fn measure_in_background(&self) {
         let fragments = Arc::clone(&self.fragments);
-        if fragments.costs().is_measured() {
+        if !fragments.costs().measures_unasked() {
             return;
         }
         let measured = std::thread::Builder::new().name("calibrate".to_owned()).spawn(move || {
+            let (costs, devices) = (fragments.costs(), &fragments.devices().wait().devices);
             // With the processor alone there is nothing to choose: its cores are spared.
-            if fragments.devices().wait().devices.is_empty() {
+            if devices.is_empty() {
                 return;
             }
-            match fragments.costs().calibrate(Effort::Quick) {
-                Ok(profile) => tracing::info!(device = %profile.id, "measured for the cost model"),
-                Err(error) => tracing::warn!(%error, "the processor's profile can't be kept"),
+            if !costs.is_measured() {
+                match costs.calibrate(Effort::Quick) {
+                    Ok(profile) => tracing::info!(device = %profile.id, "measured for the cost model"),
+                    Err(error) => tracing::warn!(%error, "the processor's profile can't be kept"),
+                }
+            }
+            for device in devices
+                .iter()
+                .filter(|device| !costs.is_device_measured(&device.info()))
+            {
+                let id = device.info().id;
+                match costs.calibrate_device(device, Effort::Quick) {
+                    Ok(_) => tracing::info!(device = %id, "measured for the cost model"),
+                    Err(reason) => {
+                        tracing::warn!(device = %id, %reason, "a device is not measured; its rates are assumed")
+                    }
+                }
             }
         });
         if let Err(error) = measured {

@@ -205,7 +205,7 @@ impl Kind {
             Kind::Sessions => sessions(&[]),
             Kind::Settings => settings(&[]),
             Kind::Devices => fragments::devices(&[]),
-            Kind::Fragments => fragments::fragments(&[]),
+            Kind::Fragments => fragments::fragments(&[], None),
             Kind::Tables => tables(&[]),
             Kind::Statistics => statistics(&[]),
             Kind::Columns => columns(&[]),
@@ -225,7 +225,9 @@ impl Kind {
             Kind::Sessions => sessions(&sources.sessions.list()),
             Kind::Settings => settings(&all_settings(sources, session)),
             Kind::Devices => fragments::devices(&fragments::all_devices(&sources.processor, &sources.fragments)),
-            Kind::Fragments => fragments::fragments(&sources.fragments.history().latest()),
+            Kind::Fragments => {
+                fragments::fragments(&sources.fragments.history().latest(), Some(sources.fragments.costs()))
+            }
             Kind::Columns => columns(&sources.fragments.columns().snapshot()),
             Kind::Cache => lake::cache(&sources.lake.cache_rows()),
             Kind::Stores => lake::stores(&sources.lake.metrics().stores),

@@ -45,7 +45,7 @@ impl Probe for HostProbe {
             Micro::Divide => divide(budget),
             Micro::Text => text(budget),
             Micro::Sort => sort(budget),
-            Micro::Upload(_) | Micro::Download(_) => return None,
+            _ => return None,
         })
     }
 
@@ -70,7 +70,7 @@ impl Probe for HostProbe {
             Micro::Divide => 450e6,
             Micro::Text => 32e9,
             Micro::Sort => 1.9e9,
-            Micro::Upload(_) | Micro::Download(_) => return None,
+            _ => return None,
         })
     }
 }

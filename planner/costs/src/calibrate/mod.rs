@@ -9,14 +9,22 @@
 //! [`Probe`] can't measure stays as the base has it. Nothing here is exact to more than a few percent: learned corrections do
 //! the rest.
 
+mod device;
+mod energy;
+mod graphs;
 mod host;
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::catalogue::reference;
 use crate::profile::{Curve, Link, Operations, Power, Profile, Provenance};
 
+pub use device::{accelerator, driver_of};
+pub use energy::{Counters, POWERCAP};
 pub use host::HostProbe;
+
+/// Rates further than this from the base's are not believed.
+const RATIO_MAX: f64 = 1e4;
 
 /// Something small that a device can be timed at; rates are per second, of one worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -25,16 +33,24 @@ pub enum Micro {
     Stream(u8),
     /// The same by all workers together, carriers of 8 bytes.
     StreamAll,
+    /// Nodes × rows of plain arithmetic.
+    Simple,
+    /// Fragments started.
+    Launch,
     /// Bytes written in order.
     Write,
     /// Accesses at random places, by size of the memory in KiB.
     Random(u32),
+    /// Rows put into a join table of so many KiB.
+    Insert(u32),
     /// Values read at ascending positions with gaps.
     Gather,
     /// Rows added to sums, by groups.
     Update(u32),
     /// Keys hashed and found in a table.
     Hash,
+    /// Hashed groups that weren't there before.
+    NewGroups,
     /// Divisions.
     Divide,
     /// Bytes of strings searched.
@@ -47,7 +63,7 @@ pub enum Micro {
     Download(u32),
 }
 
-/// Everything that is measured.
+/// Everything that is measured by plain loops; a device's variant is measured by graphs ([`accelerator`]).
 pub const MICROS: [Micro; 22] = [
     Micro::Stream(1),
     Micro::Stream(2),
@@ -73,7 +89,7 @@ pub const MICROS: [Micro; 22] = [
     Micro::Download(16 << 10),
 ];
 
-/// How long measuring may take.
+/// How long measuring the processor and one device may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effort {
     /// Less than 3 s in all.
@@ -87,7 +103,7 @@ impl Effort {
     pub fn budget(self) -> Duration {
         match self {
             Effort::Quick => Duration::from_millis(50),
-            Effort::Full => Duration::from_millis(1_200),
+            Effort::Full => Duration::from_millis(600),
         }
     }
 }
@@ -117,9 +133,19 @@ fn own(micro: Micro, base: &Profile) -> Option<f64> {
         Micro::Divide => base.operations.wide_per_second,
         Micro::Text => base.operations.text_bytes_per_second,
         Micro::Sort => base.operations.comparisons_per_second,
+        Micro::Simple => base.operations.simple_per_second,
+        Micro::Insert(kib) => base.inserts_per_second_by_footprint_bytes.at(bytes(kib)),
+        Micro::NewGroups => base.operations.new_groups_per_second,
+        Micro::Launch => 1e3 / base.launch_ms.max(1e-9),
         Micro::Upload(kib) => return link(&base.upload, kib),
         Micro::Download(kib) => return link(&base.download, kib),
     })
+}
+
+/// Seconds since 1970, when the clock tells.
+fn now_unix_s() -> Option<u64> {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+    Some(since.as_secs())
 }
 
 fn bytes(kib: u32) -> f64 {
@@ -143,6 +169,7 @@ pub fn calibrate(probe: &mut dyn Probe, base: &Profile, effort: Effort) -> Profi
     let mut profile = Ratios(&measured).applied(base);
     if !measured.is_empty() {
         profile.provenance = Provenance::Measured;
+        profile.measured_unix_s = now_unix_s();
     }
     profile
 }
@@ -152,10 +179,11 @@ struct Ratios<'a>(&'a [(Micro, f64)]);
 
 impl Ratios<'_> {
     fn of(&self, micro: Micro) -> f64 {
-        self.0
-            .iter()
-            .find(|(each, _)| *each == micro)
-            .map_or(1.0, |(_, ratio)| *ratio)
+        self.known(micro).unwrap_or(1.0)
+    }
+
+    fn known(&self, micro: Micro) -> Option<f64> {
+        self.0.iter().find(|(each, _)| *each == micro).map(|(_, ratio)| *ratio)
     }
 
     /// A curve with each value multiplied by the ratio at its size.
@@ -205,7 +233,17 @@ impl Ratios<'_> {
             Micro::Download(kib) => Some(bytes(kib)),
             _ => None,
         };
+        let insert = |micro: Micro| match micro {
+            Micro::Insert(kib) => Some(bytes(kib)),
+            _ => None,
+        };
         let operations = &base.operations;
+        let inserts = &base.inserts_per_second_by_footprint_bytes;
+        let is_inserting = self.0.iter().any(|(micro, _)| insert(*micro).is_some());
+        let simple = self.known(Micro::Simple).unwrap_or_else(|| self.of(Micro::Stream(4)));
+        let new_groups = self
+            .known(Micro::NewGroups)
+            .unwrap_or_else(|| self.of(Micro::Random(16 << 10)));
         let random_rates = &base.random_accesses_per_second_by_footprint_bytes;
         Profile {
             stream_bytes_per_second_by_carrier_bytes: self
@@ -213,13 +251,16 @@ impl Ratios<'_> {
             memory_bytes_per_second_max: base.memory_bytes_per_second_max * self.of(Micro::StreamAll),
             write_bytes_per_second: base.write_bytes_per_second * self.of(Micro::Write),
             random_accesses_per_second_by_footprint_bytes: self.curve(random_rates, random),
-            inserts_per_second_by_footprint_bytes: self.curve(&base.inserts_per_second_by_footprint_bytes, random),
+            inserts_per_second_by_footprint_bytes: match is_inserting {
+                true => self.curve(inserts, insert),
+                false => self.curve(inserts, random),
+            },
             group_updates_per_second_by_groups: self.curve(&base.group_updates_per_second_by_groups, groups),
             operations: Operations {
-                simple_per_second: operations.simple_per_second * self.of(Micro::Stream(4)),
+                simple_per_second: operations.simple_per_second * simple,
                 gathers_per_second: operations.gathers_per_second * self.of(Micro::Gather),
                 hashes_per_second: operations.hashes_per_second * self.of(Micro::Hash),
-                new_groups_per_second: operations.new_groups_per_second * self.of(Micro::Random(16 << 10)),
+                new_groups_per_second: operations.new_groups_per_second * new_groups,
                 wide_per_second: operations.wide_per_second * self.of(Micro::Divide),
                 text_bytes_per_second: operations.text_bytes_per_second * self.of(Micro::Text),
                 host_calls_per_second: operations.host_calls_per_second * self.of(Micro::Hash),

@@ -1,16 +1,24 @@
 //! `system.devices` and `system.fragments`: what there is to run on, and what ran there.
 
 use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
 
 use arrow::array::{ArrayRef, BooleanArray, Float64Array, RecordBatch};
 use datafusion::error::Result;
 use trireme_costs::residual::Model;
+use trireme_costs::{Profile, Provenance};
 use trireme_device_api::{DeviceInfo, DeviceState, Vitals};
+use trireme_exec::costs::{CostModel, Judged};
 use trireme_exec::fused::FragmentRuntime;
 use trireme_exec::history::FragmentRun;
 use trireme_exec::operators::Expected;
 
 use super::{batch, instant, number, text, text_opt};
+
+/// Size of the table of `lookups_per_second`.
+const LOOKED_UP_BYTES: f64 = 1_048_576.0;
+/// Groups of `groups_per_second`.
+const GROUPS: f64 = 1_000.0;
 
 /// A device, or a backend that has none.
 pub(super) struct DeviceRow {
@@ -20,6 +28,8 @@ pub(super) struct DeviceRow {
     state: String,
     reason: Option<String>,
     info: Option<(DeviceInfo, Vitals)>,
+    /// The rates that placements are made with.
+    profile: Option<Profile>,
 }
 
 /// The processor, what the backends found, and why some found nothing.
@@ -33,6 +43,7 @@ pub(super) fn all_devices(processor: &DeviceInfo, runtime: &FragmentRuntime) -> 
             DeviceState::Off(reason) => Some(reason.clone()),
             _ => None,
         },
+        profile: runtime.costs().profile_in_use(&info, &vitals),
         info: Some((info, vitals)),
     };
     let absent = |backend: &str, state: &str, reason: Option<String>| DeviceRow {
@@ -42,6 +53,7 @@ pub(super) fn all_devices(processor: &DeviceInfo, runtime: &FragmentRuntime) -> 
         state: state.to_owned(),
         reason,
         info: None,
+        profile: None,
     };
     let mut rows = vec![present(processor.clone(), Vitals::default())];
     match runtime.devices().known() {
@@ -72,11 +84,69 @@ fn float<T>(rows: &[T], value: impl Fn(&T) -> Option<f64>) -> ArrayRef {
     Arc::new(rows.iter().map(value).collect::<Float64Array>())
 }
 
+/// What the cost model takes a device to be: rates of the whole device, and where they come from.
+fn rates(rows: &[DeviceRow]) -> Vec<(&'static str, ArrayRef)> {
+    let of = |of: fn(&Profile) -> f64| float(rows, move |row| row.profile.as_ref().map(of));
+    let from = |of: fn(&Profile) -> Provenance| {
+        text_opt(rows, move |row| {
+            row.profile.as_ref().map(|profile| of(profile).name().to_owned())
+        })
+    };
+    let all = |profile: &Profile| 1.0 + (f64::from(profile.workers) - 1.0) * profile.worker_efficiency;
+    let measured_at = |row: &DeviceRow| {
+        let seconds = row.profile.as_ref()?.measured_unix_s?;
+        Some(UNIX_EPOCH + Duration::from_secs(seconds))
+    };
+    vec![
+        ("rates", from(|profile| profile.provenance)),
+        ("measured_at", instant(rows, measured_at)),
+        (
+            "measured_with",
+            text_opt(rows, |row| row.profile.as_ref().map(|profile| profile.driver.clone())),
+        ),
+        (
+            "start_ms",
+            of(|profile| profile.start_ms + profile.launches * profile.launch_ms + profile.sync_ms),
+        ),
+        (
+            "scan_bytes_per_second",
+            float(rows, move |row| {
+                let profile = row.profile.as_ref()?;
+                let each = profile.stream_bytes_per_second_by_carrier_bytes.at(4.0);
+                Some((each * all(profile)).min(profile.memory_bytes_per_second_max))
+            }),
+        ),
+        (
+            "lookups_per_second",
+            float(rows, move |row| {
+                let profile = row.profile.as_ref()?;
+                Some(
+                    profile
+                        .random_accesses_per_second_by_footprint_bytes
+                        .at(LOOKED_UP_BYTES)
+                        * all(profile),
+                )
+            }),
+        ),
+        (
+            "groups_per_second",
+            float(rows, move |row| {
+                let profile = row.profile.as_ref()?;
+                Some(profile.group_updates_per_second_by_groups.at(GROUPS) * all(profile))
+            }),
+        ),
+        ("active_watts", of(|profile| profile.power.active_watts)),
+        ("idle_watts", of(|profile| profile.power.idle_watts)),
+        ("watts_from", from(|profile| profile.power.provenance)),
+        ("price_usd_per_hour", of(|profile| profile.price_usd_per_hour)),
+    ]
+}
+
 pub(super) fn devices(rows: &[DeviceRow]) -> Result<RecordBatch> {
     let info = |row: &DeviceRow| row.info.as_ref().map(|(info, _)| info.clone());
     let count = |of: fn(&Vitals) -> u64| number(rows, move |row| row.info.as_ref().map(|(_, vitals)| of(vitals)));
     let rate = |of: fn(&Vitals) -> Option<f64>| float(rows, move |row| row.info.as_ref().and_then(|(_, v)| of(v)));
-    batch(vec![
+    let mut columns = vec![
         ("device", text(rows, |row| &row.id)),
         ("kind", text_opt(rows, |row| row.kind.map(ToOwned::to_owned))),
         ("name", text_opt(rows, |row| row.name.clone())),
@@ -106,7 +176,9 @@ pub(super) fn devices(rows: &[DeviceRow]) -> Result<RecordBatch> {
             "features",
             text_opt(rows, |row| info(row).map(|info| info.features.join(" "))),
         ),
-    ])
+    ];
+    columns.extend(rates(rows));
+    batch(columns)
 }
 
 /// What ran it on a device: kernels of its own, or the one that runs any program as data. None on the processor.
@@ -115,7 +187,15 @@ fn tier(row: &FragmentRun) -> Option<&'static str> {
     (row.report.launches > 0).then_some(words[usize::from(row.report.interpreted)])
 }
 
-pub(super) fn fragments(rows: &[FragmentRun]) -> Result<RecordBatch> {
+/// With what the cost model predicted, where it could judge.
+pub(super) fn fragments(rows: &[FragmentRun], costs: Option<&CostModel>) -> Result<RecordBatch> {
+    let judged = |of: fn(&Judged) -> f64| {
+        float(rows, move |row| {
+            costs
+                .and_then(|costs| costs.judged(row.run, row.fragment))
+                .map(|found| of(&found))
+        })
+    };
     let expected = |of: fn(&Expected) -> f64| float(rows, move |row| row.expected.as_ref().map(of));
     let millis = |of: fn(&FragmentRun) -> u64| float(rows, move |row| Some(of(row) as f64 / 1e6));
     batch(vec![
@@ -155,6 +235,10 @@ pub(super) fn fragments(rows: &[FragmentRun]) -> Result<RecordBatch> {
             "total_ms",
             millis(|row| u64::try_from(row.time.as_nanos()).unwrap_or(u64::MAX)),
         ),
+        ("own_ms", judged(|judged| judged.own_ms)),
+        ("predicted_ms", judged(|judged| judged.bare_ms)),
+        ("corrected_ms", judged(|judged| judged.corrected_ms)),
+        ("expected_ms", judged(|judged| judged.expected_ms)),
         ("fallback", text_opt(rows, |row| row.fallback.clone())),
     ])
 }

@@ -1,0 +1,178 @@
+//! Predictions beside what runs took, for `system.fragments`: the formulas' on the rows that were there, with what was learned
+//! before, and on the rows that were expected.
+
+use std::collections::VecDeque;
+
+use trireme_costs::{Facts, Library, Prediction, Profile, Surroundings, predict, transfer};
+use trireme_device_api::Graph;
+
+use super::{CostModel, Observed};
+
+/// Fragments that are remembered: as many as `system.fragments` has, about.
+const JUDGED_MAX: usize = 20_000;
+
+/// Times that a fragment was predicted to take.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Judged {
+    run: u64,
+    fragment: usize,
+    /// By the formulas, on the rows that were there.
+    pub bare_ms: f64,
+    /// The same with what was learned of earlier runs.
+    pub corrected_ms: f64,
+    /// With what was learned, on the rows that were expected.
+    pub expected_ms: f64,
+    /// What the fragment itself took, of several that ran as one too.
+    pub own_ms: f64,
+}
+
+/// The latest.
+#[derive(Debug, Default)]
+pub(super) struct Ring(VecDeque<Judged>);
+
+impl Ring {
+    fn add(&mut self, judged: Judged) {
+        if self.0.len() >= JUDGED_MAX {
+            self.0.pop_front();
+        }
+        self.0.push_back(judged);
+    }
+
+    fn find(&self, run: u64, fragment: usize) -> Option<Judged> {
+        let found = self
+            .0
+            .iter()
+            .rev()
+            .find(|judged| judged.run == run && judged.fragment == fragment);
+        found.copied()
+    }
+}
+
+/// A run that can be learned from.
+pub(super) struct Lesson {
+    pub(super) seen: usize,
+    pub(super) bare: Prediction,
+    pub(super) own_ms: f64,
+}
+
+impl CostModel {
+    /// What a fragment was predicted to take, when it could be judged.
+    pub fn judged(&self, run: u64, fragment: usize) -> Option<Judged> {
+        self.judged.lock().find(run, fragment)
+    }
+
+    /// Judges the fragments of a run, before anything is learned of it; those whose time says nothing are left out.
+    pub(super) fn judge(
+        &self,
+        graph: &Graph,
+        observed: &[Observed],
+        profiles: &[Profile],
+        (counted, expected): (&Facts, &Facts),
+        library: &Library,
+    ) -> Vec<Lesson> {
+        let mut lessons = Vec::new();
+        let last = graph.fragments.len().saturating_sub(1);
+        for (at, seen) in observed.iter().enumerate() {
+            let Some(profile) = profiles.iter().find(|profile| profile.id == seen.device) else {
+                continue;
+            };
+            let own_ms = own_ms(observed, at, profile);
+            let report = &seen.report;
+            if report.compiled > 0 || report.retries > 0 || report.interpreted || own_ms <= 0.0 {
+                continue;
+            }
+            let of = |facts: &Facts| {
+                let needs = facts.fragments.get(seen.fragment)?;
+                let bytes = needs.source_bytes.max(1.0);
+                let around = Surroundings {
+                    device_share: 1.0 - (seen.report.uploaded_bytes as f64 / bytes).min(1.0),
+                    ..Surroundings::default()
+                };
+                let mut bare = predict(needs, profile, &around);
+                if seen.fragment == last {
+                    bare.total_ms += transfer(needs.output_bytes, Some(profile), None).total_ms;
+                }
+                let corrected = library.corrected(&seen.device, seen.variant, needs, bare);
+                Some((bare, corrected.total_ms))
+            };
+            let (Some((bare, corrected_ms)), Some((_, expected_ms))) = (of(counted), of(expected)) else {
+                continue;
+            };
+            self.judged.lock().add(Judged {
+                run: seen.run,
+                fragment: seen.fragment,
+                bare_ms: bare.total_ms,
+                corrected_ms,
+                expected_ms,
+                own_ms,
+            });
+            lessons.push(Lesson { seen: at, bare, own_ms });
+        }
+        lessons
+    }
+}
+
+/// What a fragment took itself. Of several that ran as one on a device the last has the time of all.
+fn own_ms(observed: &[Observed], at: usize, profile: &Profile) -> f64 {
+    let seen = &observed[at];
+    if profile.is_host() {
+        return seen.ms;
+    }
+    let together = || observed.iter().filter(|other| other.device == seen.device);
+    let is_last = together().all(|other| other.fragment <= seen.fragment);
+    if !is_last {
+        return seen.ms;
+    }
+    let others: f64 = together()
+        .filter(|other| other.fragment != seen.fragment)
+        .map(|other| other.ms)
+        .sum();
+    (seen.ms - others).max(seen.report.kernel_ns as f64 / 1e6)
+}
+
+#[cfg(test)]
+mod tests {
+    use trireme_costs::catalogue::{catalogue, reference};
+    use trireme_device_api::FragmentReport;
+
+    use super::*;
+
+    #[test]
+    fn the_last_of_an_island_has_what_the_others_leave() {
+        let seen = |fragment: usize, device: &str, ms: f64| Observed {
+            run: 1,
+            fragment,
+            device: device.to_owned(),
+            variant: "fused",
+            ms,
+            report: FragmentReport::default(),
+        };
+        let observed = [seen(0, "cuda0", 2.0), seen(1, "cpu0", 50.0), seen(2, "cuda0", 7.0)];
+        let accelerator = catalogue()
+            .unwrap()
+            .into_iter()
+            .find(|device| !device.is_host())
+            .unwrap();
+        assert!((own_ms(&observed, 0, &accelerator) - 2.0).abs() < 1e-9);
+        assert!((own_ms(&observed, 1, &reference()) - 50.0).abs() < 1e-9);
+        assert!((own_ms(&observed, 2, &accelerator) - 5.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn the_latest_are_remembered() {
+        let mut ring = Ring::default();
+        for run in 0..=JUDGED_MAX as u64 {
+            ring.add(Judged {
+                run,
+                fragment: 3,
+                bare_ms: 1.0,
+                corrected_ms: 1.0,
+                expected_ms: 1.0,
+                own_ms: run as f64,
+            });
+        }
+        assert_eq!(ring.find(0, 3), None);
+        assert!(ring.find(5, 3).is_some_and(|found| (found.own_ms - 5.0).abs() < 1e-9));
+        assert_eq!(ring.find(5, 4), None);
+    }
+}

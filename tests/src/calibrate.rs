@@ -1,0 +1,75 @@
+//! Measuring devices, from outside: the command, what the server shows of it, and what the configuration says in its place.
+
+use crate::fused::rows;
+use crate::server::Server;
+
+#[tokio::test]
+async fn rates_say_where_they_come_from() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start_with(
+        data.path(),
+        &[
+            "--set",
+            "devices.simulated=memory=64MiB,group=32",
+            "--set",
+            "costs.prices=cpu0=1.25,sim0=9",
+            "--set",
+            "costs.watts=cpu0=65/20",
+        ],
+    );
+    let mut client = server.client().await;
+    let columns =
+        "device, rates, watts_from, active_watts, price_usd_per_hour, scan_bytes_per_second > 0, start_ms > 0";
+    let sql = format!("SELECT {columns} FROM system.devices WHERE device IN ('cpu0', 'sim0') ORDER BY device");
+    let mut found = Vec::new();
+    for _ in 0..200 {
+        found = rows(&mut client, &sql).await;
+        if found.len() == 2 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    // Nobody measured: the reference's and the catalogue's rates. A simulated device is never measured unasked.
+    assert_eq!(
+        found[0][..5],
+        ["cpu0", "modelled", "configured", "65.0", "1.25"],
+        "{found:?}"
+    );
+    assert_eq!(found[1][..3], ["sim0", "catalogue", "catalogue"], "{found:?}");
+    assert_eq!(found[1][4], "9.0", "{found:?}");
+    for row in &found {
+        assert_eq!(row[5..], ["true", "true"], "{found:?}");
+    }
+}
+
+/// Where PoCL is there. A processor behind a driver is measured like any other device.
+#[tokio::test]
+async fn an_opencl_device_is_measured_in_the_background() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start_with(
+        data.path(),
+        &["--set", "devices.opencl=all", "--set", "devices.cuda=false"],
+    );
+    let mut client = server.client().await;
+    let sql = "SELECT device, rates, measured_at IS NOT NULL, measured_with LIKE '%threads%' FROM system.devices \
+               WHERE device LIKE 'opencl%' AND kind IS NOT NULL";
+    let starting = "SELECT device FROM system.devices WHERE state = 'starting'";
+    while !rows(&mut client, starting).await.is_empty() {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    if rows(&mut client, sql).await.is_empty() {
+        return;
+    }
+    // On a machine with other work the measurement takes its time.
+    for _ in 0..300 {
+        let found = rows(&mut client, sql).await;
+        if found.iter().all(|row| row[1] == "measured") {
+            assert_eq!(found[0][2..], ["true", "true"], "{found:?}");
+            let kept = data.path().join(".trireme/costs").join(format!("{}.json", found[0][0]));
+            assert!(std::fs::read_to_string(kept).unwrap().contains("\"measured\""));
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    panic!("the device was not measured: {}", server.log());
+}
