@@ -176,6 +176,11 @@ impl Accelerator {
         Ok(Self { core, variant })
     }
 
+    #[cfg(test)]
+    pub(crate) fn core(&self) -> &Core {
+        &self.core
+    }
+
     /// Drops what is only kept for later: programs, and columns in the device's memory that nobody reads at this moment.
     pub fn trim(&self) {
         self.core.programs.clear();

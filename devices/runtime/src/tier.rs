@@ -153,6 +153,12 @@ impl Core {
         })
     }
 
+    /// As if runs had told so.
+    #[cfg(test)]
+    pub(crate) fn pretend_rate(&self, rate: f64) {
+        self.runner.rate.store(rate.to_bits(), Ordering::Relaxed);
+    }
+
     /// For certain: a guess doesn't take work from the processor.
     fn beats_host(&self) -> bool {
         #[expect(clippy::cast_precision_loss, reason = "few processors")]

@@ -15,6 +15,7 @@ use trireme_device_testkit::values::Row;
 use super::driver::TestDriver;
 use super::kit::{Named, accelerator, emitting, expected, filtered_then_grouped, grouping, inputs, rows, summing};
 use crate::accelerator::{Accelerator, Limits};
+use crate::tier::Kernels;
 
 fn check(device: &Accelerator, graph: &Arc<Graph>, scan: &Arc<Named>, rows: &[Row]) -> Result<(), DeviceError> {
     let pool = Arc::new(CountingPool::new(usize::MAX));
@@ -166,6 +167,34 @@ fn what_waiting_queries_hold_is_swapped() {
     );
     drop(variant);
     pool.check().unwrap();
+    no_leak(&driver, &device);
+}
+
+/// A first run doesn't wait for the compiler, and the next one has its kernels.
+#[test]
+fn fragments_run_as_data_until_their_kernels_are_compiled() {
+    let mut rng = SmallRng::seed_from_u64(10);
+    let table = rows(40, 5, &mut rng);
+    let scan = Named::new(&table, 40, 1);
+    let driver = TestDriver::new(8 << 20);
+    let limits = Limits {
+        kernels: Kernels::Auto,
+        ..Limits::default()
+    };
+    let device = accelerator(&driver, limits);
+    device.core().pretend_rate(1e9);
+    let until = |done: &dyn Fn() -> bool| {
+        while !done() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    };
+    until(&|| device.core().bridges(&[]));
+    let graph = grouping();
+    check(&device, &graph, &scan, &table).unwrap();
+    assert_eq!(device.vitals().interpreted, 1, "{:?}", device.vitals());
+    until(&|| device.vitals().compiled == 2);
+    check(&device, &graph, &scan, &table).unwrap();
+    assert_eq!(device.vitals().interpreted, 1, "{:?}", device.vitals());
     no_leak(&driver, &device);
 }
 
