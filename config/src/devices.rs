@@ -27,6 +27,18 @@ words! {
     }
 }
 
+words! {
+    /// Which devices are sent columns as the pages of their files.
+    pub enum Encoded {
+        /// None.
+        Off = "off",
+        /// Those with memory of their own.
+        Auto = "auto",
+        /// All: for tests.
+        On = "on",
+    }
+}
+
 settings! {
     /// Devices beside the processor: found at start, absent when their driver is.
     pub struct Devices = "devices" {
@@ -44,6 +56,8 @@ settings! {
         wait_ms: u64 = 2_000, Milliseconds, 0..=600_000;
         /// What runs fragments: auto (their own kernels, and until these are compiled an interpreter on the device where that is sooner), compiled, or interpreted.
         kernels: Kernels = Kernels::Auto, Plain;
+        /// Which devices decode pages of files themselves, for columns that are not in memory: off, auto (those with memory of their own), or on.
+        encoded: Encoded = Encoded::Auto, Plain;
         /// Folder for compiled kernels; "" means `.trireme/kernels` in the data folder.
         kernel_dir: Option<PathBuf> = None, Plain;
         /// Compiled kernels kept on disk; 0 means none.

@@ -32,7 +32,7 @@ pub mod server;
 pub mod session;
 
 pub use costs::Costs;
-pub use devices::{Devices, Kernels, OpenCl};
+pub use devices::{Devices, Encoded, Kernels, OpenCl};
 pub use error::{ConfigError, SettingError};
 pub use exec::Exec;
 pub use io::Io;

@@ -9,7 +9,7 @@ use trireme_device_api::{Backend, Device, DeviceInfo, DeviceKind, DeviceState, V
 use trireme_device_cpu::FusedVariant;
 use trireme_device_cuda::{CudaBackend, CudaSettings};
 use trireme_device_opencl::{OpenClBackend, OpenClSettings, OpenClType};
-use trireme_device_runtime::{Kernels as Tier, Limits};
+use trireme_device_runtime::{Encoded, Kernels as Tier, Limits};
 use trireme_device_sim::SimBackend;
 use trireme_exec::devices::Devices;
 
@@ -33,6 +33,11 @@ pub fn backends(config: &Config, host: &Arc<dyn Variant>) -> Vec<Box<dyn Backend
             Kernels::Auto => Tier::Auto,
             Kernels::Compiled => Tier::Compiled,
             Kernels::Interpreted => Tier::Interpreted,
+        },
+        encoded: match settings.encoded {
+            trireme_config::Encoded::Off => Encoded::Off,
+            trireme_config::Encoded::Auto => Encoded::Auto,
+            trireme_config::Encoded::On => Encoded::On,
         },
         ..Limits::default()
     };

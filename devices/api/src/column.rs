@@ -14,6 +14,7 @@ use std::sync::{Arc, OnceLock};
 
 use arrow::buffer::{BooleanBuffer, Buffer, ScalarBuffer};
 
+use crate::encoded::Loaded;
 use crate::error::DeviceError;
 use crate::types::{Interval, Type};
 
@@ -345,4 +346,14 @@ pub trait ScanInput: Send + Sync {
     /// # Errors
     /// When the file can't be read, or memory is short.
     fn load(&self, segment: usize, column: usize) -> Result<Arc<DeviceColumn>, DeviceError>;
+
+    /// The column for a device that decodes pages, where they are fewer bytes than `decoded_bytes` and the column is not
+    /// decoded in the host's memory already; else as [`ScanInput::load`] gives it. Called from several threads.
+    ///
+    /// # Errors
+    /// As [`ScanInput::load`].
+    fn load_encoded(&self, segment: usize, column: usize, decoded_bytes: usize) -> Result<Loaded, DeviceError> {
+        let _ = decoded_bytes;
+        Ok(Loaded::Decoded(self.load(segment, column)?, None))
+    }
 }

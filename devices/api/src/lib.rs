@@ -14,6 +14,7 @@ mod arrow_columns;
 mod column;
 mod cost;
 mod device;
+mod encoded;
 mod error;
 mod expr;
 mod fragment;
@@ -28,6 +29,7 @@ pub use column::{
 };
 pub use cost::{Cost, Workload};
 pub use device::{Backend, Device, DeviceInfo, DeviceKind, DeviceState, Probed, Vitals};
+pub use encoded::{EncodedColumn, EncodedPage, EncodedType, Loaded, PageEncoding};
 pub use error::{DeviceError, ErrorAction};
 pub use expr::{BinaryOperator, DatePart, Expr, HostFunction, HostFunctionRef, Node};
 pub use fragment::{

@@ -4,6 +4,7 @@
 //! own affair. A step never blocks: without input, or with the client behind, it says [`Progress::Waiting`].
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -144,6 +145,12 @@ pub struct FragmentReport {
     pub output_rows: Option<u64>,
     /// Bytes copied to the device for it.
     pub uploaded_bytes: u64,
+    /// Of these, columns that were decoded on the device.
+    pub encoded_bytes: u64,
+    /// What those columns are when they are decoded.
+    pub decoded_bytes: u64,
+    /// Columns of segments that were decoded on the host although the device could have done it, by reason.
+    pub host_decoded: BTreeMap<&'static str, u32>,
     /// Bytes copied back.
     pub downloaded_bytes: u64,
     /// Bytes that it reads and that had been swapped to the host's memory: copied to the device again.

@@ -38,6 +38,19 @@ pub struct Limits {
     pub chunk_bytes: Option<u64>,
     /// What runs fragments.
     pub kernels: Kernels,
+    /// Columns that are cold on the host come as pages, and are decoded on the device.
+    pub encoded: Encoded,
+}
+
+/// Which devices decode pages themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoded {
+    /// None.
+    Off,
+    /// Those with memory of their own: elsewhere the host decodes as well, and nothing crosses a bus.
+    Auto,
+    /// All.
+    On,
 }
 
 impl Default for Limits {
@@ -51,6 +64,7 @@ impl Default for Limits {
             kernel_folder_bytes: 256 << 20,
             chunk_bytes: None,
             kernels: Kernels::default(),
+            encoded: Encoded::Auto,
         }
     }
 }
@@ -125,6 +139,15 @@ impl Core {
         match self.off.lock().clone() {
             Some(reason) => DeviceState::Off(reason),
             None => self.driver.state(),
+        }
+    }
+
+    /// Whether columns come as pages.
+    pub(crate) fn takes_pages(&self) -> bool {
+        match self.limits.encoded {
+            Encoded::Off => false,
+            Encoded::Auto => self.driver.info().target.wide,
+            Encoded::On => true,
         }
     }
 

@@ -3,6 +3,7 @@
 //! ```text
 //!  plan: every column pinned or given memory, or nothing at all
 //!  fill: [ column │ column │ … ] ◀── the device's thread and whatever workers step the kernel ──▶ Copy queue ─event─▶ Compute
+//!        columns that come encoded are decoded behind the copies (`decoding.rs`)
 //! ```
 
 use std::collections::VecDeque;
@@ -11,29 +12,60 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
-use trireme_device_api::{DeviceColumn, DeviceError, Values};
+use trireme_device_api::{DeviceColumn, DeviceError, EncodedColumn, Values};
 
 use crate::accelerator::Core;
+use crate::arena::Block;
 use crate::columns::Key;
+use crate::decoding::Decoding;
 use crate::driver::Queue;
-use crate::image::Image;
+use crate::image::{Image, Piece};
+use crate::packed::Packed;
 use crate::task::{Table, Task};
 use crate::uploaded::Uploaded;
 
 /// Uploads from this size on say how fast the device is fed.
 const MEASURED_BYTES: u64 = 8 << 20;
 
+/// A loaded column.
+#[derive(Clone)]
+pub(crate) enum Brought {
+    Decoded(Arc<DeviceColumn>),
+    Encoded(Arc<EncodedColumn>),
+}
+
 /// Loaded columns, by table, segment and column.
-pub(crate) type Columns = Vec<Vec<Vec<Option<Arc<DeviceColumn>>>>>;
+pub(crate) type Columns = Vec<Vec<Vec<Option<Brought>>>>;
 
 /// Columns of one table in device memory, by segment and column; none where nobody reads.
 pub(crate) type Resident = Vec<Vec<Option<Arc<Uploaded>>>>;
 
 /// A column that must be copied.
 pub(crate) struct Fill {
-    key: Option<Key>,
+    pub(crate) key: Option<Key>,
     pub(crate) uploaded: Arc<Uploaded>,
-    image: Image,
+    pub(crate) content: Content,
+}
+
+/// What is copied.
+pub(crate) enum Content {
+    /// The column as it lies in memory.
+    Image(Image),
+    /// Its pages, and where they are copied to.
+    Packed(Packed, Arc<Block>),
+}
+
+/// What copies were.
+#[derive(Default)]
+pub(crate) struct Copied {
+    /// Bytes.
+    pub(crate) bytes: u64,
+    /// Of these, columns that are decoded on the device.
+    pub(crate) encoded: u64,
+    /// What those are when they are decoded.
+    pub(crate) decoded: u64,
+    /// Memory to be held until the device is done with them.
+    pub(crate) held: Vec<Arc<Block>>,
 }
 
 /// The columns of a run.
@@ -104,7 +136,7 @@ pub(crate) fn place(
     table: &Table,
     segment: usize,
     column: usize,
-    loaded: Option<&Arc<DeviceColumn>>,
+    loaded: Option<&Brought>,
 ) -> Result<Placed, DeviceError> {
     let shape = &table.shape.columns[column];
     let identity = table.input.identity(segment, column);
@@ -112,10 +144,15 @@ pub(crate) fn place(
     if let Some(uploaded) = key.and_then(|key| core.columns.column(key)) {
         return Ok(Placed::There(uploaded));
     }
+    if let Some(Brought::Encoded(encoded)) = loaded
+        && let Some(packed) = Packed::new(encoded, shape)
+    {
+        return encoded_fill(core, key, packed);
+    }
     let loaded = match loaded {
-        Some(loaded) => Arc::clone(loaded),
-        // It was in device memory when columns were loaded, and has been dropped since.
-        None => table.input.load(segment, column)?,
+        Some(Brought::Decoded(loaded)) => Arc::clone(loaded),
+        // It was in device memory when columns were loaded, and has been dropped since; or its pages are of no use.
+        _ => table.input.load(segment, column)?,
     };
     if loaded.rows != table.input.rows(segment) {
         return Err(DeviceError::Internal(format!(
@@ -133,10 +170,39 @@ pub(crate) fn place(
         Some(uploaded) => Placed::Fill(Fill {
             key,
             uploaded: Arc::new(uploaded),
-            image,
+            content: Content::Image(image),
         }),
         None => Placed::NoRoom,
     })
+}
+
+fn encoded_fill(core: &Core, key: Option<Key>, packed: Packed) -> Result<Placed, DeviceError> {
+    let Some(uploaded) = Uploaded::allocate_decoded(core, &packed)? else {
+        return Ok(Placed::NoRoom);
+    };
+    let Some(staging) = core.room(packed.staging)? else {
+        return Ok(Placed::NoRoom);
+    };
+    Ok(Placed::Fill(Fill {
+        key,
+        uploaded: Arc::new(uploaded),
+        content: Content::Packed(packed, Arc::new(staging)),
+    }))
+}
+
+impl Fill {
+    fn copy(&self, core: &Core, copied: &mut Copied) -> Result<(), DeviceError> {
+        match &self.content {
+            Content::Image(image) => copied.bytes += self.uploaded.fill(core, Queue::Copy, image)?,
+            Content::Packed(packed, staging) => {
+                let bytes = self.uploaded.fill_encoded(core, Queue::Copy, packed, staging)?;
+                copied.bytes += bytes;
+                copied.encoded += bytes;
+                copied.decoded += packed.values_bytes() + packed.validity().as_ref().map_or(0, Piece::bytes);
+            }
+        }
+        Ok(())
+    }
 }
 
 #[derive(Default)]
@@ -144,7 +210,7 @@ struct State {
     queue: VecDeque<Arc<Fill>>,
     /// Taken or in the queue.
     outstanding: usize,
-    copied_bytes: u64,
+    copied: Copied,
     failed: Option<DeviceError>,
 }
 
@@ -152,6 +218,8 @@ struct State {
 #[derive(Default)]
 pub(crate) struct Fills {
     state: Mutex<State>,
+    /// Of the run.
+    pub(crate) decoding: Mutex<Decoding>,
     done: Condvar,
 }
 
@@ -162,12 +230,17 @@ impl Fills {
             return false;
         };
         let began = Instant::now();
-        let copied = fill.uploaded.fill(core, Queue::Copy, &fill.image);
+        let mut copied = Copied::default();
+        let done = fill.copy(core, &mut copied);
         fill.uploaded.took(began.elapsed());
         let mut state = self.state.lock();
         state.outstanding -= 1;
-        match copied {
-            Ok(bytes) => state.copied_bytes += bytes,
+        match done {
+            Ok(()) => {
+                state.copied.bytes += copied.bytes;
+                state.copied.encoded += copied.encoded;
+                state.copied.decoded += copied.decoded;
+            }
             Err(error) => {
                 state.failed.get_or_insert(error);
                 state.outstanding -= state.queue.len();
@@ -180,14 +253,20 @@ impl Fills {
         true
     }
 
-    /// Copies all and orders what is queued for kernels from now on after the copies; gives the bytes. When it returns, even
-    /// with an error, no worker copies any more. `wake` calls for help.
+    /// Copies all, decodes what came encoded, and orders what is queued for kernels from now on after that. When it returns,
+    /// even with an error, no worker copies any more. `wake` calls for help.
     ///
     /// # Errors
     /// When the device is lost.
-    pub(crate) fn run(&self, core: &Core, fills: Vec<Fill>, keep: bool, wake: &dyn Fn()) -> Result<u64, DeviceError> {
+    pub(crate) fn run(
+        &self,
+        core: &Core,
+        fills: Vec<Fill>,
+        keep: bool,
+        wake: &dyn Fn(),
+    ) -> Result<Copied, DeviceError> {
         if fills.is_empty() {
-            return Ok(0);
+            return Ok(Copied::default());
         }
         let began = Instant::now();
         let fills: Vec<_> = fills.into_iter().map(Arc::new).collect();
@@ -207,19 +286,20 @@ impl Fills {
         if let Some(error) = state.failed.take() {
             return Err(error);
         }
-        let copied = std::mem::take(&mut state.copied_bytes);
+        let mut copied = std::mem::take(&mut state.copied);
         drop(state);
+        copied.held = self.decoding.lock().queue(core, &fills, keep)?;
         let event = core.driver.record(Queue::Copy)?;
         core.driver.after(Queue::Compute, &event)?;
-        core.counters.uploaded_bytes.fetch_add(copied, Ordering::Relaxed);
-        if copied >= MEASURED_BYTES {
+        core.counters.uploaded_bytes.fetch_add(copied.bytes, Ordering::Relaxed);
+        if copied.bytes >= MEASURED_BYTES {
             let ns = began.elapsed().as_nanos().max(1);
-            let rate = u128::from(copied) * 1_000_000_000 / ns;
+            let rate = u128::from(copied.bytes) * 1_000_000_000 / ns;
             let rate = u64::try_from(rate).unwrap_or(u64::MAX);
             core.counters.upload_rate.store(rate, Ordering::Relaxed);
         }
         for fill in fills.iter().filter(|_| keep) {
-            if let Some(key) = fill.key {
+            if let (Some(key), Content::Image(_)) = (fill.key, &fill.content) {
                 core.columns.keep_column(key, &fill.uploaded);
             }
         }

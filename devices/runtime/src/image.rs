@@ -186,7 +186,7 @@ fn low_half(value: i128) -> i64 {
 }
 
 /// Bits from bit 0 of their first byte.
-fn bits(bits: &BooleanBuffer) -> Piece {
+pub(crate) fn bits(bits: &BooleanBuffer) -> Piece {
     let bytes = bits.len().div_ceil(8);
     if bits.offset().is_multiple_of(8) {
         let buffer = bits.inner().slice_with_length(bits.offset() / 8, bytes);

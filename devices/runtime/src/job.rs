@@ -11,7 +11,7 @@ use trireme_device_codegen::shape::Storage;
 use trireme_device_codegen::{Hints, Program, ProgramOutput};
 
 use crate::executor::{Job, Ran};
-use crate::fills::{Columns, Fills, Plan, Resident};
+use crate::fills::{Brought, Columns, Fills, Plan, Resident};
 use crate::held::Held;
 use crate::kernels::{Loaded, Took};
 use crate::memory::Memory;
@@ -25,6 +25,9 @@ use crate::warming;
 
 /// Tries without room on an empty device after which a run gives up: one may have ended in between.
 const ALONE: u32 = 4;
+
+/// Why columns were decoded on the host after all.
+const UNDECODED: &str = "pages that the device could not decode";
 
 /// What a run left.
 pub(crate) struct Outcome {
@@ -186,12 +189,40 @@ impl RunJob {
             }
             drop(run);
             drop(pins);
+            if !self.pages_were_fine(attempt, ended.is_ok())? {
+                continue;
+            }
             match ended? {
                 Ended::Well(outcome) => return Ok(Some(outcome)),
                 Ended::NoRoom => return Ok(None),
                 Ended::TooSmall(needed) => self.again(attempt, &needed)?,
             }
         }
+    }
+
+    /// False when the device met pages that it could not decode, or had no room for them: then the run was for nothing, and the
+    /// host decodes them for the next one.
+    fn pages_were_fine(&self, attempt: &mut Attempt, ended_well: bool) -> Result<bool, DeviceError> {
+        let (fine, syncs) = match self.fills.decoding.lock().verify(&self.task.core) {
+            Ok(verified) => verified,
+            // The run's own error says more.
+            Err(_) if !ended_well => return Ok(true),
+            Err(error) => return Err(error),
+        };
+        let Some(report) = attempt.reports.first_mut() else {
+            return Ok(true);
+        };
+        report.syncs += syncs;
+        if !fine {
+            *report.host_decoded.entry(UNDECODED).or_default() += 1;
+            attempt.plan = None;
+            for column in self.columns.lock().iter_mut().flatten().flatten() {
+                if matches!(column, Some(Brought::Encoded(_))) {
+                    *column = None;
+                }
+            }
+        }
+        Ok(fine)
     }
 
     /// Queues all fragments, each after its columns, and waits.
@@ -204,8 +235,8 @@ impl RunJob {
                 let copied = self
                     .fills
                     .run(&self.task.core, plan.take_fills(table), true, &|| self.wake())?;
-                run.reports[position].uploaded_bytes += copied;
-                run.reports[position].copy_ns += nanoseconds(began);
+                let staging = run.copied(position, copied, nanoseconds(began));
+                run.hold(staging);
             }
             run.queue(position)?;
         }
@@ -257,6 +288,15 @@ impl RunJob {
         Ok(())
     }
 
+    /// Notes why a column of a table is decoded on the host.
+    pub(crate) fn decoded_on_host(&self, table: usize, reason: &'static str) {
+        let reads = |id: &FragmentId| self.task.table_index(*id) == Some(table);
+        let position = self.task.ids.iter().position(reads).unwrap_or(0);
+        if let Some(report) = self.attempt.lock().reports.get_mut(position) {
+            *report.host_decoded.entry(reason).or_default() += 1;
+        }
+    }
+
     fn module(&self, lowered: &Lowered) -> Result<(Arc<Loaded>, Took), DeviceError> {
         let kernels = &self.task.core.kernels;
         match (lowered.module.get(), &lowered.program) {
@@ -301,7 +341,8 @@ impl RunJob {
         }
         if self.task.core.limits.kernels == Kernels::Auto {
             let data = ready.iter().filter(|ready| ready.is_data);
-            warming::compile(&self.task.core, data.map(|ready| Arc::clone(&ready.lowered)).collect());
+            let cold = data.map(|ready| Arc::clone(&ready.lowered)).collect();
+            warming::compile(&self.task.core, cold, Vec::new());
         }
         Ok(ready)
     }
@@ -457,6 +498,8 @@ pub(crate) fn nanoseconds(began: Instant) -> u64 {
 
 fn add(report: &mut FragmentReport, more: &FragmentReport) {
     report.uploaded_bytes += more.uploaded_bytes;
+    report.encoded_bytes += more.encoded_bytes;
+    report.decoded_bytes += more.decoded_bytes;
     report.downloaded_bytes += more.downloaded_bytes;
     report.launches += more.launches;
     report.syncs += more.syncs;

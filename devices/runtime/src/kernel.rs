@@ -13,16 +13,22 @@ use arrow::compute::{cast, concat};
 use arrow::datatypes::{DataType, SchemaRef};
 use parking_lot::Mutex;
 use trireme_device_api::{
-    DeviceColumn, DeviceError, Emit, Field, FragmentId, FragmentReport, Kernel, Output, Progress, Reservation, Rows,
-    Sink, StreamInput, StreamPoll,
+    DeviceColumn, DeviceError, Emit, Field, FragmentId, FragmentReport, Kernel, Loaded, Output, Progress, Reservation,
+    Rows, ScanInput, Sink, StreamInput, StreamPoll,
 };
 
-use crate::fills::Columns;
+use crate::decoding;
+use crate::fills::{Brought, Columns};
 use crate::job::{Outcome, RunJob};
+use crate::packed::element;
 use crate::task::Task;
+use crate::warming;
 
 /// Batches that one step takes from a stream.
 const BATCHES_PER_STEP: usize = 64;
+
+/// Why a column is decoded on the host.
+const NO_KERNEL: &str = "the kernel that decodes pages was not compiled yet";
 
 /// A running set of fragments.
 pub(crate) struct RunKernel {
@@ -309,14 +315,57 @@ impl Load {
         })
     }
 
+    /// A column: its pages where the device decodes them, else as the host decodes it.
+    fn bring(
+        &self,
+        input: &dyn ScanInput,
+        table: usize,
+        segment: usize,
+        column: usize,
+    ) -> Result<Brought, DeviceError> {
+        let core = &self.job.task.core;
+        if !core.takes_pages() {
+            return Ok(Brought::Decoded(input.load(segment, column)?));
+        }
+        let tables = self.job.task.tables();
+        let storage = tables.get(table).map(|table| table.shape.columns[column].storage);
+        let elem = storage.and_then(element);
+        let rows = input.rows(segment);
+        if elem.is_some_and(|elem| !decoding::is_ready(core, elem)) {
+            // The next run finds it compiled.
+            warming::compile(core, Vec::new(), warming::cold_decoders(core));
+            self.job.decoded_on_host(table, NO_KERNEL);
+            return Ok(Brought::Decoded(input.load(segment, column)?));
+        }
+        // Of what the device can't decode, nothing is small enough.
+        let decoded_bytes = elem.map_or(0, |elem| rows * elem.bytes() as usize);
+        match input.load_encoded(segment, column, decoded_bytes)? {
+            Loaded::Decoded(column, reason) => {
+                if let Some(reason) = reason {
+                    self.job.decoded_on_host(table, reason);
+                }
+                Ok(Brought::Decoded(column))
+            }
+            Loaded::Encoded(encoded) => match elem.map(|elem| decoding::loaded(core, elem)) {
+                Some(Ok(_)) => Ok(Brought::Encoded(encoded)),
+                Some(Err(error @ DeviceError::Device(_))) => Err(error),
+                _ => {
+                    drop(encoded);
+                    self.job.decoded_on_host(table, NO_KERNEL);
+                    Ok(Brought::Decoded(input.load(segment, column)?))
+                }
+            },
+        }
+    }
+
     fn one(&self, item: Item) -> Result<(), DeviceError> {
         match item {
             Item::Module(position) => self.job.compile(position),
             Item::Column { table, segment, column } => {
                 let input = self.job.task.tables().get(table).map(|table| Arc::clone(&table.input));
                 let input = input.ok_or_else(|| DeviceError::Internal(format!("there is no table {table}")))?;
-                let loaded = input.load(segment, column)?;
-                self.job.columns.lock()[table][segment][column] = Some(loaded);
+                let brought = self.bring(input.as_ref(), table, segment, column)?;
+                self.job.columns.lock()[table][segment][column] = Some(brought);
                 Ok(())
             }
         }

@@ -9,6 +9,7 @@
 mod accelerator;
 mod arena;
 mod columns;
+mod decoding;
 pub mod driver;
 mod executor;
 mod fills;
@@ -19,6 +20,7 @@ mod job;
 mod kernel;
 mod kernels;
 mod memory;
+mod packed;
 mod programs;
 mod resident;
 mod run;
@@ -33,7 +35,7 @@ mod uses;
 mod variant;
 mod warming;
 
-pub use accelerator::{Accelerator, Limits};
+pub use accelerator::{Accelerator, Encoded, Limits};
 pub use driver::{Driver, DriverInfo, Event, ModuleId, Queue, Writer};
 pub use tier::Kernels;
 

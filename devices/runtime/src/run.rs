@@ -14,7 +14,7 @@ use trireme_device_codegen::{
 use crate::accelerator::Core;
 use crate::arena::Block;
 use crate::driver::{Event, Queue};
-use crate::fills::Resident;
+use crate::fills::{Copied, Resident};
 use crate::job::Ready;
 use crate::memory::{Memory, fill_word};
 use crate::resident::Source;
@@ -44,6 +44,8 @@ pub(crate) struct Run<'a> {
     marks: Vec<Arc<dyn Event>>,
     /// What it reads, until it is done.
     pins: Vec<Arc<Uploaded>>,
+    /// Pages and their tables, likewise.
+    staging: Vec<Arc<Block>>,
     queued: bool,
 }
 
@@ -85,6 +87,7 @@ impl<'a> Run<'a> {
             memory,
             marks: Vec::new(),
             pins: Vec::new(),
+            staging: Vec::new(),
             queued: false,
         }
     }
@@ -170,6 +173,21 @@ impl<'a> Run<'a> {
     /// Holds columns until it is done.
     pub(crate) fn pin(&mut self, columns: &Resident) {
         self.pins.extend(columns.iter().flatten().flatten().cloned());
+    }
+
+    /// Holds memory until it is done.
+    pub(crate) fn hold(&mut self, staging: Vec<Arc<Block>>) {
+        self.staging.extend(staging);
+    }
+
+    /// Counts what was copied for a fragment; gives the memory that must be held.
+    pub(crate) fn copied(&mut self, position: usize, copied: Copied, ns: u64) -> Vec<Arc<Block>> {
+        let report = &mut self.reports[position];
+        report.uploaded_bytes += copied.bytes;
+        report.encoded_bytes += copied.encoded;
+        report.decoded_bytes += copied.decoded;
+        report.copy_ns += ns;
+        copied.held
     }
 
     /// Counts a wait for the device.

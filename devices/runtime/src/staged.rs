@@ -16,6 +16,7 @@ use trireme_device_codegen::When;
 use trireme_device_codegen::shape::Storage;
 
 use crate::accelerator::Core;
+use crate::arena::Block;
 use crate::driver::{Event, Queue};
 use crate::fills::{Fill, Placed, Resident, place};
 use crate::job::{RunJob, nanoseconds};
@@ -25,19 +26,27 @@ use crate::task::Table;
 /// Chunks whose memory is taken at once.
 const CHUNKS: usize = 2;
 
+/// What must be held until a chunk's kernels are done.
+struct Chunk {
+    event: Option<Arc<dyn Event>>,
+    #[expect(dead_code, reason = "held")]
+    columns: Resident,
+    staging: Vec<Arc<Block>>,
+}
+
 /// Chunks whose kernels may still run.
 struct Flying<'a> {
     core: &'a Core,
-    chunks: VecDeque<(Option<Arc<dyn Event>>, Resident)>,
+    chunks: VecDeque<Chunk>,
 }
 
 impl Flying<'_> {
     /// Waits for the oldest; false if there is none.
     fn land(&mut self) -> Result<bool, DeviceError> {
-        let Some((event, _)) = self.chunks.front() else {
+        let Some(chunk) = self.chunks.front() else {
             return Ok(false);
         };
-        if let Some(event) = event {
+        if let Some(event) = &chunk.event {
             event.wait()?;
         }
         self.chunks.pop_front();
@@ -104,7 +113,8 @@ impl RunJob {
         match self.gather(table, number, 0, u64::MAX, &wanted, &mut columns, &mut fills)? {
             Gathered::All => {
                 run.pin(&columns);
-                self.copy(run, position, fills)?;
+                let staging = self.copy(run, position, fills)?;
+                run.hold(staging);
                 Ok(Some(columns))
             }
             Gathered::NoRoom(_) => Ok(None),
@@ -159,12 +169,17 @@ impl RunJob {
                 continue;
             }
             let words = run.segment_table(position, start..end, &chunk);
-            flying.chunks.push_back((None, chunk));
-            self.copy(run, position, fills)?;
+            flying.chunks.push_back(Chunk {
+                event: None,
+                columns: chunk,
+                staging: Vec::new(),
+            });
+            let staging = self.copy(run, position, fills)?;
             run.replace_segments(position, &words)?;
             run.launch(position, When::Chunk)?;
-            if let Some((event, _)) = flying.chunks.back_mut() {
-                *event = Some(core.driver.record(Queue::Compute)?);
+            if let Some(chunk) = flying.chunks.back_mut() {
+                chunk.staging.extend(staging);
+                chunk.event = Some(core.driver.record(Queue::Compute)?);
             }
             start = end;
             if start == count {
@@ -227,11 +242,10 @@ impl RunJob {
         Ok(Gathered::All)
     }
 
-    fn copy(&self, run: &mut Run<'_>, position: usize, fills: Vec<Fill>) -> Result<(), DeviceError> {
+    /// Copies; gives memory to be held until the kernels are done.
+    fn copy(&self, run: &mut Run<'_>, position: usize, fills: Vec<Fill>) -> Result<Vec<Arc<Block>>, DeviceError> {
         let began = Instant::now();
         let copied = self.fills.run(&self.task.core, fills, false, &|| self.wake())?;
-        run.reports[position].uploaded_bytes += copied;
-        run.reports[position].copy_ns += nanoseconds(began);
-        Ok(())
+        Ok(run.copied(position, copied, nanoseconds(began)))
     }
 }

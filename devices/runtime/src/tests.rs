@@ -3,6 +3,7 @@
 mod arena;
 mod columns;
 pub(crate) mod driver;
+mod encoded;
 mod graphs;
 mod kernels;
 mod kit;

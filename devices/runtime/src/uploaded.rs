@@ -11,6 +11,7 @@ use crate::accelerator::Core;
 use crate::arena::Block;
 use crate::driver::Queue;
 use crate::image::{Image, Piece};
+use crate::packed::Packed;
 
 /// A column of one segment in device memory; pinned while it is held.
 #[derive(Debug)]
@@ -36,10 +37,28 @@ impl Uploaded {
         column: &Arc<DeviceColumn>,
         shape: &ColumnShape,
     ) -> Result<Option<Self>, DeviceError> {
+        let bytes = |piece: &Option<Piece>| piece.as_ref().map(Piece::bytes);
+        let sizes = [bytes(&image.values), bytes(&image.validity), bytes(&image.bytes)];
+        let host = (shape.storage == Storage::Offsets).then(|| Arc::clone(column));
+        Self::with(core, image.base, sizes, host)
+    }
+
+    /// Memory for a column that is decoded on the device; none if there is no room.
+    pub(crate) fn allocate_decoded(core: &Core, packed: &Packed) -> Result<Option<Self>, DeviceError> {
+        let validity = packed.validity().as_ref().map(Piece::bytes);
+        Self::with(core, packed.base(), [Some(packed.values_bytes()), validity, None], None)
+    }
+
+    fn with(
+        core: &Core,
+        base: i64,
+        sizes: [Option<u64>; 3],
+        host: Option<Arc<DeviceColumn>>,
+    ) -> Result<Option<Self>, DeviceError> {
         let mut blocks = [None, None, None];
-        for (block, piece) in blocks.iter_mut().zip([&image.values, &image.validity, &image.bytes]) {
-            if let Some(piece) = piece {
-                match core.room(piece.bytes())? {
+        for (block, bytes) in blocks.iter_mut().zip(sizes) {
+            if let Some(bytes) = bytes {
+                match core.room(bytes)? {
                     Some(found) => *block = Some(found),
                     None => return Ok(None),
                 }
@@ -47,13 +66,32 @@ impl Uploaded {
         }
         let [values, validity, bytes] = blocks;
         Ok(Some(Self {
-            base: image.base,
+            base,
             values,
             validity,
             bytes,
-            host: (shape.storage == Storage::Offsets).then(|| Arc::clone(column)),
+            host,
             upload_ns: AtomicU64::new(0),
         }))
+    }
+
+    /// Copies pages to `staging`, and the bits of validity to their memory; returns the bytes.
+    pub(crate) fn fill_encoded(
+        &self,
+        core: &Core,
+        queue: Queue,
+        packed: &Packed,
+        staging: &Block,
+    ) -> Result<u64, DeviceError> {
+        let mut copied = packed.sent();
+        core.driver.upload(queue, staging.at(), copied, &mut |offset, slab| {
+            packed.write(offset, slab);
+            Ok(())
+        })?;
+        if let (Some(block), Some(piece)) = (&self.validity, packed.validity()) {
+            copied += upload(core, queue, block.at(), &piece)?;
+        }
+        Ok(copied)
     }
 
     /// Copies an image to its memory; returns the bytes.

@@ -63,7 +63,7 @@ impl Variant for AcceleratorVariant {
         }
         let bridges = self.core.bridges(&cold);
         if self.core.limits.kernels != Kernels::Interpreted {
-            warming::compile(&self.core, cold);
+            warming::compile(&self.core, cold, warming::cold_decoders(&self.core));
         }
         bridges
     }

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use trireme_device_codegen::ir::Module;
+
 use crate::accelerator::Core;
+use crate::decoding;
 use crate::kernels::Peeked;
 use crate::programs::Lowered;
 
@@ -34,10 +37,19 @@ pub(crate) fn is_cold(core: &Core, lowered: &Lowered) -> bool {
     }
 }
 
+/// The kernels that decode pages, as far as they aren't loaded.
+pub(crate) fn cold_decoders(core: &Core) -> Vec<Module> {
+    if !core.takes_pages() {
+        return Vec::new();
+    }
+    let is_cold = |module: &Module| matches!(core.kernels.peek(module), Peeked::Unknown);
+    decoding::modules(core).into_iter().filter(is_cold).collect()
+}
+
 /// Compiles them on a thread of its own, unless enough threads do that already.
-pub(crate) fn compile(core: &Arc<Core>, mut programs: Vec<Arc<Lowered>>) {
+pub(crate) fn compile(core: &Arc<Core>, mut programs: Vec<Arc<Lowered>>, decoders: Vec<Module>) {
     programs.retain(|lowered| !lowered.warming.load(Ordering::SeqCst));
-    if programs.is_empty() {
+    if programs.is_empty() && decoders.is_empty() {
         return;
     }
     if THREADS.fetch_add(1, Ordering::SeqCst) >= THREADS_MAX {
@@ -59,6 +71,12 @@ pub(crate) fn compile(core: &Arc<Core>, mut programs: Vec<Arc<Lowered>>) {
                 }
                 // A run that needs it meets it too, and says so.
                 Err(error) => return core.note(&error),
+            }
+        }
+        for module in decoders {
+            if let Err(error) = core.kernels.get(&module) {
+                // Columns are decoded on the host then.
+                core.note(&error);
             }
         }
     };

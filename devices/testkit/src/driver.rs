@@ -136,7 +136,11 @@ fn check_output(graph: &Graph, id: usize, output: &Output) -> Result<(), DeviceE
     }
 }
 
-fn last_rows(output: Option<Output>) -> Result<Vec<Row>, DeviceError> {
+/// The rows of a graph's last fragment.
+///
+/// # Errors
+/// [`DeviceError::Internal`] when it left none; those of a download.
+pub fn last_rows(output: Option<Output>) -> Result<Vec<Row>, DeviceError> {
     match output {
         Some(Output::Rows(rows)) => values_of(&rows),
         Some(Output::Resident(resident)) => values_of(resident.download()?.as_ref()),

@@ -1,6 +1,7 @@
 //! What a variant runs on in tests: tables in every layout that the contract allows, streams that make it wait, and a pool
 //! that counts.
 
+pub mod pages;
 mod pool;
 mod scan;
 mod stream;

@@ -20,6 +20,7 @@ mod budget;
 mod cache;
 mod decode;
 mod dictionary;
+mod encoded;
 mod fetches;
 mod files;
 mod footer;

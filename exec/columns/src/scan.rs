@@ -1,15 +1,16 @@
 //! A bound scan: segments of columns that are decoded when they are first wanted.
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasher;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use trireme_device_api::{
-    Codes, ColumnProfile, DeviceColumn, DeviceError, DevicePool, Dictionary, ScanInput, Values, ZoneMap,
+    Codes, ColumnProfile, DeviceColumn, DeviceError, DevicePool, Dictionary, Loaded, ScanInput, Values, ZoneMap,
 };
 use trireme_lake::{Account, Planned, ReadClass};
 
@@ -180,27 +181,86 @@ impl Core {
 
     /// The column of the segment; codes have no dictionary yet.
     pub(crate) fn fetch(&self, segment: usize, column: usize) -> Result<Arc<DeviceColumn>, Failure> {
-        let key = self.key(segment, column);
+        match self.made(segment, column) {
+            Some(made) => Ok(Arc::new(made)),
+            None => self.with_task(segment, column, |task, domain| {
+                self.decoded(segment, column, task, domain)
+            })?,
+        }
+    }
+
+    /// A column that no file has.
+    pub(crate) fn made(&self, segment: usize, column: usize) -> Option<DeviceColumn> {
         let (at, of) = (&self.segments[segment], &self.columns[column]);
-        let (files, domain) = match &of.kind {
-            ColumnKind::Constant(constants) => {
-                return Ok(Arc::new(constants.column(at.file, at.rows, &of.request.data_type)));
-            }
-            ColumnKind::Kept(kept) => return Ok(Arc::new(kept.column(at, &self.files[at.file].0.metadata))),
-            ColumnKind::Stored { files, domain } => (files, domain.as_ref()),
-        };
+        match &of.kind {
+            ColumnKind::Constant(constants) => Some(constants.column(at.file, at.rows, &of.request.data_type)),
+            ColumnKind::Kept(kept) => Some(kept.column(at, &self.files[at.file].0.metadata)),
+            ColumnKind::Stored { files, .. } => match files[at.file].leaf() {
+                Some(_) => None,
+                None => Some(decode::nulls(at.rows, &of.request.data_type)),
+            },
+        }
+    }
+
+    /// The column, by the cache.
+    pub(crate) fn decoded(
+        &self,
+        segment: usize,
+        column: usize,
+        task: &Task<'_>,
+        domain: Option<&Arc<Domain>>,
+    ) -> Result<Arc<DeviceColumn>, Failure> {
+        let key = self.key(segment, column);
+        let need = need(task);
+        let found = self.cache.get(&key, &self.table, domain, need, &self.pool, || {
+            self.book(task);
+            decode::decode(task)
+        });
+        // The cache had it, or another query's thread decoded it.
+        drop(self.fetches.claim(segment, column));
+        found
+    }
+
+    /// Its bytes are used.
+    pub(crate) fn book(&self, task: &Task<'_>) {
+        if !task.source.is_local() {
+            let bytes = task.ranges.iter().map(|range| range.end - range.start).sum();
+            self.account.used_bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// With what decoding a stored column takes; its domain, when it is codes.
+    ///
+    /// # Errors
+    /// When its place in the file is wrong.
+    pub(crate) fn with_task<T>(
+        &self,
+        segment: usize,
+        column: usize,
+        work: impl FnOnce(&Task<'_>, Option<&Arc<Domain>>) -> T,
+    ) -> Result<T, DeviceError> {
+        let (at, of) = (&self.segments[segment], &self.columns[column]);
         let (meta, source) = &self.files[at.file];
-        let Some(leaf) = files[at.file].leaf() else {
-            return Ok(Arc::new(decode::nulls(at.rows, &of.request.data_type)));
+        let (ColumnKind::Stored { files, domain }, Some(leaf)) = (&of.kind, of.leaf(at.file)) else {
+            return Err(DeviceError::Internal(format!("no file has column {}", of.name)));
         };
-        let domain = domain.filter(|_| key.domain.is_some());
+        let domain = domain.as_ref().filter(|_| !of.is_raw.load(Ordering::Acquire));
         let take = |bytes: usize| self.cache.take(bytes, &self.pool);
         let ranges = self.ranges(segment, column)?;
         let pages = |row_group: usize| self.pages.get(&(at.file, row_group, leaf));
         let fetch = OnceCell::new();
-        let read = |at: usize| match fetch.get_or_init(|| self.fetches.claim(segment, column)) {
-            Some(fetch) => fetch.take(at).map_err(|error| source.failed(&error)),
-            None => source.read(ranges[at].clone()),
+        // Once, though a column may be looked at twice: as pages, and then to be decoded.
+        let bytes: RefCell<Vec<Option<Bytes>>> = RefCell::new(vec![None; ranges.len()]);
+        let read = |at: usize| {
+            if let Some(known) = &bytes.borrow()[at] {
+                return Ok(known.clone());
+            }
+            let found = match fetch.get_or_init(|| self.fetches.claim(segment, column)) {
+                Some(fetch) => fetch.take(at).map_err(|error| source.failed(&error)),
+                None => source.read(ranges[at].clone()),
+            }?;
+            bytes.borrow_mut()[at] = Some(found.clone());
+            Ok(found)
         };
         let task = Task {
             source,
@@ -224,22 +284,12 @@ impl Core {
             pool: &self.pool,
             arrow_reads: &self.cache.counters.arrow_reads,
         };
-        let need = need(&task);
-        let found = self.cache.get(&key, &self.table, domain, need, &self.pool, || {
-            if !source.is_local() {
-                let bytes = ranges.iter().map(|range| range.end - range.start).sum();
-                self.account.used_bytes.fetch_add(bytes, Ordering::Relaxed);
-            }
-            decode::decode(&task)
-        });
-        // The cache had it, or another query's thread decoded it.
-        drop(self.fetches.claim(segment, column));
-        found
+        Ok(work(&task, domain))
     }
 }
 
 /// A part's share of the uncompressed bytes of its chunk.
-fn part_bytes(task: &Task<'_>, part: &Part) -> usize {
+pub(crate) fn part_bytes(task: &Task<'_>, part: &Part) -> usize {
     let group = task.metadata.row_group(part.row_group);
     let bytes = usize::try_from(group.column(task.leaf).uncompressed_size()).unwrap_or(0);
     let rows = usize::try_from(group.num_rows()).unwrap_or(0);
@@ -277,6 +327,20 @@ impl Scan {
             core,
             profiles,
         }
+    }
+
+    /// The decoded column of a slot, if anybody holds it.
+    pub(crate) fn held(&self, slot: usize) -> Option<Arc<DeviceColumn>> {
+        self.slots[slot].lock().upgrade()
+    }
+
+    /// What was fetched, with the scan's dictionary.
+    pub(crate) fn handed_out(&self, slot: usize, column: usize, fetched: Arc<DeviceColumn>) -> Arc<DeviceColumn> {
+        let loaded = match &self.profiles[column].dictionary {
+            Some(dictionary) => with_dictionary(fetched, dictionary),
+            None => fetched,
+        };
+        self.remember(slot, column, loaded)
     }
 
     fn remember(&self, slot: usize, column: usize, loaded: Arc<DeviceColumn>) -> Arc<DeviceColumn> {
@@ -354,17 +418,17 @@ impl ScanInput for Scan {
         }
     }
 
+    fn load_encoded(&self, segment: usize, column: usize, decoded_bytes: usize) -> Result<Loaded, DeviceError> {
+        self.encoded(segment, column, decoded_bytes)
+    }
+
     fn load(&self, segment: usize, column: usize) -> Result<Arc<DeviceColumn>, DeviceError> {
         let slot = segment * self.profiles.len() + column;
         if let Some(held) = self.slots[slot].lock().upgrade() {
             return Ok(held);
         }
         let fetched = self.core.fetch(segment, column)?;
-        let loaded = match &self.profiles[column].dictionary {
-            Some(dictionary) => with_dictionary(fetched, dictionary),
-            None => fetched,
-        };
-        Ok(self.remember(slot, column, loaded))
+        Ok(self.handed_out(slot, column, fetched))
     }
 }
 

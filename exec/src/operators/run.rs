@@ -271,6 +271,8 @@ fn tell_report(metrics: &ExecutionPlanMetricsSet, took: &Took<'_>, expected: Opt
         ("syncs", u64::from(report.syncs)),
         ("retries", u64::from(report.retries)),
         ("uploaded_bytes", report.uploaded_bytes),
+        ("encoded_bytes", report.encoded_bytes),
+        ("decoded_bytes", report.decoded_bytes),
         ("downloaded_bytes", report.downloaded_bytes),
         ("restored_bytes", report.restored_bytes),
         ("interpreted", u64::from(report.interpreted)),
@@ -283,5 +285,10 @@ fn tell_report(metrics: &ExecutionPlanMetricsSet, took: &Took<'_>, expected: Opt
         MetricBuilder::new(metrics)
             .global_counter(format!("{prefix}_{name}"))
             .add(count);
+    }
+    for (reason, columns) in &report.host_decoded {
+        let name = format!("{prefix}_decoded_on_host ({reason})");
+        let columns = usize::try_from(*columns).unwrap_or(usize::MAX);
+        MetricBuilder::new(metrics).global_counter(name).add(columns);
     }
 }

@@ -17,6 +17,8 @@ pub(super) struct Deltas {
     pub(super) count: Var,
     /// U64, one per work-item.
     pub(super) sums: LocalId,
+    /// Where faults are noted, U64.
+    pub(super) fault: Var,
 }
 
 /// What the header says.
@@ -32,7 +34,13 @@ struct Header {
 
 /// Gives each value to one work-item: `emit(position, value)`, both U64, the value modulo 2⁶⁴.
 pub(super) fn delta(b: &mut Builder, group: u32, deltas: Deltas, emit: &mut dyn FnMut(&mut Builder, Expr, Expr)) {
-    let Deltas { at, end, count, .. } = deltas;
+    let Deltas {
+        at,
+        end,
+        count,
+        fault: noted,
+        ..
+    } = deltas;
     let next = |b: &mut Builder| {
         let number = b.set(Scalar::U64, varint(at.into(), end.into()));
         b.assign(at, after_varint(at.into(), end.into()));
@@ -51,10 +59,10 @@ pub(super) fn delta(b: &mut Builder, group: u32, deltas: Deltas, emit: &mut dyn 
     let mini = b.set(Scalar::U64, Expr::from(block).over(divisor));
     let even = Expr::from(mini).times(minis.into()).eq(block.into());
     let even = even.and(Expr::from(mini).and(u64(7)).eq(u64(0)));
-    let enough = Expr::from(total).ge(count.into());
+    let enough = Expr::from(total).eq(count.into());
     b.assign(good, Expr::from(good).and(even).and(enough));
     let wanted = Expr::from(count).gt(u64(0));
-    b.when(wanted.clone().and(Expr::from(good).not()), fault);
+    b.when(wanted.clone().and(Expr::from(good).not()), |b| fault(b, noted));
     b.when(wanted.and(good.into()), |b| {
         b.when(Expr::LocalIndex.eq(u32(0)), |b| emit(b, u64(0), carry.into()));
         let done = b.set(Scalar::U64, u64(1));
@@ -75,13 +83,19 @@ fn blocks(
     carry: Var,
     emit: &mut dyn FnMut(&mut Builder, Expr, Expr),
 ) {
-    let Deltas { at, end, count, sums } = deltas;
+    let Deltas {
+        at,
+        end,
+        count,
+        sums,
+        fault: noted,
+    } = deltas;
     let least = b.set(Scalar::U64, zigzag(varint(at.into(), end.into())));
     b.assign(at, after_varint(at.into(), end.into()));
     let widths = b.set(Scalar::U64, at.into());
     let short = Expr::from(header.minis).gt(Expr::from(end).minus(at.into()));
     b.when(short, |b| {
-        fault(b);
+        fault(b, noted);
         b.push(Stmt::Break);
     });
     let body = b.set(Scalar::U64, Expr::from(at).plus(header.minis.into()));
@@ -102,7 +116,7 @@ fn blocks(
     });
     let short = Expr::from(bytes).gt(Expr::from(end).minus(body.into()));
     b.when(short.or(broad.into()), |b| {
-        fault(b);
+        fault(b, noted);
         b.push(Stmt::Break);
     });
     b.assign(at, Expr::from(body).plus(bytes.into()));

@@ -1,4 +1,4 @@
-//! Runs of equal values and runs of packed bits, one after the other: levels, indexes into dictionaries, booleans.
+//! Runs of equal values and runs of packed bits, one after the other: indexes into dictionaries.
 
 use super::functions::{after_varint, bits, varint};
 use super::page::{fault, mine};
@@ -16,17 +16,26 @@ pub(super) struct Runs {
     pub(super) width: Var,
     /// Values that are wanted, U64.
     pub(super) count: Var,
+    /// Where faults are noted, U64.
+    pub(super) fault: Var,
 }
 
 /// Gives each value to one work-item: `emit(position, value)`, both U64.
 pub(super) fn hybrid(b: &mut Builder, group: u32, runs: Runs, emit: &mut dyn FnMut(&mut Builder, Expr, Expr)) {
-    let Runs { at, end, width, count } = runs;
+    let Runs {
+        at,
+        end,
+        width,
+        count,
+        fault,
+    } = runs;
+    let leave = |b: &mut Builder| fault_and_leave(b, fault);
     let done = b.set(Scalar::U64, u64(0));
     let wide = b.set(Scalar::U64, Expr::from(width).to(Scalar::U64));
     b.repeat(|b| {
         let left = Expr::from(count).minus(done.into());
         b.when(Expr::from(done).ge(count.into()), |b| b.push(Stmt::Break));
-        b.when(Expr::from(at).ge(end.into()), fault_and_leave);
+        b.when(Expr::from(at).ge(end.into()), leave);
         let header = b.set(Scalar::U64, varint(at.into(), end.into()));
         b.assign(at, after_varint(at.into(), end.into()));
         // No more than what is wanted, so that nothing below overflows.
@@ -36,7 +45,7 @@ pub(super) fn hybrid(b: &mut Builder, group: u32, runs: Runs, emit: &mut dyn FnM
         let values = b.set(Scalar::U64, whole.min(left));
         let used = Expr::from(packed).select(Expr::from(values), u64(1)).times(wide.into());
         let used = used.plus(u64(7)).shr(u64(3));
-        b.when(used.gt(Expr::from(end).minus(at.into())), fault_and_leave);
+        b.when(used.gt(Expr::from(end).minus(at.into())), leave);
         let bytes = Expr::from(packed).select(
             Expr::from(length).times(wide.into()),
             Expr::from(wide).plus(u64(7)).shr(u64(3)),
@@ -53,7 +62,7 @@ pub(super) fn hybrid(b: &mut Builder, group: u32, runs: Runs, emit: &mut dyn FnM
     });
 }
 
-fn fault_and_leave(b: &mut Builder) {
-    fault(b);
+fn fault_and_leave(b: &mut Builder, at: Var) {
+    fault(b, at);
     b.push(Stmt::Break);
 }

@@ -11,18 +11,44 @@ use crate::ir::{Atomic, Elem, Expr, Kernel, LocalId, Scalar, Stmt, Target, Var};
 /// How the values of a page are encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encoding {
-    /// One after another, of the element's width; booleans (element U8) as bits.
+    /// One after another.
     Plain,
     /// A byte that says how wide indexes are, then indexes as runs.
     Dictionary,
     /// DELTA_BINARY_PACKED.
     Delta,
-    /// Runs of single bits, which are the values: booleans.
-    Runs,
+}
+
+/// What plain and delta values are, and what they become: `value − base`, cut to the element, for `low ≤ value ≤ low + span`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lane {
+    /// Bytes of a plain value: 4 or 8.
+    pub bytes: u64,
+    /// Values of 4 bytes have a sign.
+    pub signed: bool,
+    /// The least value.
+    pub low: i64,
+    /// The largest is so much more.
+    pub span: u64,
+    /// What is taken off.
+    pub base: i64,
+}
+
+impl Lane {
+    /// The bits of the element itself.
+    pub fn bits(elem: Elem) -> Self {
+        Self {
+            bytes: u64::from(elem.bytes()),
+            signed: false,
+            low: 0,
+            span: u64::MAX,
+            base: 0,
+        }
+    }
 }
 
 /// Words of a page in the table.
-pub const PAGE_WORDS: usize = 13;
+pub const PAGE_WORDS: usize = 19;
 
 /// A page; places are bytes of the arena.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,20 +61,26 @@ pub struct Page {
     pub end: u64,
     /// Values, which are the rows that are not NULL.
     pub values: u64,
-    /// Rows.
-    pub rows: u64,
+    /// Rows that are passed over at the start.
+    pub skip: u64,
+    /// Values of those rows.
+    pub passed: u64,
+    /// Rows that are wanted.
+    pub keep: u64,
     /// The array of the column.
     pub output: u64,
-    /// The page's first row in it.
+    /// The place of the page's first wanted row in it.
     pub first: u64,
-    /// The dictionary: an array of the same element, and its length.
+    /// The dictionary: an array of the output's element, and its length.
     pub dictionary: (u64, u64),
-    /// Definition levels of one bit, first byte and the byte after the last; none where no row is NULL.
-    pub levels: Option<(u64, u64)>,
-    /// Bytes of the column, 1 is a value; written where there are levels.
-    pub validity: u64,
-    /// An array for the dense values of this page; used where there are levels.
+    /// What values are; not of dictionaries, which hold elements.
+    pub lane: Lane,
+    /// Bits of the column, set where a value is; none where no row of the page is NULL.
+    pub validity: Option<u64>,
+    /// An array for the dense values of this page; used where there is validity.
     pub dense: u64,
+    /// A word that gets its bit 0 set when something in the page is wrong.
+    pub fault: u64,
 }
 
 impl Page {
@@ -58,24 +90,28 @@ impl Page {
             Encoding::Plain => PLAIN,
             Encoding::Dictionary => DICTIONARY,
             Encoding::Delta => DELTA,
-            Encoding::Runs => RUNS,
         };
-        let (levels, levels_end) = self.levels.unwrap_or((0, 0));
         let (dictionary, entries) = self.dictionary;
         [
             encoding,
             self.at,
             self.end,
             self.values,
-            self.rows,
+            self.skip,
+            self.passed,
+            self.keep,
             self.output,
             self.first,
             dictionary,
             entries,
-            levels,
-            levels_end,
-            self.validity,
+            self.lane.bytes,
+            u64::from(self.lane.signed),
+            self.lane.low.cast_unsigned(),
+            self.lane.span,
+            self.lane.base.cast_unsigned(),
+            self.validity.unwrap_or(0),
             self.dense,
+            self.fault,
         ]
     }
 }
@@ -83,7 +119,6 @@ impl Page {
 const PLAIN: u64 = 0;
 const DICTIONARY: u64 = 1;
 const DELTA: u64 = 2;
-const RUNS: u64 = 3;
 
 /// A page's words in registers.
 pub(super) struct Places {
@@ -91,15 +126,21 @@ pub(super) struct Places {
     at: Var,
     end: Var,
     pub(super) values: Var,
-    pub(super) rows: Var,
+    skip: Var,
+    pub(super) passed: Var,
+    pub(super) keep: Var,
     pub(super) output: Var,
     pub(super) first: Var,
     dictionary: Var,
     entries: Var,
-    levels: Var,
-    levels_end: Var,
+    bytes: Var,
+    signed: Var,
+    low: Var,
+    span: Var,
+    base: Var,
     pub(super) validity: Var,
     pub(super) dense: Var,
+    pub(super) fault: Var,
 }
 
 impl Places {
@@ -115,25 +156,42 @@ impl Places {
             at: next(),
             end: next(),
             values: next(),
-            rows: next(),
+            skip: next(),
+            passed: next(),
+            keep: next(),
             output: next(),
             first: next(),
             dictionary: next(),
             entries: next(),
-            levels: next(),
-            levels_end: next(),
+            bytes: next(),
+            signed: next(),
+            low: next(),
+            span: next(),
+            base: next(),
             validity: next(),
             dense: next(),
+            fault: next(),
         }
+    }
+
+    /// A plain or delta value as the element that it becomes.
+    fn element(&self, b: &mut Builder, elem: Elem, value: Expr) -> Expr {
+        let value = b.set(Scalar::U64, value);
+        b.when(Expr::from(self.bytes).eq(u64(4)), |b| {
+            b.assign(value, Expr::from(value).and(u64(0xffff_ffff)));
+            // The sign's bit, carried up.
+            let sign = Expr::from(value).and(u64(0x8000_0000)).times(self.signed.into());
+            b.assign(value, Expr::from(value).or(u64(0).minus(sign)));
+        });
+        let above = Expr::from(value).minus(self.low.into());
+        b.when(above.gt(self.span.into()), |b| fault(b, self.fault));
+        Expr::from(value).minus(self.base.into()).to(elem.scalar())
     }
 }
 
 /// Something in a page is wrong.
-pub(super) fn fault(b: &mut Builder) {
-    b.atomic(
-        Target::Arena(place(Elem::U64, Expr::Word(2), u64(0))),
-        Atomic::Or(u64(1)),
-    );
+pub(super) fn fault(b: &mut Builder, at: Var) {
+    b.atomic(Target::Arena(place(Elem::U64, at.into(), u64(0))), Atomic::Or(u64(1)));
 }
 
 /// The work-item's share of `0 … count − 1`, U64.
@@ -174,39 +232,27 @@ pub(super) fn kernel(elem: Elem, group: u32) -> Kernel {
         Expr::Groups.to(Scalar::U64),
         |b, page| {
             let places = Places::load(b, page);
-            let optional = b.set(Scalar::Bool, Expr::from(places.levels).ne(u64(0)));
-            b.when(optional.into(), |b| levels(b, group, &places));
+            let spread = b.set(Scalar::Bool, Expr::from(places.validity).ne(u64(0)));
             // Where the decoded values go: to the rows themselves unless some are NULL.
-            let into = Expr::from(optional).select(places.dense.into(), places.output.into());
+            let into = Expr::from(spread).select(places.dense.into(), places.output.into());
             let into = b.set(Scalar::U64, into);
-            let offset = Expr::from(optional).select(u64(0), places.first.into());
+            let offset = Expr::from(spread).select(u64(0), places.first.into());
             let offset = b.set(Scalar::U64, offset);
+            let skip = b.set(Scalar::U64, Expr::from(spread).select(u64(0), places.skip.into()));
+            let keep = Expr::from(spread).select(places.values.into(), places.keep.into());
+            let keep = b.set(Scalar::U64, keep);
             decode(b, elem, group, sums, &places, &mut |b, position, value| {
-                let at = Expr::from(offset).plus(position);
-                b.store(place(elem, into.into(), at), value);
+                let row = b.set(Scalar::U64, position.minus(skip.into()));
+                b.when(Expr::from(row).lt(keep.into()), |b| {
+                    let at = Expr::from(offset).plus(row.into());
+                    b.store(place(elem, into.into(), at), value);
+                });
             });
             b.push(Stmt::Barrier);
-            b.when(optional.into(), |b| ranks(b, group, elem, sums, &places));
+            b.when(spread.into(), |b| ranks(b, group, elem, sums, &places));
         },
     );
     b.kernel("decode_pages", BLOCK_WORDS)
-}
-
-/// Definition levels to bytes of validity.
-fn levels(b: &mut Builder, group: u32, places: &Places) {
-    b.push(Stmt::Comment("Levels.".to_owned()));
-    let width = b.set(Scalar::U32, u32(1));
-    let runs = Runs {
-        at: places.levels,
-        end: places.levels_end,
-        width,
-        count: places.rows,
-    };
-    hybrid(b, group, runs, &mut |b, position, value| {
-        let at = Expr::from(places.first).plus(position);
-        b.store(place(Elem::U8, places.validity.into(), at), value.to(Scalar::U32));
-    });
-    b.push(Stmt::Barrier);
 }
 
 /// The values of a page, as registers of the element: `emit(position, value)`.
@@ -220,21 +266,22 @@ fn decode(
 ) {
     let scalar = elem.scalar();
     let is = |encoding: u64| Expr::from(places.encoding).eq(u64(encoding));
-    let runs = |b: &mut Builder, width: Expr| Runs {
-        at: places.at,
-        end: places.end,
-        width: b.set(Scalar::U32, width),
-        count: places.values,
-    };
     b.when(is(PLAIN), |b| plain(b, elem, group, places, emit));
     b.when(is(DICTIONARY), |b| {
         let some = Expr::from(places.at).lt(places.end.into());
-        b.when(some.clone().not().and(Expr::from(places.values).gt(u64(0))), fault);
+        let wanted = Expr::from(places.values).gt(u64(0));
+        b.when(some.clone().not().and(wanted), |b| fault(b, places.fault));
         b.when(some, |b| {
             let width = b.set(Scalar::U64, byte(places.at.into()));
             b.assign(places.at, Expr::from(places.at).plus(u64(1)));
-            b.when(Expr::from(width).gt(u64(32)), fault);
-            let runs = runs(b, Expr::from(width).min(u64(32)).to(Scalar::U32));
+            b.when(Expr::from(width).gt(u64(32)), |b| fault(b, places.fault));
+            let runs = Runs {
+                at: places.at,
+                end: places.end,
+                width: b.set(Scalar::U32, Expr::from(width).min(u64(32)).to(Scalar::U32)),
+                count: places.values,
+                fault: places.fault,
+            };
             hybrid(b, group, runs, &mut |b, position, index| {
                 let index = b.set(Scalar::U64, index);
                 let value = b.set(scalar, u64(0).to(scalar));
@@ -243,7 +290,7 @@ fn decode(
                     let place = place(elem, places.dictionary.into(), index.into());
                     b.assign(value, Expr::Load { place, constant: true });
                 });
-                b.when(known.not(), fault);
+                b.when(known.not(), |b| fault(b, places.fault));
                 emit(b, position, value.into());
             });
         });
@@ -254,33 +301,30 @@ fn decode(
             end: places.end,
             count: places.values,
             sums,
+            fault: places.fault,
         };
         delta(b, group, deltas, &mut |b, position, value| {
-            emit(b, position, value.to(scalar))
-        });
-    });
-    b.when(is(RUNS), |b| {
-        let runs = runs(b, u32(1));
-        hybrid(b, group, runs, &mut |b, position, value| {
-            emit(b, position, value.to(scalar))
+            let value = places.element(b, elem, value);
+            emit(b, position, value);
         });
     });
 }
 
 fn plain(b: &mut Builder, elem: Elem, group: u32, places: &Places, emit: &mut dyn FnMut(&mut Builder, Expr, Expr)) {
-    let width = if elem == Elem::U8 {
-        1
-    } else {
-        u64::from(elem.bytes()) * 8
-    };
     let bytes = Expr::from(places.end).minus(places.at.into());
     // By division, since a wrong number of values must not overflow.
-    let held = b.set(Scalar::U64, bytes.times(u64(8)).over(u64(width)));
-    b.when(Expr::from(held).lt(places.values.into()), fault);
+    let known = Expr::from(places.bytes)
+        .gt(u64(0))
+        .and(Expr::from(places.bytes).le(u64(8)));
+    let width = b.set(Scalar::U64, known.select(places.bytes.into(), u64(8)));
+    let held = b.set(Scalar::U64, bytes.over(width.into()));
+    b.when(Expr::from(held).lt(places.values.into()), |b| fault(b, places.fault));
     let values = Expr::from(held).min(places.values.into());
+    let bit = b.set(Scalar::U64, Expr::from(width).times(u64(8)));
     mine(b, group, values, |b, index| {
-        let position = Expr::from(index).times(u64(width));
-        let value = bits(places.at.into(), position, u32(u32::try_from(width).unwrap_or(64)));
-        emit(b, index.into(), value.to(elem.scalar()));
+        let position = Expr::from(index).times(bit.into());
+        let value = bits(places.at.into(), position, Expr::from(bit).to(Scalar::U32));
+        let value = places.element(b, elem, value);
+        emit(b, index.into(), value);
     });
 }

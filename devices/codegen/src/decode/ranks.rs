@@ -4,19 +4,21 @@ use super::page::{Places, fault, scan};
 use crate::build::{Builder, place, u64};
 use crate::ir::{Elem, Expr, LocalId, Scalar};
 
-/// Fills the rows of a page; rows that are NULL get 0.
+/// Fills the wanted rows of a page; rows that are NULL get 0.
 pub(super) fn ranks(b: &mut Builder, group: u32, elem: Elem, sums: LocalId, places: &Places) {
-    let before = b.set(Scalar::U64, u64(0));
+    let before = b.set(Scalar::U64, places.passed.into());
     let step = u64(u64::from(group));
     let scalar = elem.scalar();
-    b.range(Scalar::U64, u64(0), places.rows.into(), step, |b, tile| {
+    b.range(Scalar::U64, u64(0), places.keep.into(), step, |b, tile| {
         let row = b.set(Scalar::U64, Expr::from(tile).plus(Expr::LocalIndex.to(Scalar::U64)));
-        let inside = b.set(Scalar::Bool, Expr::from(row).lt(places.rows.into()));
+        let inside = b.set(Scalar::Bool, Expr::from(row).lt(places.keep.into()));
         let at = b.set(Scalar::U64, Expr::from(places.first).plus(row.into()));
         let valid = b.set(Scalar::U64, u64(0));
         b.when(inside.into(), |b| {
-            let place = place(Elem::U8, places.validity.into(), at.into());
-            b.assign(valid, Expr::Load { place, constant: false }.to(Scalar::U64));
+            let place = place(Elem::U8, places.validity.into(), Expr::from(at).shr(u64(3)));
+            let byte = b.load(place);
+            let bit = Expr::from(byte).to(Scalar::U64).shr(Expr::from(at).and(u64(7)));
+            b.assign(valid, bit.and(u64(1)));
         });
         let (sum, all) = scan(b, group, sums, valid);
         b.when(inside.into(), |b| {
@@ -28,10 +30,9 @@ pub(super) fn ranks(b: &mut Builder, group: u32, elem: Elem, sums: LocalId, plac
                 let place = place(elem, places.dense.into(), rank.into());
                 b.assign(value, Expr::Load { place, constant: false });
             });
-            b.when(is_valid().and(known.not()), fault);
+            b.when(is_valid().and(known.not()), |b| fault(b, places.fault));
             b.store(place(elem, places.output.into(), at.into()), value.into());
         });
         b.assign(before, Expr::from(before).plus(all.into()));
     });
-    b.when(Expr::from(before).ne(places.values.into()), fault);
 }

@@ -261,7 +261,6 @@ fn pages_are_decoded() {
 fn pages_of_another_writer_are_decoded() {
     let delta = pages::Written {
         encoding: Encoding::Delta,
-        levels: "11f7fbfd7ebfdfef07",
         values: "80010433e707890f0b0b0000eaa36160254a17d32248c7bd8199de88e7402c26d72980150f85ed5420aa191e0032e46384e5425a03e1\
                  58534dc29bf018684550c6c9afe091309d7cd567ce990f097a242600000000000000000000000000000000000000",
         dictionary: "",
@@ -269,7 +268,6 @@ fn pages_of_another_writer_are_decoded() {
     let squares = (0..60).map(|row| (row % 7 != 3).then_some(row * row * 37 % 1000 - 500));
     let indexes = pages::Written {
         encoding: Encoding::Dictionary,
-        levels: "03df100107fef7bf120105fe071e0005fbdf100107fef7bf120107fef7bf120109fef7bf3f",
         values: "020be43839794e4e9293d3551e0112023603360038012402",
         dictionary: "0a000000ecffffffe093040007000000",
     };
@@ -302,6 +300,27 @@ fn damaged_pages_are_read_inside_of_their_bounds() {
             done.unwrap_or_else(|violation| panic!("{violation}"));
         }
     }
+}
+
+#[test]
+fn values_out_of_their_range_are_faults() {
+    let mut rng = seeded("narrow pages");
+    let mut narrow = 0;
+    for elem in [Elem::U8, Elem::U16, Elem::U32, Elem::U64] {
+        let runs = runs(&trireme_device_codegen::decode::module(elem, 16));
+        for _ in 0..8 {
+            let mut column = pages::Column::random(&mut rng, elem, 3);
+            if !column.narrow() {
+                continue;
+            }
+            narrow += 1;
+            let (_, run) = &runs[0];
+            let mut arena = column.arena();
+            run("decode_pages", 2, &mut arena);
+            assert!(column.is_faulty(&arena), "{elem:?}");
+        }
+    }
+    assert!(narrow > 4, "{narrow} columns");
 }
 
 #[test]

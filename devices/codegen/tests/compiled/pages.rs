@@ -2,27 +2,27 @@
 
 use rand::Rng;
 use rand::rngs::StdRng;
-use trireme_device_codegen::decode::{BLOCK_WORDS, Encoding, PAGE_WORDS, Page};
+use trireme_device_codegen::decode::{BLOCK_WORDS, Encoding, Lane, PAGE_WORDS, Page};
 use trireme_device_codegen::interpreter::Machine;
 use trireme_device_codegen::ir::Elem;
+use trireme_device_testkit::inputs::pages::{deltas, runs};
 
 /// Pages of one column in an arena that begins with the block.
 pub(crate) struct Column {
     elem: Elem,
+    lane: Lane,
     arena: Vec<u8>,
     /// Allocations in the arena: place and bytes.
     spaces: Vec<(usize, usize)>,
     pages: Vec<Page>,
     /// Value of each row.
-    rows: Vec<Option<u64>>,
+    rows: Vec<Option<i64>>,
     output: usize,
-    validity: usize,
 }
 
 /// A page that another writer (Arrow's) wrote, in hexadecimal digits.
 pub(crate) struct Written {
     pub(crate) encoding: Encoding,
-    pub(crate) levels: &'static str,
     pub(crate) values: &'static str,
     pub(crate) dictionary: &'static str,
 }
@@ -32,98 +32,61 @@ fn hex(text: &str) -> Vec<u8> {
     (0..text.len()).step_by(2).map(digits).collect()
 }
 
-fn varint(into: &mut Vec<u8>, mut number: u64) {
-    while number > 127 {
-        into.push(number as u8 | 128);
-        number >>= 7;
+/// A lane whose values become the element.
+fn lane(rng: &mut StdRng, elem: Elem) -> Lane {
+    let bytes = if rng.random() { 4 } else { 8 };
+    let signed = rng.random();
+    let (least, most) = match (bytes, signed) {
+        (4, true) => (i64::from(i32::MIN), i64::from(i32::MAX)),
+        (4, false) => (0, i64::from(u32::MAX)),
+        _ => (i64::MIN, i64::MAX),
+    };
+    let widest = u64::MAX >> (64 - elem.bytes() * 8) >> rng.random_range(0..elem.bytes() * 8);
+    let room = most.wrapping_sub(least).cast_unsigned();
+    let span = widest.min(room);
+    let low = least.wrapping_add_unsigned(if room == span {
+        0
+    } else {
+        rng.random_range(0..=room - span)
+    });
+    let base = if elem == Elem::U64 {
+        0
+    } else {
+        low.wrapping_add_unsigned(span / 2)
+    };
+    Lane {
+        bytes,
+        signed,
+        low,
+        span,
+        base,
     }
-    into.push(number as u8);
-}
-
-fn zigzag(number: i64) -> u64 {
-    (number << 1 ^ number >> 63) as u64
-}
-
-fn pack(into: &mut Vec<u8>, values: &[u64], width: u32) {
-    let mut bits = vec![0_u8; (values.len() * width as usize).div_ceil(8)];
-    for (position, value) in values.iter().enumerate() {
-        for bit in 0..width as usize {
-            let at = position * width as usize + bit;
-            bits[at / 8] |= ((value >> bit & 1) as u8) << (at % 8);
-        }
-    }
-    into.extend(bits);
-}
-
-/// Runs of any lengths.
-fn runs(rng: &mut StdRng, values: &[u64], width: u32) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let mut left = values;
-    while let Some(first) = left.first() {
-        let equal = left.iter().take_while(|value| *value == first).count();
-        if equal > 8 || rng.random_range(0..4) == 0 {
-            let run = rng.random_range(1..=equal);
-            varint(&mut bytes, (run as u64) << 1);
-            bytes.extend(&first.to_le_bytes()[..width.div_ceil(8) as usize]);
-            left = &left[run..];
-        } else {
-            let eights = rng.random_range(1..=left.len().div_ceil(8).min(63));
-            let mut run = left[..left.len().min(eights * 8)].to_vec();
-            left = &left[run.len()..];
-            run.resize(eights * 8, 0);
-            varint(&mut bytes, (eights as u64) << 1 | 1);
-            pack(&mut bytes, &run, width);
-        }
-    }
-    bytes
-}
-
-fn deltas(rng: &mut StdRng, values: &[u64]) -> Vec<u8> {
-    let minis = rng.random_range(1..=4_usize);
-    let mini = 32 * rng.random_range(1..=3_usize);
-    let mut bytes = Vec::new();
-    for number in [minis * mini, minis, values.len()] {
-        varint(&mut bytes, number as u64);
-    }
-    varint(&mut bytes, values.first().map_or(0, |first| zigzag(*first as i64)));
-    let differences: Vec<i64> = values
-        .windows(2)
-        .map(|pair| pair[1].wrapping_sub(pair[0]) as i64)
-        .collect();
-    for block in differences.chunks(minis * mini) {
-        let least = *block.iter().min().expect("some");
-        varint(&mut bytes, zigzag(least));
-        let packed: Vec<u64> = block.iter().map(|value| value.wrapping_sub(least) as u64).collect();
-        let width = |mini: &[u64]| 64 - mini.iter().max().expect("some").leading_zeros();
-        let mut widths: Vec<u8> = packed.chunks(mini).map(|mini| width(mini) as u8).collect();
-        widths.resize(minis, 0);
-        bytes.extend(&widths);
-        for (part, width) in packed.chunks(mini).zip(widths) {
-            let mut part = part.to_vec();
-            part.resize(mini, 0);
-            pack(&mut bytes, &part, u32::from(width));
-        }
-    }
-    bytes
 }
 
 impl Column {
-    fn new(elem: Elem, pages: usize) -> Self {
+    fn new(elem: Elem, lane: Lane, pages: usize) -> Self {
         let arena = vec![0; (BLOCK_WORDS as usize + pages * PAGE_WORDS) * 8];
         Self {
             elem,
+            lane,
             spaces: vec![(0, arena.len())],
             arena,
             pages: Vec::new(),
             rows: Vec::new(),
             output: 0,
-            validity: 0,
         }
     }
 
     /// One page that another writer wrote.
     pub(crate) fn written(written: &Written, rows: Vec<Option<i32>>) -> Self {
-        let mut column = Self::new(Elem::U32, 1);
+        let lane = Lane {
+            bytes: 4,
+            signed: true,
+            low: -1000,
+            span: 1_000_000,
+            base: 0,
+        };
+        let mut column = Self::new(Elem::U32, lane, 1);
         let mut put = |text: &str| {
             let bytes = hex(text);
             let at = column.space(bytes.len());
@@ -131,30 +94,30 @@ impl Column {
             (at as u64, (at + bytes.len()) as u64)
         };
         let (at, end) = put(written.values);
-        let levels = Some(put(written.levels));
         let (dictionary, dictionary_end) = put(written.dictionary);
         column.pages.push(Page {
             encoding: written.encoding,
             at,
             end,
             values: rows.iter().flatten().count() as u64,
-            rows: rows.len() as u64,
+            skip: 0,
+            passed: 0,
+            keep: rows.len() as u64,
             output: 0,
             first: 0,
             dictionary: (dictionary, (dictionary_end - dictionary) / 4),
-            levels,
-            validity: 0,
+            lane,
+            validity: Some(0),
             dense: 0,
+            fault: 0,
         });
-        column.rows = rows
-            .iter()
-            .map(|value| value.map(|value| u64::from(value as u32)))
-            .collect();
+        column.rows = rows.into_iter().map(|value| value.map(i64::from)).collect();
         column.finished()
     }
 
     pub(crate) fn random(rng: &mut StdRng, elem: Elem, pages: usize) -> Self {
-        let mut column = Self::new(elem, pages);
+        let lane = lane(rng, elem);
+        let mut column = Self::new(elem, lane, pages);
         for _ in 0..pages {
             column.page(rng);
         }
@@ -163,16 +126,20 @@ impl Column {
 
     /// With arrays for what is decoded.
     fn finished(mut self) -> Self {
-        let elem = self.elem;
-        let (rows, bytes) = (self.rows.len(), elem.bytes() as usize);
-        self.output = self.space(rows * bytes);
-        self.validity = self.space(rows);
-        let (output, validity) = (self.output as u64, self.validity as u64);
-        for position in 0..self.pages.len() {
-            let dense = self.space(self.pages[position].values as usize * bytes);
-            let page = &mut self.pages[position];
-            (page.output, page.validity, page.dense) = (output, validity, dense as u64);
+        let (rows, bytes) = (self.rows.len(), self.elem.bytes() as usize);
+        let output = self.space(rows * bytes);
+        let validity = self.space(rows.div_ceil(8));
+        for (byte, rows) in self.arena[validity..].iter_mut().zip(self.rows.chunks(8)) {
+            let bits = rows.iter().enumerate();
+            *byte = bits.map(|(bit, value)| u8::from(value.is_some()) << bit).sum();
         }
+        for position in 0..self.pages.len() {
+            let dense = self.space(self.pages[position].values as usize * bytes) as u64;
+            let page = &mut self.pages[position];
+            (page.output, page.dense) = (output as u64, dense);
+            page.validity = page.validity.map(|_| validity as u64);
+        }
+        self.output = output;
         self.block();
         self
     }
@@ -194,69 +161,68 @@ impl Column {
     }
 
     fn page(&mut self, rng: &mut StdRng) {
-        let bits = self.elem.bytes() * 8;
-        let boolean = self.elem == Elem::U8;
         let rows = rng.random_range(0..500_usize);
         let share = [0.0, 0.5, 0.95, 1.0][rng.random_range(0..4)];
         let optional = rng.random::<bool>();
-        let narrow = rng.random_range(0..bits);
-        let values: Vec<u64> = (0..rows)
-            .scan(0, |last, _| {
+        let Lane { low, span, .. } = self.lane;
+        let narrow = span >> rng.random_range(0..64);
+        let values: Vec<i64> = (0..rows)
+            .scan(low, |last, _| {
                 if rng.random_range(0..4) > 0 {
-                    *last = (rng.random::<u64>() >> (64 - bits) >> narrow) & if boolean { 1 } else { u64::MAX };
+                    *last = low.wrapping_add_unsigned(rng.random_range(0..=narrow));
                 }
                 Some(*last)
             })
             .collect();
         let valid: Vec<bool> = (0..rows).map(|_| !optional || rng.random_bool(share)).collect();
-        let held: Vec<u64> = values
-            .iter()
-            .zip(&valid)
-            .filter(|(_, valid)| **valid)
-            .map(|(value, _)| *value)
-            .collect();
+        let pairs = values.iter().zip(&valid);
+        let held: Vec<i64> = pairs.filter(|(_, valid)| **valid).map(|(value, _)| *value).collect();
+        let skip = if rng.random() { 0 } else { rng.random_range(0..=rows) };
+        let keep = if rng.random() {
+            rows - skip
+        } else {
+            rng.random_range(0..=rows - skip)
+        };
         let (encoding, bytes, dictionary) = self.encoded(rng, &held);
         let (at, end) = self.put(rng, &bytes);
-        let levels = optional.then(|| {
-            let levels: Vec<u64> = valid.iter().map(|valid| u64::from(*valid)).collect();
-            let levels = runs(rng, &levels, 1);
-            self.put(rng, &levels)
-        });
         self.pages.push(Page {
             encoding,
             at,
             end,
             values: held.len() as u64,
-            rows: rows as u64,
+            skip: skip as u64,
+            passed: valid[..skip].iter().filter(|valid| **valid).count() as u64,
+            keep: keep as u64,
             output: 0,
             first: self.rows.len() as u64,
             dictionary,
-            levels,
-            validity: 0,
+            lane: self.lane,
+            validity: optional.then_some(0),
             dense: 0,
+            fault: 0,
         });
-        self.rows
-            .extend(values.iter().zip(valid).map(|(value, valid)| valid.then_some(*value)));
+        let rows = values.into_iter().zip(valid).skip(skip).take(keep);
+        self.rows.extend(rows.map(|(value, valid)| valid.then_some(value)));
     }
 
-    fn encoded(&mut self, rng: &mut StdRng, held: &[u64]) -> (Encoding, Vec<u8>, (u64, u64)) {
-        let boolean = self.elem == Elem::U8;
-        let width = self.elem.bytes() as usize;
+    fn element(&self, value: i64) -> Vec<u8> {
+        let element = value.wrapping_sub(self.lane.base);
+        element.to_le_bytes()[..self.elem.bytes() as usize].to_vec()
+    }
+
+    fn encoded(&mut self, rng: &mut StdRng, held: &[i64]) -> (Encoding, Vec<u8>, (u64, u64)) {
+        let plain = |value: &i64| value.to_le_bytes()[..self.lane.bytes as usize].to_vec();
         match rng.random_range(0..3) {
-            0 if boolean => {
-                let mut bytes = Vec::new();
-                pack(&mut bytes, held, 1);
-                (Encoding::Plain, bytes, (0, 0))
+            0 => (Encoding::Plain, held.iter().flat_map(plain).collect(), (0, 0)),
+            1 => {
+                // Numbers of 4 bytes wrap as such.
+                let cut = |value: &i64| match self.lane.bytes {
+                    4 => i64::from(*value as i32).cast_unsigned(),
+                    _ => value.cast_unsigned(),
+                };
+                let values: Vec<u64> = held.iter().map(cut).collect();
+                (Encoding::Delta, deltas(rng, &values), (0, 0))
             }
-            0 => (
-                Encoding::Plain,
-                held.iter()
-                    .flat_map(|value| value.to_le_bytes()[..width].to_vec())
-                    .collect(),
-                (0, 0),
-            ),
-            1 if boolean => (Encoding::Runs, runs(rng, held, 1), (0, 0)),
-            1 => (Encoding::Delta, deltas(rng, held), (0, 0)),
             _ => {
                 let mut distinct = held.to_vec();
                 distinct.sort_unstable();
@@ -267,10 +233,7 @@ impl Column {
                     .map(|value| distinct.binary_search(value).expect("there") as u64)
                     .collect();
                 let bytes = [vec![bits as u8], runs(rng, &indexes, bits)].concat();
-                let entries: Vec<u8> = distinct
-                    .iter()
-                    .flat_map(|value| value.to_le_bytes()[..width].to_vec())
-                    .collect();
+                let entries: Vec<u8> = distinct.iter().flat_map(|value| self.element(*value)).collect();
                 let at = self.space(entries.len());
                 self.arena[at..at + entries.len()].copy_from_slice(&entries);
                 (Encoding::Dictionary, bytes, (at as u64, distinct.len() as u64))
@@ -283,7 +246,8 @@ impl Column {
         let table = u64::from(BLOCK_WORDS) * 8;
         let fault = self.space(8) as u64;
         self.arena[fault as usize..][..8].fill(0);
-        let words = [table, self.pages.len() as u64, fault].into_iter();
+        self.pages.iter_mut().for_each(|page| page.fault = fault);
+        let words = [table, self.pages.len() as u64].into_iter();
         let words: Vec<u64> = words.chain(self.pages.iter().flat_map(Page::words)).collect();
         for (place, word) in self.arena.chunks_exact_mut(8).zip(words) {
             place.copy_from_slice(&word.to_le_bytes());
@@ -309,13 +273,7 @@ impl Column {
             }
             _ => self.arena[at..end].fill_with(|| rng.random()),
         }
-        let table = BLOCK_WORDS as usize * 8;
-        for (place, word) in self.arena[table..]
-            .chunks_exact_mut(8)
-            .zip(self.pages.iter().flat_map(Page::words))
-        {
-            place.copy_from_slice(&word.to_le_bytes());
-        }
+        self.block_again();
     }
 
     /// A machine to whose eyes each page and array is an allocation of its own.
@@ -328,18 +286,48 @@ impl Column {
         machine
     }
 
+    /// Whether a run found something wrong.
+    pub(crate) fn is_faulty(&self, arena: &[u8]) -> bool {
+        let at = self.pages[0].fault as usize;
+        arena[at..at + 8] != [0; 8]
+    }
+
+    /// Claims that values lie in a range that one of them doesn't; false when there is none.
+    pub(crate) fn narrow(&mut self) -> bool {
+        let plain = |page: &&Page| page.encoding != Encoding::Dictionary && page.values > 0;
+        let Some(page) = self.pages.iter().find(plain) else {
+            return false;
+        };
+        let (first, end) = (page.first as usize, (page.first + page.keep) as usize);
+        let Some(value) = self.rows[first..end].iter().flatten().next().copied() else {
+            return false;
+        };
+        for page in &mut self.pages {
+            (page.lane.low, page.lane.span) = (value.wrapping_add(1), 0);
+        }
+        self.block_again();
+        true
+    }
+
+    fn block_again(&mut self) {
+        let table = BLOCK_WORDS as usize * 8;
+        for (place, word) in self.arena[table..]
+            .chunks_exact_mut(8)
+            .zip(self.pages.iter().flat_map(Page::words))
+        {
+            place.copy_from_slice(&word.to_le_bytes());
+        }
+    }
+
     /// Compares what a run left.
     pub(crate) fn check(&self, arena: &[u8], about: &str) {
-        let word = |at: usize| u64::from_le_bytes(arena[at..at + 8].try_into().expect("a word"));
-        assert_eq!(word(word(16) as usize), 0, "{about}: a fault");
+        assert!(!self.is_faulty(arena), "{about}: a fault");
         let bytes = self.elem.bytes() as usize;
         for page in &self.pages {
-            for row in page.first as usize..(page.first + page.rows) as usize {
-                let mut value = [0; 8];
-                value[..bytes].copy_from_slice(&arena[self.output + row * bytes..][..bytes]);
-                let valid = page.levels.is_none() || arena[self.validity + row] == 1;
-                let got = valid.then_some(u64::from_le_bytes(value));
-                assert_eq!(got, self.rows[row], "{about}: row {row} of {page:?}");
+            for row in page.first as usize..(page.first + page.keep) as usize {
+                let got = &arena[self.output + row * bytes..][..bytes];
+                let due = self.rows[row].map_or(vec![0; bytes], |value| self.element(value));
+                assert_eq!(got, due, "{about}: row {row} of {page:?}");
             }
         }
     }

@@ -8,12 +8,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::buffer::{BooleanBuffer, Buffer, ScalarBuffer};
-use rand::Rng;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
 use trireme_device_api::{
-    Carrier, Codes, ColumnProfile, DeviceColumn, DeviceError, Dictionary, Field, Interval, ScanInput, Strings, Type,
-    Value, Values, ZoneMap,
+    Carrier, Codes, ColumnProfile, DeviceColumn, DeviceError, Dictionary, Field, Interval, Loaded, ScanInput, Strings,
+    Type, Value, Values, ZoneMap,
 };
 
+use super::pages;
 use crate::values::{Row, belongs, int_to_float, narrow_float};
 
 /// How rows are cut into segments.
@@ -62,6 +64,8 @@ pub struct MemoryScan {
     due: Vec<AtomicU64>,
     /// It would rather bring tested columns first.
     late: bool,
+    /// Of what is drawn later.
+    salt: u64,
 }
 
 /// What no other column is called.
@@ -100,6 +104,7 @@ impl MemoryScan {
         Ok(Self {
             due: (0..columns).map(due).collect(),
             late: far && !salt.is_multiple_of(3),
+            salt,
             profiles,
             segments,
             zones_known: rng.random_bool(0.8),
@@ -465,5 +470,20 @@ impl ScanInput for MemoryScan {
 
     fn load(&self, segment: usize, column: usize) -> Result<Arc<DeviceColumn>, DeviceError> {
         Ok(Arc::clone(&self.segments[segment].1[column]))
+    }
+
+    /// Every second column comes as pages, however many bytes they are.
+    fn load_encoded(&self, segment: usize, column: usize, decoded_bytes: usize) -> Result<Loaded, DeviceError> {
+        let slot = (segment * self.profiles.len() + column) as u64;
+        let loaded = self.load(segment, column)?;
+        let mut rng = SmallRng::seed_from_u64(self.salt << 32 | slot);
+        let range = loaded.zone.range.or(self.profiles[column].range);
+        if decoded_bytes == 0 || rng.random_bool(0.5) {
+            return Ok(Loaded::Decoded(loaded, Some("no pages were drawn")));
+        }
+        Ok(match pages::encoded(&loaded, range, &mut rng) {
+            Some(encoded) => Loaded::Encoded(Arc::new(encoded)),
+            None => Loaded::Decoded(loaded, Some("no pages hold such values")),
+        })
     }
 }

@@ -39,7 +39,7 @@ impl<T: Lane> Flat<T> {
 }
 
 impl Physical {
-    fn width_bytes(self) -> usize {
+    pub(super) fn width_bytes(self) -> usize {
         match self {
             Physical::Int32 | Physical::UInt32 | Physical::Float32 => 4,
             Physical::Int64 | Physical::UInt64 | Physical::Float64 => 8,

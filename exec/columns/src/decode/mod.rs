@@ -3,11 +3,14 @@
 mod arrow_reader;
 mod booleans;
 mod column;
+pub(crate) mod encoded;
 mod flat;
 mod hybrid;
 mod pages;
 mod physical;
 mod plain;
+#[cfg(test)]
+pub(crate) mod reference;
 mod strings;
 mod unpack;
 mod validity;

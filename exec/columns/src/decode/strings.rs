@@ -240,6 +240,22 @@ fn intern<T: Code>(
     })
 }
 
+/// The codes of a dictionary page's values.
+pub(crate) fn codes_of_page(
+    domain: &Domain,
+    take: TakeBytes<'_>,
+    is_text: bool,
+    page: &Bytes,
+    count: usize,
+) -> Result<Vec<u32>, PageError> {
+    let mut codes = Vec::with_capacity(count.min(page.len() / 4));
+    // How many rows stand behind a dictionary's values is not known yet: they are as many as may be.
+    let rows = usize::MAX / 4;
+    let values = (Encoding::PLAIN, page.as_ref(), count);
+    intern(domain, take, is_text, values, rows, &mut codes)?;
+    Ok(codes)
+}
+
 impl<T: Code> Target for Coded<'_, T> {
     fn len(&self) -> usize {
         self.out.len()

@@ -2,6 +2,7 @@
 
 mod bench;
 mod cache;
+mod encoded;
 mod lake;
 mod prune;
 mod remote;

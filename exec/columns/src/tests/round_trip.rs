@@ -17,7 +17,7 @@ use trireme_device_api::{Carrier, DeviceColumn, ScanInput, Type, Values};
 use super::write::{batch, open, table, write};
 use crate::{ColumnCache, Limits};
 
-fn types() -> Vec<(DataType, &'static [Encoding])> {
+pub(crate) fn types() -> Vec<(DataType, &'static [Encoding])> {
     use Encoding::{BYTE_STREAM_SPLIT, DELTA_BINARY_PACKED, DELTA_BYTE_ARRAY, DELTA_LENGTH_BYTE_ARRAY, PLAIN, RLE};
     let integers: &[Encoding] = &[PLAIN, DELTA_BINARY_PACKED, BYTE_STREAM_SPLIT];
     let bytes: &[Encoding] = &[PLAIN, DELTA_LENGTH_BYTE_ARRAY, DELTA_BYTE_ARRAY];
@@ -99,7 +99,7 @@ fn numbers(rng: &mut StdRng, rows: usize, largest: i64) -> Int64Array {
     values.into()
 }
 
-fn array(rng: &mut StdRng, data_type: &DataType, rows: usize) -> ArrayRef {
+pub(crate) fn array(rng: &mut StdRng, data_type: &DataType, rows: usize) -> ArrayRef {
     let largest = match data_type {
         DataType::Boolean => 1,
         DataType::Int8 => 127,
@@ -159,7 +159,7 @@ fn array(rng: &mut StdRng, data_type: &DataType, rows: usize) -> ArrayRef {
     }
 }
 
-fn properties(rng: &mut StdRng, encodings: &[Encoding]) -> WriterProperties {
+pub(crate) fn properties(rng: &mut StdRng, encodings: &[Encoding]) -> WriterProperties {
     let compression = [
         Compression::UNCOMPRESSED,
         Compression::SNAPPY,
