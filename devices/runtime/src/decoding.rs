@@ -115,6 +115,15 @@ impl Decoding {
         let Some(block) = core.room(words as u64 * 8)? else {
             return Err(self.refuse());
         };
+        let started = self.start(core, by_element, &block, words);
+        if started.is_err() {
+            // What was queued reads the tables.
+            core.idle();
+        }
+        started.map(|()| block)
+    }
+
+    fn start(&mut self, core: &Core, by_element: &[Vec<Page>], block: &Block, words: usize) -> Result<(), DeviceError> {
         let mut content: Vec<u64> = Vec::with_capacity(words);
         let mut starts = Vec::new();
         for pages in by_element {
@@ -141,7 +150,7 @@ impl Decoding {
             self.kernels.push(kernel);
             core.counters.launches.fetch_add(1, Ordering::Relaxed);
         }
-        Ok(block)
+        Ok(())
     }
 
     fn refuse(&mut self) -> DeviceError {

@@ -268,8 +268,17 @@ impl Fills {
         if fills.is_empty() {
             return Ok(Copied::default());
         }
-        let began = Instant::now();
         let fills: Vec<_> = fills.into_iter().map(Arc::new).collect();
+        let copied = self.run_queued(core, &fills, keep, wake);
+        if copied.is_err() && fills.iter().any(|fill| matches!(fill.content, Content::Packed(..))) {
+            // Nobody but the fills holds the memory that pages are copied to.
+            core.idle();
+        }
+        copied
+    }
+
+    fn run_queued(&self, core: &Core, fills: &[Arc<Fill>], keep: bool, wake: &dyn Fn()) -> Result<Copied, DeviceError> {
+        let began = Instant::now();
         {
             let mut state = self.state.lock();
             state.queue.extend(fills.iter().cloned());
@@ -288,7 +297,7 @@ impl Fills {
         }
         let mut copied = std::mem::take(&mut state.copied);
         drop(state);
-        copied.held = self.decoding.lock().queue(core, &fills, keep)?;
+        copied.held = self.decoding.lock().queue(core, fills, keep)?;
         let event = core.driver.record(Queue::Copy)?;
         core.driver.after(Queue::Compute, &event)?;
         core.counters.uploaded_bytes.fetch_add(copied.bytes, Ordering::Relaxed);

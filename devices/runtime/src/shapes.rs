@@ -59,7 +59,8 @@ fn column_shape(scan: &dyn ScanInput, column: usize, profile: &ColumnProfile) ->
             .map(|segment| {
                 let zone = scan.zone(segment, column);
                 match zone {
-                    Some(zone) if zone.null_count >= scan.rows(segment) => 0,
+                    // The number of NULLs is a bound: of a part of a row group as well as of all of it.
+                    Some(zone) if zone.range.is_none() && zone.null_count >= scan.rows(segment) => 0,
                     Some(zone) => span(zone.range.unwrap_or(range)).min(span(range)),
                     None => span(range),
                 }

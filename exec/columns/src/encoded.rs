@@ -10,6 +10,9 @@ use trireme_device_api::{DeviceError, EncodedColumn, Loaded};
 use crate::decode::{Failure, Task, encoded};
 use crate::scan::{ColumnKind, Scan, part_bytes};
 
+/// What a page takes beside its values, at most: its place among the others.
+const PAGE_BYTES: usize = 8;
+
 /// Nothing is gained.
 const AS_LARGE: &str = "pages that are no smaller than the decoded column";
 
@@ -59,5 +62,26 @@ fn pages(task: &Task<'_>, codes: Option<u32>, decoded_bytes: usize) -> Result<Pa
     if uncompressed >= decoded_bytes {
         return Ok(Err(AS_LARGE));
     }
-    encoded::collect(task, values)
+    let found = encoded::collect(task, values)?;
+    let width = decoded_bytes / task.segment.rows.max(1);
+    Ok(
+        found.and_then(|encoded| match sent_bytes(&encoded, width) < decoded_bytes {
+            true => Ok(encoded),
+            // Of a page of which few rows are wanted, all is sent.
+            false => Err(AS_LARGE),
+        }),
+    )
+}
+
+/// Bytes that a device is sent, whose elements are so wide.
+fn sent_bytes(encoded: &EncodedColumn, width: usize) -> usize {
+    let entries: usize = encoded.dictionaries.iter().map(Vec::len).sum();
+    let (mut bytes, mut last) = (entries * width, None);
+    for page in &encoded.pages {
+        let name = (page.bytes.as_ptr(), page.bytes.len());
+        if last.replace(name) != Some(name) {
+            bytes += page.bytes.len() + PAGE_BYTES;
+        }
+    }
+    bytes
 }

@@ -472,13 +472,13 @@ impl ScanInput for MemoryScan {
         Ok(Arc::clone(&self.segments[segment].1[column]))
     }
 
-    /// Every second column comes as pages, however many bytes they are.
+    /// Some columns come as pages, however many bytes they are.
     fn load_encoded(&self, segment: usize, column: usize, decoded_bytes: usize) -> Result<Loaded, DeviceError> {
         let slot = (segment * self.profiles.len() + column) as u64;
         let loaded = self.load(segment, column)?;
         let mut rng = SmallRng::seed_from_u64(self.salt << 32 | slot);
         let range = loaded.zone.range.or(self.profiles[column].range);
-        if decoded_bytes == 0 || rng.random_bool(0.5) {
+        if decoded_bytes == 0 || rng.random_bool(0.75) {
             return Ok(Loaded::Decoded(loaded, Some("no pages were drawn")));
         }
         Ok(match pages::encoded(&loaded, range, &mut rng) {
