@@ -64,7 +64,7 @@ impl Default for Limits {
             kernel_folder_bytes: 256 << 20,
             chunk_bytes: None,
             kernels: Kernels::default(),
-            encoded: Encoded::Auto,
+            encoded: Encoded::Off,
         }
     }
 }

@@ -34,6 +34,8 @@ pub(crate) struct Decoding {
     keep: Vec<(Key, Arc<Uploaded>)>,
     /// Kernels that may still run.
     kernels: Vec<Arc<Loaded>>,
+    /// Memory of what was queued last, until somebody takes it.
+    pub(crate) held: Vec<Arc<Block>>,
     /// There was no room, or a fault: the run is done again without pages.
     refused: bool,
 }
@@ -62,28 +64,22 @@ pub(crate) fn is_ready(core: &Core, elem: Elem) -> bool {
 }
 
 impl Decoding {
-    /// Queues the decoding of what was copied; gives memory that must be held until it is done.
+    /// Queues the decoding of what was copied; [`Decoding::held`] must be held until it is done.
     ///
     /// # Errors
     /// When there is no room, or the device is lost.
-    pub(crate) fn queue(
-        &mut self,
-        core: &Core,
-        fills: &[Arc<Fill>],
-        keep: bool,
-    ) -> Result<Vec<Arc<Block>>, DeviceError> {
+    pub(crate) fn queue(&mut self, core: &Core, fills: &[Arc<Fill>], keep: bool) -> Result<(), DeviceError> {
         let packed = |fill: &Arc<Fill>| matches!(fill.content, Content::Packed(..));
         if !fills.iter().any(packed) {
-            return Ok(Vec::new());
+            return Ok(());
         }
         let fault = self.fault(core)?;
-        let mut held = Vec::new();
         let mut by_element: Vec<Vec<Page>> = vec![Vec::new(); ELEMENTS.len()];
         for fill in fills {
             let Content::Packed(packed, staging) = &fill.content else {
                 continue;
             };
-            held.push(Arc::clone(staging));
+            self.held.push(Arc::clone(staging));
             if let Some(at) = ELEMENTS.iter().position(|elem| *elem == packed.elem) {
                 by_element[at].extend(packed.pages(staging.at(), &fill.uploaded, fault));
             }
@@ -91,8 +87,7 @@ impl Decoding {
                 self.keep.push((key, Arc::clone(&fill.uploaded)));
             }
         }
-        held.push(Arc::new(self.launch(core, &by_element)?));
-        Ok(held)
+        self.launch(core, &by_element)
     }
 
     /// The word for faults, which is zero.
@@ -109,18 +104,15 @@ impl Decoding {
         Ok(at)
     }
 
-    /// A launch per element that there are pages of; gives the memory of their tables.
-    fn launch(&mut self, core: &Core, by_element: &[Vec<Page>]) -> Result<Block, DeviceError> {
+    /// A launch per element that there are pages of.
+    fn launch(&mut self, core: &Core, by_element: &[Vec<Page>]) -> Result<(), DeviceError> {
         let words: usize = by_element.iter().map(|pages| 2 + pages.len() * PAGE_WORDS).sum();
         let Some(block) = core.room(words as u64 * 8)? else {
             return Err(self.refuse());
         };
-        let started = self.start(core, by_element, &block, words);
-        if started.is_err() {
-            // What was queued reads the tables.
-            core.idle();
-        }
-        started.map(|()| block)
+        let block = Arc::new(block);
+        self.held.push(Arc::clone(&block));
+        self.start(core, by_element, &block, words)
     }
 
     fn start(&mut self, core: &Core, by_element: &[Vec<Page>], block: &Block, words: usize) -> Result<(), DeviceError> {

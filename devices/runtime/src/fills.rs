@@ -271,10 +271,11 @@ impl Fills {
         let fills: Vec<_> = fills.into_iter().map(Arc::new).collect();
         let copied = self.run_queued(core, &fills, keep, wake);
         if copied.is_err() && fills.iter().any(|fill| matches!(fill.content, Content::Packed(..))) {
-            // Nobody but the fills holds the memory that pages are copied to.
+            // Nobody but the fills and what was queued last holds the memory of pages.
             core.idle();
         }
-        copied
+        let held = std::mem::take(&mut self.decoding.lock().held);
+        copied.map(|copied| Copied { held, ..copied })
     }
 
     fn run_queued(&self, core: &Core, fills: &[Arc<Fill>], keep: bool, wake: &dyn Fn()) -> Result<Copied, DeviceError> {
@@ -295,9 +296,9 @@ impl Fills {
         if let Some(error) = state.failed.take() {
             return Err(error);
         }
-        let mut copied = std::mem::take(&mut state.copied);
+        let copied = std::mem::take(&mut state.copied);
         drop(state);
-        copied.held = self.decoding.lock().queue(core, fills, keep)?;
+        self.decoding.lock().queue(core, fills, keep)?;
         let event = core.driver.record(Queue::Copy)?;
         core.driver.after(Queue::Compute, &event)?;
         core.counters.uploaded_bytes.fetch_add(copied.bytes, Ordering::Relaxed);

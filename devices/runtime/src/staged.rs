@@ -175,10 +175,12 @@ impl RunJob {
                 staging: Vec::new(),
             });
             let staging = self.copy(run, position, fills)?;
+            if let Some(chunk) = flying.chunks.back_mut() {
+                chunk.staging.extend(staging);
+            }
             run.replace_segments(position, &words)?;
             run.launch(position, When::Chunk)?;
             if let Some(chunk) = flying.chunks.back_mut() {
-                chunk.staging.extend(staging);
                 chunk.event = Some(core.driver.record(Queue::Compute)?);
             }
             start = end;

@@ -16,7 +16,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use trireme_device_api::{Device, DeviceError, DevicePool, DeviceState, ErrorAction, Variant};
 use trireme_device_cpu::FusedVariant;
-use trireme_device_runtime::{Accelerator, Limits};
+use trireme_device_runtime::{Accelerator, Encoded, Limits};
 use trireme_device_sim::{FaultKind, Injection, Phase, Script, SimDriver, device};
 use trireme_device_testkit::conformance::compare;
 use trireme_device_testkit::driver::{Together, run_as, unsupported_bound};
@@ -37,6 +37,7 @@ type Rows = Result<Vec<Row>, DeviceError>;
 fn limits() -> Limits {
     Limits {
         wait: Duration::from_millis(200),
+        encoded: Encoded::On,
         ..Limits::default()
     }
 }

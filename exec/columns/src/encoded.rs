@@ -63,7 +63,8 @@ fn pages(task: &Task<'_>, codes: Option<u32>, decoded_bytes: usize) -> Result<Pa
         return Ok(Err(AS_LARGE));
     }
     let found = encoded::collect(task, values)?;
-    let width = decoded_bytes / task.segment.rows.max(1);
+    // No element is wider.
+    let width = (decoded_bytes / task.segment.rows.max(1)).min(16);
     Ok(
         found.and_then(|encoded| match sent_bytes(&encoded, width) < decoded_bytes {
             true => Ok(encoded),

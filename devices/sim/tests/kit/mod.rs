@@ -11,7 +11,7 @@ use trireme_device_api::{
     Cost, Device, DeviceError, FragmentId, Graph, Inputs, Kernel, Output, Support, Variant, Workload,
 };
 use trireme_device_cpu::FusedVariant;
-use trireme_device_runtime::{Accelerator, Kernels, Limits};
+use trireme_device_runtime::{Accelerator, Encoded, Kernels, Limits};
 use trireme_device_sim::{Script, SimDriver, device};
 
 /// A number of the environment.
@@ -23,7 +23,11 @@ pub fn number(name: &str, otherwise: u64) -> u64 {
 /// A new device.
 pub fn simulated(script: &Script) -> (Arc<SimDriver>, Accelerator) {
     let host: Arc<dyn Variant> = Arc::new(FusedVariant::new());
-    device(script, 0, &host, Limits::default()).unwrap()
+    let limits = Limits {
+        encoded: Encoded::On,
+        ..Limits::default()
+    };
+    device(script, 0, &host, limits).unwrap()
 }
 
 /// A new device that runs fragments as data.
