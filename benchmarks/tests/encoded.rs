@@ -172,6 +172,7 @@ fn open(cache: &ColumnCache, folder: &Path, types: &[Type]) -> Arc<dyn ScanInput
         test: RowTest::True,
         limit: None,
         readers: 1,
+        stops: false,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let options = OpenOptions::new(Arc::new(Unlimited), 1);
