@@ -35,7 +35,7 @@ use super::run::{Run, RunError, tell_fallback};
 use super::stream::{EmitBuffer, EmitEnd};
 use super::{Expectations, FileScan};
 use crate::devices::{DeviceChoice, DeviceMode};
-use crate::fused::{FragmentRuntime, Memory, query_error};
+use crate::fused::{FragmentRuntime, query_error};
 use crate::history::FragmentRun;
 use crate::placement::Decided;
 
@@ -231,7 +231,7 @@ impl ExecutionPlan for FragmentExec {
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let emit = EmitBuffer::new(Memory::of(context.memory_pool()));
+        let emit = EmitBuffer::new();
         let observed = Arc::default();
         *self.observed.lock() = Arc::clone(&observed);
         let run = Run {

@@ -14,7 +14,7 @@ use datafusion::execution::TaskContext;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, MetricBuilder, Time};
 use parking_lot::Mutex;
-use trireme_device_api::{DeviceError, DevicePool, ErrorAction, Inputs, Rows, StreamInput};
+use trireme_device_api::{DeviceError, DevicePool, Emit, ErrorAction, Inputs, Rows, StreamInput};
 
 use super::stream::{EmitBuffer, StreamBuffer};
 use trireme_lake::Account;
@@ -119,7 +119,7 @@ impl Run {
             other => other?,
         };
         for batch in last.to_batches(&self.plan.graph.output, inputs.batch_rows) {
-            self.emit.put(batch?);
+            self.emit.push(batch?);
         }
         Ok(())
     }

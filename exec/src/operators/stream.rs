@@ -17,7 +17,7 @@ use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use futures::{FutureExt, StreamExt};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use trireme_device_api::{DeviceError, DevicePool, Emit, Reservation, StreamInput, StreamPoll};
+use trireme_device_api::{DeviceError, Emit, StreamInput, StreamPoll};
 
 use crate::driver::panicked;
 use crate::pool::WorkerPool;
@@ -139,23 +139,14 @@ impl StreamInput for StreamBuffer {
 /// Result batches on their way to the stream.
 pub(super) struct EmitBuffer {
     inner: Mutex<EmitInner>,
-    memory: Arc<dyn DevicePool>,
 }
 
 struct EmitInner {
-    batches: VecDeque<Queued>,
-    /// Of those batches, how many memory could not be had for.
-    unreserved: usize,
+    batches: VecDeque<RecordBatch>,
     /// A batch was pushed: whoever reads may have it.
     begun: bool,
     ended: bool,
     waker: Option<Waker>,
-}
-
-/// A batch, and the memory that it holds of the query's share until it is read.
-struct Queued {
-    batch: RecordBatch,
-    reservation: Option<Reservation>,
 }
 
 /// Ends the buffer when it is dropped.
@@ -168,13 +159,10 @@ impl Drop for EmitEnd {
 }
 
 impl EmitBuffer {
-    /// Of batches that hold memory of the query's share.
-    pub(super) fn new(memory: Arc<dyn DevicePool>) -> Arc<Self> {
+    pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
-            memory,
             inner: Mutex::new(EmitInner {
                 batches: VecDeque::new(),
-                unreserved: 0,
                 begun: false,
                 ended: false,
                 waker: None,
@@ -200,11 +188,7 @@ impl EmitBuffer {
     pub(super) fn poll_next(&self, context: &mut Context<'_>) -> Poll<Option<(RecordBatch, bool)>> {
         let mut inner = self.inner.lock();
         match inner.batches.pop_front() {
-            Some(queued) => {
-                let full = inner.batches.len() + 1 == EMIT_BATCHES || inner.unreserved > 0;
-                inner.unreserved -= usize::from(queued.reservation.is_none());
-                Poll::Ready(Some((queued.batch, full)))
-            }
+            Some(batch) => Poll::Ready(Some((batch, inner.batches.len() + 1 == EMIT_BATCHES))),
             None if inner.ended => Poll::Ready(None),
             None => {
                 inner.waker = Some(context.waker().clone());
@@ -212,17 +196,16 @@ impl EmitBuffer {
             }
         }
     }
+}
 
-    /// Takes a batch of rows that hold their memory themselves.
-    pub(super) fn put(&self, batch: RecordBatch) {
-        let reservation = Some(Reservation::new(&self.memory));
-        self.queue(Queued { batch, reservation });
+impl Emit for EmitBuffer {
+    fn ready(&self) -> bool {
+        self.inner.lock().batches.len() < EMIT_BATCHES
     }
 
-    fn queue(&self, queued: Queued) {
+    fn push(&self, batch: RecordBatch) {
         let mut inner = self.inner.lock();
-        inner.unreserved += usize::from(queued.reservation.is_none());
-        inner.batches.push_back(queued);
+        inner.batches.push_back(batch);
         inner.begun = true;
         if let Some(waker) = inner.waker.take() {
             waker.wake();
@@ -230,70 +213,12 @@ impl EmitBuffer {
     }
 }
 
-impl Emit for EmitBuffer {
-    fn ready(&self) -> bool {
-        let inner = self.inner.lock();
-        inner.batches.len() < EMIT_BATCHES && inner.unreserved == 0
-    }
-
-    /// What there is no memory for is kept, but kernels pause until it was read.
-    fn push(&self, batch: RecordBatch) {
-        let mut reservation = Reservation::new(&self.memory);
-        let reserved = reservation.grow(batch.get_array_memory_size()).is_ok();
-        let reservation = reserved.then_some(reservation);
-        self.queue(Queued { batch, reservation });
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
-
-    use arrow::array::{ArrayRef, Int64Array};
-    use arrow::datatypes::{DataType, Field, Schema};
 
     use super::*;
     use crate::driver::tests::panicking_plan;
-
-    /// Room for so many bytes.
-    struct Room(AtomicUsize);
-
-    impl DevicePool for Room {
-        fn reserve(&self, bytes: usize) -> Result<(), DeviceError> {
-            let less = |left: usize| left.checked_sub(bytes);
-            let left = self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less);
-            left.map(drop).map_err(|_| DeviceError::OutOfMemory(String::new()))
-        }
-
-        fn release(&self, bytes: usize) {
-            self.0.fetch_add(bytes, Ordering::SeqCst);
-        }
-    }
-
-    #[tokio::test]
-    async fn batches_hold_memory_until_they_are_read_and_kernels_pause_without() {
-        let schema = Schema::new(vec![Field::new("x", DataType::Int64, false)]);
-        let values: ArrayRef = Arc::new(Int64Array::from(vec![7; 1000]));
-        let batch = RecordBatch::try_new(Arc::new(schema), vec![values]).expect("a batch");
-        let size = batch.get_array_memory_size();
-        let room = Arc::new(Room(AtomicUsize::new(2 * size + size / 2)));
-        let buffer = EmitBuffer::new(Arc::clone(&room) as _);
-        for left in [size + size / 2, size / 2] {
-            buffer.push(batch.clone());
-            assert_eq!(room.0.load(Ordering::SeqCst), left);
-            assert!(buffer.ready());
-        }
-        buffer.push(batch.clone());
-        assert!(!buffer.ready(), "there is no memory for the third");
-        let read = || std::future::poll_fn(|context| buffer.poll_next(context));
-        for left in [size + size / 2, 2 * size + size / 2, 2 * size + size / 2] {
-            let (_, go_on) = read().await.expect("a batch");
-            assert!(go_on, "whoever waits is woken");
-            assert_eq!(room.0.load(Ordering::SeqCst), left);
-        }
-        assert!(buffer.ready());
-    }
 
     #[tokio::test]
     async fn a_panic_of_an_operator_ends_its_stream() {
