@@ -14,11 +14,13 @@ mod views;
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use futures::Stream;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use trireme_exec::{PlacingCounts, QueryError};
 use trireme_planner::SessionChange;
@@ -29,6 +31,19 @@ pub type QueryId = String;
 
 /// Batches of a result, each of exactly the promised schema. Dropping the stream cancels the query.
 pub type BatchStream = Pin<Box<dyn Stream<Item = Result<RecordBatch, QueryError>> + Send>>;
+
+/// The rows of a started query.
+pub struct Rows {
+    /// Columns of every batch.
+    pub schema: SchemaRef,
+    /// The batches.
+    pub batches: BatchStream,
+    /// Why parts of it ran elsewhere than they were placed; complete when the batches have ended.
+    pub fallbacks: Fallbacks,
+}
+
+/// See [`Rows::fallbacks`].
+pub type Fallbacks = Arc<Mutex<Vec<String>>>;
 
 /// What the engine must know of a session; sent with every call, so that the engine keeps no sessions.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -153,7 +168,7 @@ pub trait Engine: Send + Sync + 'static {
     async fn submit(&self, request: Submit) -> Result<Submitted, QueryError>;
 
     /// Starts a planned query; each can be started once.
-    async fn stream(&self, query_id: &str) -> Result<(SchemaRef, BatchStream), QueryError>;
+    async fn stream(&self, query_id: &str) -> Result<Rows, QueryError>;
 
     /// Forgets a planned query that nobody fetched.
     fn forget(&self, query_id: &str);

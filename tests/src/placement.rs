@@ -16,7 +16,7 @@ const CHAIN: &str = "SELECT m, count(*), sum(s) FROM (SELECT k, k % 5 AS m, sum(
 const RAN: &str = "SELECT fragment, device FROM system.fragments \
                    WHERE run = (SELECT max(run) FROM system.fragments WHERE text LIKE 'fragment _: scan facts%') ORDER BY fragment";
 
-async fn server(data: &std::path::Path) -> Server {
+fn server(data: &std::path::Path) -> Server {
     Server::start_with(data, &["--set", SIMULATED, "--set", "devices.opencl=all"])
 }
 
@@ -43,7 +43,7 @@ async fn opencl(client: &mut Client) -> Option<String> {
 #[tokio::test]
 async fn fragments_run_where_they_are_pinned_on_several_devices_in_one_graph() {
     let data = tempfile::tempdir().unwrap();
-    let server = server(data.path()).await;
+    let server = server(data.path());
     let mut client = server.client().await;
     tables(&mut client).await;
     let wanted = query(&mut client, CHAIN).await;
@@ -79,7 +79,7 @@ async fn fragments_run_where_they_are_pinned_on_several_devices_in_one_graph() {
 #[tokio::test]
 async fn an_exported_placement_is_pinned_to_a_statement_and_kept() {
     let data = tempfile::tempdir().unwrap();
-    let first = server(data.path()).await;
+    let first = server(data.path());
     let mut client = first.client().await;
     tables(&mut client).await;
     run(&mut client, &["SET trireme.devices = 'sim0'"]).await;
@@ -110,7 +110,7 @@ async fn an_exported_placement_is_pinned_to_a_statement_and_kept() {
     assert_eq!(ran(&mut client).await, ["sim0", "cpu0", "cpu0"]);
     drop(client);
     drop(first);
-    let second = server(data.path()).await;
+    let second = server(data.path());
     let mut client = second.client().await;
     run(&mut client, &["SET trireme.devices = 'sim0'"]).await;
     assert_eq!(sorted(&query(&mut client, CHAIN).await), sorted(&wanted));
@@ -128,7 +128,7 @@ async fn an_exported_placement_is_pinned_to_a_statement_and_kept() {
 #[tokio::test]
 async fn pins_that_cannot_be_kept_are_told_and_the_query_runs() {
     let data = tempfile::tempdir().unwrap();
-    let server = server(data.path()).await;
+    let server = server(data.path());
     let mut client = server.client().await;
     tables(&mut client).await;
     let wanted = query(&mut client, CHAIN).await;

@@ -19,6 +19,7 @@ use trireme_device_api::{DeviceError, DevicePool, Emit, ErrorAction, Inputs, Row
 use super::stream::{EmitBuffer, StreamBuffer};
 use trireme_lake::Account;
 
+use super::fallbacks::FALLBACK;
 use super::reads::tell_reads;
 use super::{Expected, FragmentPlan};
 use crate::costs::Observed;
@@ -58,7 +59,7 @@ impl From<DeviceError> for RunError {
 /// EXPLAIN ANALYZE says why.
 pub(super) fn tell_fallback(metrics: &ExecutionPlanMetricsSet, error: &DeviceError) {
     MetricBuilder::new(metrics)
-        .global_counter(format!("fallback ({error})"))
+        .global_counter(format!("{FALLBACK}{error})"))
         .add(1);
 }
 

@@ -2,6 +2,7 @@
 //! table's files are still the same: their first batch waits for that, and they run again if not.
 
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
@@ -10,12 +11,12 @@ use datafusion::physical_plan::ExecutionPlan;
 use futures::{StreamExt, future, stream};
 use tokio::runtime::Handle;
 use trireme_catalog::{Checks, ahead_of_checks, in_statement};
-use trireme_exec::{ErrorClass, QueryError, driver};
+use trireme_exec::{ErrorClass, QueryError, driver, operators};
 use trireme_planner::parse::{self, touches_files};
 use trireme_planner::{output, physical};
 
 use super::local::LocalHandle;
-use super::{BatchStream, Submit, Submitted};
+use super::{BatchStream, Fallbacks, Rows, Submit, Submitted};
 
 /// A planned query that waits to be fetched.
 pub(super) struct Ready {
@@ -64,23 +65,31 @@ impl LocalHandle {
     }
 
     /// Starts a planned query.
-    pub(super) fn rows(&self, query_id: &str) -> Result<(SchemaRef, BatchStream), QueryError> {
+    pub(super) fn rows(&self, query_id: &str) -> Result<Rows, QueryError> {
         let mut ready = self.take(query_id)?;
         let Some(Ahead { checks, request }) = ready.ahead.take() else {
             return Ok(self.run(ready));
         };
-        let (schema, mut rows) = self.run(ready);
-        let (this, promised) = (self.clone(), Arc::clone(&schema));
+        let Rows {
+            schema,
+            mut batches,
+            fallbacks,
+        } = self.run(ready);
+        let (this, promised, told) = (self.clone(), Arc::clone(&schema), Arc::clone(&fallbacks));
         let checked = async move {
-            let first = rows.next().await;
+            let first = batches.next().await;
             if checks.hold().await {
-                return stream::iter(first).chain(rows).boxed();
+                return stream::iter(first).chain(batches).boxed();
             }
-            drop(rows);
-            let again = this.again(request, &promised).await;
+            drop(batches);
+            let again = this.again(request, &promised, told).await;
             again.unwrap_or_else(|error| stream::once(future::ready(Err(error))).boxed())
         };
-        Ok((schema, stream::once(checked).flatten().boxed()))
+        Ok(Rows {
+            schema,
+            batches: stream::once(checked).flatten().boxed(),
+            fallbacks,
+        })
     }
 
     fn take(&self, query_id: &str) -> Result<Ready, QueryError> {
@@ -93,7 +102,11 @@ impl LocalHandle {
         })
     }
 
-    fn run(&self, ready: Ready) -> (SchemaRef, BatchStream) {
+    fn run(&self, ready: Ready) -> Rows {
+        self.run_telling(ready, Fallbacks::default())
+    }
+
+    fn run_telling(&self, ready: Ready, fallbacks: Fallbacks) -> Rows {
         let Ready {
             plans,
             context,
@@ -110,22 +123,36 @@ impl LocalHandle {
         let promised = Arc::clone(&schema);
         let finish: driver::Finish = Arc::new(move |batch| output::conform(&batch, &promised));
         let run = move |plan| driver::run(&workers, plan, Arc::clone(&context), timeout, Arc::clone(&finish));
-        (schema, Box::pin(stream::iter(plans).flat_map(run)))
+        let (told, ran) = (Arc::clone(&fallbacks), plans.clone());
+        let end = stream::poll_fn(move |_| {
+            *told.lock() = ran.iter().flat_map(operators::fallbacks).collect();
+            Poll::Ready(None)
+        });
+        Rows {
+            schema,
+            batches: stream::iter(plans).flat_map(run).chain(end).boxed(),
+            fallbacks,
+        }
     }
 
     /// The query over the files that are there now.
-    async fn again(&self, request: Submit, promised: &SchemaRef) -> Result<BatchStream, QueryError> {
+    async fn again(
+        &self,
+        request: Submit,
+        promised: &SchemaRef,
+        fallbacks: Fallbacks,
+    ) -> Result<BatchStream, QueryError> {
         let query_id = request.query_id.clone();
         tracing::debug!(%query_id, "the files of a table have changed; the query is planned anew");
         self.plan_checked(request, true).await?;
-        let (schema, rows) = self.run(self.take(&query_id)?);
-        if schema != *promised {
+        let rows = self.run_telling(self.take(&query_id)?, fallbacks);
+        if rows.schema != *promised {
             return Err(QueryError::new(
                 ErrorClass::Unavailable,
                 "the columns of a table changed while the statement was planned",
             )
             .with_hint("send the statement again"));
         }
-        Ok(rows)
+        Ok(rows.batches)
     }
 }

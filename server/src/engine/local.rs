@@ -30,8 +30,8 @@ use super::ddl::SecretPolicy;
 use super::states::States;
 use super::views::Views;
 use super::{
-    BatchStream, Description, Engine, EngineCounts, FunctionNames, Outcome, QueryId, SessionSpec, StatementKind,
-    Submit, Submitted, TableFilter, TableInfo,
+    Description, Engine, EngineCounts, FunctionNames, Outcome, QueryId, Rows, SessionSpec, StatementKind, Submit,
+    Submitted, TableFilter, TableInfo,
 };
 use crate::devices;
 
@@ -445,7 +445,7 @@ impl Engine for LocalHandle {
         self.plan(request).await
     }
 
-    async fn stream(&self, query_id: &str) -> Result<(SchemaRef, BatchStream), QueryError> {
+    async fn stream(&self, query_id: &str) -> Result<Rows, QueryError> {
         self.rows(query_id)
     }
 

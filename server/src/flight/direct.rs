@@ -28,6 +28,10 @@ const DO_GET: &str = "/arrow.flight.protocol.FlightService/DoGet";
 /// Tickets are small; more is no ticket of ours.
 const TICKET_BYTES_MAX: usize = 1 << 20;
 const GRPC_PREFIX_BYTES: usize = 5;
+/// Trailer with the reason why a part of the query ran elsewhere than it was placed; once for each.
+const FALLBACK_HEADER: &str = "x-trireme-fallback";
+const FALLBACKS_MAX: usize = 4;
+const FALLBACK_CHARACTERS_MAX: usize = 300;
 
 /// The ordinary service with the short way for DoGet before it.
 #[derive(Clone)]
@@ -109,6 +113,12 @@ fn respond(results: BatchResults) -> Result<Response<Body>, Status> {
     Ok(response)
 }
 
+/// A trailer can hold no other characters, and clients take only so many bytes of them.
+fn plain(reason: &str) -> String {
+    let character = |character: char| if matches!(character, ' '..='~') { character } else { '?' };
+    reason.chars().take(FALLBACK_CHARACTERS_MAX).map(character).collect()
+}
+
 /// The response's body: pieces of messages, then the status as trailers.
 struct GetBody {
     encoder: MessageEncoder,
@@ -139,6 +149,11 @@ impl GetBody {
         let mut headers = HeaderMap::new();
         if status.add_header(&mut headers).is_err() {
             headers.insert(Status::GRPC_STATUS, HeaderValue::from_static("13"));
+        }
+        for reason in self.results.fallbacks.lock().iter().take(FALLBACKS_MAX) {
+            if let Ok(value) = HeaderValue::try_from(plain(reason)) {
+                headers.append(FALLBACK_HEADER, value);
+            }
         }
         Frame::trailers(headers)
     }

@@ -16,7 +16,7 @@ use trireme_exec::{ErrorClass, QueryError};
 use super::status::status;
 use super::wire::MessageEncoder;
 use crate::admission::Permit;
-use crate::engine::BatchStream;
+use crate::engine::{BatchStream, Fallbacks};
 use crate::query::{QueryHandle, QueryState};
 use crate::telemetry::Metrics;
 
@@ -138,6 +138,8 @@ pub struct BatchResults {
     pub schema: SchemaRef,
     /// The batches; at least one.
     pub batches: Pin<Box<dyn Stream<Item = Result<RecordBatch, FlightError>> + Send>>,
+    /// What is told behind the batches.
+    pub fallbacks: Fallbacks,
     /// Arrow data in one message.
     pub batch_bytes_max: usize,
     /// Where sent bytes are counted.
@@ -151,6 +153,7 @@ impl BatchResults {
         Self {
             schema,
             batches: Box::pin(futures::stream::iter([Ok(batch)])),
+            fallbacks: Fallbacks::default(),
             batch_bytes_max,
             metrics,
         }

@@ -8,7 +8,7 @@ use arrow_flight::{FlightDescriptor, FlightEndpoint, FlightInfo, IpcMessage, Sch
 use trireme_exec::{ErrorClass, QueryError};
 
 use crate::engine::local::count_schema;
-use crate::engine::{Outcome, Submit, Submitted};
+use crate::engine::{Fallbacks, Outcome, Submit, Submitted};
 use crate::flight::front::Front;
 use crate::flight::stream::{BatchResults, QueryStream, record_end};
 use crate::flight::ticket;
@@ -222,9 +222,10 @@ pub async fn fetch(front: &Front, user: &str, query_id: &str) -> Result<BatchRes
     let started = start(front, &query).await;
     guard.keep();
     match started {
-        Ok((schema, batches)) => Ok(BatchResults {
+        Ok((schema, batches, fallbacks)) => Ok(BatchResults {
             schema,
             batches: Box::pin(batches),
+            fallbacks,
             batch_bytes_max: front.limits.batch_bytes_max,
             metrics: front.metrics.clone(),
         }),
@@ -238,22 +239,22 @@ pub async fn fetch(front: &Front, user: &str, query_id: &str) -> Result<BatchRes
     }
 }
 
-async fn start(front: &Front, query: &Arc<QueryHandle>) -> Result<(SchemaRef, QueryStream), QueryError> {
+async fn start(front: &Front, query: &Arc<QueryHandle>) -> Result<(SchemaRef, QueryStream, Fallbacks), QueryError> {
     let cancelled = query.cancelled();
     let permit = tokio::select! {
         permit = front.admission.admit() => permit?,
         () = cancelled.cancelled() => return Err(QueryError::new(ErrorClass::Cancelled, "the statement was cancelled")),
     };
     query.advance(QueryState::Running);
-    let (schema, batches) = front.engine.stream(query.id()).await?;
+    let rows = front.engine.stream(query.id()).await?;
     let stream = QueryStream::new(
-        batches,
-        Arc::clone(&schema),
+        rows.batches,
+        Arc::clone(&rows.schema),
         Arc::clone(query),
         front.metrics.clone(),
         permit,
     );
-    Ok((schema, stream))
+    Ok((rows.schema, stream, rows.fallbacks))
 }
 
 fn count_batch(count: i64) -> Result<RecordBatch, QueryError> {
