@@ -13,7 +13,7 @@ SF ?= 1
 SECONDS ?= 60
 RELEASE = scripts/setup.sh build && scripts/build.sh release && TRIREME_BIN=$(CARGO_TARGET_DIR)/release/trireme
 
-.PHONY: help build demo clean-demo test lint bench-service bench-tpch bench-lake bench-estimates bench-sweeps bench-placement bench-objectives coverage fuzz-sql check-kernels test-opencl test-faults test-stores gpu
+.PHONY: help build demo clean-demo test lint bench-service bench-tpch bench-lake bench-estimates bench-sweeps bench-placement bench-objectives bench-resteer coverage fuzz-sql check-kernels test-opencl test-faults test-stores gpu
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ bench-placement: ## Placement: regret, predicted times, small inputs, on the dev
 
 bench-objectives: ## What latency, cost, energy and bounds change on devices of the catalogue; ARGS='--run opencl0 --write'
 	@$(RELEASE) benchmarks/bench.sh bench_objectives $(ARGS)
+
+bench-resteer: ## Wrong estimates, a lost device, a busy one, in the middle of queries, on PoCL; ARGS=… are its own
+	@$(RELEASE) benchmarks/bench.sh bench_resteer $(ARGS)
 
 coverage: ## What of TPC-H, SSB, ClickBench and TPC-DS is fused, and whether results are DuckDB's
 	@$(RELEASE) benchmarks/bench.sh coverage --write $(ARGS)

@@ -16,6 +16,8 @@ settings! {
         prices: Vec<String> = Vec::new(), Plain;
         /// Power of devices in watts, working and waiting: "cpu0=65/20"; others are measured, where they tell (RAPL, NVML), or modelled.
         watts: Vec<String> = Vec::new(), Plain;
+        /// Whether running queries are placed anew when they run otherwise than expected; sessions may turn it off for themselves.
+        resteer: bool = true, Plain;
     }
 }
 

@@ -23,6 +23,8 @@ settings! {
         plan_cache_shapes: usize = 1_024, Count("shapes"), 0..=1_000_000;
         /// Folder to which the graphs of fragments that run over local files are written, for benchmarks; "" means none are.
         graph_dir: Option<PathBuf> = None, Plain;
+        /// Whether administrators may plant faults into their own queries with `SET trireme.inject`, for tests; without users, everybody is one.
+        allow_inject: bool = false, Plain;
         /// Folder for what does not fit into memory; "" means `.trireme/spill` in the data folder.
         spill_dir: Option<PathBuf> = None, Plain;
         /// Most that may be spilled at the same time; 0 means no spilling.

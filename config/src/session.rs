@@ -89,6 +89,10 @@ settings! {
         max_joules: Bound = Bound(0.0), Plain;
         /// Devices that fragments must run on, by number, as JSON: {"0": "cpu0"}, or what EXPLAIN (PLACEMENT, FORMAT json) wrote; "" pins none. PIN PLACEMENT keeps it for one statement.
         pinned: String = String::new(), Plain;
+        /// Whether what has not started of a running query may go to another device when it runs otherwise than expected, or a device fails.
+        resteer: bool = true, Plain;
+        /// Faults, slowness and mis-estimates to plant, for tests, where `exec.allow_inject` lets administrators: "oom@opencl0:fragment2, lost@opencl0:morsel3, slow@opencl0:10, busy@opencl0:200, rows@fragment1:1000"; "" is none.
+        inject: String = String::new(), Plain;
         /// Whether fused pipelines join in the order of the least estimated cost; else as the statement says.
         reorder_joins: bool = true, Plain;
         /// Whether queries that differ only in constants share a plan.
@@ -438,7 +442,7 @@ mod tests {
         }
         assert_eq!((session.batch_rows, session.string_views), (5, true));
         assert_eq!(session.get(TIME_ZONE).as_deref(), Some("UTC"));
-        assert_eq!(session.describe().len(), 16);
+        assert_eq!(session.describe().len(), 18);
         for name in ["trireme.batch_rows", "time_zone", "trireme.string_views"] {
             session.reset(&SessionSettings::canonical_name(name).unwrap(), &fresh);
         }

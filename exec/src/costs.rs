@@ -5,6 +5,7 @@
 
 mod judged;
 mod measure;
+pub(crate) mod watch;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -48,6 +49,7 @@ pub struct CostModel {
     learned: Mutex<u32>,
     told: Told,
     judged: Mutex<judged::Ring>,
+    resteers: bool,
 }
 
 /// A fragment that ran: what it was expected to be and what it was.
@@ -120,7 +122,18 @@ impl CostModel {
             learned: Mutex::new(0),
             told: Told::default(),
             judged: Mutex::default(),
+            resteers: true,
         }
+    }
+
+    /// Whether running graphs are placed anew when they run otherwise than expected.
+    #[must_use]
+    pub fn with_resteer(self, resteers: bool) -> Self {
+        Self { resteers, ..self }
+    }
+
+    pub(crate) fn resteers(&self) -> bool {
+        self.resteers
     }
 
     /// True when the processor's rates are those of this machine, not assumed.

@@ -123,4 +123,8 @@ pub struct DeviceChoice {
     pub pins: Option<Arc<PinnedGraph>>,
     /// The graph's number in its statement's plan.
     pub graph: usize,
+    /// What has not started may go elsewhere while the graph runs.
+    pub resteer: bool,
+    /// What is planted: see [`crate::steer::inject`].
+    pub inject: String,
 }

@@ -27,13 +27,14 @@ use crate::choose::{Placing, PlacingCounts};
 use crate::costs::CostModel;
 use crate::devices::Devices;
 use crate::error::{ErrorClass, QueryError};
-use crate::graph::{GraphKernel, Hooks, Took};
-use crate::history::History;
+use crate::graph::{GraphKernel, Hooks};
+use crate::history::{History, Resteer};
 use crate::io::{StoreRegistry, is_from_log};
 use crate::load::Load;
 use crate::operators::{ColumnSource, FileScan, FragmentPlan};
 use crate::placement::Placement;
 use crate::pool::WorkerPool;
+use crate::steer::queues::Queues;
 
 /// Runs graphs; one per process.
 pub struct FragmentRuntime {
@@ -46,6 +47,7 @@ pub struct FragmentRuntime {
     load: Arc<Load>,
     placing: Placing,
     history: History,
+    queues: Queues,
     /// Where graphs that run are written.
     graph_dir: Option<PathBuf>,
     counters: Counters,
@@ -55,6 +57,7 @@ pub struct FragmentRuntime {
 struct Counters {
     graphs: AtomicU64,
     fallbacks: AtomicU64,
+    resteers: AtomicU64,
     last_fallback: Mutex<Option<String>>,
 }
 
@@ -65,6 +68,8 @@ pub struct FragmentCounts {
     pub graphs: u64,
     /// Graphs whose backup ran instead.
     pub fallbacks: u64,
+    /// Times that a running graph was placed anew.
+    pub resteers: u64,
     /// Why the last of them did.
     pub last_fallback: Option<String>,
     /// How long choosing where they run has taken.
@@ -92,6 +97,7 @@ impl FragmentRuntime {
             load: Arc::default(),
             placing: Placing::default(),
             history: History::default(),
+            queues: Queues::default(),
             graph_dir,
             counters: Counters::default(),
         })
@@ -185,14 +191,31 @@ impl FragmentRuntime {
         FragmentCounts {
             graphs: self.counters.graphs.load(Ordering::Relaxed),
             fallbacks: self.counters.fallbacks.load(Ordering::Relaxed),
+            resteers: self.counters.resteers.load(Ordering::Relaxed),
             last_fallback: self.counters.last_fallback.lock().clone(),
             placing: self.placing.counts(),
         }
     }
 
-    pub(crate) fn fell_back(&self, error: &DeviceError) {
+    pub(crate) fn fell_back(&self, error: &str) {
         self.counters.fallbacks.fetch_add(1, Ordering::Relaxed);
-        *self.counters.last_fallback.lock() = Some(error.to_string());
+        *self.counters.last_fallback.lock() = Some(error.to_owned());
+    }
+
+    /// A running graph was looked at again.
+    pub(crate) fn resteered(&self, resteer: &Resteer) {
+        self.counters
+            .resteers
+            .fetch_add(u64::from(resteer.moved), Ordering::Relaxed);
+        if let Some(error) = &resteer.fallback {
+            self.fell_back(error);
+        }
+        self.history.add_resteer(resteer.clone());
+    }
+
+    /// What devices work on.
+    pub(crate) fn queues(&self) -> &Queues {
+        &self.queues
     }
 
     /// Binds the files of all scans of a graph; what is read of each is booked on its account.
@@ -226,18 +249,16 @@ impl FragmentRuntime {
         self.columns.open_all(tables, options).await
     }
 
-    /// Runs all fragments; the last one's rows, unless they were emitted. `took` hears of each fragment.
+    /// Runs all fragments; the last one's rows, unless they were emitted.
     pub(crate) async fn run_graph(
         &self,
         graph: &Arc<Graph>,
         inputs: Inputs,
         placement: Placement,
-        took: Box<dyn Fn(Took<'_>) + Send + Sync>,
+        hooks: Hooks,
     ) -> Result<Arc<Rows>, DeviceError> {
         let cancelled = Arc::clone(&inputs.cancelled);
-        let waker = self.pool.waker();
-        let hooks = Hooks { wake: waker, took };
-        let kernel = Arc::new(GraphKernel::new(graph, inputs, placement, hooks));
+        let kernel = Arc::new(GraphKernel::new(graph, inputs, placement, &self.variant, hooks));
         self.pool.run(Arc::clone(&kernel) as _, &cancelled).await?;
         match kernel.finish()? {
             Output::Rows(rows) => Ok(rows),

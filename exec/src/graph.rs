@@ -1,22 +1,32 @@
 //! A graph's fragments as one kernel, so that the workers go from fragment to fragment by themselves.
 //!
 //! ```text
-//!  unit:  Waits ──inputs are there──▶ Preparing ──▶ Runs ──a step said done, none inside──▶ Finishing ──▶ Done
+//!  unit:  Waits ──inputs are there──▶ Busy ──▶ Runs ──a step said done, none inside──▶ Busy ──▶ Done
+//!           │ held back ▶ Held ▶ Busy           └─ a step failed, none inside ─▶ Fails ─▶ Gone: its fragments are placed anew
+//!           └─ placed anew before it started ─▶ Gone
 //! ```
 //!
 //! A unit is one fragment, or an island of several that a device runs as one ([`crate::placement`]). A worker takes the
 //! earliest unit that has work. Units that don't read from one another run beside each other: what
-//! one worker can't share of a small one, another spends on the next. Outputs are let go after their last reader.
+//! one worker can't share of a small one, another spends on the next. Outputs are let go after their last reader ([`state`]).
+//! Where fragments run is not decided here: who [`Steer`]s is told what starts, ends and fails, and may say anew.
+
+mod state;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use trireme_device_api::{
-    DeviceError, FragmentId, FragmentReport, Graph, Inputs, Kernel, Output, Progress, Rows, Variant,
+    DeviceError, ErrorAction, FragmentId, FragmentReport, Graph, Inputs, Kernel, Output, Progress, Rows, Variant,
 };
 
+use crate::history::Resteer;
 use crate::placement::{Placement, Unit};
+use state::{Stage, State};
+
+/// A graph that fails more often fails.
+const MENDED_MAX: usize = 32;
 
 /// What running a fragment took.
 pub(crate) struct Took<'a> {
@@ -26,80 +36,116 @@ pub(crate) struct Took<'a> {
     pub(crate) time: Duration,
     /// What the device counted.
     pub(crate) report: FragmentReport,
+    /// Why it ran here and not where it was before.
+    pub(crate) fallback: Option<String>,
 }
 
 /// Tells the sleeping workers that there may be work, and someone what a fragment took.
 pub(crate) struct Hooks {
     pub(crate) wake: Box<dyn Fn() + Send + Sync>,
     pub(crate) took: Box<dyn Fn(Took<'_>) + Send + Sync>,
+    /// A row was handed out: what leaves rows can't run again.
+    pub(crate) begun: Box<dyn Fn() -> bool + Send + Sync>,
+    pub(crate) steer: Option<Arc<dyn Steer>>,
+}
+
+/// Where a fragment stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It has not started.
+    Waits,
+    Runs,
+    Done,
+}
+
+/// Whether a unit starts.
+pub(crate) enum Start {
+    Now,
+    /// Not before.
+    Later(Instant),
+    /// What has not started is placed anew.
+    Anew(Verdict),
+}
+
+/// What has not started runs elsewhere from now on.
+pub(crate) struct Verdict {
+    pub(crate) record: Resteer,
+    pub(crate) seats: Seats,
+}
+
+/// By fragment, those that ran among them.
+pub(crate) struct Seats {
+    /// The device; none is the host.
+    pub(crate) on: Vec<Option<Arc<dyn Variant>>>,
+    /// What reads it waits for its end.
+    pub(crate) breaks: Vec<bool>,
+    /// Devices whose memory can't be read any more.
+    pub(crate) lost: Vec<String>,
+    /// Why fragments that ran or ran elsewhere are placed anew, when they have to be.
+    pub(crate) fallback: Option<String>,
+}
+
+/// Watches a running graph, and says where what is left of it runs.
+pub(crate) trait Steer: Send + Sync {
+    /// A unit can start; asked once, and again after [`Start::Later`].
+    ///
+    /// # Errors
+    /// A planted fault, as if the unit failed.
+    fn starts(&self, unit: &Unit, standing: &[Standing]) -> Result<Start, DeviceError>;
+
+    /// A worker is about to do a step of it.
+    ///
+    /// # Errors
+    /// As [`Steer::starts`].
+    fn steps(&self, unit: &Unit) -> Result<(), DeviceError>;
+
+    /// A unit is done that began then: when it is to end, if that is not yet.
+    fn held(&self, unit: &Unit, began: Instant) -> Option<Instant>;
+
+    /// A unit ended after this time; its fragments left so many rows.
+    fn ended(&self, unit: &Unit, rows: &[Option<u64>], time: Duration, standing: &[Standing]) -> Option<Verdict>;
+
+    /// Fragments failed on their device; none: the graph fails.
+    fn failed(&self, unit: &Unit, error: &DeviceError, standing: &[Standing]) -> Option<Verdict>;
+
+    /// A verdict was followed.
+    fn tell(&self, record: Resteer);
 }
 
 /// A running graph. Its [`Kernel::finish`] gives the last fragment's rows.
 pub(crate) struct GraphKernel {
     graph: Arc<Graph>,
     inputs: Inputs,
-    units: Vec<Unit>,
-    /// By unit: the fragments of other units that it reads.
-    reads: Vec<Vec<FragmentId>>,
+    host: Arc<dyn Variant>,
     hooks: Hooks,
+    /// One at a time decides. Units that failed and went elsewhere.
+    turn: Mutex<usize>,
     state: Mutex<State>,
-}
-
-struct State {
-    /// By unit.
-    stages: Vec<Stage>,
-    /// By fragment.
-    outputs: Vec<Option<Output>>,
-    /// By fragment: it was there, though it may have been let go.
-    done: Vec<bool>,
-    /// Units that are still to read each fragment's output; it is let go at the last.
-    readers: Vec<usize>,
-    /// All units before it are done.
-    first: usize,
-}
-
-enum Stage {
-    Waits,
-    /// A worker prepares or finishes it.
-    Busy,
-    Runs {
-        kernel: Arc<dyn Kernel>,
-        began: Instant,
-        inside: usize,
-        /// A step said done.
-        closed: bool,
-    },
-    Done,
 }
 
 /// What a worker can do for a unit.
 enum Work {
     Prepare(Vec<Option<Output>>),
-    Step(Arc<dyn Kernel>),
+    Step(Arc<dyn Kernel>, Arc<Unit>),
+    Finish(Arc<dyn Kernel>, Instant),
 }
 
 impl GraphKernel {
-    pub(crate) fn new(graph: &Arc<Graph>, inputs: Inputs, placement: Placement, hooks: Hooks) -> Self {
-        let units = placement.units;
-        let reads: Vec<Vec<FragmentId>> = units.iter().map(|unit| reads(graph, unit)).collect();
-        let count = graph.fragments.len();
-        let mut readers = vec![0; count];
-        for input in reads.iter().flatten() {
-            readers[*input] += 1;
-        }
+    /// Fragments that are not on a device run on `host`.
+    pub(crate) fn new(
+        graph: &Arc<Graph>,
+        inputs: Inputs,
+        placement: Placement,
+        host: &Arc<dyn Variant>,
+        hooks: Hooks,
+    ) -> Self {
         Self {
             graph: Arc::clone(graph),
             inputs,
-            reads,
+            host: Arc::clone(host),
+            state: Mutex::new(State::new(graph, placement.units, hooks.steer.is_some())),
+            turn: Mutex::new(0),
             hooks,
-            state: Mutex::new(State {
-                stages: units.iter().map(|_| Stage::Waits).collect(),
-                outputs: vec![None; count],
-                done: vec![false; count],
-                readers,
-                first: 0,
-            }),
-            units,
         }
     }
 
@@ -108,7 +154,14 @@ impl GraphKernel {
         let mut state = self.state.lock();
         match &mut state.stages[at] {
             Stage::Waits => {
-                if !self.reads[at].iter().all(|input| state.done[*input]) {
+                if !state.reads[at].iter().all(|input| state.done[*input]) {
+                    return None;
+                }
+                state.stages[at] = Stage::Busy;
+                Some(Work::Prepare(state.outputs.clone()))
+            }
+            Stage::Held(until) => {
+                if Instant::now() < *until {
                     return None;
                 }
                 state.stages[at] = Stage::Busy;
@@ -118,110 +171,182 @@ impl GraphKernel {
                 kernel, inside, closed, ..
             } if !*closed => {
                 *inside += 1;
-                Some(Work::Step(Arc::clone(kernel)))
+                let kernel = Arc::clone(kernel);
+                Some(Work::Step(kernel, Arc::clone(&state.units[at])))
+            }
+            Stage::Ends { kernel, began, until } if Instant::now() >= *until => {
+                let (kernel, began) = (Arc::clone(kernel), *began);
+                state.stages[at] = Stage::Busy;
+                Some(Work::Finish(kernel, began))
             }
             _ => None,
         }
     }
 
+    fn unit(&self, at: usize) -> Arc<Unit> {
+        Arc::clone(&self.state.lock().units[at])
+    }
+
+    /// False when the unit doesn't start now.
+    fn starts(&self, at: usize, unit: &Unit) -> Result<bool, DeviceError> {
+        let Some(steer) = &self.hooks.steer else {
+            return Ok(true);
+        };
+        let turn = self.turn.lock();
+        let standing = self.state.lock().standing(Some(at));
+        match steer.starts(unit, &standing) {
+            Ok(Start::Now) => Ok(true),
+            Ok(Start::Later(until)) => {
+                self.state.lock().stages[at] = Stage::Held(until);
+                Ok(false)
+            }
+            Ok(Start::Anew(verdict)) => {
+                self.state.lock().stages[at] = Stage::Fails;
+                let moved = self.resteer(verdict);
+                if !moved {
+                    self.state.lock().stages[at] = Stage::Busy;
+                }
+                Ok(!moved)
+            }
+            Err(error) => {
+                drop(turn);
+                self.failed(at, unit, error)?;
+                Ok(false)
+            }
+        }
+    }
+
     fn prepare(&self, at: usize, outputs: &mut [Option<Output>]) -> Result<(), DeviceError> {
+        let (unit, reads) = {
+            let state = self.state.lock();
+            (Arc::clone(&state.units[at]), state.reads[at].clone())
+        };
+        if !self.starts(at, &unit)? {
+            return Ok(());
+        }
         let began = Instant::now();
-        let unit = &self.units[at];
-        for input in &self.reads[at] {
-            if let Some(Output::Resident(rows)) = &outputs[*input]
-                && !(unit.island && self.is_made_by(*input, unit.variant.device()))
-            {
-                outputs[*input] = Some(Output::Rows(rows.download()?));
+        for input in reads {
+            if let Err(error) = self.download(input, &unit, outputs) {
+                return self.unreadable(at, input, error);
             }
         }
         let kernel = if unit.island {
             unit.variant
-                .prepare_many(&self.graph, &unit.fragments, &self.inputs, outputs)?
+                .prepare_many(&self.graph, &unit.fragments, &self.inputs, outputs)
         } else {
             unit.variant
-                .prepare(&self.graph, unit.fragments[0], &self.inputs, outputs)?
+                .prepare(&self.graph, unit.fragments[0], &self.inputs, outputs)
         };
-        self.state.lock().stages[at] = Stage::Runs {
-            kernel,
-            began,
-            inside: 0,
-            closed: false,
-        };
+        match kernel {
+            Ok(kernel) => self.state.lock().run(at, kernel, began),
+            Err(error) => return self.failed(at, &unit, error),
+        }
         (self.hooks.wake)();
         Ok(())
     }
 
-    /// Whether a fragment runs on that device.
-    fn is_made_by(&self, fragment: FragmentId, device: &str) -> bool {
-        let mut makers = self.units.iter().filter(|unit| unit.fragments.contains(&fragment));
-        makers.any(|unit| unit.variant.device() == device)
+    /// Rows in the memory of another device are copied to the host's.
+    fn download(&self, input: FragmentId, unit: &Unit, outputs: &mut [Option<Output>]) -> Result<(), DeviceError> {
+        let Some(Output::Resident(rows)) = &outputs[input] else {
+            return Ok(());
+        };
+        let same = unit.island && self.state.lock().made_on[input].as_deref() == Some(unit.variant.device());
+        if !same {
+            outputs[input] = Some(Output::Rows(rows.download()?));
+        }
+        Ok(())
     }
 
     /// One step of a unit's kernel; the last worker to leave a kernel that is done finishes it.
-    fn step_one(&self, at: usize, worker: usize, kernel: &Arc<dyn Kernel>) -> Result<Progress, DeviceError> {
-        let progress = kernel.step(worker)?;
-        let began = {
+    fn step_one(
+        &self,
+        at: usize,
+        worker: usize,
+        kernel: &Arc<dyn Kernel>,
+        unit: &Unit,
+    ) -> Result<Progress, DeviceError> {
+        let planted = self.hooks.steer.as_ref().map_or(Ok(()), |steer| steer.steps(&unit));
+        let result = planted.and_then(|()| kernel.step(worker));
+        let progress = match &result {
+            Ok(progress) => *progress,
+            // Nothing more is to be made of it.
+            Err(error) if !self.may_recover(unit, error) => return result,
+            Err(_) => Progress::More,
+        };
+        let (began, failed) = {
             let mut state = self.state.lock();
             let Stage::Runs {
-                inside, closed, began, ..
+                inside,
+                closed,
+                began,
+                failed,
+                ..
             } = &mut state.stages[at]
             else {
-                return Ok(progress);
+                // It was given up meanwhile.
+                return Ok(Progress::More);
             };
             *inside -= 1;
-            *closed |= progress == Progress::Done;
+            *closed |= progress == Progress::Done || result.is_err();
+            if failed.is_none() {
+                *failed = result.err();
+            }
             if !*closed || *inside > 0 {
                 return Ok(progress);
             }
-            let began = *began;
+            let (began, failed) = (*began, failed.take());
             state.stages[at] = Stage::Busy;
-            began
+            (began, failed)
         };
-        let output = kernel.finish()?;
-        self.report(at, kernel.as_ref(), &output, began.elapsed());
-        drop(self.keep(at, output));
-        (self.hooks.wake)();
+        match failed {
+            Some(error) => self.failed(at, unit, error)?,
+            None => self.ends(at, kernel, began, unit)?,
+        }
         Ok(Progress::More)
     }
 
-    /// Puts a unit's output where others find it; gives what nobody reads any more, to be dropped without the lock.
-    fn keep(&self, at: usize, output: Output) -> Vec<Option<Output>> {
-        let mut state = self.state.lock();
-        let unit = &self.units[at];
-        match output {
-            Output::Many(outputs) => {
-                for (id, output) in outputs {
-                    state.outputs[id] = Some(output);
-                }
-            }
-            output => state.outputs[unit.fragments[0]] = Some(output),
+    fn ends(&self, at: usize, kernel: &Arc<dyn Kernel>, began: Instant, unit: &Unit) -> Result<(), DeviceError> {
+        let until = self.hooks.steer.as_ref().and_then(|steer| steer.held(unit, began));
+        if let Some(until) = until {
+            let kernel = Arc::clone(kernel);
+            self.state.lock().stages[at] = Stage::Ends { kernel, began, until };
+            return Ok(());
         }
-        for id in &unit.fragments {
-            state.done[*id] = true;
-        }
-        state.stages[at] = Stage::Done;
-        let mut gone = Vec::new();
-        for input in &self.reads[at] {
-            state.readers[*input] -= 1;
-            if state.readers[*input] == 0 {
-                gone.push(state.outputs[*input].take());
-            }
-        }
-        let last = self.graph.fragments.len() - 1;
-        for id in unit.fragments.iter().filter(|id| **id != last) {
-            if state.readers[*id] == 0 {
-                gone.push(state.outputs[*id].take());
-            }
-        }
-        while matches!(state.stages.get(state.first), Some(Stage::Done)) {
-            state.first += 1;
-        }
-        gone
+        self.end(at, kernel, began)
     }
 
-    fn report(&self, at: usize, kernel: &dyn Kernel, output: &Output, time: Duration) {
-        let unit = &self.units[at];
+    fn end(&self, at: usize, kernel: &Arc<dyn Kernel>, began: Instant) -> Result<(), DeviceError> {
+        let unit = self.unit(at);
+        let output = match kernel.finish() {
+            Ok(output) => output,
+            Err(error) => return self.failed(at, &unit, error),
+        };
+        let time = began.elapsed();
+        let rows = self.report(&unit, kernel.as_ref(), &output, time);
+        {
+            let _turn = self.turn.lock();
+            let verdict = self.hooks.steer.as_ref().and_then(|steer| {
+                let mut standing = self.state.lock().standing(None);
+                unit.fragments.iter().for_each(|id| standing[*id] = Standing::Done);
+                steer.ended(&unit, &rows, time, &standing)
+            });
+            // What reads it must not start before it is placed anew.
+            let mut state = self.state.lock();
+            let mut gone = state.keep(&self.graph, at, output);
+            if let Some(verdict) = verdict {
+                gone.extend(self.seat(&mut state, verdict).unwrap_or_default());
+            }
+            drop(state);
+            drop(gone);
+        }
+        (self.hooks.wake)();
+        Ok(())
+    }
+
+    /// Tells what each fragment took; gives the rows that each left.
+    fn report(&self, unit: &Unit, kernel: &dyn Kernel, output: &Output, time: Duration) -> Vec<Option<u64>> {
         let reports = kernel.reports();
+        let mut left = Vec::with_capacity(unit.fragments.len());
         for id in &unit.fragments {
             let found = reports.iter().find(|(fragment, _)| fragment == id);
             let mut report = found.map(|(_, report)| report.clone()).unwrap_or_default();
@@ -230,7 +355,9 @@ impl GraphKernel {
                 Output::Build { rows, .. } => Some(*rows as u64),
                 _ => None,
             });
+            left.push(report.output_rows);
             let last = unit.fragments.last() == Some(id);
+            let fallback = self.state.lock().fallbacks[*id].clone();
             (self.hooks.took)(Took {
                 fragment: *id,
                 variant: unit.variant.as_ref(),
@@ -240,24 +367,88 @@ impl GraphKernel {
                     Duration::from_nanos(report.kernel_ns)
                 },
                 report,
+                fallback,
             });
         }
+        left
     }
-}
 
-/// Fragments of other units that a unit reads, each once.
-fn reads(graph: &Graph, unit: &Unit) -> Vec<FragmentId> {
-    let inputs = unit.fragments.iter().flat_map(|id| graph.fragments[*id].inputs());
-    let mut found: Vec<_> = inputs.filter(|input| !unit.fragments.contains(input)).collect();
-    found.sort_unstable();
-    found.dedup();
-    found
+    /// A failure of this kind may be mended by running the unit elsewhere.
+    fn may_recover(&self, unit: &Unit, error: &DeviceError) -> bool {
+        unit.island && self.hooks.steer.is_some() && error.action() != ErrorAction::Fail
+    }
+
+    /// A unit failed that no worker is inside of.
+    ///
+    /// # Errors
+    /// The same, when it can't run elsewhere.
+    fn failed(&self, at: usize, unit: &Unit, error: DeviceError) -> Result<(), DeviceError> {
+        match self.may_recover(unit, &error) {
+            true => self.mend(at, unit, error),
+            false => Err(error),
+        }
+    }
+
+    /// A unit can't read an input from the device that it is on.
+    fn unreadable(&self, at: usize, input: FragmentId, error: DeviceError) -> Result<(), DeviceError> {
+        let made_by = {
+            let state = self.state.lock();
+            let mut units = state.units.iter().rev();
+            units.find(|unit| unit.fragments.contains(&input)).cloned()
+        };
+        match made_by {
+            // Memory that is short is the host's here, which is no better if all runs there.
+            Some(made_by) if matches!(error, DeviceError::Device(_)) && self.may_recover(&made_by, &error) => {
+                self.mend(at, &made_by, error)
+            }
+            _ => Err(error),
+        }
+    }
+
+    /// Unit `at` goes, and what is left is placed anew without what failed.
+    fn mend(&self, at: usize, failed: &Unit, error: DeviceError) -> Result<(), DeviceError> {
+        let mut mended = self.turn.lock();
+        let Some(steer) = self.hooks.steer.as_ref().filter(|_| *mended < MENDED_MAX) else {
+            return Err(error);
+        };
+        *mended += 1;
+        let standing = {
+            let mut state = self.state.lock();
+            state.stages[at] = Stage::Fails;
+            state.standing(None)
+        };
+        let verdict = steer.failed(failed, &error, &standing);
+        match verdict.is_some_and(|verdict| self.resteer(verdict)) {
+            true => Ok(()),
+            false => Err(error),
+        }
+    }
+
+    /// False when what has to run again can't.
+    fn resteer(&self, verdict: Verdict) -> bool {
+        let mut state = self.state.lock();
+        let gone = self.seat(&mut state, verdict);
+        drop(state);
+        (self.hooks.wake)();
+        gone.is_some()
+    }
+
+    /// Outputs that nobody reads any more; none when what has to run again can't.
+    fn seat(&self, state: &mut State, verdict: Verdict) -> Option<Vec<Output>> {
+        let gone = state.seat(&self.graph, &verdict.seats, &self.host, (self.hooks.begun)())?;
+        if let Some(steer) = &self.hooks.steer {
+            steer.tell(verdict.record);
+        }
+        Some(gone)
+    }
 }
 
 impl Kernel for GraphKernel {
     fn step(&self, worker: usize) -> Result<Progress, DeviceError> {
-        let first = self.state.lock().first;
-        let count = self.units.len();
+        let (first, count) = {
+            let state = self.state.lock();
+            (state.first, state.units.len())
+        };
         if first == count {
             return Ok(Progress::Done);
         }
@@ -267,7 +458,11 @@ impl Kernel for GraphKernel {
                     self.prepare(at, &mut outputs)?;
                     return Ok(Progress::More);
                 }
-                Some(Work::Step(kernel)) if self.step_one(at, worker, &kernel)? != Progress::Waiting => {
+                Some(Work::Step(kernel, unit)) if self.step_one(at, worker, &kernel, &unit)? != Progress::Waiting => {
+                    return Ok(Progress::More);
+                }
+                Some(Work::Finish(kernel, began)) => {
+                    self.end(at, &kernel, began)?;
                     return Ok(Progress::More);
                 }
                 _ => {}
@@ -287,183 +482,4 @@ impl Kernel for GraphKernel {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-
-    use trireme_device_api::{
-        Cost, Fragment, GRAPH_VERSION, JoinKind, Probe, Sink, Source, Step, Support, Unlimited, Workload,
-    };
-
-    use super::*;
-    use crate::pool::WorkerPool;
-
-    const STEPS: usize = 40;
-
-    /// Notes what is prepared with which inputs there, and what ends.
-    #[derive(Default)]
-    pub(crate) struct Noted {
-        prepared: Mutex<Vec<(FragmentId, Vec<bool>)>>,
-        finished: Mutex<Vec<FragmentId>>,
-        fails: Option<FragmentId>,
-    }
-
-    #[derive(Default)]
-    pub(crate) struct Counting(Arc<Noted>);
-
-    struct Steps {
-        id: FragmentId,
-        left: AtomicUsize,
-        inside: AtomicUsize,
-        noted: Arc<Noted>,
-    }
-
-    impl Variant for Counting {
-        fn name(&self) -> &'static str {
-            "counting"
-        }
-
-        fn device(&self) -> &str {
-            "test0"
-        }
-
-        fn support(&self, _graph: &Graph, _fragment: FragmentId) -> Support {
-            Support::Supported
-        }
-
-        fn estimate(&self, _graph: &Graph, _fragment: FragmentId, _workload: &Workload) -> Cost {
-            Cost::default()
-        }
-
-        fn prepare(
-            &self,
-            _graph: &Arc<Graph>,
-            fragment: FragmentId,
-            _inputs: &Inputs,
-            outputs: &[Option<Output>],
-        ) -> Result<Arc<dyn Kernel>, DeviceError> {
-            let there = outputs.iter().map(Option::is_some).collect();
-            self.0.prepared.lock().push((fragment, there));
-            Ok(Arc::new(Steps {
-                id: fragment,
-                left: AtomicUsize::new(STEPS),
-                inside: AtomicUsize::new(0),
-                noted: Arc::clone(&self.0),
-            }))
-        }
-    }
-
-    impl Kernel for Steps {
-        fn step(&self, _worker: usize) -> Result<Progress, DeviceError> {
-            self.inside.fetch_add(1, Ordering::SeqCst);
-            std::thread::yield_now();
-            let left = self
-                .left
-                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
-            self.inside.fetch_sub(1, Ordering::SeqCst);
-            match left {
-                Ok(_) if self.noted.fails == Some(self.id) => Err(DeviceError::Arithmetic("overflow".to_owned())),
-                Ok(_) => Ok(Progress::More),
-                Err(_) => Ok(Progress::Done),
-            }
-        }
-
-        fn finish(&self) -> Result<Output, DeviceError> {
-            assert_eq!(
-                self.inside.load(Ordering::SeqCst),
-                0,
-                "finished while a worker is inside"
-            );
-            self.noted.finished.lock().push(self.id);
-            Ok(Output::Rows(Arc::new(Rows::default())))
-        }
-    }
-
-    /// Each fragment reads the ones listed.
-    fn graph(reads: &[&[FragmentId]]) -> Arc<Graph> {
-        let fragment = |builds: &&[FragmentId]| Fragment {
-            source: Source::Scan(0),
-            steps: builds
-                .iter()
-                .map(|build| {
-                    Step::Probe(Probe {
-                        build: *build,
-                        kind: JoinKind::Inner,
-                        keys: Vec::new(),
-                        residual: None,
-                        null_equals_null: false,
-                        null_aware: false,
-                    })
-                })
-                .collect(),
-            sink: Sink::Emit { limit: None, offset: 0 },
-            output: Vec::new(),
-        };
-        Arc::new(Graph {
-            version: GRAPH_VERSION,
-            fragments: reads.iter().map(fragment).collect(),
-            scans: Vec::new(),
-            streams: Vec::new(),
-            parameters: Vec::new(),
-            output: Vec::new(),
-        })
-    }
-
-    async fn run(reads: &[&[FragmentId]], noted: &Arc<Noted>) -> Result<(), DeviceError> {
-        let pool = WorkerPool::new(3).unwrap();
-        let cancelled = Arc::new(AtomicBool::new(false));
-        let inputs = Inputs {
-            scans: Vec::new(),
-            streams: Vec::new(),
-            parameters: Vec::new(),
-            workers: pool.workers(),
-            pool: Arc::new(Unlimited),
-            cancelled: Arc::clone(&cancelled),
-            batch_rows: 8192,
-            emit: None,
-            wake: None,
-        };
-        let hooks = Hooks {
-            wake: pool.waker(),
-            took: Box::new(|_| {}),
-        };
-        let graph = graph(reads);
-        let variant: Arc<dyn Variant> = Arc::new(Counting(Arc::clone(noted)));
-        let kernel = GraphKernel::new(&graph, inputs, Placement::single(&graph, &variant), hooks);
-        let kernel = Arc::new(kernel);
-        pool.run(Arc::clone(&kernel) as _, &cancelled).await?;
-        kernel.finish().map(drop)
-    }
-
-    #[tokio::test]
-    async fn each_fragment_is_finished_once_after_those_it_reads() {
-        let reads: [&[FragmentId]; 6] = [&[], &[], &[0], &[0, 1], &[2], &[3, 4]];
-        for _ in 0..50 {
-            let noted = Arc::new(Noted::default());
-            run(&reads, &noted).await.unwrap();
-            let mut finished = noted.finished.lock().clone();
-            let place = |id: FragmentId| finished.iter().position(|other| *other == id);
-            for (id, inputs) in reads.iter().enumerate() {
-                assert!(inputs.iter().all(|input| place(*input) < place(id)), "{finished:?}");
-            }
-            finished.sort_unstable();
-            assert_eq!(finished, [0, 1, 2, 3, 4, 5]);
-            for (id, there) in noted.prepared.lock().iter() {
-                assert!(reads[*id].iter().all(|input| there[*input]), "{id}: {there:?}");
-            }
-            // The last reads 3 and 4 only: what they were made from is gone.
-            let last = noted.prepared.lock().last().cloned().unwrap();
-            assert_eq!(last, (5, vec![false, false, false, true, true, false]));
-        }
-    }
-
-    #[tokio::test]
-    async fn a_failing_fragment_ends_the_graph() {
-        let noted = Arc::new(Noted {
-            fails: Some(1),
-            ..Noted::default()
-        });
-        let failed = run(&[&[], &[0], &[1]], &noted).await;
-        assert_eq!(failed, Err(DeviceError::Arithmetic("overflow".to_owned())));
-        assert_eq!(*noted.finished.lock(), [0]);
-    }
-}
+pub(crate) mod tests;

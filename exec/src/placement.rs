@@ -7,7 +7,8 @@
 //!
 //! A build side and its probes stay together, since only the device that made a join table can read it. Several devices may take
 //! part, each with islands of its own; rows go from one to another by way of the host. Nothing here chooses a device:
-//! [`crate::choose`] does.
+//! [`crate::choose`] does. A graph that runs may be placed anew ([`crate::steer`]): then only what is left to run is made into
+//! units.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -86,31 +87,24 @@ impl Placement {
         devices: &[Arc<dyn Variant>],
         host: &Arc<dyn Variant>,
     ) -> Self {
-        let levels = levels(graph, at);
-        let mut islands: BTreeMap<(usize, usize), Vec<FragmentId>> = BTreeMap::new();
-        let mut units = Vec::new();
-        for (id, (at, level)) in at.iter().zip(&levels).enumerate() {
-            match at {
-                Some(device) => islands.entry((*level, *device)).or_default().push(id),
-                None => units.push(Unit {
-                    fragments: vec![id],
-                    variant: Arc::clone(host),
-                    island: false,
-                }),
-            }
-        }
-        units.extend(islands.into_iter().map(|((_, device), fragments)| Unit {
-            fragments,
-            variant: Arc::clone(&devices[device]),
-            island: true,
-        }));
-        units.sort_by_key(|unit| unit.fragments[0]);
+        let all = vec![true; at.len()];
         Self {
-            units,
+            units: grouped(graph, &all, at, devices, host, &vec![false; at.len()]),
             reasons: vec![None; at.len()],
             decided: None,
             claim: None,
         }
+    }
+
+    /// By fragment: the device that it is on beside the host.
+    pub(crate) fn devices(&self) -> Vec<Option<Arc<dyn Variant>>> {
+        let mut on = vec![None; self.reasons.len()];
+        for unit in self.units.iter().filter(|unit| unit.island) {
+            for id in &unit.fragments {
+                on[*id] = Some(Arc::clone(&unit.variant));
+            }
+        }
+        on
     }
 
     /// Any fragment runs elsewhere than on `host`.
@@ -148,14 +142,71 @@ fn kept_together(graph: &Graph, support: &[Support]) -> Vec<Option<String>> {
     }
 }
 
-/// The island that a fragment of a device belongs to; for a fragment of the host, how many islands it waits for. Along no path
-/// does it fall, and it rises where rows leave a device: so no island waits for itself.
-fn levels(graph: &Graph, at: &[Option<usize>]) -> Vec<usize> {
+/// Units of the fragments in `todo`, each on its device or the host. What reads a fragment in `breaks` waits for its end.
+pub(crate) fn units(
+    graph: &Graph,
+    todo: &[bool],
+    on: &[Option<Arc<dyn Variant>>],
+    host: &Arc<dyn Variant>,
+    breaks: &[bool],
+) -> Vec<Unit> {
+    let mut devices: Vec<Arc<dyn Variant>> = Vec::new();
+    let mut at = Vec::with_capacity(on.len());
+    for variant in on {
+        let known = |variant: &Arc<dyn Variant>| devices.iter().position(|each| each.device() == variant.device());
+        let place = variant.as_ref().map(|variant| known(variant).ok_or(variant));
+        at.push(match place {
+            None => None,
+            Some(Ok(place)) => Some(place),
+            Some(Err(variant)) => {
+                devices.push(Arc::clone(variant));
+                Some(devices.len() - 1)
+            }
+        });
+    }
+    grouped(graph, todo, &at, &devices, host, breaks)
+}
+
+fn grouped(
+    graph: &Graph,
+    todo: &[bool],
+    at: &[Option<usize>],
+    devices: &[Arc<dyn Variant>],
+    host: &Arc<dyn Variant>,
+    breaks: &[bool],
+) -> Vec<Unit> {
+    let levels = levels(graph, todo, at, breaks);
+    let mut islands: BTreeMap<(usize, usize), Vec<FragmentId>> = BTreeMap::new();
+    let mut units = Vec::new();
+    for id in (0..todo.len()).filter(|id| todo[*id]) {
+        match at[id] {
+            Some(device) => islands.entry((levels[id], device)).or_default().push(id),
+            None => units.push(Unit {
+                fragments: vec![id],
+                variant: Arc::clone(host),
+                island: false,
+            }),
+        }
+    }
+    units.extend(islands.into_iter().map(|((_, device), fragments)| Unit {
+        fragments,
+        variant: Arc::clone(&devices[device]),
+        island: true,
+    }));
+    units.sort_by_key(|unit| unit.fragments[0]);
+    units
+}
+
+/// The island that a fragment of the device belongs to; for a fragment of the host, how many islands it waits for. Along no path
+/// does it fall, and it rises where rows leave a device or an island ends: so no island waits for itself.
+fn levels(graph: &Graph, todo: &[bool], at: &[Option<usize>], breaks: &[bool]) -> Vec<usize> {
     let mut levels: Vec<usize> = Vec::with_capacity(graph.fragments.len());
     for (id, fragment) in graph.fragments.iter().enumerate() {
-        let level = fragment.inputs().into_iter().map(|input| {
-            let leaves = at[input].is_some() && at[input] != at[id];
-            levels[input] + usize::from(leaves)
+        // What isn't to be run waits for none of these.
+        let inputs = fragment.inputs().into_iter().filter(|input| todo[*input]);
+        let level = inputs.map(|input| {
+            let ends = at[input].is_some() && (at[input] != at[id] || breaks[input]);
+            levels[input] + usize::from(ends)
         });
         levels.push(level.max().unwrap_or(0));
     }
@@ -283,5 +334,23 @@ mod tests {
         let together = Placement::assigned(&graph, &[Some(0), Some(0), Some(0), Some(1), None], &devices, &variant);
         let units: Vec<_> = together.units.iter().map(|unit| unit.fragments.clone()).collect();
         assert_eq!(units, [vec![0, 1, 2], vec![3], vec![4]]);
+    }
+
+    #[test]
+    fn only_what_is_left_is_made_into_units() {
+        let graph = graph(vec![
+            fragment(Source::Scan(0), &[]),
+            fragment(Source::Fragment(0), &[]),
+            fragment(Source::Fragment(1), &[]),
+        ]);
+        let variant: Arc<dyn Variant> = Arc::new(Counting::default());
+        let on = vec![Some(Arc::clone(&variant)); 3];
+        let of = |todo: &[bool], breaks: &[bool]| -> Vec<Vec<FragmentId>> {
+            let units = units(&graph, todo, &on, &variant, breaks);
+            units.into_iter().map(|unit| unit.fragments).collect()
+        };
+        assert_eq!(of(&[true; 3], &[false; 3]), [[0, 1, 2]]);
+        assert_eq!(of(&[true; 3], &[true, false, false]), [vec![0], vec![1, 2]]);
+        assert_eq!(of(&[false, true, true], &[true, false, false]), [[1, 2]]);
     }
 }

@@ -19,7 +19,8 @@ use datafusion::physical_plan::{
 use trireme_device_api::Support;
 use trireme_exec::devices::DeviceChoice;
 use trireme_exec::fused::FragmentRuntime;
-use trireme_exec::operators::{FragmentExec, FragmentPlan};
+use trireme_exec::operators::{Expectations, FragmentExec, FragmentPlan};
+use trireme_exec::steer::inject::Inject;
 
 use crate::fragments::{self, JoinOrder, Lowered, Reason};
 use crate::joins::tamed;
@@ -50,7 +51,7 @@ impl FuseFragments {
             text,
             ordered: lowered.ordered,
             validity: lowered.validity,
-            expectations: lowered.expectations,
+            expectations: planted(lowered.expectations, &choice.inject),
             choice,
         };
         Arc::new(FragmentExec::new(
@@ -59,6 +60,15 @@ impl FuseFragments {
             backup,
             Arc::clone(&self.runtime),
         ))
+    }
+}
+
+/// Estimates with the mistakes that a session plants.
+fn planted(expectations: Arc<dyn Expectations>, inject: &str) -> Arc<dyn Expectations> {
+    match inject.parse::<Inject>() {
+        Ok(inject) => inject.plant(expectations),
+        // It was checked when it was set.
+        Err(_) => expectations,
     }
 }
 

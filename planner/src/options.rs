@@ -32,6 +32,12 @@ extensions_options! {
 
         /// Devices of fragments, as JSON; empty pins none.
         pub pinned: String, default = String::new()
+
+        /// Running graphs are placed anew when they run otherwise than expected.
+        pub resteer: bool, default = true
+
+        /// What is planted, for tests.
+        pub inject: String, default = String::new()
     }
 }
 

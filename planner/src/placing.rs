@@ -58,6 +58,8 @@ pub(crate) fn candidates(devices: &Devices, options: &TriremeOptions) -> Candida
                 allowed,
                 by_cost,
                 objective: objective(options),
+                resteer: options.resteer,
+                inject: options.inject.clone(),
                 ..DeviceChoice::default()
             };
             (pins, Ok(choice))

@@ -104,7 +104,9 @@ fn apply(options: &mut ConfigOptions, name: &str, value: &str) -> Result<(), Que
         | "trireme.max_ms"
         | "trireme.max_usd"
         | "trireme.max_joules"
-        | "trireme.pinned" => name,
+        | "trireme.pinned"
+        | "trireme.resteer"
+        | "trireme.inject" => name,
         name if name.starts_with("datafusion.") => name,
         // Read by the engine itself.
         _ => return Ok(()),

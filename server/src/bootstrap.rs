@@ -41,7 +41,7 @@ use crate::flight::front::{Front, FrontLimits};
 use crate::flight::service::TriremeService;
 use crate::http::{HttpState, Readiness, router};
 use crate::query::QueryRegistry;
-use crate::session::{SessionLimits, Sessions};
+use crate::session::{InjectPolicy, SessionLimits, Sessions};
 use crate::telemetry::Metrics;
 use crate::{devices, shutdown, tls};
 
@@ -288,11 +288,9 @@ async fn assemble(
     catalogs.register_catalog(CATALOG.to_owned(), catalog.provider());
 
     let queries = QueryRegistry::new(config.limits.queries_history_max);
-    let sessions = Arc::new(Sessions::new(
-        session_limits(config),
-        SessionSettings::for_server(config),
-        metrics.clone(),
-    ));
+    let settings = SessionSettings::for_server(config);
+    let sessions = Sessions::new(session_limits(config), settings, metrics.clone());
+    let sessions = Arc::new(sessions.with_inject(InjectPolicy::new(config)));
     let plans = Arc::new(PlanCache::new(config.exec.plan_cache_shapes as u64));
     let sources = SystemSources {
         queries: Arc::clone(&queries),
@@ -421,7 +419,9 @@ pub(crate) fn cost_model(config: &Config, processor: &Processor) -> CostModel {
         // What a simulated device takes says nothing, and its faults are counted from its first launch.
         unasked_never: !config.costs.calibrate || !config.devices.simulated.is_empty(),
     };
-    CostModel::open(Some(costs_dir(config)), &processor.info(), workers, config.costs.learn).with_told(told)
+    CostModel::open(Some(costs_dir(config)), &processor.info(), workers, config.costs.learn)
+        .with_told(told)
+        .with_resteer(config.costs.resteer)
 }
 
 /// What runs fragments: worker threads, the processor's fused variant, and the column cache.

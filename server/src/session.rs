@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use arrow::array::RecordBatch;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use trireme_config::SessionSettings;
+use trireme_config::{Config, SessionSettings};
+use trireme_exec::steer::inject::Inject;
 use trireme_exec::{ErrorClass, QueryError};
 use trireme_planner::SessionChange;
 use trireme_planner::names::DEFAULT_SCHEMA;
@@ -100,6 +101,8 @@ impl Session {
             ("trireme.max_usd", own.max_usd.to_string()),
             ("trireme.max_joules", own.max_joules.to_string()),
             ("trireme.pinned", own.pinned.clone()),
+            ("trireme.resteer", own.resteer.to_string()),
+            ("trireme.inject", own.inject.clone()),
             ("trireme.plan_cache", own.plan_cache.to_string()),
         ] {
             settings.insert(name.to_owned(), value);
@@ -118,12 +121,16 @@ impl Session {
     ///
     /// # Errors
     /// Unknown names (with the nearest one), wrong values.
-    pub fn change(&self, change: &SessionChange, fresh: &SessionSettings) -> Result<(), QueryError> {
+    pub fn change(&self, change: &SessionChange, sessions: &Sessions) -> Result<(), QueryError> {
+        let fresh = &sessions.fresh;
         let mut state = self.state.lock();
         match change {
             SessionChange::UseSchema { schema } => schema.clone_into(&mut state.schema),
             SessionChange::Set { name, value } => {
                 let canonical = SessionSettings::validate(name, value).map_err(setting_error)?;
+                if canonical.name == INJECT {
+                    sessions.inject.check(&self.user, &canonical.value)?;
+                }
                 state.settings.apply(&canonical);
             }
             SessionChange::Reset { name: None } => state.settings = fresh.clone(),
@@ -152,6 +159,54 @@ impl Session {
     }
 }
 
+/// The setting that plants faults.
+const INJECT: &str = "trireme.inject";
+
+/// Who may plant faults into their own queries.
+#[derive(Debug, Clone, Default)]
+pub struct InjectPolicy {
+    allowed: bool,
+    administrators: Vec<String>,
+    /// False where everybody may come in, and is an administrator.
+    authenticated: bool,
+}
+
+impl InjectPolicy {
+    /// As the server is set up.
+    pub fn new(config: &Config) -> Self {
+        Self {
+            allowed: config.exec.allow_inject,
+            administrators: config.secrets.administrators.clone(),
+            authenticated: config.server.users_file.is_some(),
+        }
+    }
+
+    fn check(&self, user: &str, value: &str) -> Result<(), QueryError> {
+        let denied = |message: &str, hint: &str| {
+            Err(QueryError::new(ErrorClass::PermissionDenied, message.to_owned()).with_hint(hint))
+        };
+        if value.is_empty() {
+            return Ok(());
+        }
+        if !self.allowed {
+            return denied(
+                "nothing can be planted on this server",
+                "its setting exec.allow_inject is off",
+            );
+        }
+        if self.authenticated && !self.administrators.iter().any(|name| name == user) {
+            return denied(
+                "only administrators plant faults",
+                "administrators stand in the setting secrets.administrators",
+            );
+        }
+        let parsed = value.parse::<Inject>();
+        parsed
+            .map(drop)
+            .map_err(|error| QueryError::invalid(error.to_string()).with_hint(error.hint()))
+    }
+}
+
 fn setting_error(error: trireme_config::SettingError) -> QueryError {
     let hint = error.hint();
     QueryError::invalid(error.to_string()).with_hint(hint)
@@ -176,6 +231,7 @@ pub struct Sessions {
     fresh: SessionSettings,
     by_key: Mutex<HashMap<SessionKey, Arc<Session>>>,
     metrics: Metrics,
+    inject: InjectPolicy,
 }
 
 impl Sessions {
@@ -186,7 +242,14 @@ impl Sessions {
             fresh,
             by_key: Mutex::default(),
             metrics,
+            inject: InjectPolicy::default(),
         }
+    }
+
+    /// The same, where faults may be planted.
+    #[must_use]
+    pub fn with_inject(self, inject: InjectPolicy) -> Self {
+        Self { inject, ..self }
     }
 
     /// Settings of a new session.
@@ -375,4 +438,23 @@ fn unique(by_key: &HashMap<SessionKey, Arc<Session>>) -> Vec<Arc<Session>> {
         .filter(|session| seen.insert(session.id.clone()))
         .cloned()
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_administrators_plant_faults_and_only_where_it_is_allowed() {
+        let policy = |allowed, authenticated| InjectPolicy {
+            allowed,
+            administrators: vec!["ann".to_owned()],
+            authenticated,
+        };
+        let may = |policy: InjectPolicy, user: &str| policy.check(user, "lost@opencl0").is_ok();
+        assert!(may(policy(true, false), "") && may(policy(true, true), "ann"));
+        assert!(!may(policy(true, true), "bob") && !may(policy(false, false), "") && !may(policy(false, true), "ann"));
+        assert!(policy(false, true).check("bob", "").is_ok(), "planting nothing");
+        assert!(policy(true, false).check("", "boom").is_err());
+    }
 }

@@ -258,6 +258,8 @@ metrics! {
     placements_over_1ms_total: IntCounter = "trireme_placements_over_1ms_total";
     /// Choices that took longer than 5 ms.
     placements_over_5ms_total: IntCounter = "trireme_placements_over_5ms_total";
+    /// Times that a running fused part of a plan was placed anew.
+    fragment_resteers_total: IntCounter = "trireme_fragment_resteers_total";
     /// Fragments that ran on devices beside the processor.
     device_fragments_total: IntCounter = "trireme_device_fragments_total";
     /// Kernels launched on devices beside the processor.
@@ -348,12 +350,13 @@ impl Metrics {
         counter(&self.column_cache_hits_total, counts.columns.hits);
         counter(&self.column_cache_misses_total, counts.columns.misses);
         counter(&self.column_cache_evictions_total, counts.columns.evictions);
-        counter(&self.fragment_graphs_total, counts.graphs);
-        counter(&self.fragment_fallbacks_total, counts.fallbacks);
-        counter(&self.placements_total, counts.placing.count);
-        counter(&self.placing_microseconds_total, counts.placing.us);
-        counter(&self.placements_over_1ms_total, counts.placing.over_1_ms);
-        counter(&self.placements_over_5ms_total, counts.placing.over_5_ms);
+        counter(&self.placements_total, counts.fragments.placing.count);
+        counter(&self.placing_microseconds_total, counts.fragments.placing.us);
+        counter(&self.placements_over_1ms_total, counts.fragments.placing.over_1_ms);
+        counter(&self.placements_over_5ms_total, counts.fragments.placing.over_5_ms);
+        counter(&self.fragment_graphs_total, counts.fragments.graphs);
+        counter(&self.fragment_fallbacks_total, counts.fragments.fallbacks);
+        counter(&self.fragment_resteers_total, counts.fragments.resteers);
         let devices = &counts.devices;
         counter(&self.device_fragments_total, devices.vitals.fragments);
         counter(&self.device_launches_total, devices.vitals.launches);

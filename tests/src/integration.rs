@@ -28,4 +28,5 @@ mod results;
 mod serve;
 mod sessions;
 mod slt;
+mod steer;
 mod tidy;

@@ -1,5 +1,6 @@
 //! Joins that multiply their rows ten thousand times: each step does a bounded part of them and hands out a bounded number of
 //! batches, whatever a morsel matches, so that other queries' steps come in between.
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};

@@ -31,12 +31,12 @@ use futures::{FutureExt, Stream, StreamExt};
 use parking_lot::Mutex;
 use trireme_device_api::{ErrorAction, Graph, Value};
 
-use super::run::{Run, RunError, tell_fallback};
+use super::run::{Observations, Run, RunError, tell_fallback};
 use super::stream::{EmitBuffer, EmitEnd};
 use super::{Expectations, FileScan};
 use crate::devices::{DeviceChoice, DeviceMode};
 use crate::fused::{FragmentRuntime, query_error};
-use crate::history::FragmentRun;
+use crate::history::{FragmentRun, Resteer};
 use crate::placement::Decided;
 
 /// What holds of the values of a plan's rows when its partitions are one: a sort above may count on it.
@@ -86,7 +86,7 @@ pub struct FragmentExec {
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
     /// Of the latest run.
-    observed: Mutex<Arc<Mutex<Vec<FragmentRun>>>>,
+    observed: Mutex<Arc<Mutex<Observations>>>,
 }
 
 impl FragmentExec {
@@ -157,8 +157,15 @@ impl FragmentExec {
     /// What its fragments took when they last ran.
     pub fn observed(&self) -> Vec<FragmentRun> {
         let latest = Arc::clone(&self.observed.lock());
-        let runs = latest.lock();
-        runs.clone()
+        let observed = latest.lock();
+        observed.fragments.clone()
+    }
+
+    /// How its latest run was placed anew.
+    pub fn resteers(&self) -> Vec<Resteer> {
+        let latest = Arc::clone(&self.observed.lock());
+        let observed = latest.lock();
+        observed.resteers.clone()
     }
 }
 
@@ -232,7 +239,7 @@ impl ExecutionPlan for FragmentExec {
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let emit = EmitBuffer::new();
-        let observed = Arc::default();
+        let observed: Arc<Mutex<Observations>> = Arc::default();
         *self.observed.lock() = Arc::clone(&observed);
         let run = Run {
             plan: self.plan.clone(),
@@ -310,8 +317,8 @@ impl FragmentStream {
             return Some(Err(query_error(&error)));
         }
         self.fallbacks.add(1);
-        tell_fallback(&self.metrics, &error);
-        self.runtime.fell_back(&error);
+        tell_fallback(&self.metrics, &error.to_string());
+        self.runtime.fell_back(&error.to_string());
         // Streams of the graph may be nodes of the backup that have begun already.
         let backup = reset_plan_states(Arc::clone(&self.backup));
         match backup.and_then(|backup| execute_stream(backup, Arc::clone(&self.context))) {

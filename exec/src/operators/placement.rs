@@ -20,7 +20,7 @@ use trireme_costs::explain;
 
 use super::FragmentExec;
 use crate::error::{ErrorClass, QueryError};
-use crate::history::FragmentRun;
+use crate::history::{FragmentRun, Resteer};
 use crate::placement::Decided;
 
 /// How the answer is written.
@@ -144,6 +144,7 @@ struct Judged {
     graph: usize,
     decided: Decided,
     runs: Vec<FragmentRun>,
+    resteers: Vec<Resteer>,
 }
 
 fn answer(
@@ -174,22 +175,17 @@ fn answer(
                 );
                 lines.extend(graph.decided.notes.iter().map(|note| format!("note: {note}")));
                 lines.extend(graph.runs.iter().map(run_line));
+                lines.extend(graph.resteers.iter().map(|resteer| format!("re-steered: {resteer}")));
             }
             text(lines)
         }
         PlacementFormat::Json => {
-            let documents = judged.iter().map(|graph| {
-                let Decided { facts, decision, notes } = &graph.decided;
-                explain::json(graph.graph, facts, decision, notes)
-            });
-            let documents = documents.collect::<std::result::Result<Vec<_>, _>>();
+            let documents = judged.iter().map(json).collect::<std::result::Result<Vec<_>, _>>();
             let documents = documents.map_err(|error| DataFusionError::External(Box::new(error)))?;
             text(vec![format!("[{}]", documents.join(","))])
         }
         PlacementFormat::Mermaid => {
-            let diagrams = judged
-                .iter()
-                .map(|graph| explain::mermaid(&graph.decided.facts, &graph.decided.decision));
+            let diagrams = judged.iter().map(mermaid);
             text(
                 diagrams
                     .flat_map(|diagram| diagram.lines().map(ToOwned::to_owned).collect::<Vec<_>>())
@@ -197,6 +193,43 @@ fn answer(
             )
         }
     }
+}
+
+/// With how the run was placed anew, if it was.
+fn json(graph: &Judged) -> std::result::Result<String, serde_json::Error> {
+    let Decided { facts, decision, notes } = &graph.decided;
+    let text = explain::json(graph.graph, facts, decision, notes)?;
+    if graph.resteers.is_empty() {
+        return Ok(text);
+    }
+    let mut document: serde_json::Value = serde_json::from_str(&text)?;
+    let resteers = graph.resteers.iter().map(|resteer| {
+        serde_json::json!({
+            "after_ms": resteer.since.as_secs_f64() * 1e3,
+            "trigger": resteer.trigger,
+            "fallback": resteer.fallback,
+            "moved": resteer.moved,
+            "before": resteer.before,
+            "after": resteer.after,
+            "stay_ms": resteer.stay_ms,
+            "go_ms": resteer.go_ms,
+        })
+    });
+    document["resteers"] = resteers.collect();
+    serde_json::to_string_pretty(&document)
+}
+
+/// Below the diagram a box per look at the running graph, in their order.
+fn mermaid(graph: &Judged) -> String {
+    let mut text = explain::mermaid(&graph.decided.facts, &graph.decided.decision);
+    for (at, resteer) in graph.resteers.iter().enumerate() {
+        let label = resteer.to_string().replace('"', "'");
+        text += &format!("  r{at}[/\"{label}\"/]\n");
+        if at > 0 {
+            text += &format!("  r{} --> r{at}\n", at - 1);
+        }
+    }
+    text
 }
 
 fn run_line(run: &FragmentRun) -> String {
@@ -225,6 +258,7 @@ fn judge(plan: &Arc<dyn ExecutionPlan>, devices: &[String], judged: &mut Vec<Jud
             graph: node.plan().choice.graph,
             decided,
             runs: node.observed(),
+            resteers: node.resteers(),
         });
     }
     plan.children()

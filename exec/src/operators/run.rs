@@ -4,6 +4,9 @@
 //!  bind ─▶ place ─▶ run ─┬─ rows ─▶ EmitBuffer
 //!                        └─ the device failed before a row was handed out ─▶ run on the processor, counted and named
 //! ```
+//!
+//! A run that may be steered ([`crate::steer`]) mends itself where it can: only what the failure took runs again. The whole
+//! runs again only where it can't.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -25,8 +28,8 @@ use super::{Expected, FragmentPlan};
 use crate::costs::Observed;
 use crate::devices::DeviceMode;
 use crate::fused::{FragmentRuntime, Memory};
-use crate::graph::Took;
-use crate::history::FragmentRun;
+use crate::graph::{Hooks, Steer, Took};
+use crate::history::{FragmentRun, Resteer};
 use crate::placement::Placement;
 use crate::verify;
 
@@ -41,7 +44,14 @@ pub(super) struct Run {
     /// Of each fragment, from its preparation to its output.
     pub(super) times: Vec<Time>,
     pub(super) metrics: ExecutionPlanMetricsSet,
-    pub(super) observed: Arc<Mutex<Vec<FragmentRun>>>,
+    pub(super) observed: Arc<Mutex<Observations>>,
+}
+
+/// What came of one run.
+#[derive(Default)]
+pub(super) struct Observations {
+    pub(super) fragments: Vec<FragmentRun>,
+    pub(super) resteers: Vec<Resteer>,
 }
 
 /// Why a run failed.
@@ -57,7 +67,7 @@ impl From<DeviceError> for RunError {
 }
 
 /// EXPLAIN ANALYZE says why.
-pub(super) fn tell_fallback(metrics: &ExecutionPlanMetricsSet, error: &DeviceError) {
+pub(super) fn tell_fallback(metrics: &ExecutionPlanMetricsSet, error: &str) {
     MetricBuilder::new(metrics)
         .global_counter(format!("{FALLBACK}{error})"))
         .add(1);
@@ -126,7 +136,7 @@ impl Run {
     }
 
     /// The rows that were not emitted, from wherever the graph ran.
-    async fn rows(&self, inputs: &Inputs, placement: Placement) -> Result<Arc<Rows>, DeviceError> {
+    async fn rows(&self, inputs: &Inputs, mut placement: Placement) -> Result<Arc<Rows>, DeviceError> {
         // Others reckon with it until this run ends.
         let _claim = placement.claim.clone();
         if let Some(decided) = &placement.decided {
@@ -140,14 +150,21 @@ impl Run {
                 MetricBuilder::new(&self.metrics).global_counter(name).add(1);
             }
         }
-        if !placement.uses_device() {
-            return self.run_on(inputs, placement, None).await;
-        }
         let mode = self.plan.choice.mode;
-        if mode == DeviceMode::Verify && inputs.streams.is_empty() {
+        if placement.uses_device() && mode == DeviceMode::Verify && inputs.streams.is_empty() {
             return self.verified(inputs, placement).await;
         }
-        let error = match self.run_on(inputs, placement, None).await {
+        let used_device = placement.uses_device();
+        let run = self.runtime.begin();
+        let tell = self.tell_resteer();
+        let steering = self.runtime.steering(&self.plan, inputs, &mut placement, run, tell);
+        let steer = steering.clone().map(|steering| steering as Arc<dyn Steer>);
+        let result = self.run_on(inputs, placement, run, None, steer).await;
+        let used_device = used_device || steering.is_some_and(|steering| steering.used_device());
+        if !used_device {
+            return result;
+        }
+        let error = match result {
             Err(error) if error.action() != ErrorAction::Fail => error,
             other => return other,
         };
@@ -156,10 +173,11 @@ impl Run {
             return Err(error);
         }
         MetricBuilder::new(&self.metrics).global_counter("fallbacks").add(1);
-        tell_fallback(&self.metrics, &error);
-        self.runtime.fell_back(&error);
+        tell_fallback(&self.metrics, &error.to_string());
+        self.runtime.fell_back(&error.to_string());
         let host = self.runtime.place_on_host(&self.plan.graph);
-        self.run_on(inputs, host, Some(&error)).await
+        let run = self.runtime.begin();
+        self.run_on(inputs, host, run, Some(&error), None).await
     }
 
     async fn verified(&self, inputs: &Inputs, placement: Placement) -> Result<Arc<Rows>, DeviceError> {
@@ -167,9 +185,9 @@ impl Run {
             emit: None,
             ..inputs.clone()
         };
-        let device = self.run_on(&kept, placement, None).await?;
+        let device = self.run_on(&kept, placement, self.runtime.begin(), None, None).await?;
         let host = self.runtime.place_on_host(&self.plan.graph);
-        let host = self.run_on(&kept, host, None).await?;
+        let host = self.run_on(&kept, host, self.runtime.begin(), None, None).await?;
         verify::compare(&self.plan.graph, &device, &host)?;
         MetricBuilder::new(&self.metrics).global_counter("verified").add(1);
         Ok(device)
@@ -179,9 +197,10 @@ impl Run {
         &self,
         inputs: &Inputs,
         placement: Placement,
+        run: u64,
         fallback: Option<&DeviceError>,
+        steer: Option<Arc<dyn Steer>>,
     ) -> Result<Arc<Rows>, DeviceError> {
-        let run = self.runtime.begin();
         let inputs = Inputs {
             cancelled: Arc::new(AtomicBool::new(false)),
             ..inputs.clone()
@@ -206,22 +225,50 @@ impl Run {
                 variant: took.variant.name(),
                 time: took.time,
                 report: took.report,
-                fallback: fallback.clone(),
+                fallback: took.fallback.or_else(|| fallback.clone()),
                 expected: expected.cloned(),
             };
-            observed.lock().push(ran.clone());
+            observed.lock().fragments.push(ran.clone());
             runtime.history().add(ran);
         };
-        self.runtime
-            .run_graph(&self.plan.graph, inputs, placement, Box::new(took))
-            .await
+        let emit = Arc::clone(&self.emit);
+        let hooks = Hooks {
+            wake: self.runtime.pool().waker(),
+            took: Box::new(took),
+            begun: Box::new(move || emit.begun()),
+            steer,
+        };
+        self.runtime.run_graph(&self.plan.graph, inputs, placement, hooks).await
+    }
+
+    /// EXPLAIN ANALYZE, the history and the counts hear of what was steered.
+    fn tell_resteer(&self) -> Box<dyn Fn(Resteer) + Send + Sync> {
+        let metrics = self.metrics.clone();
+        let observed = Arc::clone(&self.observed);
+        let runtime = Arc::clone(&self.runtime);
+        Box::new(move |resteer| {
+            if let Some(error) = &resteer.fallback {
+                MetricBuilder::new(&metrics).global_counter("fallbacks").add(1);
+                tell_fallback(&metrics, error);
+            }
+            let moved = usize::from(resteer.moved);
+            MetricBuilder::new(&metrics).global_counter("resteers").add(moved);
+            let name = format!("resteer ({resteer})");
+            MetricBuilder::new(&metrics).global_counter(name).add(1);
+            runtime.resteered(&resteer);
+            observed.lock().resteers.push(resteer);
+        })
     }
 }
 
 impl Run {
     /// The cost model learns from what this run took: from the last attempt, if the graph ran again elsewhere.
     fn learn(&self) {
-        let observed = self.observed.lock();
+        // What was planted teaches nothing.
+        if !self.plan.choice.inject.is_empty() {
+            return;
+        }
+        let observed = self.observed.lock().fragments.clone();
         let last = observed.iter().map(|seen| seen.run).max();
         let of_run = observed.iter().filter(|seen| Some(seen.run) == last);
         let seen: Vec<_> = of_run
@@ -234,7 +281,6 @@ impl Run {
                 report: seen.report.clone(),
             })
             .collect();
-        drop(observed);
         self.runtime.costs().learn(&self.plan, &seen);
     }
 }

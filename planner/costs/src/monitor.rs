@@ -6,13 +6,15 @@
 //! ```
 //!
 //! A running query changes devices only when that gains more than [`SWITCH_SHARE`] of what remains; a device that is lost or
-//! too small leaves no choice. Fragments that ran stay where they ran, and so do builds that later fragments probe.
+//! too small leaves no choice. Fragments that ran or run stay where they are, and so do builds that later fragments probe. A
+//! device whose fragments were late, by true counts, is taken to be late with the rest as well.
 
 use trireme_device_api::{FragmentId, Graph, Support};
 
 use crate::facts::{Facts, Rows};
 use crate::objective::{Objective, Totals};
 use crate::place::{Candidate, Decision, Environment, PlaceError, place};
+use crate::search::islands;
 
 /// Rows are as expected within this factor.
 pub const ROWS_FACTOR: f64 = 2.0;
@@ -24,6 +26,31 @@ pub const LATE_MS_MIN: f64 = 5.0;
 pub const ROWS_MIN: f64 = 10_000.0;
 /// What remains must gain this part to be moved.
 pub const SWITCH_SHARE: f64 = 0.1;
+/// The least of its rates that a late device is taken to have left.
+const FREE_SHARE_MIN: f64 = 1e-3;
+
+/// The decision that a placement is: `on` has the device of each fragment. What is compared later begins with it.
+///
+/// # Errors
+/// When a fragment can't be where it is, by what is known of the devices.
+pub fn placed(
+    graph: &Graph,
+    facts: &Facts,
+    candidates: &[Candidate<'_>],
+    environment: &Environment<'_>,
+    objective: &Objective,
+    on: &[String],
+) -> Result<Decision, PlaceError> {
+    let pinned = Objective {
+        goal: objective.goal,
+        pinned: on.iter().cloned().map(Some).collect(),
+        search_ms_min: 0.0,
+        ..Objective::default()
+    };
+    let mut decision = place(graph, facts, candidates, environment, &pinned)?;
+    decision.objective = objective.clone();
+    Ok(decision)
+}
 
 /// What was seen.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,6 +68,13 @@ pub enum Event {
     OutOfMemory {
         /// The fragment.
         fragment: FragmentId,
+    },
+    /// A fragment can't run on its device after all.
+    Refused {
+        /// The fragment.
+        fragment: FragmentId,
+        /// Why.
+        reason: String,
     },
     /// A device takes no more work.
     Lost {
@@ -78,6 +112,13 @@ pub enum Trigger {
         /// The fragment.
         fragment: FragmentId,
     },
+    /// A fragment can't run where it was.
+    Refused {
+        /// The fragment.
+        fragment: FragmentId,
+        /// Why.
+        reason: String,
+    },
     /// A device is lost.
     Lost {
         /// Its id.
@@ -94,9 +135,13 @@ impl Trigger {
     /// For people.
     pub fn text(&self) -> String {
         match self {
-            Trigger::Rows { fragment, ratio } => format!("fragment {fragment} left {ratio:.3} × the rows expected"),
+            Trigger::Rows { fragment, ratio } if *ratio < 1.0 => {
+                format!("fragment {fragment} left {:.1} × fewer rows than expected", 1.0 / ratio)
+            }
+            Trigger::Rows { fragment, ratio } => format!("fragment {fragment} left {ratio:.1} × the rows expected"),
             Trigger::Late { fragment, ratio } => format!("fragment {fragment} took {ratio:.2} × the time expected"),
             Trigger::OutOfMemory { fragment } => format!("fragment {fragment} did not fit into the device's memory"),
+            Trigger::Refused { fragment, reason } => format!("fragment {fragment} failed on its device: {reason}"),
             Trigger::Lost { device } => format!("{device} is lost"),
             Trigger::Busy { device } => format!("{device} is busy"),
         }
@@ -104,7 +149,10 @@ impl Trigger {
 
     /// The fragments can't stay where they are.
     fn forces(&self) -> bool {
-        matches!(self, Trigger::OutOfMemory { .. } | Trigger::Lost { .. })
+        matches!(
+            self,
+            Trigger::OutOfMemory { .. } | Trigger::Refused { .. } | Trigger::Lost { .. }
+        )
     }
 }
 
@@ -130,20 +178,42 @@ pub struct Resteered {
 pub struct Monitor {
     /// By fragment: rows it left and its time, when it ended.
     ended: Vec<Option<(f64, f64)>>,
+    /// By fragment: it runs, or ran.
+    started: Vec<bool>,
+    /// By fragment: the first one that must be on the same device.
+    islands: Vec<usize>,
     lost: Vec<String>,
     busy: Vec<(String, f64)>,
-    /// Fragments that did not fit, and the devices that were too small.
-    too_large: Vec<(FragmentId, String)>,
+    /// Fragments that did not run, the devices where, and why.
+    refused: Vec<(FragmentId, String, String)>,
 }
 
 impl Monitor {
-    /// Of a graph of so many fragments.
-    pub fn new(fragments: usize) -> Self {
+    /// Of a run of these fragments.
+    pub fn new(facts: &Facts) -> Self {
+        let builds: Vec<_> = facts.fragments.iter().map(|needs| needs.builds.as_slice()).collect();
         Self {
-            ended: vec![None; fragments],
+            ended: vec![None; builds.len()],
+            started: vec![false; builds.len()],
+            islands: islands(&builds),
             lost: Vec::new(),
             busy: Vec::new(),
-            too_large: Vec::new(),
+            refused: Vec::new(),
+        }
+    }
+
+    /// A fragment starts: it stays where it is.
+    pub fn started(&mut self, fragment: FragmentId) {
+        if let Some(started) = self.started.get_mut(fragment) {
+            *started = true;
+        }
+    }
+
+    /// A fragment that ran will run again: its rows are gone.
+    pub fn again(&mut self, fragment: FragmentId) {
+        if let (Some(started), Some(ended)) = (self.started.get_mut(fragment), self.ended.get_mut(fragment)) {
+            *started = false;
+            *ended = None;
         }
     }
 
@@ -156,13 +226,23 @@ impl Monitor {
                 ms,
             } => {
                 *self.ended.get_mut(*fragment)? = Some((*output_rows, *ms));
+                self.started[*fragment] = true;
                 let is_last = self.ended.iter().all(Option::is_some);
                 (!is_last).then(|| unexpected(*fragment, *output_rows, *ms, facts, decision))?
             }
             Event::OutOfMemory { fragment } => {
                 let device = decision.devices.get(*decision.chosen.get(*fragment)?)?;
-                self.too_large.push((*fragment, device.clone()));
+                let reason = "it did not fit into the device's memory".to_owned();
+                self.refused.push((*fragment, device.clone(), reason));
                 Some(Trigger::OutOfMemory { fragment: *fragment })
+            }
+            Event::Refused { fragment, reason } => {
+                let device = decision.devices.get(*decision.chosen.get(*fragment)?)?;
+                self.refused.push((*fragment, device.clone(), reason.clone()));
+                Some(Trigger::Refused {
+                    fragment: *fragment,
+                    reason: reason.clone(),
+                })
             }
             Event::Lost { device } => {
                 self.lost.push(device.clone());
@@ -171,7 +251,7 @@ impl Monitor {
             Event::Busy { device, queue_ms } => {
                 self.busy.push((device.clone(), *queue_ms));
                 let expects = decision.devices.iter().position(|each| each == device);
-                let waits = |id: &usize| self.ended[*id].is_none() && Some(decision.chosen[*id]) == expects;
+                let waits = |id: &usize| !self.started[*id] && Some(decision.chosen[*id]) == expects;
                 (0..self.ended.len())
                     .any(|id| waits(&id))
                     .then(|| Trigger::Busy { device: device.clone() })
@@ -192,14 +272,16 @@ impl Monitor {
         environment: &Environment<'_>,
         before: &Decision,
     ) -> Result<Resteered, PlaceError> {
-        let candidates = self.candidates_now(graph, candidates, before);
+        let mut candidates = self.candidates_now(graph, candidates, before);
         let mut objective = Objective {
             search_ms_min: 0.0,
             pinned: self.pins(before),
             ..before.objective.clone()
         };
-        let placed = place(graph, &facts, &candidates, environment, &objective);
-        let mut decision = placed?;
+        let mut decision = place(graph, &facts, &candidates, environment, &objective)?;
+        if self.slow_down(&mut candidates, &decision, before) {
+            decision = place(graph, &facts, &candidates, environment, &objective)?;
+        }
         // What ran is paid for.
         let cost = |chosen: &[usize]| {
             decision
@@ -226,6 +308,8 @@ impl Monitor {
             decision = place(graph, &facts, &candidates, environment, &objective)?;
             (moved, go) = (false, stay);
         }
+        // What is pinned for this search is not what the user pinned.
+        decision.objective = before.objective.clone();
         Ok(Resteered {
             trigger,
             decision,
@@ -248,15 +332,43 @@ impl Monitor {
         }
     }
 
-    /// Fragments that ran stay where they ran; pins of the user stay as well.
+    /// Fragments that ran or run stay where they are; pins of the user stay as well, where they can be kept.
     fn pins(&self, before: &Decision) -> Vec<Option<String>> {
         let of = |id: usize| {
-            let ran = self.ended[id].map(|_| before.devices[before.chosen[id]].clone());
-            let lost = ran.as_ref().is_some_and(|device| self.lost.contains(device));
-            ran.filter(|_| !lost)
-                .or_else(|| before.objective.pinned.get(id).cloned().flatten())
+            let ran = self.started[id].then(|| before.devices[before.chosen[id]].clone());
+            let pinned = before.objective.pinned.get(id).cloned().flatten();
+            ran.or(pinned).filter(|device| !self.is_left(id, device))
         };
         (0..self.ended.len()).map(of).collect()
+    }
+
+    /// A fragment can't be on a device any more: it is lost, or refused what must be with it.
+    fn is_left(&self, id: FragmentId, device: &String) -> bool {
+        let refused = |(other, by, _): &(FragmentId, String, String)| {
+            by == device && self.islands.get(*other) == self.islands.get(id)
+        };
+        self.lost.contains(device) || self.refused.iter().any(refused)
+    }
+
+    /// Takes from devices what they were late by, by true counts; false when none was.
+    fn slow_down(&self, candidates: &mut [Candidate<'_>], now: &Decision, before: &Decision) -> bool {
+        let mut slowed = false;
+        for (at, candidate) in candidates.iter_mut().enumerate() {
+            let device = &candidate.profile.id;
+            let (mut took_ms, mut expected_ms) = (0.0, 0.0);
+            for (id, ended) in self.ended.iter().enumerate() {
+                let ran_here = before.devices.get(before.chosen[id]) == Some(device);
+                if let (Some((_, ms)), true, Ok(cost)) = (ended, ran_here, &now.options[id][at]) {
+                    took_ms += ms;
+                    expected_ms += cost.total_ms;
+                }
+            }
+            if took_ms > expected_ms * TIME_FACTOR && took_ms - expected_ms >= LATE_MS_MIN {
+                candidate.free_share *= (expected_ms / took_ms).max(FREE_SHARE_MIN);
+                slowed = true;
+            }
+        }
+        slowed
     }
 
     fn candidates_now<'a>(&self, graph: &Graph, candidates: &[Candidate<'a>], before: &Decision) -> Vec<Candidate<'a>> {
@@ -277,25 +389,23 @@ impl Monitor {
             if self.lost.contains(id) {
                 (0..graph.fragments.len()).for_each(|fragment| refuse(candidate, fragment, "the device is lost"));
             }
-            for (fragment, device) in &self.too_large {
+            for (fragment, device, reason) in &self.refused {
                 if device == id && before.devices.contains(device) {
-                    refuse(candidate, *fragment, "it did not fit into the device's memory");
+                    refuse(candidate, *fragment, reason);
                 }
             }
         }
         now
     }
 
-    /// Nothing that has to run, or to be read, is on a device that is lost or too small.
+    /// Nothing that has to run, or to be read, is on a device that is lost or refused it.
     fn can_stay(&self, before: &Decision) -> bool {
-        let device = |id: usize| &before.devices[before.chosen[id]];
-        (0..self.ended.len()).all(|id| !self.lost.contains(device(id)))
-            && self.too_large.iter().all(|(id, too_small)| device(*id) != too_small)
+        (0..self.ended.len()).all(|id| !self.is_left(id, &before.devices[before.chosen[id]]))
     }
 
     /// Of a placement's cost, what fragments take that haven't ended, or whose rows are lost.
     fn remaining(&self, all: Totals, chosen: &[usize], decision: &Decision, before: &Decision) -> Totals {
-        let is_kept = |id: usize| !self.lost.contains(&before.devices[before.chosen[id]]);
+        let is_kept = |id: usize| !self.is_left(id, &before.devices[before.chosen[id]]);
         let ended = self.ended.iter().zip(chosen).enumerate();
         let spent = ended.filter(|(id, (ended, _))| ended.is_some() && is_kept(*id));
         let costs = spent.filter_map(|(id, (_, at))| decision.options[id][*at].as_ref().ok());

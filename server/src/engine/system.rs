@@ -66,6 +66,7 @@ pub fn system_schema(sources: SystemSources) -> Result<Arc<dyn SchemaProvider>> 
         Kind::Settings,
         Kind::Devices,
         Kind::Fragments,
+        Kind::Resteers,
         Kind::Tables,
         Kind::Statistics,
         Kind::Columns,
@@ -95,6 +96,7 @@ enum Kind {
     Settings,
     Devices,
     Fragments,
+    Resteers,
     Tables,
     Statistics,
     Columns,
@@ -186,6 +188,7 @@ impl Kind {
             Kind::Settings => "settings",
             Kind::Devices => "devices",
             Kind::Fragments => "fragments",
+            Kind::Resteers => "resteers",
             Kind::Tables => "tables",
             Kind::Statistics => "statistics",
             Kind::Columns => "columns",
@@ -206,6 +209,7 @@ impl Kind {
             Kind::Settings => settings(&[]),
             Kind::Devices => fragments::devices(&[]),
             Kind::Fragments => fragments::fragments(&[], None),
+            Kind::Resteers => fragments::resteers(&[]),
             Kind::Tables => tables(&[]),
             Kind::Statistics => statistics(&[]),
             Kind::Columns => columns(&[]),
@@ -228,6 +232,7 @@ impl Kind {
             Kind::Fragments => {
                 fragments::fragments(&sources.fragments.history().latest(), Some(sources.fragments.costs()))
             }
+            Kind::Resteers => fragments::resteers(&sources.fragments.history().resteers()),
             Kind::Columns => columns(&sources.fragments.columns().snapshot()),
             Kind::Cache => lake::cache(&sources.lake.cache_rows()),
             Kind::Stores => lake::stores(&sources.lake.metrics().stores),

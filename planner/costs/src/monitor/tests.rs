@@ -38,7 +38,7 @@ fn ended(fragment: usize, facts: &Facts, decision: &Decision, rows_factor: f64, 
 #[test]
 fn what_was_expected_triggers_nothing() {
     let (_, _, facts, decision) = placed(1e8);
-    let mut monitor = Monitor::new(3);
+    let mut monitor = Monitor::new(&facts);
     assert_eq!(
         monitor.see(&ended(0, &facts, &decision, 1.9, 1.9), &facts, &decision),
         None
@@ -64,7 +64,7 @@ fn what_was_expected_triggers_nothing() {
 fn few_rows_and_little_time_are_never_a_reason() {
     let (_, _, facts, decision) = placed(1e3);
     assert_eq!(decision.why, Why::Short);
-    let mut monitor = Monitor::new(3);
+    let mut monitor = Monitor::new(&facts);
     assert_eq!(
         monitor.see(&ended(0, &facts, &decision, 3.0, 3.0), &facts, &decision),
         None
@@ -75,7 +75,7 @@ fn few_rows_and_little_time_are_never_a_reason() {
 fn what_is_lost_is_left_and_its_rows_are_made_anew() {
     let (host, gpu, facts, decision) = placed(1e8);
     assert_eq!(decision.chosen[..2], [1, 1]);
-    let mut monitor = Monitor::new(3);
+    let mut monitor = Monitor::new(&facts);
     monitor.see(&ended(0, &facts, &decision, 1.0, 1.0), &facts, &decision);
     let lost = Event::Lost {
         device: "gpu-h200".to_owned(),
@@ -100,7 +100,7 @@ fn what_is_lost_is_left_and_its_rows_are_made_anew() {
 #[test]
 fn what_does_not_fit_moves_with_its_build() {
     let (host, gpu, facts, decision) = placed(1e8);
-    let mut monitor = Monitor::new(3);
+    let mut monitor = Monitor::new(&facts);
     let trigger = monitor
         .see(&Event::OutOfMemory { fragment: 1 }, &facts, &decision)
         .unwrap();
@@ -121,7 +121,7 @@ fn what_does_not_fit_moves_with_its_build() {
 #[test]
 fn fewer_rows_than_expected_stay_unless_moving_gains() {
     let (host, gpu, facts, decision) = placed(1e8);
-    let mut monitor = Monitor::new(3);
+    let mut monitor = Monitor::new(&facts);
     monitor.see(&ended(0, &facts, &decision, 1.0, 1.0), &facts, &decision);
     let trigger = monitor
         .see(&ended(1, &facts, &decision, 1e-3, 1.0), &facts, &decision)
@@ -149,7 +149,7 @@ fn fewer_rows_than_expected_stay_unless_moving_gains() {
 fn a_busy_device_is_left_when_waiting_takes_longer() {
     let (host, gpu, facts, decision) = placed(1e8);
     let of = |queue_ms: f64| {
-        let mut monitor = Monitor::new(3);
+        let mut monitor = Monitor::new(&facts);
         let busy = Event::Busy {
             device: "gpu-h200".to_owned(),
             queue_ms,
@@ -168,5 +168,67 @@ fn a_busy_device_is_left_when_waiting_takes_longer() {
         queue_ms: 10.0,
     };
     let uses_host = decision.chosen.contains(&0);
-    assert_eq!(Monitor::new(3).see(&unused, &facts, &decision).is_some(), uses_host);
+    assert_eq!(
+        Monitor::new(&facts).see(&unused, &facts, &decision).is_some(),
+        uses_host
+    );
+}
+
+#[test]
+fn a_device_that_was_late_is_late_with_the_rest() {
+    let (host, gpu, facts, _) = placed(1e8);
+    let (environment, candidates, graph) = (Environment::default(), candidates(&host, &gpu), graph());
+    let on = ["cpu-2c", "cpu-2c", "gpu-h200"].map(ToOwned::to_owned);
+    let objective = Objective::default();
+    let decision = super::placed(&graph, &facts, &candidates, &environment, &objective, &on).unwrap();
+    assert_eq!(decision.chosen, [0, 0, 1]);
+    let again = |factor: f64| {
+        let mut monitor = Monitor::new(&facts);
+        monitor.see(&ended(0, &facts, &decision, 1.0, factor), &facts, &decision);
+        let trigger = Trigger::Late {
+            fragment: 0,
+            ratio: factor,
+        };
+        monitor
+            .resteer(trigger, &graph, facts.clone(), &candidates, &environment, &decision)
+            .unwrap()
+    };
+    let (calm, late) = (again(1.0), again(1000.0));
+    let host_ms = |of: &Resteered| of.decision.options[2][0].as_ref().unwrap().total_ms;
+    assert!(
+        host_ms(&late) > 50.0 * host_ms(&calm),
+        "{} {}",
+        host_ms(&late),
+        host_ms(&calm)
+    );
+}
+
+#[test]
+fn what_runs_is_not_moved() {
+    let (host, gpu, facts, decision) = placed(1e8);
+    let environment = Environment::default();
+    let candidates = candidates(&host, &gpu);
+    let busy = Event::Busy {
+        device: "gpu-h200".to_owned(),
+        queue_ms: 1e6,
+    };
+    let mut monitor = Monitor::new(&facts);
+    (0..2).for_each(|id| monitor.started(id));
+    let trigger = monitor.see(&busy, &facts, &decision);
+    // Only a fragment that has not started can leave.
+    let waits = decision.chosen[2] == 1;
+    assert_eq!(trigger.is_some(), waits);
+    let again = monitor
+        .resteer(
+            Trigger::Busy {
+                device: "gpu-h200".to_owned(),
+            },
+            &graph(),
+            facts,
+            &candidates,
+            &environment,
+            &decision,
+        )
+        .unwrap();
+    assert_eq!(again.decision.chosen[..2], decision.chosen[..2]);
 }

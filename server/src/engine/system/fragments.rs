@@ -1,4 +1,4 @@
-//! `system.devices` and `system.fragments`: what there is to run on, and what ran there.
+//! `system.devices`, `system.fragments` and `system.resteers`: what there is to run on, what ran there, and what moved meanwhile.
 
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
@@ -10,7 +10,7 @@ use trireme_costs::{Profile, Provenance};
 use trireme_device_api::{DeviceInfo, DeviceState, Vitals};
 use trireme_exec::costs::{CostModel, Judged};
 use trireme_exec::fused::FragmentRuntime;
-use trireme_exec::history::FragmentRun;
+use trireme_exec::history::{FragmentRun, Resteer};
 use trireme_exec::operators::Expected;
 
 use super::{batch, instant, number, text, text_opt};
@@ -179,6 +179,26 @@ pub(super) fn devices(rows: &[DeviceRow]) -> Result<RecordBatch> {
     ];
     columns.extend(rates(rows));
     batch(columns)
+}
+
+pub(super) fn resteers(rows: &[Resteer]) -> Result<RecordBatch> {
+    let list = |of: fn(&Resteer) -> &[String]| text_opt(rows, move |row| Some(of(row).join(", ")));
+    batch(vec![
+        ("run", number(rows, |row| Some(row.run))),
+        ("at", instant(rows, |row| Some(row.at))),
+        ("after_ms", float(rows, |row| Some(row.since.as_secs_f64() * 1e3))),
+        ("trigger", text(rows, |row| &row.trigger)),
+        (
+            "moved",
+            Arc::new(rows.iter().map(|row| Some(row.moved)).collect::<BooleanArray>()) as ArrayRef,
+        ),
+        ("moves", text_opt(rows, |row| Some(row.moves()))),
+        ("before", list(|row| &row.before)),
+        ("after", list(|row| &row.after)),
+        ("stay_ms", float(rows, |row| row.stay_ms)),
+        ("go_ms", float(rows, |row| row.go_ms)),
+        ("fallback", text_opt(rows, |row| row.fallback.clone())),
+    ])
 }
 
 /// What ran it on a device: kernels of its own, or the one that runs any program as data. None on the processor.

@@ -203,7 +203,7 @@ async fn set_option(
         return Err(SetErrorValue::InvalidName);
     }
     session
-        .change(&change, front.sessions.fresh())
+        .change(&change, &front.sessions)
         .map_err(|_| SetErrorValue::InvalidValue)
 }
 

@@ -138,7 +138,7 @@ async fn apply_change(
             );
         }
     }
-    session.change(change, front.sessions.fresh())
+    session.change(change, &front.sessions)
 }
 
 /// GetFlightInfo of a statement.
