@@ -64,7 +64,7 @@ pub(crate) enum Start {
     /// Not before.
     Later(Instant),
     /// What has not started is placed anew.
-    Anew(Verdict),
+    Anew(Box<Verdict>),
 }
 
 /// What has not started runs elsewhere from now on.
@@ -201,6 +201,7 @@ impl GraphKernel {
                 Ok(false)
             }
             Ok(Start::Anew(verdict)) => {
+                let verdict = *verdict;
                 self.state.lock().stages[at] = Stage::Fails;
                 let moved = self.resteer(verdict);
                 if !moved {
@@ -265,7 +266,7 @@ impl GraphKernel {
         kernel: &Arc<dyn Kernel>,
         unit: &Unit,
     ) -> Result<Progress, DeviceError> {
-        let planted = self.hooks.steer.as_ref().map_or(Ok(()), |steer| steer.steps(&unit));
+        let planted = self.hooks.steer.as_ref().map_or(Ok(()), |steer| steer.steps(unit));
         let result = planted.and_then(|()| kernel.step(worker));
         let progress = match &result {
             Ok(progress) => *progress,

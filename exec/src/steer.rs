@@ -317,7 +317,7 @@ impl Steer for Steering {
                 });
                 let trigger = trigger.flatten();
                 if let Some(verdict) = trigger.and_then(|trigger| self.again(trigger, standing, None)) {
-                    return Ok(Start::Anew(verdict));
+                    return Ok(Start::Anew(Box::new(verdict)));
                 }
             }
             if let Some(ms) = planted_ms {

@@ -370,7 +370,7 @@ fn turn(turns: &Turns, unit: &Unit) -> Option<Verdict> {
 
 impl Steer for Script {
     fn starts(&self, unit: &Unit, _standing: &[Standing]) -> Result<Start, DeviceError> {
-        Ok(turn(&self.before, unit).map_or(Start::Now, Start::Anew))
+        Ok(turn(&self.before, unit).map_or(Start::Now, |verdict| Start::Anew(Box::new(verdict))))
     }
 
     fn steps(&self, _unit: &Unit) -> Result<(), DeviceError> {
