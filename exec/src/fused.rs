@@ -34,6 +34,7 @@ use crate::load::Load;
 use crate::operators::{ColumnSource, FileScan, FragmentPlan};
 use crate::placement::Placement;
 use crate::pool::WorkerPool;
+use crate::statistics::{FeedbackCounts, Statistics};
 
 /// Runs graphs; one per process.
 pub struct FragmentRuntime {
@@ -45,6 +46,7 @@ pub struct FragmentRuntime {
     costs: CostModel,
     load: Arc<Load>,
     placing: Placing,
+    statistics: Arc<Statistics>,
     history: History,
     /// Where graphs that run are written.
     graph_dir: Option<PathBuf>,
@@ -69,6 +71,8 @@ pub struct FragmentCounts {
     pub last_fallback: Option<String>,
     /// How long choosing where they run has taken.
     pub placing: PlacingCounts,
+    /// What was learned of their rows.
+    pub feedback: FeedbackCounts,
 }
 
 impl FragmentRuntime {
@@ -80,6 +84,7 @@ impl FragmentRuntime {
         lake: Arc<Lake>,
         devices: Devices,
         costs: CostModel,
+        statistics: Arc<Statistics>,
         graph_dir: Option<PathBuf>,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -91,6 +96,7 @@ impl FragmentRuntime {
             costs,
             load: Arc::default(),
             placing: Placing::default(),
+            statistics,
             history: History::default(),
             graph_dir,
             counters: Counters::default(),
@@ -130,6 +136,11 @@ impl FragmentRuntime {
     /// How long choosing where they run takes.
     pub(crate) fn placing(&self) -> &Placing {
         &self.placing
+    }
+
+    /// What is known of tables and plans.
+    pub fn statistics(&self) -> &Arc<Statistics> {
+        &self.statistics
     }
 
     /// What ran.
@@ -187,6 +198,7 @@ impl FragmentRuntime {
             fallbacks: self.counters.fallbacks.load(Ordering::Relaxed),
             last_fallback: self.counters.last_fallback.lock().clone(),
             placing: self.placing.counts(),
+            feedback: self.statistics.feedback.counts(),
         }
     }
 

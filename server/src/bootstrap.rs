@@ -24,6 +24,7 @@ use trireme_exec::fused::FragmentRuntime;
 use trireme_exec::io::{Environment, Locations, StoreLimits, StoreRegistry};
 use trireme_exec::pool::WorkerPool;
 use trireme_exec::runtime::{Runtime, RuntimeLimits};
+use trireme_exec::statistics::{Feedback, Statistics};
 use trireme_lake::{Lake, LakeOptions};
 use trireme_planner::names::CATALOG;
 use trireme_planner::plan_cache::PlanCache;
@@ -285,6 +286,10 @@ async fn assemble(
         Some(Arc::clone(&fragments)),
     );
     let catalog = open_catalog(config, &runtime, &base, locations, &stores).await?;
+    catalog.share_sketches(
+        Arc::clone(&fragments.statistics().sketches),
+        config.statistics.sample_rows,
+    );
     catalogs.register_catalog(CATALOG.to_owned(), catalog.provider());
 
     let queries = QueryRegistry::new(config.limits.queries_history_max);
@@ -445,6 +450,10 @@ fn fragments(config: &Config, lake: &Arc<Lake>) -> Result<(Processor, Arc<Fragme
         Arc::clone(lake),
         devices,
         costs,
+        Arc::new(Statistics {
+            feedback: Feedback::new(config.statistics.feedback_max),
+            sketches: Arc::default(),
+        }),
         config.exec.graph_dir.clone(),
     );
     Ok((processor, runtime))

@@ -20,7 +20,7 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use futures::Stream;
 use serde::{Deserialize, Serialize};
-use trireme_exec::{PlacingCounts, QueryError};
+use trireme_exec::QueryError;
 use trireme_planner::SessionChange;
 use trireme_planner::ddl::{Key, TableName};
 
@@ -185,12 +185,8 @@ pub trait Engine: Send + Sync + 'static {
 pub struct EngineCounts {
     /// The column cache.
     pub columns: trireme_columns::Metrics,
-    /// Graphs of fragments that were run.
-    pub graphs: u64,
-    /// Graphs that ran elsewhere than they were placed.
-    pub fallbacks: u64,
-    /// How long choosing where they run has taken.
-    pub placing: PlacingCounts,
+    /// Graphs of fragments that were run, and what was learned of them.
+    pub fragments: trireme_exec::fused::FragmentCounts,
     /// The devices beside the processor.
     pub devices: DeviceCounts,
     /// Object stores and what is kept of them.

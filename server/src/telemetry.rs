@@ -258,6 +258,14 @@ metrics! {
     placements_over_1ms_total: IntCounter = "trireme_placements_over_1ms_total";
     /// Choices that took longer than 5 ms.
     placements_over_5ms_total: IntCounter = "trireme_placements_over_5ms_total";
+    /// Sub-plans whose rows are remembered from their runs.
+    feedback_entries: IntGauge = "trireme_feedback_entries";
+    /// Rows that runs counted and that were kept for the plans to come.
+    feedback_learned_total: IntCounter = "trireme_feedback_learned_total";
+    /// Estimates that were made by what earlier runs counted.
+    feedback_hits_total: IntCounter = "trireme_feedback_hits_total";
+    /// Sub-plans that were forgotten to make room.
+    feedback_forgotten_total: IntCounter = "trireme_feedback_forgotten_total";
     /// Fragments that ran on devices beside the processor.
     device_fragments_total: IntCounter = "trireme_device_fragments_total";
     /// Kernels launched on devices beside the processor.
@@ -348,12 +356,17 @@ impl Metrics {
         counter(&self.column_cache_hits_total, counts.columns.hits);
         counter(&self.column_cache_misses_total, counts.columns.misses);
         counter(&self.column_cache_evictions_total, counts.columns.evictions);
-        counter(&self.fragment_graphs_total, counts.graphs);
-        counter(&self.fragment_fallbacks_total, counts.fallbacks);
-        counter(&self.placements_total, counts.placing.count);
-        counter(&self.placing_microseconds_total, counts.placing.us);
-        counter(&self.placements_over_1ms_total, counts.placing.over_1_ms);
-        counter(&self.placements_over_5ms_total, counts.placing.over_5_ms);
+        counter(&self.fragment_graphs_total, counts.fragments.graphs);
+        counter(&self.fragment_fallbacks_total, counts.fragments.fallbacks);
+        counter(&self.placements_total, counts.fragments.placing.count);
+        counter(&self.placing_microseconds_total, counts.fragments.placing.us);
+        counter(&self.placements_over_1ms_total, counts.fragments.placing.over_1_ms);
+        counter(&self.placements_over_5ms_total, counts.fragments.placing.over_5_ms);
+        let feedback = &counts.fragments.feedback;
+        gauge(&self.feedback_entries, feedback.entries);
+        counter(&self.feedback_learned_total, feedback.learned);
+        counter(&self.feedback_hits_total, feedback.hits);
+        counter(&self.feedback_forgotten_total, feedback.forgotten);
         let devices = &counts.devices;
         counter(&self.device_fragments_total, devices.vitals.fragments);
         counter(&self.device_launches_total, devices.vitals.launches);

@@ -29,7 +29,7 @@ mod search;
 pub mod simulate;
 
 pub use facts::{
-    ColumnFacts, Facts, FragmentFacts, Known, Random, Rows, RowsFrom, ScanFacts, SinkKind, Updates, Work, fingerprint,
+    ColumnFacts, Facts, FragmentFacts, Known, Random, Rows, RowsFrom, ScanFacts, SinkKind, Updates, Work,
 };
 pub use objective::{Goal, Objective, Totals};
 pub use pins::{PinnedGraph, Pins};

@@ -504,15 +504,12 @@ impl Engine for LocalHandle {
     }
 
     fn counts(&self) -> EngineCounts {
-        let fragments = self.0.fragments.counts();
         let (plan_hits, plan_misses) = self.0.plans.counts();
         EngineCounts {
             columns: self.0.fragments.columns().metrics(),
-            graphs: fragments.graphs,
-            fallbacks: fragments.fallbacks,
+            fragments: self.0.fragments.counts(),
             devices: devices::counts(self.0.fragments.devices()),
             lake: self.0.stores.lake().metrics(),
-            placing: fragments.placing,
             plan_hits,
             plan_misses,
             changed_ahead: self.0.catalog.changed_ahead(),

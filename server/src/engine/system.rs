@@ -66,6 +66,7 @@ pub fn system_schema(sources: SystemSources) -> Result<Arc<dyn SchemaProvider>> 
         Kind::Settings,
         Kind::Devices,
         Kind::Fragments,
+        Kind::Feedback,
         Kind::Tables,
         Kind::Statistics,
         Kind::Columns,
@@ -95,6 +96,7 @@ enum Kind {
     Settings,
     Devices,
     Fragments,
+    Feedback,
     Tables,
     Statistics,
     Columns,
@@ -186,6 +188,7 @@ impl Kind {
             Kind::Settings => "settings",
             Kind::Devices => "devices",
             Kind::Fragments => "fragments",
+            Kind::Feedback => "feedback",
             Kind::Tables => "tables",
             Kind::Statistics => "statistics",
             Kind::Columns => "columns",
@@ -206,6 +209,7 @@ impl Kind {
             Kind::Settings => settings(&[]),
             Kind::Devices => fragments::devices(&[]),
             Kind::Fragments => fragments::fragments(&[], None),
+            Kind::Feedback => fragments::feedback(&[]),
             Kind::Tables => tables(&[]),
             Kind::Statistics => statistics(&[]),
             Kind::Columns => columns(&[]),
@@ -228,6 +232,7 @@ impl Kind {
             Kind::Fragments => {
                 fragments::fragments(&sources.fragments.history().latest(), Some(sources.fragments.costs()))
             }
+            Kind::Feedback => fragments::feedback(&sources.fragments.statistics().feedback.all()),
             Kind::Columns => columns(&sources.fragments.columns().snapshot()),
             Kind::Cache => lake::cache(&sources.lake.cache_rows()),
             Kind::Stores => lake::stores(&sources.lake.metrics().stores),
@@ -439,6 +444,9 @@ fn statistics(rows: &[ColumnRow]) -> Result<RecordBatch> {
         ("distinct_estimate", number(rows, |row| row.1.distinct)),
         ("min", text_opt(rows, |row| row.1.min.clone())),
         ("max", text_opt(rows, |row| row.1.max.clone())),
+        ("most_common", text_opt(rows, |row| row.1.common.clone())),
+        ("histogram", text_opt(rows, |row| row.1.histogram.clone())),
+        ("sampled_rows", number(rows, |row| Some(row.0.sampled))),
         ("analyzed_at", text(rows, |row| &row.0.analyzed_at)),
         (
             "stale",
