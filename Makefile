@@ -13,7 +13,7 @@ SF ?= 1
 SECONDS ?= 60
 RELEASE = scripts/setup.sh build && scripts/build.sh release && TRIREME_BIN=$(CARGO_TARGET_DIR)/release/trireme
 
-.PHONY: help build demo clean-demo test lint bench-service bench-tpch bench-lake bench-estimates bench-sweeps bench-placement bench-objectives bench-resteer coverage fuzz-sql check-kernels test-opencl test-faults test-stores gpu
+.PHONY: help build demo clean-demo test lint bench-service bench-tpch bench-lake bench-estimates bench-joinorder bench-sweeps bench-placement bench-objectives bench-resteer coverage fuzz-sql check-kernels test-opencl test-faults test-stores gpu
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ bench-lake: ## The lake over simulated stores, beside DataFusion, DuckDB, pyarro
 
 bench-estimates: ## Rows expected beside rows counted, ours and stock DataFusion's; ARGS=…
 	@$(RELEASE) benchmarks/bench.sh bench_estimates $(ARGS)
+
+bench-joinorder: ## 113 join graphs: our order of joins, DataFusion's own, DuckDB; ARGS=…
+	@$(RELEASE) benchmarks/bench.sh bench_joinorder $(ARGS)
 
 bench-sweeps: ## Group-by cardinalities and join build sizes, with a plot; ARGS=…
 	@$(RELEASE) benchmarks/bench.sh bench_sweeps $(ARGS)

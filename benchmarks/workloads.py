@@ -1,13 +1,15 @@
 """The workloads that fused pipelines are judged by: their data, made once per folder, and their queries.
 
 TPC-H and TPC-DS come from `trireme generate`; SSB's star schema from TPC-H's tables by SQL; ClickBench's `hits` from a seeded
-generator in SQL. The last two run in DuckDB, which writes Parquet.
+generator in SQL, and so do the 21 tables of the Join Order Benchmark's graphs. All but the first run in DuckDB, which writes Parquet.
 """
 
+import contextlib
 import os
 import pathlib
 import re
 import sys
+import tempfile
 
 import duckdb
 
@@ -51,6 +53,22 @@ def make_clickbench(out, rows, seed=42):
         duckdb.connect().execute(statement.format(out=out, rows=rows, seed=seed))
 
 
+def make_job(out, seed=42):
+    out.mkdir(parents=True, exist_ok=True)
+    connection = duckdb.connect()
+    for statement in statements(TESTS / "job" / "schema.sql"):
+        connection.execute(statement.replace("{out}", str(out)).replace("{seed}", str(seed)))
+
+
+@contextlib.contextmanager
+def linked(data):
+    """A folder of its own with the same files, so that what a server keeps beside them (ANALYZE) does not outlive it."""
+    with tempfile.TemporaryDirectory(dir=data.parent) as folder:
+        for file in data.glob("*.parquet"):
+            os.link(file, pathlib.Path(folder) / file.name)
+        yield pathlib.Path(folder)
+
+
 def duckdb_over(data):
     """DuckDB with a view per Parquet file of a folder; NULL is larger than everything, as here."""
     connection = duckdb.connect()
@@ -71,6 +89,8 @@ def data(name, folder, scale, rows):
             make_ssb(data("tpch", folder, scale, rows), out)
         elif name == "clickbench":
             make_clickbench(out, rows)
+        elif name == "job":
+            make_job(out)
         else:
             raise ValueError(f"no workload {name}")
         whole.touch()

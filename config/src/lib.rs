@@ -30,6 +30,7 @@ pub mod lake;
 pub mod secrets;
 pub mod server;
 pub mod session;
+pub mod statistics;
 
 pub use costs::Costs;
 pub use devices::{Devices, Encoded, Kernels, OpenCl};
@@ -43,6 +44,7 @@ pub use resolved::{Resolved, cores, physical_memory_bytes};
 pub use secrets::Secrets;
 pub use server::{Catalog, Limits, LogFormat, LogLevel, Server};
 pub use session::{CanonicalValue, SessionSettings};
+pub use statistics::Statistics;
 
 use std::collections::BTreeMap;
 use table::{Row, Section};
@@ -66,6 +68,8 @@ pub struct Config {
     pub lake: Lake,
     /// Section `costs`.
     pub costs: Costs,
+    /// Section `statistics`.
+    pub statistics: Statistics,
     /// Section `secrets`.
     pub secrets: Secrets,
     /// Section `devices`.
@@ -92,7 +96,7 @@ impl ConfigRow {
 }
 
 /// Section name and what it is about, in the order of the reference.
-const SECTIONS: [(&str, &str); 9] = [
+const SECTIONS: [(&str, &str); 10] = [
     (Server::NAME, Server::ABOUT),
     (Limits::NAME, Limits::ABOUT),
     (Catalog::NAME, Catalog::ABOUT),
@@ -102,6 +106,7 @@ const SECTIONS: [(&str, &str); 9] = [
     (Secrets::NAME, Secrets::ABOUT),
     (Devices::NAME, Devices::ABOUT),
     (Costs::NAME, Costs::ABOUT),
+    (Statistics::NAME, Statistics::ABOUT),
 ];
 
 impl Config {
@@ -127,6 +132,7 @@ impl Config {
         add(&mut rows, |c| &c.secrets, |c| &mut c.secrets);
         add(&mut rows, |c| &c.devices, |c| &mut c.devices);
         add(&mut rows, |c| &c.costs, |c| &mut c.costs);
+        add(&mut rows, |c| &c.statistics, |c| &mut c.statistics);
         rows
     }
 }

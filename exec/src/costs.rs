@@ -399,6 +399,7 @@ fn rows_from(provenance: Provenance) -> RowsFrom {
         Provenance::Exact => RowsFrom::Exact,
         Provenance::Feedback => RowsFrom::Feedback,
         Provenance::Sketch | Provenance::Bounds => RowsFrom::Sketch,
+        Provenance::Sample => RowsFrom::Sample,
         Provenance::Default => RowsFrom::Default,
     }
 }

@@ -34,7 +34,16 @@ use crate::load::Load;
 use crate::operators::{ColumnSource, FileScan, FragmentPlan};
 use crate::placement::Placement;
 use crate::pool::WorkerPool;
+use crate::statistics::{FeedbackCounts, Statistics};
 use crate::steer::queues::Queues;
+
+/// What is known of devices' costs and of tables' rows.
+pub struct Known {
+    /// See [`CostModel`].
+    pub costs: CostModel,
+    /// See [`Statistics`].
+    pub statistics: Arc<Statistics>,
+}
 
 /// Runs graphs; one per process.
 pub struct FragmentRuntime {
@@ -46,6 +55,7 @@ pub struct FragmentRuntime {
     costs: CostModel,
     load: Arc<Load>,
     placing: Placing,
+    statistics: Arc<Statistics>,
     history: History,
     queues: Queues,
     /// Where graphs that run are written.
@@ -74,6 +84,8 @@ pub struct FragmentCounts {
     pub last_fallback: Option<String>,
     /// How long choosing where they run has taken.
     pub placing: PlacingCounts,
+    /// What was learned of their rows.
+    pub feedback: FeedbackCounts,
 }
 
 impl FragmentRuntime {
@@ -84,9 +96,10 @@ impl FragmentRuntime {
         columns: Arc<ColumnCache>,
         lake: Arc<Lake>,
         devices: Devices,
-        costs: CostModel,
+        known: Known,
         graph_dir: Option<PathBuf>,
     ) -> Arc<Self> {
+        let Known { costs, statistics } = known;
         Arc::new(Self {
             pool,
             variant,
@@ -96,6 +109,7 @@ impl FragmentRuntime {
             costs,
             load: Arc::default(),
             placing: Placing::default(),
+            statistics,
             history: History::default(),
             queues: Queues::default(),
             graph_dir,
@@ -136,6 +150,11 @@ impl FragmentRuntime {
     /// How long choosing where they run takes.
     pub(crate) fn placing(&self) -> &Placing {
         &self.placing
+    }
+
+    /// What is known of tables and plans.
+    pub fn statistics(&self) -> &Arc<Statistics> {
+        &self.statistics
     }
 
     /// What ran.
@@ -194,6 +213,7 @@ impl FragmentRuntime {
             resteers: self.counters.resteers.load(Ordering::Relaxed),
             last_fallback: self.counters.last_fallback.lock().clone(),
             placing: self.placing.counts(),
+            feedback: self.statistics.feedback.counts(),
         }
     }
 

@@ -103,6 +103,7 @@ impl PhysicalOptimizerRule for FuseFragments {
         let joins = JoinOrder {
             by_cost: options.reorder_joins,
             distinct: &|table, column| self.runtime.columns().distinct(table, column),
+            statistics: self.runtime.statistics(),
         };
         let (plan, mut reasons) = fragments::rewrite(plan, joins, &accept, &make)?;
         let plan = tamed(plan)?;

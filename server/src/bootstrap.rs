@@ -20,10 +20,11 @@ use trireme_config::{Config, SessionSettings};
 use trireme_device_api::Device;
 use trireme_exec::costs::{CostModel, Told};
 use trireme_exec::devices::Devices;
-use trireme_exec::fused::FragmentRuntime;
+use trireme_exec::fused::{FragmentRuntime, Known};
 use trireme_exec::io::{Environment, Locations, StoreLimits, StoreRegistry};
 use trireme_exec::pool::WorkerPool;
 use trireme_exec::runtime::{Runtime, RuntimeLimits};
+use trireme_exec::statistics::{Feedback, Statistics};
 use trireme_lake::{Lake, LakeOptions};
 use trireme_planner::names::CATALOG;
 use trireme_planner::plan_cache::PlanCache;
@@ -285,6 +286,10 @@ async fn assemble(
         Some(Arc::clone(&fragments)),
     );
     let catalog = open_catalog(config, &runtime, &base, locations, &stores).await?;
+    catalog.share_sketches(
+        Arc::clone(&fragments.statistics().sketches),
+        config.statistics.sample_rows,
+    );
     catalogs.register_catalog(CATALOG.to_owned(), catalog.provider());
 
     let queries = QueryRegistry::new(config.limits.queries_history_max);
@@ -436,6 +441,10 @@ fn fragments(config: &Config, lake: &Arc<Lake>) -> Result<(Processor, Arc<Fragme
     });
     let pool = WorkerPool::new(resolved.target_partitions)?;
     let costs = cost_model(config, &processor);
+    let statistics = Arc::new(Statistics {
+        feedback: Feedback::new(config.statistics.feedback_max),
+        sketches: Arc::default(),
+    });
     let backends = devices::backends(config, &processor.variant());
     let devices = Devices::probe(backends, config.devices.rows_min)?;
     let runtime = FragmentRuntime::new(
@@ -444,7 +453,7 @@ fn fragments(config: &Config, lake: &Arc<Lake>) -> Result<(Processor, Arc<Fragme
         Arc::new(columns),
         Arc::clone(lake),
         devices,
-        costs,
+        Known { costs, statistics },
         config.exec.graph_dir.clone(),
     );
     Ok((processor, runtime))

@@ -200,7 +200,7 @@ pub trait Engine: Send + Sync + 'static {
 pub struct EngineCounts {
     /// The column cache.
     pub columns: trireme_columns::Metrics,
-    /// Graphs of fragments.
+    /// Graphs of fragments that were run, and what was learned of them.
     pub fragments: trireme_exec::fused::FragmentCounts,
     /// The devices beside the processor.
     pub devices: DeviceCounts,

@@ -260,6 +260,14 @@ metrics! {
     placements_over_5ms_total: IntCounter = "trireme_placements_over_5ms_total";
     /// Times that a running fused part of a plan was placed anew.
     fragment_resteers_total: IntCounter = "trireme_fragment_resteers_total";
+    /// Sub-plans whose rows are remembered from their runs.
+    feedback_entries: IntGauge = "trireme_feedback_entries";
+    /// Rows that runs counted and that were kept for the plans to come.
+    feedback_learned_total: IntCounter = "trireme_feedback_learned_total";
+    /// Estimates that were made by what earlier runs counted.
+    feedback_hits_total: IntCounter = "trireme_feedback_hits_total";
+    /// Sub-plans that were forgotten to make room.
+    feedback_forgotten_total: IntCounter = "trireme_feedback_forgotten_total";
     /// Fragments that ran on devices beside the processor.
     device_fragments_total: IntCounter = "trireme_device_fragments_total";
     /// Kernels launched on devices beside the processor.
@@ -357,6 +365,11 @@ impl Metrics {
         counter(&self.fragment_graphs_total, counts.fragments.graphs);
         counter(&self.fragment_fallbacks_total, counts.fragments.fallbacks);
         counter(&self.fragment_resteers_total, counts.fragments.resteers);
+        let feedback = &counts.fragments.feedback;
+        gauge(&self.feedback_entries, feedback.entries);
+        counter(&self.feedback_learned_total, feedback.learned);
+        counter(&self.feedback_hits_total, feedback.hits);
+        counter(&self.feedback_forgotten_total, feedback.forgotten);
         let devices = &counts.devices;
         counter(&self.device_fragments_total, devices.vitals.fragments);
         counter(&self.device_launches_total, devices.vitals.launches);

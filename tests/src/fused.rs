@@ -5,6 +5,7 @@ mod columns;
 mod functions;
 mod joins;
 mod plans;
+mod statistics;
 mod tpcds;
 
 use std::path::Path;

@@ -9,10 +9,12 @@ use trireme_device_api::{Graph, Value};
 pub enum Provenance {
     /// Counted: by a footer or a log, or because it must be so.
     Exact,
-    /// Counted when the fragment ran.
+    /// Counted when the fragment, or the same sub-plan, ran.
     Feedback,
     /// From counts of distinct values.
     Sketch,
+    /// From a sample of the table's rows.
+    Sample,
     /// From the least and largest value.
     Bounds,
     /// A guess.
@@ -26,6 +28,7 @@ impl Provenance {
             Provenance::Exact => "exact",
             Provenance::Feedback => "feedback",
             Provenance::Sketch => "sketch",
+            Provenance::Sample => "sample",
             Provenance::Bounds => "bounds",
             Provenance::Default => "default",
         }
@@ -43,6 +46,10 @@ pub struct Expected {
     pub output_rows: f64,
     /// The least trustworthy of what these were made from.
     pub provenance: Provenance,
+    /// What the rows that reach the sink are remembered by; none where they can't be, or are not all counted.
+    pub sink_name: Option<u64>,
+    /// The same of the rows that it leaves.
+    pub output_name: Option<u64>,
 }
 
 impl Expected {

@@ -83,6 +83,9 @@ impl Run {
         let result = self.bound(&memory, &accounts).await;
         tell_reads(&self.metrics, &self.plan, &accounts);
         timer.done();
+        if result.is_ok() {
+            self.remember();
+        }
         // Times with decoding in them, or with other graphs beside, say nothing of running.
         let is_alone = self.runtime.load().runs() == 0;
         if result.is_ok() && is_alone && self.runtime.columns().metrics().misses == decoded {
@@ -262,6 +265,28 @@ impl Run {
 }
 
 impl Run {
+    /// Keeps what was counted for the plans to come.
+    fn remember(&self) {
+        let feedback = &self.runtime.statistics().feedback;
+        if !feedback.learns() {
+            return;
+        }
+        let observed = self.observed.lock().fragments.clone();
+        let last = observed.iter().map(|seen| seen.run).max();
+        for seen in observed.iter().filter(|seen| Some(seen.run) == last) {
+            let Some(expected) = &seen.expected else { continue };
+            let sink = expected.sink_name.zip(seen.report.sink_rows);
+            let output = expected.output_name.zip(seen.report.output_rows);
+            let text: Arc<str> = seen.text.as_str().into();
+            if let Some((name, rows)) = sink {
+                feedback.learn(name, rows as f64, expected.sink_rows(), &text);
+            }
+            if let Some((name, rows)) = output.filter(|_| expected.output_name != expected.sink_name) {
+                feedback.learn(name, rows as f64, expected.output_rows, &text);
+            }
+        }
+    }
+
     /// The cost model learns from what this run took: from the last attempt, if the graph ran again elsewhere.
     fn learn(&self) {
         // What was planted teaches nothing.

@@ -1,9 +1,13 @@
 //! What a scan of a graph is bound to: planner says which files and columns, the column cache brings them.
 
+use std::sync::Arc;
+
 use arrow::datatypes::SchemaRef;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use trireme_device_api::Type;
+
+use crate::statistics::{TableSketch, version};
 
 /// Files of one table, and the columns that a graph reads of them.
 #[derive(Debug, Clone)]
@@ -22,11 +26,24 @@ pub struct FileScan {
     pub statistics: ScanStatistics,
 }
 
+impl FileScan {
+    /// Names the files in their present state.
+    pub fn version(&self) -> u64 {
+        self.statistics
+            .version
+            .unwrap_or_else(|| version(self.store.as_str(), self.files.iter()))
+    }
+}
+
 /// What is known of a table's rows before they are read.
 #[derive(Debug, Clone, Default)]
 pub struct ScanStatistics {
     /// Rows.
     pub rows: Option<f64>,
+    /// Of the files, when it was made out already.
+    pub version: Option<u64>,
+    /// What ANALYZE found of these files.
+    pub sketch: Option<Arc<TableSketch>>,
     /// By column of the scan; may be shorter.
     pub columns: Vec<ColumnStatistics>,
 }

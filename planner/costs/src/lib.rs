@@ -28,9 +28,7 @@ pub mod residual;
 mod search;
 pub mod simulate;
 
-pub use facts::{
-    ColumnFacts, Facts, FragmentFacts, Known, Random, Rows, RowsFrom, ScanFacts, SinkKind, Updates, Work, fingerprint,
-};
+pub use facts::{ColumnFacts, Facts, FragmentFacts, Known, Random, Rows, RowsFrom, ScanFacts, SinkKind, Updates, Work};
 pub use objective::{Goal, Objective, Totals};
 pub use pins::{PinnedGraph, Pins};
 pub use place::{Candidate, Decision, Environment, PlaceError, Why, place};

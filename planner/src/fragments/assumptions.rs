@@ -35,7 +35,7 @@ impl Assumptions {
         if !relations().any(|op| matches!(op, Op::Join(_))) {
             return found;
         }
-        let mut estimator = Estimator::new(parameters);
+        let mut estimator = Estimator::new(parameters, None);
         for op in relations() {
             if let Op::Filter { input, predicates } = op
                 && matches!(tree.get(*input).op, Op::Scan(_))
@@ -56,7 +56,7 @@ impl Assumptions {
 
 impl PlanValidity for Assumptions {
     fn holds(&self, parameters: &[Value]) -> bool {
-        let estimator = Estimator::new(parameters);
+        let estimator = Estimator::new(parameters, None);
         self.scans.iter().all(|assumed| {
             let rows = estimator.filtered(&assumed.scan, &assumed.predicates).rows;
             (rows - assumed.rows).abs() < FEW_ROWS || rows < assumed.rows * FACTOR && assumed.rows < rows * FACTOR
@@ -85,6 +85,7 @@ mod tests {
             domain: 1000.0,
             base_rows: 1e6,
             range: Some((0.0, 999.0)),
+            ..ColumnEstimate::default()
         };
         let below = Expr::binary(
             BinaryOperator::Less,
@@ -98,9 +99,10 @@ mod tests {
         let scan = Arc::new(Estimate {
             rows: 1e6,
             columns: vec![column],
+            parts: Arc::default(),
         });
         let first = date(500);
-        let rows = Estimator::new(&first)
+        let rows = Estimator::new(&first, None)
             .filtered(&scan, std::slice::from_ref(&below))
             .rows;
         assert!((rows - 5e5).abs() < 1e3, "{rows}");

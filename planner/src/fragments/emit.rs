@@ -253,8 +253,8 @@ impl Emission<'_> {
         let pruned = FileScan {
             columns: needed.iter().map(|index| scan.columns[*index].clone()).collect(),
             statistics: ScanStatistics {
-                rows: scan.statistics.rows,
                 columns: needed.iter().map(known).collect(),
+                ..scan.statistics.clone()
             },
             ..scan.clone()
         };

@@ -1,34 +1,36 @@
 //! How many rows and distinct values a relation is expected to have: what joins are ordered by.
 //!
-//! From files' row counts, bounds and distinct counts, where they are known; an integral column without a count has at most
-//! as many distinct values as its bounds allow. Conditions are taken to be independent. Nothing here changes a result.
+//! From what earlier runs counted of the same sub-plan; from ANALYZE's distinct counts and samples; else from files' row
+//! counts, bounds and distinct counts, where an integral column without a count has at most as many distinct values as its
+//! bounds allow and conditions are taken to be independent. Nothing here changes a result.
+
+mod conditions;
+mod joins;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::statistics::{StatisticsArgs, StatisticsContext};
-use trireme_device_api::{
-    Aggregate, AggregateFunction, BinaryOperator, DatePart, Expr, Function, JoinKind, Node, Type, Value,
-};
+use trireme_device_api::{DatePart, Expr, Function, Node, Type, Value};
 use trireme_exec::operators::FileScan;
+use trireme_exec::statistics::Feedback;
 
-use super::tree::{Join, Op, RelationId, Tree};
+use super::name::Name;
+use super::sample::Part;
+use super::tree::{Op, RelationId, Tree};
+
+pub(super) use conditions::split;
+pub(super) use joins::{Meets, grouped, match_rows};
 
 /// Rows of a stream or table of which nothing is known.
 const ROWS_UNKNOWN: f64 = 10_000.0;
 /// Distinct strings of a column of which nothing is known: this power of its rows.
 const TEXT_DISTINCT_POWER: f64 = 0.5;
-const LIKE_PREFIX: f64 = 0.05;
-const LIKE_WITHIN: f64 = 0.08;
-const RANGE: f64 = 1.0 / 3.0;
-const NULLS: f64 = 0.05;
-const COUNTS_PER_ROW: f64 = 4.0;
 const DAYS_OF_YEAR: f64 = 365.25;
 const PREFIXES_PER_CHARACTER: f64 = 12.0;
 /// Conditions on aggregates look for the exception.
 const HAVING: f64 = 0.3;
-const OTHER: f64 = 0.25;
 
 /// What is expected of a column.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -39,6 +41,10 @@ pub(super) struct ColumnEstimate {
     pub(super) base_rows: f64,
     /// Bounds of an integral column, in units of its values.
     pub(super) range: Option<(f64, f64)>,
+    /// Whether `domain` was counted, not guessed.
+    pub(super) counted: bool,
+    /// The part of the estimate and the column of its sketch that it comes from.
+    pub(super) sampled: Option<(u16, u16)>,
 }
 
 /// What is expected of a relation.
@@ -46,6 +52,8 @@ pub(super) struct ColumnEstimate {
 pub(super) struct Estimate {
     pub(super) rows: f64,
     pub(super) columns: Vec<ColumnEstimate>,
+    /// Samples of the tables that it was made from.
+    pub(super) parts: Arc<[Part]>,
 }
 
 impl ColumnEstimate {
@@ -57,18 +65,46 @@ impl ColumnEstimate {
         }
     }
 
+    /// The same column behind so many parts of another estimate.
+    pub(super) fn moved(self, parts: usize) -> Self {
+        let parts = u16::try_from(parts).unwrap_or(u16::MAX);
+        Self {
+            sampled: self.sampled.map(|(part, column)| (part.saturating_add(parts), column)),
+            ..self
+        }
+    }
+
     /// A column that is made here.
     fn made(distinct: f64, rows: f64) -> Self {
         Self {
             distinct,
             domain: distinct,
             base_rows: rows,
-            range: None,
+            ..Self::default()
         }
     }
 }
 
 impl Estimate {
+    fn column(&self, expr: &Expr) -> Option<&ColumnEstimate> {
+        column_of(expr).and_then(|index| self.columns.get(index))
+    }
+
+    /// The one part that an expression's columns all come from.
+    fn part_of(&self, expr: &Expr) -> Option<u16> {
+        let mut parts = expr
+            .columns()
+            .into_iter()
+            .map(|index| self.columns.get(index)?.sampled.map(|(part, _)| part));
+        let first = parts.next()??;
+        parts.all(|part| part == Some(first)).then_some(first)
+    }
+
+    /// Whether a sample answers for all of an expression's columns.
+    pub(super) fn is_sampled(&self, expr: &Expr) -> bool {
+        self.part_of(expr).is_some()
+    }
+
     /// Distinct values of the whole columns that keys come from.
     fn domain<'e>(&self, keys: impl Iterator<Item = &'e Expr>) -> f64 {
         let (mut values, mut rows) = (1.0, 1.0_f64);
@@ -117,6 +153,7 @@ impl Estimate {
         Self {
             rows: self.rows,
             columns: columns.collect(),
+            parts: Arc::clone(&self.parts),
         }
     }
 
@@ -133,6 +170,7 @@ impl Estimate {
         Self {
             rows,
             columns: columns.collect(),
+            parts: Arc::clone(&self.parts),
         }
     }
 
@@ -166,6 +204,7 @@ impl Estimate {
         Self {
             rows,
             columns: columns.collect(),
+            parts: Arc::clone(&self.parts),
         }
     }
 }
@@ -191,23 +230,76 @@ fn kept_distinct(distinct: f64, before: f64, after: f64) -> f64 {
 /// Estimates of a tree's relations, each made once.
 pub(super) struct Estimator<'a> {
     /// Values of the graph's parameters, as far as they are known.
-    parameters: &'a [Value],
+    pub(super) parameters: &'a [Value],
+    /// What earlier runs counted.
+    feedback: Option<&'a Feedback>,
     known: HashMap<RelationId, Arc<Estimate>>,
+    names: HashMap<RelationId, Option<Arc<Name>>>,
 }
 
 impl<'a> Estimator<'a> {
-    pub(super) fn new(parameters: &'a [Value]) -> Self {
+    pub(super) fn new(parameters: &'a [Value], feedback: Option<&'a Feedback>) -> Self {
         Self {
             parameters,
+            feedback: feedback.filter(|feedback| !feedback.is_empty()),
             known: HashMap::new(),
+            names: HashMap::new(),
         }
+    }
+
+    /// Rows that a sub-plan of this name was seen to have.
+    pub(super) fn seen(&self, name: u64) -> Option<f64> {
+        self.feedback?.rows(name)
+    }
+
+    /// The name of a relation; none where nothing was learned, or where it reads what has no version.
+    pub(super) fn name(&mut self, tree: &Tree, id: RelationId) -> Option<Arc<Name>> {
+        self.feedback?;
+        if let Some(known) = self.names.get(&id) {
+            return known.clone();
+        }
+        let made = self.make_name(tree, id).map(Arc::new);
+        self.names.insert(id, made.clone());
+        made
+    }
+
+    fn make_name(&mut self, tree: &Tree, id: RelationId) -> Option<Name> {
+        let parameters = self.parameters;
+        Some(match &tree.get(id).op {
+            Op::Scan(scan) => Name::of_scan(scan),
+            Op::Stream(_) => return None,
+            Op::Filter { input, predicates } => {
+                let input = self.name(tree, *input)?;
+                input.as_ref().clone().filtered(predicates, parameters)
+            }
+            Op::Project { input, exprs } => self.name(tree, *input)?.projected(exprs, parameters),
+            Op::Join(join) => {
+                let (probe, build) = (self.name(tree, join.probe)?, self.name(tree, join.build)?);
+                Name::joined(join, &probe, &build, parameters)
+            }
+            Op::Aggregate {
+                input,
+                groups,
+                aggregates,
+            } => self.name(tree, *input)?.grouped(groups, aggregates, parameters),
+            Op::Sort {
+                input, limit, offset, ..
+            }
+            | Op::Limit { input, limit, offset } => self.name(tree, *input)?.limited(*limit, *offset),
+        })
     }
 
     pub(super) fn of(&mut self, tree: &Tree, id: RelationId) -> Arc<Estimate> {
         if let Some(known) = self.known.get(&id) {
             return Arc::clone(known);
         }
-        let made = Arc::new(self.make(tree, id));
+        let mut made = self.make(tree, id);
+        if matches!(tree.get(id).op, Op::Filter { .. } | Op::Join(_) | Op::Aggregate { .. })
+            && let Some(rows) = self.name(tree, id).and_then(|name| self.seen(name.fingerprint()))
+        {
+            made = made.with_rows(rows.max(1.0));
+        }
+        let made = Arc::new(made);
         self.known.insert(id, Arc::clone(&made));
         made
     }
@@ -236,7 +328,7 @@ impl<'a> Estimator<'a> {
                 aggregates,
             } => {
                 let input = self.of(tree, *input);
-                grouped(&input, groups, aggregates)
+                grouped(&input, groups, aggregates, self.parameters)
             }
             Op::Sort {
                 input, limit, offset, ..
@@ -247,182 +339,6 @@ impl<'a> Estimator<'a> {
             }
         }
     }
-
-    /// The rows of `input` for which all predicates hold.
-    pub(super) fn filtered(&self, input: &Estimate, predicates: &[Expr]) -> Estimate {
-        let mut conjuncts = Vec::new();
-        for predicate in predicates {
-            split(predicate, &mut conjuncts);
-        }
-        let mut part = 1.0;
-        let mut columns: HashMap<usize, ColumnEstimate> = HashMap::new();
-        for conjunct in conjuncts {
-            let bounds = self.bounds(conjunct);
-            // Later bounds of a column are within those before.
-            let known = bounds.map(|(index, ..)| columns.get(&index).copied().unwrap_or(input.columns[index]));
-            if let (Some((index, low, high)), Some(column)) = (bounds, known)
-                && let Some((share, range)) = share(column.range, (low, high))
-            {
-                part *= share;
-                let distinct = (column.distinct * share).max(1.0);
-                columns.insert(
-                    index,
-                    ColumnEstimate {
-                        distinct,
-                        range,
-                        ..column
-                    },
-                );
-                continue;
-            }
-            part *= self.selectivity(input, conjunct);
-        }
-        let mut kept = input.scaled(part.clamp(1e-9, 1.0));
-        for (index, column) in columns {
-            kept.columns[index].distinct = kept.columns[index].distinct.min(column.distinct);
-            kept.columns[index].range = column.range;
-        }
-        kept
-    }
-
-    /// A comparison of a column with a known constant, as closed bounds.
-    fn bounds(&self, expr: &Expr) -> Option<(usize, f64, f64)> {
-        let Node::Binary { op, left, right } = &expr.node else {
-            return None;
-        };
-        let (column, value, op) = match (&left.node, &right.node) {
-            (Node::Column(index), _) => (*index, self.constant(right)?, *op),
-            (_, Node::Column(index)) => (*index, self.constant(left)?, mirrored(*op)),
-            _ => return None,
-        };
-        match op {
-            BinaryOperator::Less => Some((column, f64::NEG_INFINITY, value - 1.0)),
-            BinaryOperator::LessOrEqual => Some((column, f64::NEG_INFINITY, value)),
-            BinaryOperator::Greater => Some((column, value + 1.0, f64::INFINITY)),
-            BinaryOperator::GreaterOrEqual => Some((column, value, f64::INFINITY)),
-            _ => None,
-        }
-    }
-
-    fn constant(&self, expr: &Expr) -> Option<f64> {
-        let value = match &expr.node {
-            Node::Literal(value) => value,
-            Node::Parameter(index) => self.parameters.get(*index)?,
-            _ => return None,
-        };
-        match value {
-            Value::Int(value) => Some(*value as f64),
-            Value::Float(value) if value.is_finite() => Some(*value),
-            _ => None,
-        }
-    }
-
-    /// The part of the rows for which a condition holds.
-    fn selectivity(&self, input: &Estimate, expr: &Expr) -> f64 {
-        let all = |negated: bool, part: f64| if negated { 1.0 - part } else { part };
-        match &expr.node {
-            Node::Literal(Value::Boolean(value)) => f64::from(u8::from(*value)),
-            Node::Binary { op, left, right } => match op {
-                BinaryOperator::And => self.selectivity(input, left) * self.selectivity(input, right),
-                BinaryOperator::Or => {
-                    let (a, b) = (self.selectivity(input, left), self.selectivity(input, right));
-                    a + b - a * b
-                }
-                BinaryOperator::Equal | BinaryOperator::NotDistinct => {
-                    1.0 / input.distinct(left).max(input.distinct(right))
-                }
-                BinaryOperator::NotEqual | BinaryOperator::Distinct => {
-                    1.0 - 1.0 / input.distinct(left).max(input.distinct(right)).max(1.01)
-                }
-                _ if left.columns().is_empty() || right.columns().is_empty() => {
-                    let share = self
-                        .bounds(expr)
-                        .and_then(|(index, low, high)| share(input.columns[index].range, (low, high)));
-                    share.map_or(RANGE, |(share, _)| share)
-                }
-                _ => 0.5,
-            },
-            Node::Not(inner) => 1.0 - self.selectivity(input, inner),
-            Node::InList { expr, list, negated } => all(*negated, (list.len() as f64 / input.distinct(expr)).min(1.0)),
-            Node::Like { pattern, negated, .. } => {
-                let within = match &pattern.node {
-                    Node::Literal(Value::Bytes(bytes)) => bytes.first() == Some(&b'%'),
-                    Node::Parameter(index) => {
-                        matches!(self.parameters.get(*index), Some(Value::Bytes(bytes)) if bytes.first() == Some(&b'%'))
-                    }
-                    _ => true,
-                };
-                all(*negated, if within { LIKE_WITHIN } else { LIKE_PREFIX })
-            }
-            // All that are known to be read are true.
-            Node::Column(index) if input.columns.get(*index).is_some_and(|column| column.distinct <= 1.0) => 1.0,
-            Node::IsNull(_) => NULLS,
-            Node::IsNotNull(_) => 1.0 - NULLS,
-            _ => OTHER,
-        }
-    }
-
-    pub(super) fn joined(&self, join: &Join, probe: &Estimate, build: &Estimate) -> Estimate {
-        let keys = || join.probe_keys.iter().zip(&join.build_keys);
-        let mut inner = match_rows(probe, build, keys());
-        let both = || probe.columns.iter().chain(&build.columns).copied();
-        if let Some(residual) = &join.residual {
-            let pair = Estimate {
-                rows: inner,
-                columns: both().collect(),
-            };
-            inner = self.filtered(&pair, std::slice::from_ref(residual)).rows;
-        }
-        let sure = join.residual.as_ref().map_or(1.0, |_| 0.8);
-        let found = |own: &Estimate, other: &Estimate, swap: bool| {
-            let sides = |swap: bool| keys().map(move |(probe, build)| if swap { build } else { probe });
-            let domain = own.domain(sides(swap)).min(other.domain(sides(!swap)));
-            let values: f64 = sides(!swap).map(|key| other.distinct(key)).product();
-            (values.min(other.rows) / domain.max(1.0)).min(1.0) * sure
-        };
-        let (rows, columns): (f64, Vec<_>) = match join.kind {
-            JoinKind::Inner => (inner, both().collect()),
-            JoinKind::Left => (inner.max(probe.rows), both().collect()),
-            JoinKind::BuildOuter => (inner.max(build.rows), both().collect()),
-            JoinKind::Full => (inner.max(probe.rows).max(build.rows), both().collect()),
-            JoinKind::Semi => {
-                let mut kept = probe.scaled(found(probe, build, false));
-                for (left, right) in keys() {
-                    if let Some(column) = column_of(left).and_then(|index| kept.columns.get_mut(index)) {
-                        column.distinct = column.distinct.min(build.distinct(right));
-                    }
-                }
-                return kept;
-            }
-            JoinKind::Anti => return probe.scaled((1.0 - found(probe, build, false)).max(0.1)),
-            JoinKind::BuildSemi => return build.scaled(found(build, probe, true)),
-            JoinKind::BuildAnti => return build.scaled((1.0 - found(build, probe, true)).max(0.1)),
-            JoinKind::Mark => {
-                let mark = [ColumnEstimate::made(2.0, probe.rows)];
-                (probe.rows, probe.columns.iter().copied().chain(mark).collect())
-            }
-        };
-        let columns = columns.into_iter().map(|column| ColumnEstimate {
-            distinct: column.distinct.min(rows.max(1.0)),
-            ..column
-        });
-        let mut joined = Estimate {
-            rows: rows.max(1.0),
-            columns: columns.collect(),
-        };
-        if join.kind == JoinKind::Inner {
-            for (left, right) in keys() {
-                let most = probe.distinct(left).min(build.distinct(right));
-                let right = column_of(right).map(|index| probe.columns.len() + index);
-                for index in column_of(left).into_iter().chain(right) {
-                    if let Some(column) = joined.columns.get_mut(index) {
-                        column.distinct = column.distinct.min(most);
-                    }
-                }
-            }
-        }
-        joined
-    }
 }
 
 fn column_of(expr: &Expr) -> Option<usize> {
@@ -432,37 +348,35 @@ fn column_of(expr: &Expr) -> Option<usize> {
     }
 }
 
-/// Pairs with equal keys. One side's keys are among the other's, as foreign keys are: the smaller domain is that of the
-/// primary key, whose distinct values are known best.
-pub(super) fn match_rows<'e>(
-    left: &Estimate,
-    right: &Estimate,
-    keys: impl Iterator<Item = (&'e Expr, &'e Expr)> + Clone,
-) -> f64 {
-    let on_left = left.domain(keys.clone().map(|(left, _)| left));
-    let on_right = right.domain(keys.map(|(_, right)| right));
-    (left.rows * right.rows / on_left.min(on_right).max(1.0)).max(1.0)
-}
-
 pub(super) fn scan_estimate(scan: &FileScan) -> Estimate {
-    let rows = scan.statistics.rows.unwrap_or(ROWS_UNKNOWN).max(1.0);
+    let sketch = scan.statistics.sketch.as_ref();
+    let analyzed = sketch.map(|sketch| sketch.rows);
+    let rows = scan.statistics.rows.or(analyzed).unwrap_or(ROWS_UNKNOWN).max(1.0);
     let columns = scan.columns.iter().enumerate().map(|(index, column)| {
         let known = scan.statistics.columns.get(index).copied().unwrap_or_default();
+        let at = sketch.and_then(|sketch| sketch.position(&column.name));
+        let sketched = at.zip(sketch).and_then(|(at, sketch)| sketch.columns[at].distinct);
+        let sampled = at.and_then(|at| u16::try_from(at).ok()).map(|at| (0, at));
         let of_range = known.range.map(|(low, high)| high - low + 1.0);
         let guess = if column.data_type.is_bytes() {
             rows.powf(TEXT_DISTINCT_POWER)
         } else {
             rows
         };
-        let distinct = known.distinct.or(of_range).unwrap_or(guess).clamp(1.0, rows);
+        let counted = sketched.or(known.distinct);
+        let distinct = counted.or(of_range).unwrap_or(guess).clamp(1.0, rows);
         ColumnEstimate {
+            counted: counted.is_some(),
+            sampled,
             range: known.range.filter(|_| column.data_type.is_integral()),
             ..ColumnEstimate::made(distinct, rows)
         }
     });
+    let columns = columns.collect();
     Estimate {
         rows,
-        columns: columns.collect(),
+        columns,
+        parts: sketch.map(|sketch| Part::of(sketch, rows)).into_iter().collect(),
     }
 }
 
@@ -475,63 +389,6 @@ pub(super) fn stream_estimate(plan: &Arc<dyn ExecutionPlan>, columns: usize) -> 
     Estimate {
         rows,
         columns: vec![ColumnEstimate::made(rows, rows); columns],
-    }
-}
-
-pub(super) fn grouped(input: &Estimate, groups: &[Expr], aggregates: &[Aggregate]) -> Estimate {
-    let values: f64 = groups.iter().map(|group| input.distinct(group)).product();
-    let rows = if groups.is_empty() {
-        1.0
-    } else {
-        values.min(input.rows).max(1.0)
-    };
-    let keys = groups.iter().map(|group| match &group.node {
-        Node::Column(index) => ColumnEstimate {
-            distinct: input.columns[*index].distinct.min(rows),
-            ..input.columns[*index]
-        },
-        _ => ColumnEstimate::made(input.distinct(group).min(rows), rows),
-    });
-    // Counts of groups are about as large as groups are.
-    let counts = (COUNTS_PER_ROW * input.rows / rows).clamp(1.0, rows);
-    let made = aggregates.iter().map(|aggregate| match aggregate.function {
-        AggregateFunction::Count => ColumnEstimate::made(counts, rows),
-        _ => ColumnEstimate::made(rows, rows),
-    });
-    Estimate {
-        rows,
-        columns: keys.chain(made).collect(),
-    }
-}
-
-/// The part of a closed range of integral values that is within bounds, and what is left of the range.
-fn share(range: Option<(f64, f64)>, bounds: (f64, f64)) -> Option<(f64, Option<(f64, f64)>)> {
-    let (least, most) = range?;
-    let (low, high) = (least.max(bounds.0), most.min(bounds.1));
-    let share = ((high - low + 1.0) / (most - least + 1.0)).clamp(0.0, 1.0);
-    Some((share, (low <= high).then_some((low, high))))
-}
-
-fn split<'e>(expr: &'e Expr, conjuncts: &mut Vec<&'e Expr>) {
-    match &expr.node {
-        Node::Binary {
-            op: BinaryOperator::And,
-            left,
-            right,
-        } => {
-            split(left, conjuncts);
-            split(right, conjuncts);
-        }
-        _ => conjuncts.push(expr),
-    }
-}
-
-fn mirrored(op: BinaryOperator) -> BinaryOperator {
-    match op {
-        BinaryOperator::Less => BinaryOperator::Greater,
-        BinaryOperator::LessOrEqual => BinaryOperator::GreaterOrEqual,
-        BinaryOperator::Greater => BinaryOperator::Less,
-        BinaryOperator::GreaterOrEqual => BinaryOperator::LessOrEqual,
-        other => other,
+        parts: Arc::default(),
     }
 }

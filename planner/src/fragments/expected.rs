@@ -9,22 +9,31 @@ use std::sync::Arc;
 use datafusion::physical_plan::ExecutionPlan;
 use trireme_device_api::{BinaryOperator, Expr, Fragment, Graph, JoinKind, Node, Sink, Source, Step, Value};
 use trireme_exec::operators::{Expectations, Expected, FileScan, Provenance};
+use trireme_exec::statistics::Statistics;
 
 use super::estimate::{Estimate, Estimator, grouped, scan_estimate, stream_estimate};
+use super::name::Name;
 use super::tree::Join;
 
 /// What is known of a graph's inputs, for [`Expectations`].
 pub(super) struct KnownInputs {
     scans: Vec<Known>,
     streams: Vec<Known>,
+    statistics: Arc<Statistics>,
 }
 
 impl KnownInputs {
-    pub(super) fn of(graph: &Graph, scans: &[FileScan], streams: &[&Arc<dyn ExecutionPlan>]) -> Self {
+    pub(super) fn of(
+        graph: &Graph,
+        scans: &[FileScan],
+        streams: &[&Arc<dyn ExecutionPlan>],
+        statistics: &Arc<Statistics>,
+    ) -> Self {
         let stream = |(plan, fields): (&&Arc<dyn ExecutionPlan>, &Vec<_>)| unknown(stream_estimate(plan, fields.len()));
         Self {
             scans: scans.iter().map(scan_known).collect(),
             streams: streams.iter().zip(&graph.streams).map(stream).collect(),
+            statistics: Arc::clone(statistics),
         }
     }
 }
@@ -44,7 +53,8 @@ impl Expectations for KnownInputs {
         let mut walk = Walk {
             graph,
             inputs: self,
-            estimator: Estimator::new(parameters),
+            parameters,
+            estimator: Estimator::new(parameters, Some(&self.statistics.feedback)),
             left: Vec::with_capacity(graph.fragments.len()),
         };
         let count = |id: usize| counted.get(id).copied().flatten();
@@ -56,7 +66,7 @@ impl Expectations for KnownInputs {
 
 fn scan_known(scan: &FileScan) -> Known {
     let of = |column: usize| match scan.statistics.columns.get(column) {
-        Some(known) if known.distinct.is_some() => Provenance::Sketch,
+        Some(known) if known.distinct.is_some() || scan.statistics.sketch.is_some() => Provenance::Sketch,
         Some(known) if known.range.is_some() => Provenance::Bounds,
         _ => Provenance::Default,
     };
@@ -67,6 +77,7 @@ fn scan_known(scan: &FileScan) -> Known {
             None => Provenance::Default,
         },
         columns: (0..scan.columns.len()).map(of).collect(),
+        name: Some(Name::of_scan(scan)),
     }
 }
 
@@ -76,11 +87,26 @@ struct Known {
     estimate: Estimate,
     rows: Provenance,
     columns: Vec<Provenance>,
+    /// None where it reads what has no version.
+    name: Option<Name>,
+}
+
+impl Known {
+    /// As an earlier run counted it, if one did.
+    fn or_seen(mut self, estimator: &Estimator<'_>) -> Self {
+        let name = self.name.as_ref().map(Name::fingerprint);
+        if let Some(rows) = name.and_then(|name| estimator.seen(name)) {
+            self.estimate = self.estimate.with_rows(rows);
+            self.rows = Provenance::Feedback;
+        }
+        self
+    }
 }
 
 struct Walk<'a> {
     graph: &'a Graph,
     inputs: &'a KnownInputs,
+    parameters: &'a [Value],
     estimator: Estimator<'a>,
     /// What the fragments before leave: for a build, its payload and then its keys.
     left: Vec<Known>,
@@ -93,9 +119,23 @@ impl Walk<'_> {
         let mut step_rows = Vec::with_capacity(fragment.steps.len());
         for step in &fragment.steps {
             row = self.step(row, step);
+            if !matches!(step, Step::Project(_)) {
+                row = row.or_seen(&self.estimator);
+            }
             step_rows.push(row.estimate.rows);
         }
-        let mut left = sink(&row, &fragment.sink);
+        let mut left = sink(&row, &fragment.sink, self.parameters);
+        if matches!(fragment.sink, Sink::Aggregate { .. }) {
+            left = left.or_seen(&self.estimator);
+        }
+        let name_of = |known: &Known| known.name.as_ref().map(Name::fingerprint);
+        // A limit ends a fragment before all its rows were seen.
+        let all_seen = !matches!(
+            fragment.sink,
+            Sink::Sort { limit: Some(_), .. } | Sink::Emit { limit: Some(_), .. }
+        );
+        let sink_name = name_of(&row).filter(|_| all_seen && !fragment.steps.is_empty());
+        let output_name = name_of(&left).filter(|_| all_seen);
         if let Some(rows) = counted {
             left.estimate = left.estimate.with_rows(rows);
             left.rows = Provenance::Feedback;
@@ -105,6 +145,8 @@ impl Walk<'_> {
             step_rows,
             output_rows: left.estimate.rows,
             provenance: left.rows.max(row.rows),
+            sink_name,
+            output_name,
         };
         self.left.push(left);
         expected
@@ -122,13 +164,20 @@ impl Walk<'_> {
         match step {
             Step::Filter(predicate) => Known {
                 estimate: self.estimator.filtered(&row.estimate, std::slice::from_ref(predicate)),
-                rows: row.rows.max(basis(predicate, &row.columns)),
+                rows: row.rows.max(match row.estimate.is_sampled(predicate) {
+                    true => Provenance::Sample,
+                    false => basis(predicate, &row.columns),
+                }),
                 columns: row.columns,
+                name: row
+                    .name
+                    .map(|name| name.filtered(std::slice::from_ref(predicate), self.parameters)),
             },
             Step::Project(exprs) => Known {
                 estimate: row.estimate.projected(exprs),
                 rows: row.rows,
                 columns: exprs.iter().map(|expr| of_values(expr, &row.columns)).collect(),
+                name: row.name.map(|name| name.projected(exprs, self.parameters)),
             },
             Step::Probe(probe) => {
                 let build = &self.left[probe.build];
@@ -167,7 +216,9 @@ impl Walk<'_> {
                 let keys = keys.chain(build.columns[payload..].iter().copied()).max();
                 let residual = probe.residual.as_ref().map(|_| Provenance::Default);
                 let by = keys.max(residual).unwrap_or(Provenance::Exact);
+                let names = row.name.as_ref().zip(build.name.as_ref());
                 Known {
+                    name: names.map(|(row, build)| probed(&join, row, build, payload, self.parameters)),
                     estimate,
                     rows: row.rows.max(build.rows).max(by),
                     columns,
@@ -177,26 +228,41 @@ impl Walk<'_> {
     }
 }
 
+/// The name of a probe's rows: without the build's keys, which stand behind its payload.
+fn probed(join: &Join, row: &Name, build: &Name, payload: usize, parameters: &[Value]) -> Name {
+    let mut joined = Name::joined(join, row, build, parameters);
+    let own = match join.kind {
+        JoinKind::BuildSemi | JoinKind::BuildAnti => payload,
+        JoinKind::Semi | JoinKind::Anti | JoinKind::Mark => return joined,
+        _ => row.width() + payload,
+    };
+    joined.keep(own);
+    joined
+}
+
 fn unknown(estimate: Estimate) -> Known {
     Known {
         rows: Provenance::Default,
         columns: vec![Provenance::Default; estimate.columns.len()],
+        name: None,
         estimate,
     }
 }
 
-fn sink(row: &Known, sink: &Sink) -> Known {
+fn sink(row: &Known, sink: &Sink, parameters: &[Value]) -> Known {
+    let name = row.name.as_ref();
     match sink {
         Sink::Aggregate { groups, aggregates } => {
             let keys: Vec<_> = groups.iter().map(|group| of_values(group, &row.columns)).collect();
             let by = keys.iter().copied().max();
             Known {
-                estimate: grouped(&row.estimate, groups, aggregates),
+                estimate: grouped(&row.estimate, groups, aggregates, parameters),
                 rows: by.map_or(Provenance::Exact, |by| by.max(Provenance::Sketch)),
                 columns: keys
                     .into_iter()
                     .chain(aggregates.iter().map(|_| Provenance::Default))
                     .collect(),
+                name: name.map(|name| name.grouped(groups, aggregates, parameters)),
             }
         }
         Sink::Build(side) => {
@@ -205,12 +271,14 @@ fn sink(row: &Known, sink: &Sink) -> Known {
                 estimate: row.estimate.projected(&exprs),
                 rows: row.rows,
                 columns: exprs.iter().map(|expr| of_values(expr, &row.columns)).collect(),
+                name: name.map(|name| name.projected(&exprs, parameters)),
             }
         }
         Sink::Sort { limit, offset, .. } | Sink::Emit { limit, offset } => Known {
             estimate: row.estimate.limited(*limit, *offset),
             rows: row.rows,
             columns: row.columns.clone(),
+            name: name.map(|name| name.limited(*limit, *offset)),
         },
     }
 }

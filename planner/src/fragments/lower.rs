@@ -26,6 +26,7 @@ use datafusion::physical_plan::scalar_subquery::ScalarSubqueryExec;
 use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
 use trireme_device_api::{Expr, Field, JoinKind, Node, SortKey, Type};
+use trireme_exec::statistics::Statistics;
 
 use super::aggregate::{aggregates, gives_states, reading, sort_keys};
 use super::expr::{Scope, fused_type, is_infallible, weight};
@@ -61,6 +62,8 @@ pub struct JoinOrder<'a> {
     pub by_cost: bool,
     /// Distinct values of a table's column of strings, if they were counted.
     pub distinct: &'a dyn Fn(&str, &str) -> Option<usize>,
+    /// What earlier runs and ANALYZE found.
+    pub statistics: &'a Arc<Statistics>,
 }
 
 /// What expressions are over: a relation, and where DataFusion's columns stand in it.
@@ -234,6 +237,7 @@ impl<'a> Lowering<'a> {
             predicate,
             limit,
         } = scan;
+        scan.statistics.sketch = self.joins.statistics.sketches.get(scan.version());
         for (column, known) in scan.columns.iter().zip(&mut scan.statistics.columns) {
             if known.distinct.is_none() && column.data_type.is_bytes() {
                 known.distinct = (self.joins.distinct)(&scan.name, &column.name).map(|count| count as f64);

@@ -14,12 +14,14 @@
 
 mod classes;
 mod cluster;
+mod names;
 mod place;
 mod search;
 
 use std::collections::HashMap;
 
 use trireme_device_api::{Expr, Field, JoinKind, Value};
+use trireme_exec::statistics::Feedback;
 
 use super::estimate::Estimator;
 use super::tree::{Join, Op, RelationId, Tree};
@@ -36,9 +38,9 @@ const LARGE_ROWS: f64 = 5e4;
 const HUGE_ROWS: f64 = 1e6;
 
 /// The tree's root with all joins in their best order.
-pub(super) fn order(tree: &mut Tree, root: RelationId, parameters: &[Value]) -> RelationId {
+pub(super) fn order(tree: &mut Tree, root: RelationId, parameters: &[Value], feedback: &Feedback) -> RelationId {
     let mut ordering = Ordering {
-        estimator: Estimator::new(parameters),
+        estimator: Estimator::new(parameters, Some(feedback)),
         done: HashMap::new(),
     };
     ordering.relation(tree, root)

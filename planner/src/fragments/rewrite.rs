@@ -38,6 +38,7 @@ pub fn lower(plan: &Arc<dyn ExecutionPlan>) -> Outcome {
     let joins = JoinOrder {
         by_cost: true,
         distinct: &|_, _| None,
+        statistics: &Arc::default(),
     };
     match part(plan, &[], true, joins) {
         Ok(part) => Outcome::Fused(Box::new(part.lowered)),
@@ -105,7 +106,7 @@ fn part(
     let parameters = lowering.parameters.take();
     let validity = Arc::new(Assumptions::of(&lowering.tree, &parameters.values));
     if lowering.joins.by_cost {
-        root = order(&mut lowering.tree, root, &parameters.values);
+        root = order(&mut lowering.tree, root, &parameters.values, &joins.statistics.feedback);
     }
     let emitted = emit(&lowering.tree, root, output, parameters.types)?;
     let streams = emitted
@@ -115,7 +116,12 @@ fn part(
         .collect::<Result<_>>()
         .map_err(|error| error.strip_backtrace())?;
     let inputs: Vec<_> = emitted.streams.iter().map(|stream| &stream.plan).collect();
-    let expectations = Arc::new(KnownInputs::of(&emitted.graph, &emitted.scans, &inputs));
+    let expectations = Arc::new(KnownInputs::of(
+        &emitted.graph,
+        &emitted.scans,
+        &inputs,
+        joins.statistics,
+    ));
     Ok(Part {
         lowered: Lowered {
             expectations,

@@ -24,6 +24,7 @@ use datafusion::physical_plan::filter_pushdown::{FilterPushdownPhase, PushedDown
 use trireme_device_api::Type;
 use trireme_exec::io::is_from_log;
 use trireme_exec::operators::{ColumnSource, ColumnStatistics, FileColumn, FileScan, ScanStatistics};
+use trireme_exec::statistics::version;
 
 use super::expr::fused_type;
 use super::lower::seen_through;
@@ -161,7 +162,8 @@ fn source_scan(source: &DataSourceExec, wanted: Option<Vec<(usize, DataType)>>) 
     let known = known.unwrap_or_default();
     let mut statistics = ScanStatistics {
         rows: known_rows(&known),
-        columns: Vec::new(),
+        version: Some(version(config.object_store_url.as_str(), files.iter())),
+        ..ScanStatistics::default()
     };
     let mut positions = vec![None; needed.len()];
     for (index, field) in table.fields().iter().enumerate().filter(|(index, _)| needed[*index]) {

@@ -3,22 +3,29 @@
 mod operators;
 mod refusals;
 mod run;
+mod statistics;
 mod tables;
 mod tpch;
 mod valid;
 
 use std::fmt::Write as _;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionContext;
+use trireme_exec::statistics::Statistics;
 
 use super::{JoinOrder, Lowered, Outcome, explain, lower};
 
-const JOINS: JoinOrder<'_> = JoinOrder {
-    by_cost: true,
-    distinct: &|_, _| None,
-};
+static STATISTICS: LazyLock<Arc<Statistics>> = LazyLock::new(Arc::default);
+
+fn joins() -> JoinOrder<'static> {
+    JoinOrder {
+        by_cost: true,
+        distinct: &|_, _| None,
+        statistics: &STATISTICS,
+    }
+}
 
 async fn plan(context: &SessionContext, sql: &str) -> Arc<dyn ExecutionPlan> {
     let planned = async { context.sql(sql).await?.create_physical_plan().await };

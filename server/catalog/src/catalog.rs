@@ -12,6 +12,7 @@ use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::prelude::SessionConfig;
 use parking_lot::{Mutex, RwLock};
 use trireme_exec::io::{Locations, StoreRegistry};
+use trireme_exec::statistics::Sketches;
 use trireme_planner::ddl::{Functions, Key, TableName};
 
 use crate::definitions::{Definitions, Snapshot};
@@ -79,6 +80,8 @@ pub struct Catalog {
     pub(crate) tables: Mutex<HashMap<TableName, Cached>>,
     pub(crate) deltas: Mutex<HashMap<String, delta::Opened>>,
     pub(crate) statistics: RwLock<StatisticsFile>,
+    /// Where plans look for samples, and how many rows each has.
+    pub(crate) sketches: OnceLock<(Arc<Sketches>, usize)>,
     pub(crate) secrets: RwLock<SecretsFile>,
     pub(crate) planner: OnceLock<Arc<dyn ViewPlanner>>,
     pub(crate) system: RwLock<Option<Arc<dyn SchemaProvider>>>,
@@ -133,6 +136,7 @@ impl Catalog {
             tables: Mutex::new(HashMap::new()),
             deltas: Mutex::new(HashMap::new()),
             statistics: RwLock::new(statistics),
+            sketches: OnceLock::new(),
             secrets: RwLock::new(secrets),
             planner: OnceLock::new(),
             system: RwLock::new(None),

@@ -1,5 +1,6 @@
 //! The server's private folder: its lock, its format version, and how files in it are replaced whole.
 
+use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -65,6 +66,24 @@ impl Folder {
         self.root.join(STATISTICS_FOLDER).join("tables.json")
     }
 
+    /// The sample of a table's files in a version.
+    pub(crate) fn sample_file(&self, version: u64) -> PathBuf {
+        let name = format!("{version:016x}{SAMPLE_SUFFIX}");
+        self.root.join(STATISTICS_FOLDER).join(name)
+    }
+
+    /// Removes all samples but these. Failing to costs only space.
+    pub(crate) fn keep_samples(&self, versions: &HashSet<u64>) {
+        for entry in entries(&self.root.join(STATISTICS_FOLDER)) {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let version = name.strip_suffix(SAMPLE_SUFFIX);
+            let version = version.and_then(|version| u64::from_str_radix(version, 16).ok());
+            if version.is_some_and(|version| !versions.contains(&version)) {
+                report(&entry.path(), fs::remove_file(entry.path()));
+            }
+        }
+    }
+
     fn check_format(&self) -> Result<(), CatalogError> {
         let path = self.root.join(FORMAT_FILE);
         match read_json::<Format>(&path)? {
@@ -100,6 +119,7 @@ impl Folder {
 }
 
 const TEMPORARY_SUFFIX: &str = ".new";
+const SAMPLE_SUFFIX: &str = ".arrow";
 
 /// Reads a file of ours; `None` when there is none.
 pub(crate) fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<Option<T>, CatalogError> {

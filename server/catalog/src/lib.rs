@@ -33,6 +33,7 @@ mod partitions;
 mod pins;
 mod provider;
 mod resolve;
+mod samples;
 mod secrets;
 mod statistics;
 mod subqueries;

@@ -1,20 +1,25 @@
-//! ANALYZE: row count, nulls, range and distinct values of every column, kept until the files change and shown as stale then.
+//! ANALYZE: row count, nulls, range and distinct values of every column and a sample of rows, kept until the files change and
+//! shown as stale then.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Schema};
 use arrow::util::display::array_value_to_string;
 use chrono::Utc;
+use datafusion::catalog::TableProvider;
 use datafusion::common::stats::Precision;
 use datafusion::common::{Column, ColumnStatistics, ScalarValue, Statistics};
 use datafusion::datasource::provider_as_source;
 use datafusion::execution::SessionState;
 use datafusion::functions_aggregate::expr_fn::{approx_distinct, count, max, min};
 use datafusion::logical_expr::{Expr, LogicalPlanBuilder, lit};
-use datafusion::physical_plan::collect;
+use datafusion::physical_plan::{collect, execute_stream};
 use serde::{Deserialize, Serialize};
+use trireme_exec::statistics::sketch::Load;
+use trireme_exec::statistics::{Sketches, TableSketch, version_of};
 use trireme_planner::ddl::TableName;
 
 use crate::catalog::{Applied, Catalog};
@@ -22,6 +27,7 @@ use crate::error::CatalogError;
 use crate::folder::{Folder, read_json, write_json};
 use crate::listing::Signature;
 use crate::resolve::{Source, canonical};
+use crate::samples;
 
 /// What ANALYZE found about a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +42,8 @@ pub struct TableStatistics {
     pub stale: bool,
     /// By column.
     pub columns: Vec<ColumnStatisticsEntry>,
+    /// Rows of the sample.
+    pub sampled: u64,
 }
 
 /// What ANALYZE found about a column; `None` where the column's type has no order or no hash.
@@ -51,6 +59,12 @@ pub struct ColumnStatisticsEntry {
     pub max: Option<String>,
     /// Distinct values, about.
     pub distinct: Option<u64>,
+    /// The most common values of the sample, each with its part of the rows.
+    #[serde(default)]
+    pub common: Option<String>,
+    /// Bounds of ten equal parts of the sample.
+    #[serde(default)]
+    pub histogram: Option<String>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -59,6 +73,11 @@ struct Stored {
     analyzed_at: String,
     signature: Signature,
     columns: Vec<ColumnStatisticsEntry>,
+    /// Of the files that were sampled, as plans name them.
+    #[serde(default)]
+    version: Option<u64>,
+    #[serde(default)]
+    sampled: u64,
 }
 
 /// All statistics, by schema and table, as they are on disk.
@@ -111,6 +130,7 @@ impl Catalog {
                     analyzed_at: stored.analyzed_at,
                     stale,
                     columns: stored.columns,
+                    sampled: stored.sampled,
                 });
             }
         }
@@ -175,18 +195,27 @@ impl Catalog {
             .enumerate()
             .map(|(index, expr)| expr.alias(format!("a{index}")))
             .collect();
-        let plan = LogicalPlanBuilder::scan("analyzed", provider_as_source(table), None)?
+        let plan = LogicalPlanBuilder::scan("analyzed", provider_as_source(Arc::clone(&table)), None)?
             .aggregate(Vec::<Expr>::new(), aliased)?
             .build()?;
         let physical = session.create_physical_plan(&plan).await?;
         let batches = collect(physical, session.task_ctx()).await?;
-        let (rows, columns) = read_result(&schema, &batches)?;
+        let (rows, mut columns) = read_result(&schema, &batches)?;
+        let (sample, version) = self.sample(session, &table, rows).await?;
+        if let Some(sample) = &sample {
+            describe(sample, rows, &mut columns);
+        }
         let stored = Stored {
             rows,
             analyzed_at: Utc::now().to_rfc3339(),
             signature,
             columns,
+            version,
+            sampled: sample.as_ref().map_or(0, |sample| sample.num_rows() as u64),
         };
+        if let (Some(sample), Some(version)) = (&sample, version) {
+            samples::write(&self.folder.sample_file(version), sample)?;
+        }
         let _changing = self.changing.lock().await;
         let mut file = self.statistics.read().clone();
         file.tables
@@ -195,7 +224,66 @@ impl Catalog {
             .insert(name.table.clone(), stored);
         write_json(&self.folder.statistics_file(), &file)?;
         *self.statistics.write() = file;
+        self.offer_sketches();
         Ok(Applied { rows: Some(rows) })
+    }
+
+    /// Where plans look for what ANALYZE found, and how many rows of a table it samples.
+    pub fn share_sketches(&self, sketches: Arc<Sketches>, sample_rows: usize) {
+        let _ = self.sketches.set((sketches, sample_rows));
+        self.offer_sketches();
+    }
+
+    /// Offers all samples that are kept; those of tables that were analysed anew are removed.
+    fn offer_sketches(&self) {
+        let Some((sketches, _)) = self.sketches.get() else {
+            return;
+        };
+        let file = self.statistics.read();
+        let stored = file.tables.values().flat_map(BTreeMap::values);
+        let sampled: Vec<_> = stored
+            .filter(|stored| stored.sampled > 0)
+            .filter_map(|stored| Some((stored.version?, stored.clone())))
+            .collect();
+        self.folder
+            .keep_samples(&sampled.iter().map(|(version, _)| *version).collect());
+        sketches.set(sampled.into_iter().map(|(version, stored)| {
+            let path = self.folder.sample_file(version);
+            let load = move || samples::sketch(&path, &stored.columns, stored.rows);
+            (version, Box::new(load) as Load)
+        }));
+    }
+
+    /// Rows of a table taken at equal distances, and the version of its files; none of tables without rows or files.
+    async fn sample(
+        &self,
+        session: &SessionState,
+        table: &Arc<dyn TableProvider>,
+        rows: u64,
+    ) -> Result<(Option<RecordBatch>, Option<u64>), CatalogError> {
+        let wanted = self.sketches.get().map_or(0, |(_, rows)| *rows);
+        // Not by the session's plan: fragments don't say which files they read.
+        let plan = table.scan(session, None, &[], None).await?;
+        let version = version_of(&plan);
+        if wanted == 0 || rows == 0 || version.is_none() {
+            return Ok((None, None));
+        }
+        let stream = execute_stream(plan, session.task_ctx())?;
+        Ok((samples::take(stream, rows, wanted).await?, version))
+    }
+}
+
+/// Values that are shown of a column.
+const COMMON_SHOWN: usize = 10;
+const BUCKETS: usize = 10;
+
+/// Adds what a sample says to what was counted.
+fn describe(sample: &RecordBatch, rows: u64, columns: &mut [ColumnStatisticsEntry]) {
+    let sketch = TableSketch::new(rows as f64, sample, &|_| None);
+    for (at, entry) in columns.iter_mut().enumerate() {
+        let common = sketch.common(at).map(|common| common.first(COMMON_SHOWN));
+        entry.common = common.filter(|common| !common.is_empty());
+        entry.histogram = sketch.columns[at].histogram(BUCKETS).map(|bounds| bounds.join(" "));
     }
 }
 
@@ -265,6 +353,8 @@ fn read_result(schema: &Schema, batches: &[RecordBatch]) -> Result<(u64, Vec<Col
             min,
             max,
             distinct,
+            common: None,
+            histogram: None,
         });
     }
     Ok((rows, columns))

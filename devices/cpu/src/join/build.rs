@@ -253,3 +253,20 @@ pub(crate) fn byte_column<'v>(vector: &'v Vector<'_>, list: &'v [&'v [u8]]) -> B
         }),
     }
 }
+
+/// Codes of a dictionary as keys, with the validity of the vector they stand for.
+pub(super) fn code_column<'v>(codes: &'v [u32], vector: &'v Vector<'_>) -> KeyColumn<'v> {
+    KeyColumn {
+        numbers: Numbers::Codes(codes),
+        valid: vector.valid.as_deref(),
+    }
+}
+
+/// The keys that are numbers; those with codes by their codes.
+pub(super) fn key_columns<'v>(keys: &'v [Vector<'_>], codes: &'v [Option<Vec<u32>>]) -> Vec<KeyColumn<'v>> {
+    let column = |(vector, codes): (&'v Vector<'_>, &'v Option<Vec<u32>>)| match codes {
+        Some(codes) => Some(code_column(codes, vector)),
+        None => key_column(vector),
+    };
+    keys.iter().zip(codes).filter_map(column).collect()
+}

@@ -12,12 +12,12 @@ use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use parking_lot::Mutex;
 use trireme_device_api::{DeviceError, DevicePool, Dictionary, JoinKind, Reservation};
 
-use super::build::{byte_column, key_column, string_list};
+use super::build::{byte_column, code_column, key_columns, string_list};
 use super::dictionary::{DictionaryIndex, MISS};
 use super::encode::{ByteColumn, EncodedKeys};
 use super::finish::{BuildTable, double_word};
 use super::hash::{hash_bytes, hash_u64, hash_u128};
-use super::keys::{KeyColumn, KeyKind, Numbers, Packing};
+use super::keys::{KeyKind, Packing};
 use super::table::hash::{HashTable, Hashed, RowKeys};
 use super::table::zeroed::Zeroed;
 use super::table::{Index, prefetch};
@@ -586,21 +586,6 @@ impl Adapter {
             _ => Adapter::Direct,
         })
     }
-}
-
-fn code_column<'v>(codes: &'v [u32], vector: &'v Vector<'_>) -> KeyColumn<'v> {
-    KeyColumn {
-        numbers: Numbers::Codes(codes),
-        valid: vector.valid.as_deref(),
-    }
-}
-
-fn key_columns<'v>(keys: &'v [Vector<'_>], codes: &'v [Option<Vec<u32>>]) -> Vec<KeyColumn<'v>> {
-    let column = |(vector, codes): (&'v Vector<'_>, &'v Option<Vec<u32>>)| match codes {
-        Some(codes) => Some(code_column(codes, vector)),
-        None => key_column(vector),
-    };
-    keys.iter().zip(codes).filter_map(column).collect()
 }
 
 impl Buffers {

@@ -10,7 +10,6 @@
 //! before what is estimated here. Times are [`crate::predict`]'s affair.
 
 mod estimate;
-mod fingerprint;
 mod relation;
 mod work;
 
@@ -19,7 +18,6 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 use trireme_device_api::{FragmentId, Graph, ScanSource, Sink, Source, Step, Type, Value};
 
-pub use fingerprint::fingerprint;
 pub use work::{Random, Updates, Work};
 
 use estimate::Estimator;

@@ -280,25 +280,6 @@ fn a_limit_stops_early() {
 }
 
 #[test]
-fn fingerprints_name_what_is_computed() {
-    let inner = join(JoinKind::Inner);
-    assert_eq!(fingerprint(&inner, 1), fingerprint(&inner.clone(), 1));
-    assert_ne!(fingerprint(&inner, 1), fingerprint(&join(JoinKind::Left), 1));
-    assert_eq!(fingerprint(&inner, 0), fingerprint(&join(JoinKind::Left), 0));
-    // The same fragments behind another one are the same.
-    let mut shifted = inner.clone();
-    shifted.fragments.insert(0, shifted.fragments[0].clone());
-    let Step::Probe(probe) = &mut shifted.fragments[2].steps[0] else {
-        panic!("a probe");
-    };
-    probe.build = 1;
-    assert_eq!(fingerprint(&inner, 1), fingerprint(&shifted, 2));
-    let mut other = inner.clone();
-    other.scans[0].name = "other".to_owned();
-    assert_ne!(fingerprint(&inner, 1), fingerprint(&other, 1));
-}
-
-#[test]
 fn distinct_values_are_left_by_chance() {
     near(relation::kept_distinct(10.0, 1e6, 1e5), 10.0);
     near(relation::kept_distinct(1e6, 1e6, 1e3), 1e3);

@@ -51,6 +51,11 @@ impl Classes {
         }
     }
 
+    /// The classes, by the cluster's columns.
+    pub(super) fn classes(&self) -> &[Vec<usize>] {
+        &self.classes
+    }
+
     /// Equal columns of one relation, as conditions on it; and equalities that are no join.
     pub(super) fn within_relations(&self, cluster: &Cluster) -> Vec<Expr> {
         let column = |index: usize| Expr::column(index, cluster.fields[index].data_type.clone());

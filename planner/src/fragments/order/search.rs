@@ -1,17 +1,20 @@
 //! The cheapest order of a cluster's joins.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use trireme_device_api::Expr;
 
 use super::classes::Classes;
 use super::cluster::Cluster;
+use super::names::SetNames;
 use super::{full, side_cost};
-use crate::fragments::estimate::{Estimate, Estimator, match_rows};
+use crate::fragments::estimate::{ColumnEstimate, Estimate, Estimator, Meets, match_rows};
+use crate::fragments::sample::Part;
 use crate::fragments::tree::{RelationId, Tree};
 
 /// With more relations the order is found step by step, not by trying all subsets.
-const EXHAUSTIVE_MAX: usize = 10;
+const EXHAUSTIVE_MAX: usize = 12;
 /// Cost of passing a match on.
 const PASS: f64 = 0.7;
 
@@ -41,16 +44,24 @@ pub(super) fn best(
     leaves: &[RelationId],
 ) -> Plan {
     let mut plan = Plan::new();
+    // All samples stand in every set's estimate, at the same places.
+    let (mut parts, mut firsts) = (Vec::new(), Vec::with_capacity(leaves.len()));
+    for leaf in leaves {
+        firsts.push(parts.len());
+        parts.extend(estimator.of(tree, *leaf).parts.iter().cloned());
+    }
+    let parts: Arc<[Part]> = parts.into();
     for (index, leaf) in leaves.iter().enumerate() {
         let own = estimator.of(tree, *leaf);
         let mut columns = own.columns.iter();
         let wide = cluster.columns.iter().map(|(relation, _)| {
             let known = if *relation == index { columns.next() } else { None };
-            known.copied().unwrap_or_default()
+            known.map_or_else(ColumnEstimate::default, |column| column.moved(firsts[index]))
         });
         let estimate = Estimate {
             rows: own.rows,
             columns: wide.collect(),
+            parts: Arc::clone(&parts),
         };
         let how = How::Relation(index);
         plan.insert(
@@ -62,15 +73,20 @@ pub(super) fn best(
             },
         );
     }
+    let names = SetNames::of(estimator, tree, cluster, leaves);
     let search = Search {
         estimator,
         cluster,
         classes,
+        names,
+        meets: Meets::default(),
     };
     if leaves.len() <= EXHAUSTIVE_MAX {
+        // Most pairs of sets are none: looking that up must cost nothing.
+        let mut planned: Vec<bool> = (0..=full(leaves.len())).map(|set| set.count_ones() == 1).collect();
         for set in 1..=full(leaves.len()) {
             if set.count_ones() > 1 {
-                search.best_of_set(set, &mut plan);
+                search.best_of_set(set, &mut plan, &mut planned);
             }
         }
     }
@@ -85,16 +101,24 @@ struct Search<'s, 'a> {
     estimator: &'s Estimator<'a>,
     cluster: &'s Cluster,
     classes: &'s Classes,
+    /// None where nothing was learned.
+    names: Option<SetNames>,
+    meets: Meets,
 }
 
 impl Search<'_, '_> {
     /// Of a set whose relations have keys in common; others are joined by nothing but their size, and last.
-    fn best_of_set(&self, set: u64, plan: &mut Plan) {
+    fn best_of_set(&self, set: u64, plan: &mut Plan, planned: &mut [bool]) {
+        let of = |set: u64| usize::try_from(set).unwrap_or(0);
         let mut best: Option<(f64, How)> = None;
         let mut estimate: Option<Estimate> = None;
         let mut part = (set - 1) & set;
         while part > 0 {
             let rest = set & !part;
+            if !planned[of(part)] || !planned[of(rest)] {
+                part = (part - 1) & set;
+                continue;
+            }
             if let (Some(probe), Some(build)) = (plan.get(&part), plan.get(&rest))
                 && self.classes.connect(part, rest)
             {
@@ -110,6 +134,7 @@ impl Search<'_, '_> {
         }
         if let Some(((cost, how), estimate)) = best.zip(estimate) {
             plan.insert(set, Joined { cost, estimate, how });
+            planned[of(set)] = true;
         }
     }
 
@@ -169,7 +194,7 @@ impl Search<'_, '_> {
     fn estimate(&self, (left_set, left): (u64, &Joined), (right_set, right): (u64, &Joined)) -> Estimate {
         let keys = self.classes.keys(self.cluster, left_set, right_set);
         let pairs = keys.iter().map(|(a, b)| (a, b));
-        let rows = match_rows(&left.estimate, &right.estimate, pairs);
+        let rows = match_rows(&left.estimate, &right.estimate, pairs, Some(&self.meets));
         let columns = self.cluster.columns.iter().enumerate().map(|(column, (relation, _))| {
             let own = if left_set >> relation & 1 == 1 { left } else { right };
             own.estimate.columns[column].of_rows(rows)
@@ -177,11 +202,21 @@ impl Search<'_, '_> {
         let joined = Estimate {
             rows,
             columns: columns.collect(),
+            parts: Arc::clone(&left.estimate.parts),
         };
         let parts = [left_set, right_set];
         let conditions = self.cluster.conditions_of(left_set | right_set, &parts);
         let conditions: Vec<Expr> = conditions.cloned().collect();
-        self.estimator.filtered(&joined, &conditions)
+        let estimate = self.estimator.filtered(&joined, &conditions);
+        let set = left_set | right_set;
+        let seen = self.names.as_ref().and_then(|names| {
+            let name = names.name(self.classes, self.cluster, set, self.estimator.parameters);
+            self.estimator.seen(name)
+        });
+        match seen {
+            Some(rows) => estimate.with_rows(rows.max(1.0)),
+            None => estimate,
+        }
     }
 }
 

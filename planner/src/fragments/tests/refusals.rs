@@ -7,7 +7,7 @@ use datafusion::prelude::{ParquetReadOptions, SessionConfig};
 
 use super::operators::session;
 use super::run::same;
-use super::{JOINS, fused, plan, tables};
+use super::{fused, joins, plan, tables};
 
 #[tokio::test]
 async fn reasons_name_what_is_missing() {
@@ -33,7 +33,7 @@ async fn reasons_name_what_is_missing() {
 async fn same_reasons(context: &datafusion::prelude::SessionContext, sql: &str) -> Vec<String> {
     let plan = plan(context, sql).await;
     let backup = |_, backup| Ok(backup);
-    let (_, reasons) = super::super::rewrite(plan, JOINS, &|_| Ok(()), &backup).unwrap();
+    let (_, reasons) = super::super::rewrite(plan, joins(), &|_| Ok(()), &backup).unwrap();
     reasons.iter().map(ToString::to_string).collect()
 }
 

@@ -24,7 +24,7 @@ use trireme_device_testkit::interpreter::{Data, interpret};
 use trireme_exec::operators::{ColumnSource, FileScan};
 
 use super::super::{Lowered, Reason, rewrite};
-use super::JOINS;
+use super::joins;
 
 /// Interprets a graph.
 struct InterpretedExec {
@@ -209,7 +209,7 @@ fn rewritten(plan: &Arc<dyn ExecutionPlan>) -> (Arc<dyn ExecutionPlan>, Vec<Lowe
         graphs.borrow_mut().push(lowered.clone());
         Ok(Arc::new(InterpretedExec::new(lowered, backup)) as Arc<dyn ExecutionPlan>)
     };
-    let (new, reasons) = rewrite(Arc::clone(plan), JOINS, &|_| Ok(()), &make).unwrap();
+    let (new, reasons) = rewrite(Arc::clone(plan), joins(), &|_| Ok(()), &make).unwrap();
     (new, graphs.into_inner(), reasons)
 }
 

@@ -12,6 +12,7 @@ use trireme_exec::costs::{CostModel, Judged};
 use trireme_exec::fused::FragmentRuntime;
 use trireme_exec::history::{FragmentRun, Resteer};
 use trireme_exec::operators::Expected;
+use trireme_exec::statistics::Counted;
 
 use super::{batch, instant, number, text, text_opt};
 
@@ -260,6 +261,19 @@ pub(super) fn fragments(rows: &[FragmentRun], costs: Option<&CostModel>) -> Resu
         ("corrected_ms", judged(|judged| judged.corrected_ms)),
         ("expected_ms", judged(|judged| judged.expected_ms)),
         ("fallback", text_opt(rows, |row| row.fallback.clone())),
+    ])
+}
+
+/// `system.feedback`: rows that sub-plans had when they last ran.
+pub(super) fn feedback(rows: &[(u64, Counted)]) -> Result<RecordBatch> {
+    batch(vec![
+        ("fingerprint", text_opt(rows, |row| Some(format!("{:016x}", row.0)))),
+        ("text", text(rows, |row| &row.1.text)),
+        ("rows", float(rows, |row| Some(row.1.rows))),
+        ("expected_rows", float(rows, |row| Some(row.1.expected))),
+        ("runs", number(rows, |row| Some(row.1.runs))),
+        ("uses", number(rows, |row| Some(row.1.uses))),
+        ("counted_at", instant(rows, |row| Some(row.1.at))),
     ])
 }
 

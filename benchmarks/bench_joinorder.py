@@ -1,0 +1,113 @@
+#!/usr/bin/env python3
+"""The 113 join graphs of the Join Order Benchmark over skewed, correlated tables: our order of joins, DataFusion's own, DuckDB.
+
+    bench_joinorder.py [--runs 2] [--families 1,6,17] [--details]
+
+One server per way. Ours: nothing known but footers; then what those runs taught (feedback); then after ANALYZE, on a server of its own. DataFusion's
+order: the same fused pipelines under `trireme.reorder_joins = false`. Times are over ADBC, the best of `--runs` after one to warm up the caches;
+the first pass of ours has its runs with feedback off, so that it stays a first one. A query that takes longer than `--limit` seconds counts as that.
+Every way's rows are compared.
+"""
+
+import argparse
+import contextlib
+import math
+import pathlib
+import sys
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "tests" / "e2e"))
+
+import adbc_driver_flightsql.dbapi as dbapi  # noqa: E402
+import duckdb  # noqa: E402
+import job_queries  # noqa: E402
+import workloads  # noqa: E402
+from figures import Figures  # noqa: E402
+from trireme import Server  # noqa: E402
+
+
+def timed(run, sql, runs):
+    """Rows and the best time in ms."""
+    rows, best = run(sql), math.inf
+    for _ in range(runs):
+        begin = time.perf_counter()
+        rows = run(sql)
+        best = min(best, (time.perf_counter() - begin) * 1000)
+    return rows, best
+
+
+def passes(data, queries, options, arguments=(), prepare=(), rounds=1):
+    """By round: label → (rows, ms)."""
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(Server(stack.enter_context(workloads.linked(data)), arguments))
+        connection = stack.enter_context(contextlib.closing(dbapi.connect(server.uri, autocommit=True)))
+        cursor = stack.enter_context(contextlib.closing(connection.cursor()))
+
+        def run(sql):
+            cursor.execute(sql)
+            return cursor.fetchall()
+
+        for sql in prepare:
+            run(sql)
+        run(f"SET trireme.statement_timeout_ms = {int(options.limit * 1000)}")
+        found = []
+        for _ in range(rounds):
+            took = {}
+            for label, sql in queries:
+                try:
+                    took[label] = timed(run, sql, options.runs)
+                except dbapi.Error as error:
+                    if "TIMEOUT" not in str(error).upper() and "timeout" not in str(error):
+                        raise
+                    took[label] = (None, options.limit * 1000)
+            found.append(took)
+        return found
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=2)
+    parser.add_argument("--limit", type=float, default=10.0)
+    parser.add_argument("--families", default="", help="only these")
+    parser.add_argument("--details", action="store_true", help="every query")
+    options = parser.parse_args()
+    wanted = {int(family) for family in options.families.split(",") if family}
+    queries = [row for row in job_queries.queries() if not wanted or int(row[0][:2]) in wanted]
+    data = workloads.data("job", workloads.DATA, 1, 0)
+    analyze = [f"ANALYZE TABLE {file.stem}" for file in sorted(data.glob("*.parquet"))]
+    no_feedback = ["--set", "statistics.feedback_max=0"]
+    (first,) = passes(data, queries, options, no_feedback)
+    (own,) = passes(data, queries, options, no_feedback, ["SET trireme.reorder_joins = false"])
+    learned = passes(data, queries, options, rounds=2)[1]
+    (analyzed,) = passes(data, queries, options, no_feedback, analyze)
+    connection = workloads.duckdb_over(data)
+    rival = {label: timed(lambda sql: connection.execute(sql).fetchall(), sql, options.runs) for label, sql in queries}
+    ways = {"first": first, "feedback": learned, "analyzed": analyzed, "datafusion_order": own, "duckdb": rival}
+    wrong = 0
+    for label, _ in queries:
+        for way, took in ways.items():
+            rows = took[label][0]
+            if rows is not None and [tuple(row) for row in rows] != rival[label][0]:
+                wrong += 1
+                print(f"   {label} {way}: {rows} instead of {rival[label][0]}")
+        if options.details:
+            print(f"   {label} " + " ".join(f"{way}={took[label][1]:.0f}" for way, took in ways.items()))
+    figures = Figures("joinorder", vars(options))
+    figures.add("different_results", wrong, "queries", at_most=0)
+    totals = {way: sum(ms for _, ms in took.values()) for way, took in ways.items()}
+    for way, total in totals.items():
+        figures.add(f"{way}_total", total, "ms")
+    for way in ("first", "feedback", "analyzed"):
+        for other in ("datafusion_order", "duckdb"):
+            figures.add(f"{way}_against_{other}", totals[way] / totals[other], "x", at_most=1)
+            shares = [ways[way][label][1] / ways[other][label][1] for label, _ in queries]
+            figures.add(f"{way}_against_{other}_geomean", math.exp(sum(map(math.log, shares)) / len(shares)), "x", at_most=1)
+        worst = max(ways[way][label][1] / own[label][1] for label, _ in queries)
+        figures.add(f"{way}_worst_against_datafusion_order", worst, "x")
+    figures.write()
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

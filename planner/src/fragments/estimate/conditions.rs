@@ -1,0 +1,267 @@
+//! How many rows pass conditions: by the table's sample where there is one, else by bounds, distinct values and rules of thumb.
+
+use std::collections::HashMap;
+
+use trireme_device_api::{BinaryOperator, Expr, Node, Type, Value};
+
+use super::super::sample::{FEW, Part, Reader};
+use super::{ColumnEstimate, Estimate, Estimator};
+
+const LIKE_PREFIX: f64 = 0.05;
+const LIKE_WITHIN: f64 = 0.08;
+const RANGE: f64 = 1.0 / 3.0;
+const NULLS: f64 = 0.05;
+const OTHER: f64 = 0.25;
+
+impl Estimator<'_> {
+    /// The rows of `input` for which all predicates hold.
+    pub(in crate::fragments) fn filtered(&self, input: &Estimate, predicates: &[Expr]) -> Estimate {
+        let mut conjuncts = Vec::new();
+        for predicate in predicates {
+            split(predicate, &mut conjuncts);
+        }
+        let sampled = self.sampled(input, &mut conjuncts);
+        let (input, mut part) = match &sampled {
+            Some((thinned, part)) => (thinned, *part),
+            None => (input, 1.0),
+        };
+        let mut columns: HashMap<usize, ColumnEstimate> = HashMap::new();
+        for conjunct in conjuncts {
+            let bounds = self.bounds(conjunct);
+            // Later bounds of a column are within those before.
+            let known = bounds.map(|(index, ..)| columns.get(&index).copied().unwrap_or(input.columns[index]));
+            if let (Some((index, low, high)), Some(column)) = (bounds, known)
+                && let Some((share, range)) = share(column.range, (low, high))
+            {
+                part *= share;
+                let distinct = (column.distinct * share).max(1.0);
+                columns.insert(
+                    index,
+                    ColumnEstimate {
+                        distinct,
+                        range,
+                        ..column
+                    },
+                );
+                continue;
+            }
+            part *= self.selectivity(input, conjunct);
+        }
+        let before = input;
+        let mut kept = input.scaled(part.clamp(1e-9, 1.0));
+        if sampled.is_some() {
+            self.recount(before, &mut kept);
+        }
+        for (index, column) in columns {
+            kept.columns[index].distinct = kept.columns[index].distinct.min(column.distinct);
+            kept.columns[index].range = column.range;
+        }
+        kept
+    }
+
+    /// Takes the conditions that samples answer, and gives the estimate with thinner samples and the part of its rows that
+    /// pass these. What passes too few rows of a sample is left to the rules of thumb, within what the sample rules out.
+    fn sampled(&self, input: &Estimate, conjuncts: &mut Vec<&Expr>) -> Option<(Estimate, f64)> {
+        if input.parts.is_empty() {
+            return None;
+        }
+        let mut masks: HashMap<u16, Vec<(usize, Vec<bool>)>> = HashMap::new();
+        for (at, conjunct) in conjuncts.iter().enumerate() {
+            let Some(part) = input.part_of(conjunct) else { continue };
+            let column = |index: usize| Some(usize::from(input.columns.get(index)?.sampled?.1));
+            let reader = Reader {
+                column: &column,
+                parameters: self.parameters,
+            };
+            if let Some(mask) = reader.truth(conjunct, &input.parts[usize::from(part)].sketch) {
+                masks.entry(part).or_default().push((at, mask));
+            }
+        }
+        let mut parts = input.parts.to_vec();
+        let (mut share, mut answered) = (1.0, Vec::new());
+        for (part, masks) in masks {
+            let own = &mut parts[usize::from(part)];
+            let found = thin(own, &masks, &|at| self.selectivity(input, conjuncts[at]));
+            share *= found.0;
+            answered.extend(found.1);
+        }
+        let mut at = 0;
+        conjuncts.retain(|_| {
+            at += 1;
+            !answered.contains(&(at - 1))
+        });
+        let parts = parts.into();
+        (!answered.is_empty()).then(|| (Estimate { parts, ..input.clone() }, share))
+    }
+
+    /// Distinct values of the columns whose samples were thinned out.
+    fn recount(&self, before: &Estimate, kept: &mut Estimate) {
+        for index in 0..kept.columns.len() {
+            let Some((part, at)) = kept.columns[index].sampled else {
+                continue;
+            };
+            let part = &kept.parts[usize::from(part)];
+            if part.kept.is_none() {
+                continue;
+            }
+            let column = |_: usize| Some(usize::from(at));
+            let reader = Reader {
+                column: &column,
+                parameters: self.parameters,
+            };
+            let expr = Expr::column(0, Type::Null);
+            if let Some(distinct) = part.distinct(&[&expr], &reader) {
+                let most = before.columns[index].distinct.min(kept.rows).max(1.0);
+                kept.columns[index].distinct = distinct.clamp(1.0, most);
+            }
+        }
+    }
+
+    /// A comparison of a column with a known constant, as closed bounds.
+    fn bounds(&self, expr: &Expr) -> Option<(usize, f64, f64)> {
+        let Node::Binary { op, left, right } = &expr.node else {
+            return None;
+        };
+        let (column, value, op) = match (&left.node, &right.node) {
+            (Node::Column(index), _) => (*index, self.constant(right)?, *op),
+            (_, Node::Column(index)) => (*index, self.constant(left)?, mirrored(*op)),
+            _ => return None,
+        };
+        match op {
+            BinaryOperator::Less => Some((column, f64::NEG_INFINITY, value - 1.0)),
+            BinaryOperator::LessOrEqual => Some((column, f64::NEG_INFINITY, value)),
+            BinaryOperator::Greater => Some((column, value + 1.0, f64::INFINITY)),
+            BinaryOperator::GreaterOrEqual => Some((column, value, f64::INFINITY)),
+            _ => None,
+        }
+    }
+
+    fn constant(&self, expr: &Expr) -> Option<f64> {
+        let value = match &expr.node {
+            Node::Literal(value) => value,
+            Node::Parameter(index) => self.parameters.get(*index)?,
+            _ => return None,
+        };
+        match value {
+            Value::Int(value) => Some(*value as f64),
+            Value::Float(value) if value.is_finite() => Some(*value),
+            _ => None,
+        }
+    }
+
+    /// The part of the rows for which a condition holds.
+    fn selectivity(&self, input: &Estimate, expr: &Expr) -> f64 {
+        let all = |negated: bool, part: f64| if negated { 1.0 - part } else { part };
+        match &expr.node {
+            Node::Literal(Value::Boolean(value)) => f64::from(u8::from(*value)),
+            Node::Binary { op, left, right } => match op {
+                BinaryOperator::And => self.selectivity(input, left) * self.selectivity(input, right),
+                BinaryOperator::Or => {
+                    let (a, b) = (self.selectivity(input, left), self.selectivity(input, right));
+                    a + b - a * b
+                }
+                BinaryOperator::Equal | BinaryOperator::NotDistinct => {
+                    1.0 / input.distinct(left).max(input.distinct(right))
+                }
+                BinaryOperator::NotEqual | BinaryOperator::Distinct => {
+                    1.0 - 1.0 / input.distinct(left).max(input.distinct(right)).max(1.01)
+                }
+                _ if left.columns().is_empty() || right.columns().is_empty() => {
+                    let share = self
+                        .bounds(expr)
+                        .and_then(|(index, low, high)| share(input.columns[index].range, (low, high)));
+                    share.map_or(RANGE, |(share, _)| share)
+                }
+                _ => 0.5,
+            },
+            Node::Not(inner) => 1.0 - self.selectivity(input, inner),
+            Node::InList { expr, list, negated } => all(*negated, (list.len() as f64 / input.distinct(expr)).min(1.0)),
+            Node::Like { pattern, negated, .. } => {
+                let within = match &pattern.node {
+                    Node::Literal(Value::Bytes(bytes)) => bytes.first() == Some(&b'%'),
+                    Node::Parameter(index) => {
+                        matches!(self.parameters.get(*index), Some(Value::Bytes(bytes)) if bytes.first() == Some(&b'%'))
+                    }
+                    _ => true,
+                };
+                all(*negated, if within { LIKE_WITHIN } else { LIKE_PREFIX })
+            }
+            // All that are known to be read are true.
+            Node::Column(index) if input.columns.get(*index).is_some_and(|column| column.distinct <= 1.0) => 1.0,
+            Node::IsNull(_) => NULLS,
+            Node::IsNotNull(_) => 1.0 - NULLS,
+            _ => OTHER,
+        }
+    }
+}
+
+/// Takes from a part's sample what conditions leave out: the part of its rows that pass, and which conditions that answers.
+fn thin(own: &mut Part, masks: &[(usize, Vec<bool>)], guess: &dyn Fn(usize) -> f64) -> (f64, Vec<usize>) {
+    let before: Vec<bool> = match &own.kept {
+        Some(kept) => kept.to_vec(),
+        None => vec![true; own.sketch.sampled],
+    };
+    let count = |rows: &[bool]| rows.iter().filter(|row| **row).count();
+    let among = count(&before);
+    if among == 0 {
+        return (1.0, Vec::new());
+    }
+    let whole = own.is_whole();
+    let (mut joint, mut independent, mut share) = (before.clone(), 1.0, 1.0_f64);
+    let mut answered = Vec::new();
+    for (at, mask) in masks {
+        let passed = before
+            .iter()
+            .zip(mask)
+            .filter(|(before, passes)| **before && **passes)
+            .count();
+        answered.push(*at);
+        if passed < FEW && !whole {
+            share *= guess(*at).min(FEW as f64 / among as f64);
+            continue;
+        }
+        independent *= passed as f64 / among as f64;
+        joint.iter_mut().zip(mask).for_each(|(row, passes)| *row &= *passes);
+    }
+    let together = count(&joint);
+    share *= if together >= FEW || whole {
+        together as f64 / among as f64
+    } else {
+        independent.min(FEW as f64 / among as f64)
+    };
+    own.kept = Some(joint.into());
+    own.rows = (own.rows * share).max(1.0);
+    (share, answered)
+}
+
+/// The part of a closed range of integral values that is within bounds, and what is left of the range.
+fn share(range: Option<(f64, f64)>, bounds: (f64, f64)) -> Option<(f64, Option<(f64, f64)>)> {
+    let (least, most) = range?;
+    let (low, high) = (least.max(bounds.0), most.min(bounds.1));
+    let share = ((high - low + 1.0) / (most - least + 1.0)).clamp(0.0, 1.0);
+    Some((share, (low <= high).then_some((low, high))))
+}
+
+pub(in crate::fragments) fn split<'e>(expr: &'e Expr, conjuncts: &mut Vec<&'e Expr>) {
+    match &expr.node {
+        Node::Binary {
+            op: BinaryOperator::And,
+            left,
+            right,
+        } => {
+            split(left, conjuncts);
+            split(right, conjuncts);
+        }
+        _ => conjuncts.push(expr),
+    }
+}
+
+fn mirrored(op: BinaryOperator) -> BinaryOperator {
+    match op {
+        BinaryOperator::Less => BinaryOperator::Greater,
+        BinaryOperator::LessOrEqual => BinaryOperator::GreaterOrEqual,
+        BinaryOperator::Greater => BinaryOperator::Less,
+        BinaryOperator::GreaterOrEqual => BinaryOperator::LessOrEqual,
+        other => other,
+    }
+}

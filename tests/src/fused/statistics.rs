@@ -1,0 +1,102 @@
+//! What plans are made by, from outside: counts of earlier runs and ANALYZE's samples. They never change an answer, and never
+//! outlive the files that they are of.
+
+use super::{Client, fixture, metric, query, replace, rows, run, sorted, wait_for_metric};
+use crate::server::Server;
+
+const JOIN: &str = "SELECT d.region, count(*) FROM facts f JOIN dims d ON f.k = d.k WHERE f.v > 100 AND d.label LIKE 'dim1%' \
+                    GROUP BY d.region";
+
+/// (rows that reached the sink, rows expected, by what) of the fragments that probe, latest run.
+async fn probes(client: &mut Client) -> Vec<(f64, f64, String)> {
+    let sql = "SELECT sink_rows, expected_sink_rows, expected_by FROM system.fragments WHERE text LIKE '% probe %' \
+               AND run = (SELECT max(run) FROM system.fragments WHERE text LIKE '% probe %')";
+    let found = rows(client, sql).await;
+    let number = |text: &str| text.parse().unwrap_or_else(|_| panic!("a number: {text:?}"));
+    let found = found
+        .into_iter()
+        .map(|row| (number(&row[0]), number(&row[1]), row[2].clone()));
+    found.collect()
+}
+
+#[tokio::test]
+async fn a_second_run_expects_what_the_first_counted_until_files_change() {
+    let (data, server, mut client) = fixture(&[]).await;
+    let wanted = sorted(&query(&mut client, JOIN).await);
+    let first = probes(&mut client).await;
+    assert!(first.iter().all(|(.., by)| by != "feedback"), "{first:?}");
+    for turn in 0..3 {
+        assert_eq!(sorted(&query(&mut client, JOIN).await), wanted, "turn {turn}");
+        let again = probes(&mut client).await;
+        assert!(!again.is_empty());
+        for (rows, expected, by) in again {
+            assert_eq!((rows, by.as_str()), (expected, "feedback"), "turn {turn}");
+        }
+    }
+    let kept = rows(
+        &mut client,
+        "SELECT count(*) FROM system.feedback WHERE runs > 0 AND rows IS NOT NULL",
+    )
+    .await;
+    assert_ne!(kept[0][0], "0");
+    wait_for_metric(&server, "trireme_feedback_hits_total", |hits| hits > 0.5).await;
+    let other = JOIN.replace("> 100", "> 101");
+    query(&mut client, &other).await;
+    let other = probes(&mut client).await;
+    assert!(
+        other.iter().all(|(.., by)| by != "feedback"),
+        "another constant: {other:?}"
+    );
+    let fewer = "SELECT value AS k, 'dim' || value AS label, value % 5 AS region FROM range(50)";
+    replace(&mut client, data.path(), "dims.parquet", fewer).await;
+    query(&mut client, JOIN).await;
+    let changed = probes(&mut client).await;
+    assert!(
+        changed.iter().all(|(.., by)| by != "feedback"),
+        "another table: {changed:?}"
+    );
+}
+
+#[tokio::test]
+async fn feedback_can_be_switched_off() {
+    let (_data, server, mut client) = fixture(&["statistics.feedback_max=0"]).await;
+    for _ in 0..2 {
+        query(&mut client, JOIN).await;
+        let found = probes(&mut client).await;
+        assert!(found.iter().all(|(.., by)| by != "feedback"), "{found:?}");
+    }
+    assert_eq!(
+        rows(&mut client, "SELECT count(*) FROM system.feedback").await[0][0],
+        "0"
+    );
+    assert!(metric(&server, "trireme_feedback_learned_total") < 0.5);
+}
+
+#[tokio::test]
+async fn samples_tell_what_goes_together_and_survive_a_restart() {
+    let (data, server, mut client) = fixture(&["statistics.feedback_max=0"]).await;
+    // A third of the rows is flagged, and each of these has an id that is a multiple of three.
+    let sql = "SELECT k, count(*) FROM facts WHERE flag AND id % 3 <> 1 AND name = 'name4' GROUP BY k";
+    let wanted = sorted(&query(&mut client, sql).await);
+    let by = "SELECT expected_by FROM system.fragments WHERE text LIKE '%scan facts%aggregate by k%' ORDER BY run DESC LIMIT 1";
+    assert_ne!(rows(&mut client, by).await[0][0], "sample");
+    run(&mut client, &["ANALYZE TABLE facts"]).await;
+    let shown = "SELECT most_common, histogram, sampled_rows FROM system.statistics WHERE \"table\" = 'facts' AND \"column\" IN ('k', 'name') \
+                 ORDER BY \"column\"";
+    let shown = rows(&mut client, shown).await;
+    assert_eq!(shown[0][2], "10000", "{shown:?}");
+    assert_eq!(shown[0][1].split(' ').count(), 11, "ten equal parts: {shown:?}");
+    assert!(shown[1][0].contains("name"), "{shown:?}");
+    assert_eq!(sorted(&query(&mut client, sql).await), wanted);
+    assert_eq!(rows(&mut client, by).await[0][0], "sample");
+    drop(client);
+    drop(server);
+    let server = Server::start_with(data.path(), &["--set", "statistics.feedback_max=0"]);
+    let mut client = server.client().await;
+    assert_eq!(sorted(&query(&mut client, sql).await), wanted);
+    assert_eq!(rows(&mut client, by).await[0][0], "sample", "after a restart");
+    let other = "SELECT value AS id, value % 97 AS k, 'name4' AS name, value % 2 = 0 AS flag FROM range(30000)";
+    replace(&mut client, data.path(), "facts.parquet", other).await;
+    query(&mut client, sql).await;
+    assert_ne!(rows(&mut client, by).await[0][0], "sample", "of other files");
+}
