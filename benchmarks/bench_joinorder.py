@@ -20,7 +20,6 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "tests" / "e2e"))
 
 import adbc_driver_flightsql.dbapi as dbapi  # noqa: E402
-import duckdb  # noqa: E402
 import job_queries  # noqa: E402
 import workloads  # noqa: E402
 from figures import Figures  # noqa: E402
