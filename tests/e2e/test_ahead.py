@@ -3,6 +3,7 @@ it is planned with those that the one before saw."""
 
 import io
 import re
+import time
 import urllib.request
 
 import adbc_driver_flightsql.dbapi as dbapi
@@ -57,6 +58,10 @@ def test_files_that_come_change_and_go_are_seen_at_once(store, tmp_path):
             else:
                 there[key] = turn + 10
                 store.put("lake", f"t/{key}.parquet", parquet(x=[turn + 10]))
+        # Counters are set once a second.
+        deadline = time.monotonic() + 10
+        while changed_ahead(server) == 0 and time.monotonic() < deadline:
+            time.sleep(0.2)
         assert changed_ahead(server) > 0
 
 
