@@ -278,14 +278,18 @@ async fn assemble(
         .set(i64::try_from(config.resolved().memory_bytes).unwrap_or(i64::MAX));
 
     let catalogs: Arc<dyn CatalogProviderList> = Arc::new(MemoryCatalogProviderList::new());
+    let base = |fragments| {
+        base_state(
+            &planner_defaults(config),
+            Arc::clone(runtime.env()),
+            Arc::clone(&catalogs),
+            fragments,
+        )
+    };
+    // Before drivers are loaded: a process that ends while one starts is aborted by its library.
+    let catalog = open_catalog(config, &runtime, &base(None), locations, &stores).await?;
     let (processor, fragments) = fragments(config, stores.lake())?;
-    let base = base_state(
-        &planner_defaults(config),
-        Arc::clone(runtime.env()),
-        Arc::clone(&catalogs),
-        Some(Arc::clone(&fragments)),
-    );
-    let catalog = open_catalog(config, &runtime, &base, locations, &stores).await?;
+    let base = base(Some(Arc::clone(&fragments)));
     catalog.share_sketches(
         Arc::clone(&fragments.statistics().sketches),
         config.statistics.sample_rows,
