@@ -31,9 +31,11 @@ FRAGMENT_MS_MIN = 0.03
 DIFFERS = 1.1
 # What a rule by rows would put on the device.
 MANY_ROWS = 1_000_000
-RUNS = """SELECT run, fragment, device, variant, text, coalesce(input_rows, 0), total_ms, own_ms, predicted_ms, corrected_ms, expected_ms
-FROM system.fragments WHERE run > {after} AND text NOT LIKE '%system%' ORDER BY run, fragment"""
-NAMES = ("run", "fragment", "device", "variant", "text", "rows", "total_ms", "own_ms", "predicted_ms", "corrected_ms", "expected_ms")
+RUNS = """SELECT run, fragment, device, variant, text, coalesce(input_rows, 0), total_ms, own_ms, predicted_ms, corrected_ms, expected_ms, tier
+FROM system.fragments WHERE run > {after} ORDER BY run, fragment"""
+NAMES = ("run", "fragment", "device", "variant", "text", "rows", "total_ms", "own_ms", "predicted_ms", "corrected_ms", "expected_ms", "tier")
+# A device whose kernels are not compiled after so long is judged as it is.
+COMPILED_S = 5
 
 
 # Rows of workloads that have no scale, by that of the others.
@@ -65,22 +67,25 @@ def data_of(name, scale):
 
 
 class Client:
-    """One session; settings are sent when they change."""
+    """A session whose settings are sent when they change, and another one that only looks at system tables, without fragments of its own."""
 
     def __init__(self, server, stack):
-        connection = stack.enter_context(contextlib.closing(dbapi.connect(server.uri, autocommit=True)))
-        self.cursor = stack.enter_context(contextlib.closing(connection.cursor()))
+        def cursor():
+            connection = stack.enter_context(contextlib.closing(dbapi.connect(server.uri, autocommit=True)))
+            return stack.enter_context(contextlib.closing(connection.cursor()))
+
+        self.cursor, self.looks = cursor(), cursor()
+        self.looks.execute("SET trireme.cpu_variant = 'datafusion'")
         self.settings = {}
-        self.cursor.execute("SET trireme.plan_cache = true")
 
     def rows(self, sql):
-        self.cursor.execute(sql)
-        return self.cursor.fetchall()
+        self.looks.execute(sql)
+        return self.looks.fetchall()
 
     def use(self, settings):
         for name, value in settings.items():
             if self.settings.get(name) != value:
-                self.rows(f"SET trireme.{name} = '{value}'")
+                self.cursor.execute(f"SET trireme.{name} = '{value}'")
                 self.settings[name] = value
 
     def ms(self, sql):
@@ -90,26 +95,19 @@ class Client:
         return (time.perf_counter() - begin) * 1000
 
     def latest(self):
-        return self.rows("SELECT coalesce(max(run), -1) FROM system.fragments WHERE text NOT LIKE '%system%'")[0][0]
+        return self.rows("SELECT coalesce(max(run), -1) FROM system.fragments")[0][0]
 
     def runs(self, after):
         return [dict(zip(NAMES, row)) for row in self.rows(RUNS.format(after=after))]
 
-    def has(self, setting):
-        try:
-            self.rows(f"SHOW trireme.{setting}")
-            return True
-        except dbapi.Error:
-            return False
 
-
-def options_of(device, pins):
-    off = {"pinned": ""} if pins else {}
+def options_of(device):
+    """Settings by option. `device_mode = off` would leave fused pipelines out too: the processor's are those that may use no device."""
     return {
-        "device": {"cpu_variant": "fused", "device_mode": "require", "devices": device, **off},
-        "cost": {"cpu_variant": "auto", "device_mode": "auto", "devices": device, **off},
-        "fused": {"cpu_variant": "fused", "device_mode": "off", "devices": "cpu0", **off},
-        "datafusion": {"cpu_variant": "datafusion", "device_mode": "off", "devices": "cpu0", **off},
+        "device": {"cpu_variant": "fused", "device_mode": "require", "devices": device, "pinned": ""},
+        "cost": {"cpu_variant": "auto", "device_mode": "auto", "devices": device, "pinned": ""},
+        "fused": {"cpu_variant": "fused", "device_mode": "auto", "devices": "cpu0", "pinned": ""},
+        "datafusion": {"cpu_variant": "datafusion", "device_mode": "off", "devices": "cpu0", "pinned": ""},
     }
 
 
@@ -150,58 +148,55 @@ def flips(runs, device):
     return found
 
 
-def case(client, device, sql, repetitions, flips_max, pins):
-    """The times of a query's options by their placement, what was chosen, and its fragments' runs."""
-    options = options_of(device, pins)
-    times, where, after = {}, {}, client.latest()
-    seen = []
+class Case:
+    """The options of one query, run by turns. Runs that were placed alike are one option: the least of all their times is its time."""
 
-    def once(name, settings):
-        client.use(settings)
-        ms = client.ms(sql)
-        ran = client.runs(after_run[0])
-        after_run[0] = max([after_run[0], *(part["run"] for part in ran)])
-        key = placement(ran)
-        seen.extend(ran)
-        where[name] = key
-        return key, ms
+    def __init__(self, client, device, sql):
+        self.client, self.sql = client, sql
+        self.options = options_of(device)
+        self.device = device
+        self.times, self.where, self.rows_max, self.refused = {}, {}, 0, set()
 
-    after_run = [after]
-    for name, settings in options.items():
-        once(name, settings)
-    plan = dict(options)
-    latest = [part for part in seen if part["run"] in {run for run in runs_of(seen, where["cost"])}]
-    rest = flips(latest, device)[:flips_max] if pins and flips_max else []
-    for name, pinned in rest:
-        plan[name] = {**options["cost"], "pinned": pinned}
-    refused = set()
-    for repetition in range(repetitions):
-        for name, settings in plan.items():
-            if name in refused:
-                continue
-            try:
-                key, ms = once(name, settings)
-            except dbapi.Error:
-                refused.add(name)
-                continue
-            times.setdefault(key, []).append(ms)
-    by = {name: min(times[key]) for name, key in where.items() if key in times}
-    rows = max([part["rows"] for part in seen], default=0)
-    return {"times": by, "chosen": by["cost"], "best": min(by.values()), "rows": rows, "refused": len(refused), "flips": len(rest)}, after
+    def once(self, name, counts=True):
+        after = self.client.latest()
+        self.client.use(self.options[name])
+        ms = self.client.ms(self.sql)
+        parts = self.client.runs(after)
+        key = placement(parts)
+        if counts:
+            self.times.setdefault(key, []).append(ms)
+        self.rows_max = max([self.rows_max, *(part["rows"] for part in parts)])
+        self.where[name] = key
+        return parts
 
+    def warm(self):
+        """Columns are loaded and kernels compiled: until then a device runs fragments as data, and costs leave it out."""
+        end = time.monotonic() + COMPILED_S
+        while any(part["tier"] == "interpreted" for part in self.once("device", counts=False)) and time.monotonic() < end:
+            time.sleep(0.05)
+        for name in self.options:
+            self.once(name, counts=False)
 
-def runs_of(seen, key):
-    """The run numbers of the latest runs that were placed so."""
-    count = len({graph for graph, _, _ in key})
-    if not count:
-        return []
-    numbers = sorted({part["run"] for part in seen})
-    for first in range(len(numbers) - count, -1, -1):
-        chunk = numbers[first : first + count]
-        parts = [part for part in seen if part["run"] in chunk]
-        if placement(parts) == key:
-            return chunk
-    return []
+    def with_flips(self, most):
+        for name, pinned in flips(self.once("cost"), self.device)[:most]:
+            self.options[name] = {**self.options["cost"], "pinned": pinned}
+
+    def run(self, repetitions, seconds):
+        """At least twice all options by turns, then until there are enough repetitions or the time is over."""
+        end = time.monotonic() + seconds
+        for repetition in range(repetitions):
+            if repetition >= 2 and time.monotonic() > end:
+                break
+            for name in [name for name in self.options if name not in self.refused]:
+                try:
+                    self.once(name)
+                except dbapi.Error:
+                    self.refused.add(name)
+
+    def found(self):
+        by = {name: min(self.times[key]) for name, key in self.where.items() if key in self.times}
+        flipped = sum(name.startswith("flip") for name in self.options)
+        return {"times": by, "chosen": by["cost"], "best": min(by.values()), "rows": self.rows_max, "flips": flipped}
 
 
 def error(one, other):
@@ -306,8 +301,9 @@ def ready(client, device, limit_s=60):
 
 
 def serve(data, stack, kernels, extra):
+    """A server over the same files in a folder of its own: another one may have theirs."""
     words = ["--set", "devices.opencl=all", "--set", f"devices.kernel_dir={kernels}", *extra]
-    return stack.enter_context(Server(data, words))
+    return stack.enter_context(Server(stack.enter_context(workloads.linked(data)), words))
 
 
 def measure(args, figures):
@@ -318,47 +314,51 @@ def measure(args, figures):
     cases, parts, left_out = {"resident": [], "cold": []}, [], 0
     for at, (name, scale) in enumerate(sets):
         data = data_of(name, scale)
-        label = f"{name}-{scale:g}"
-        share_s = (args.end - time.monotonic()) / (len(sets) - at)
-        for state, part, extra in (
-            ("resident", 0.7, ["--set", f"costs.dir={args.profiles}"]),
-            ("cold", 0.3, ["--set", "exec.column_cache=false", "--set", f"costs.dir={args.profiles}"]),
-        ):
-            end = time.monotonic() + share_s * part
+        # Larger data take longer.
+        share_s = (args.end - time.monotonic()) * scale / sum(scale for _, scale in sets[at:])
+        for state, part, extra in (("resident", 0.7, []), ("cold", 0.3, ["--set", "exec.column_cache=false"])):
+            end = time.monotonic() + max(share_s * part, 5)
             with contextlib.ExitStack() as stack:
-                client = Client(serve(data, stack, kernels, extra), stack)
+                client = Client(serve(data, stack, kernels, ["--set", f"costs.dir={args.profiles}", *extra]), stack)
                 if not ready(client, args.device):
                     print(f"there is no device {args.device}; on its own the processor has nothing to choose")
                     return
-                pins = client.has("pinned")
                 for query, sql in queries_of(name):
                     if time.monotonic() > end:
                         left_out += 1
                         continue
-                    one(args, client, (state, f"{label}/{query}", sql, pins), cases[state], parts)
+                    before = client.latest()
+                    label = f"{name}-{scale:g}/{query}"
+                    found = one(args, client, state == "resident", label, sql)
+                    cases[state].extend(found)
+                    if state == "resident":
+                        parts.extend(part | {"label": label} for part in client.runs(before))
+        print(f"# {name}-{scale:g}: {len(cases['resident'])} resident, {len(cases['cold'])} cold cases so far", flush=True)
     for state, found in cases.items():
         if found:
             regret_figures(figures, state, found)
-    if not any(each["flips"] for each in cases["resident"]):
-        print("# no flip was run: this server can't pin placements")
     figures.add("real_cases_left_out_for_time", left_out, "")
     prediction_figures(figures, parts)
     learning_figures(figures, learned(args, kernels))
     devices(args, kernels, figures)
 
 
-def one(args, client, given, cases, parts):
-    state, label, sql, pins = given
-    resident = state == "resident"
+def one(args, client, resident, label, sql):
+    """A query's case, if it doesn't fail."""
+    case = Case(client, args.device, sql)
     try:
-        found, after = case(client, args.device, sql, args.repetitions if resident else 2, args.flips if resident else 0, pins)
-    except dbapi.Error as failure:
-        print(f"# {state} {label} failed: {str(failure)[:160]}")
+        if resident:
+            case.warm()
+            case.with_flips(args.flips)
+            case.run(args.repetitions, args.case_s)
+        else:
+            case.once("device", counts=False)
+            case.run(args.repetitions - 1, args.case_s)
+        return [case.found() | {"label": label}]
+    except (dbapi.Error, KeyError) as failure:
+        print(f"# {label} failed: {str(failure)[:160]}")
         client.settings.clear()
-        return
-    cases.append(found | {"label": label})
-    if resident:
-        parts.extend(part | {"label": label} for part in client.runs(after))
+        return []
 
 
 def learned(args, kernels):
@@ -368,7 +368,7 @@ def learned(args, kernels):
     with contextlib.ExitStack() as stack:
         fresh = stack.enter_context(fresh_costs(args.profiles))
         client = Client(serve(data, stack, kernels, ["--set", f"costs.dir={fresh}"]), stack)
-        client.use(options_of(args.device, False)["fused"])
+        client.use(options_of(args.device)["fused"])
         queries = workloads.queries("tpch")
         end = time.monotonic() + args.learning_s
         for label, sql in queries:

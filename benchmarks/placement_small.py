@@ -61,7 +61,7 @@ def measure(args, figures, out):
         client = Client(serve(folder, stack, kernels, ["--set", f"costs.dir={args.profiles}"]), stack)
         if not ready(client, args.device):
             return
-        options = options_of(args.device, client.has("pinned"))
+        options = options_of(args.device)
         options.pop("datafusion")
         for step in STEPS:
             sql = QUERY.format(step=f"{step:02}")
