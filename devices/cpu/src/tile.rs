@@ -113,6 +113,18 @@ impl<'a> Tile<'a> {
         }
     }
 
+    /// Where a column's rows stand in what they come from; none of a column that was computed, or has no rows.
+    pub(crate) fn positions(&self, index: usize) -> Option<Cow<'_, [u32]>> {
+        let Slot::Origin { origin, .. } = *self.slots.get(index)? else {
+            return None;
+        };
+        match &self.origins.get(origin)?.selection {
+            Selection::Range(start) => Some((*start as u32..(*start + self.rows) as u32).collect()),
+            Selection::Positions(positions) => Some(Cow::Borrowed(positions)),
+            Selection::NoRows => None,
+        }
+    }
+
     /// The codes of a column that are a byte each, contiguous, and never NULL, as they lie in the segment.
     pub(crate) fn narrow_codes(&self, index: usize) -> Option<&'a [u8]> {
         let Slot::Origin { origin, column } = *self.slots.get(index)? else {

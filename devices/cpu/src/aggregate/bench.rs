@@ -91,7 +91,7 @@ impl Bench {
             .iter()
             .map(|(aggregate, column)| (aggregate.clone(), column.as_ref().map(|(shape, _)| shape.clone())))
             .collect();
-        let plan = AggregatePlan::new(&groups, &aggregates, workers, isa, &pool, self.rows).expect("supported");
+        let plan = AggregatePlan::new(&groups, &aggregates, workers, isa, &pool, self.rows, false).expect("supported");
         let next = AtomicUsize::new(0);
         let work = || {
             let begin = ran_ns();

@@ -51,7 +51,6 @@ use crate::aggregate::buffer::Buffers;
 use crate::aggregate::hash::Keys;
 use crate::aggregate::input::{Input, Pick, input};
 use crate::aggregate::keys::{DIRECT_SLOTS, KeyPlan, Rung};
-use crate::aggregate::output::Segment;
 use crate::aggregate::primitive::{Operation, Recipe, supported};
 use crate::aggregate::shared::Parted;
 use crate::aggregate::table::Table;
@@ -60,6 +59,7 @@ use crate::number::count_ones;
 use crate::vector::{Shape, Vector};
 
 pub(crate) use ordered::Ordered;
+pub(crate) use output::Segment;
 
 /// Bits of a slot within its page of the shared direct table: up to 1,024 pages, but no very small ones. The rows that wait for
 /// a page should be more than the cache lines of its states.
@@ -125,6 +125,21 @@ impl Merge {
     pub(crate) fn tasks(&self) -> usize {
         self.segments.len()
     }
+
+    /// Makes each segment of a task's result anew.
+    ///
+    /// # Errors
+    /// Of `rewrite`.
+    pub(crate) fn rewrite(
+        &self,
+        task: usize,
+        rewrite: impl Fn(Segment) -> Result<Segment, DeviceError>,
+    ) -> Result<(), DeviceError> {
+        let mut segments = self.segments[task].lock();
+        let before = std::mem::take(&mut *segments);
+        *segments = before.into_iter().map(rewrite).collect::<Result<_, _>>()?;
+        Ok(())
+    }
 }
 
 impl AggregatePlan {
@@ -139,7 +154,8 @@ impl AggregatePlan {
         aggregates.iter().try_for_each(supported)
     }
 
-    /// Over keys of shapes `groups` and arguments of the shapes given. About `rows_hint` rows are expected.
+    /// Over keys of shapes `groups` and arguments of the shapes given. About `rows_hint` rows are expected. `parted`: the result is
+    /// made in several tasks, where there are slots enough.
     ///
     /// # Errors
     /// Unsupported; or memory is short.
@@ -150,8 +166,11 @@ impl AggregatePlan {
         isa: Isa,
         pool: &Arc<dyn DevicePool>,
         rows_hint: usize,
+        parted: bool,
     ) -> Result<Self, DeviceError> {
-        Self::with_rung(groups, aggregates, workers, isa, pool, rows_hint, None)
+        let force = parted && KeyPlan::new(groups, rows_hint, None).rung == Rung::Direct;
+        let force = force.then_some(Rung::DirectShared);
+        Self::with_rung(groups, aggregates, workers, isa, pool, rows_hint, force)
     }
 
     fn with_rung(

@@ -16,7 +16,7 @@ use crate::aggregate::table::Table;
 const SEGMENT_ROWS: usize = 1 << 20;
 
 /// One segment: rows and columns.
-pub(super) type Segment = (usize, Vec<Arc<DeviceColumn>>);
+pub(crate) type Segment = (usize, Vec<Arc<DeviceColumn>>);
 
 /// The rows of a table; `base` is the slot of its first direct slot.
 ///

@@ -26,6 +26,7 @@ use super::encode::EncodedKeys;
 use super::insert::{Insert, inserts};
 use super::keys::{KeyKind, Packing};
 use super::order;
+use super::screen::Screen;
 use super::table::bitmap::Bitmap;
 use super::table::bloom::Bloom;
 use super::table::dense::Dense;
@@ -84,6 +85,8 @@ pub(crate) struct BuildTable {
     pub(super) kinds: Vec<KeyKind>,
     pub(super) packing: Option<Packing>,
     pub(super) index: Index,
+    /// Before a hash table.
+    pub(super) screen: Option<Screen>,
     pub(super) chain: Chain,
     pub(super) unique: bool,
     /// NULL keys are in the table, as values.
@@ -218,6 +221,7 @@ impl Building {
                 kinds: plan.kinds.clone(),
                 packing: None,
                 index: Index::Empty,
+                screen: None,
                 chain: Zeroed::new(0),
                 unique: true,
                 nulls_equal,
@@ -276,7 +280,10 @@ impl Building {
         self.table.index = match &packing {
             Some(packing) => match self.positional(packing, &mut reservation)? {
                 Some(index) => index,
-                None => self.hashed(packing_words(packing.size(), ladder), &mut reservation)?,
+                None => {
+                    self.table.screen = Screen::of(self, packing, &mut reservation)?;
+                    self.hashed(packing_words(packing.size(), ladder), &mut reservation)?
+                }
             },
             None => self.hashed(None, &mut reservation)?,
         };
@@ -301,7 +308,7 @@ impl Building {
             return Ok(None);
         }
         reservation.grow(Ranks::bytes(size as usize))?;
-        let ranks = Ranks::new(size as usize, |see| self.each_position(packing, see));
+        let ranks = Ranks::new(size as usize, |see| self.each_position(packing, None, see));
         Ok(Some(Index::Sorted(ranks)))
     }
 
@@ -334,7 +341,7 @@ impl Building {
         }
         if ranked {
             reservation.grow(Ranks::bytes(size as usize))?;
-            let ranks = Ranks::new(size as usize, |see| self.each_position(packing, see));
+            let ranks = Ranks::new(size as usize, |see| self.each_position(packing, None, see));
             reservation.grow(Dense::bytes(ranks.count()))?;
             let dense = Dense::new(ranks.count());
             return Ok(Some(Index::Ranked(ranks, dense)));
@@ -342,8 +349,8 @@ impl Building {
         Ok(None)
     }
 
-    /// The packed keys of all rows, a tile at a time.
-    fn each_position(&self, packing: &Packing, see: &mut dyn FnMut(&[u32])) {
+    /// The packed keys of all rows, or one key of them, a tile at a time.
+    pub(super) fn each_position(&self, packing: &Packing, only: Option<usize>, see: &mut dyn FnMut(&[u32])) {
         let mut positions = Vec::new();
         for local in &self.locals {
             let LocalKeys::Numbers(builders) = &local.keys else {
@@ -354,13 +361,8 @@ impl Building {
                 let end = rows.min(start + TILE_ROWS);
                 let vectors: Vec<_> = builders.iter().map(|builder| builder.view(start, end)).collect();
                 let keys: Vec<_> = vectors.iter().filter_map(key_column).collect();
-                packing.pack_positions(
-                    self.plan.isa,
-                    &keys,
-                    end - start,
-                    self.table.nulls_equal,
-                    &mut positions,
-                );
+                let keys = only.map_or(&keys[..], |only| &keys[only..=only]);
+                packing.pack_positions(self.plan.isa, keys, end - start, self.table.nulls_equal, &mut positions);
                 see(&positions);
             }
         }

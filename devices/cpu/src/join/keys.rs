@@ -286,6 +286,15 @@ impl Packing {
         Some(Self { digits, size })
     }
 
+    /// The key at a position alone.
+    pub(crate) fn only(&self, position: usize) -> Option<Self> {
+        let digit = *self.digits.get(position)?;
+        Some(Self {
+            digits: vec![Digit { multiplier: 1, ..digit }],
+            size: (digit.values + u128::from(digit.null)).max(1),
+        })
+    }
+
     /// Smallest and largest value of the build keys at a position; none where all are NULL.
     pub(crate) fn bounds(&self, position: usize) -> Option<(i128, i128)> {
         let digit = self.digits.get(position).filter(|digit| digit.values > 0)?;

@@ -17,12 +17,15 @@ mod finish;
 pub(crate) mod hash;
 mod insert;
 mod keys;
+mod matched;
 mod order;
 pub(crate) mod probe;
+mod screen;
 mod table;
 
 pub(crate) use build::{BuildLocal, BuildPlan, BuildUse};
 pub(crate) use finish::{BuildTable, Building, KeyBounds};
+pub(crate) use table::zeroed::Zeroed;
 
 #[cfg(test)]
 mod bench;

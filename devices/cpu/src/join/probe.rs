@@ -27,9 +27,6 @@ use crate::vector::{Data, Shape, TILE_ROWS, Vector};
 /// Pairs that one call gives at most.
 pub(crate) const PAIRS: usize = TILE_ROWS;
 
-/// How many rows ahead chains are asked for.
-const AHEAD: usize = 16;
-
 /// Rows after which a Bloom filter must have kept enough of them out.
 const BLOOM_TRIAL_ROWS: usize = 1 << 14;
 
@@ -47,12 +44,12 @@ pub(crate) struct ProbeKind {
 
 /// A probe step, shared by all workers.
 pub(crate) struct Prober {
-    table: Arc<BuildTable>,
+    pub(super) table: Arc<BuildTable>,
     adapters: Vec<Adapter>,
     how: ProbeKind,
     isa: Isa,
     /// 1 for build rows with a match, for kinds that give build rows at the end.
-    matched: Option<Zeroed<AtomicU8>>,
+    pub(super) matched: Option<Zeroed<AtomicU8>>,
     bloom_tested: AtomicUsize,
     bloom_passed: AtomicUsize,
     /// Buffers that no tile uses at the moment.
@@ -288,69 +285,6 @@ impl Prober {
         }
     }
 
-    /// Notes that these build rows have a match ([`crate::tile::NO_ROW`] is skipped), for kinds that give build rows at the end.
-    pub(crate) fn mark(&self, build: &[u32]) {
-        let Some(matched) = &self.matched else { return };
-        for row in build {
-            if let Some(flag) = matched.get(*row as usize)
-                && flag.load(Ordering::Relaxed) == 0
-            {
-                flag.store(1, Ordering::Relaxed);
-            }
-        }
-    }
-
-    /// Notes all build rows that match the started tile's rows: as [`Prober::next`] and [`Prober::mark`] would without
-    /// residual, but each build row is visited only once.
-    pub(crate) fn mark_found(&self, scratch: &Scratch) {
-        let Some(matched) = &self.matched else { return };
-        if matches!(self.table.index, Index::All) {
-            if scratch.tile_rows > 0 {
-                matched.iter().for_each(|flag| flag.store(1, Ordering::Relaxed));
-            }
-            return;
-        }
-        let heads = &scratch.buffers.heads;
-        for (at, head) in heads.iter().enumerate() {
-            if let Some(head) = heads.get(at + AHEAD) {
-                prefetch(matched, head.wrapping_sub(1) as usize);
-            }
-            let mut next = *head;
-            // Chains are marked from their first row on, by whoever found it unmarked: the rest is marked too, or will be.
-            while next != 0 && matched[next as usize - 1].load(Ordering::Relaxed) == 0 {
-                matched[next as usize - 1].store(1, Ordering::Relaxed);
-                let link = self.table.chain.get(next as usize - 1);
-                next = link.map_or(0, |link| link.load(Ordering::Relaxed));
-            }
-        }
-    }
-
-    /// After all rows were probed: build rows with (or without) a match from `start` on and before `end`, at most `most` of
-    /// them, appended to `rows`; the place to go on from.
-    pub(crate) fn build_rows(
-        &self,
-        matched: bool,
-        (start, end): (usize, usize),
-        most: usize,
-        rows: &mut Vec<u32>,
-    ) -> usize {
-        let wanted = u8::from(matched);
-        let limit = rows.len() + most;
-        let end = end.min(self.table.rows());
-        let mut at = start;
-        while at < end && rows.len() < limit {
-            let held = self
-                .matched
-                .as_ref()
-                .map_or(0, |flags| flags[at].load(Ordering::Relaxed));
-            if held == wanted {
-                rows.push(at as u32);
-            }
-            at += 1;
-        }
-        at
-    }
-
     /// Looks up the keys of a tile.
     fn find(&self, buffers: &mut Buffers, keys: &[Vector<'_>], rows: usize) {
         let mut heads = std::mem::take(&mut buffers.heads);
@@ -381,13 +315,19 @@ impl Prober {
             }
             (Index::Hash(table), packing) => {
                 heads.resize(rows, 0);
-                let mut pending = std::mem::take(&mut buffers.pending);
-                let found = (heads.as_mut_slice(), &mut pending, &mut *buffers);
-                match packing {
-                    Some(packing) => self.find_packed(table, packing, keys, rows, found),
-                    None => self.find_encoded(table, keys, rows, found),
+                let screen = self.table.screen.as_ref();
+                let passing = screen.and_then(|screen| screen.passing(self.isa, keys, rows, self.how.nulls_equal));
+                match passing {
+                    None => self.find_hashed(table, packing.as_ref(), keys, &mut heads, buffers),
+                    Some(passing) => {
+                        let keys: Vec<_> = keys.iter().map(|vector| vector.take(&passing)).collect();
+                        let mut found = vec![0; passing.len()];
+                        self.find_hashed(table, packing.as_ref(), &keys, &mut found, buffers);
+                        for (row, head) in passing.iter().zip(found) {
+                            heads[*row as usize] = head;
+                        }
+                    }
                 }
-                buffers.pending = pending;
             }
             _ => heads.resize(rows, 0),
         }
@@ -398,6 +338,25 @@ impl Prober {
         let codes = self.codes(keys);
         let columns = key_columns(keys, &codes);
         packing.pack_positions(self.isa, &columns, rows, self.how.nulls_equal, &mut buffers.positions);
+    }
+
+    /// The heads of as many rows as there is room for.
+    fn find_hashed(
+        &self,
+        table: &HashTable,
+        packing: Option<&Packing>,
+        keys: &[Vector<'_>],
+        heads: &mut [u32],
+        buffers: &mut Buffers,
+    ) {
+        let mut pending = std::mem::take(&mut buffers.pending);
+        let rows = heads.len();
+        let found = (heads, &mut pending, &mut *buffers);
+        match packing {
+            Some(packing) => self.find_packed(table, packing, keys, rows, found),
+            None => self.find_encoded(table, keys, rows, found),
+        }
+        buffers.pending = pending;
     }
 
     fn find_packed(

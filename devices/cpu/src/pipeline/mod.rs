@@ -8,6 +8,7 @@
 //! step that stops within a morsel, because a join multiplies its rows, leaves it to whoever comes next.
 
 mod common;
+mod groups;
 mod late;
 mod learned;
 mod live;
@@ -115,7 +116,7 @@ impl FusedKernel {
         let (source, row) = bind_source(graph, id, inputs, outputs, isa)?;
         let stages = Stages::compile(fragment, row, inputs, outputs, isa)?;
         let emits = id + 1 == graph.fragments.len() && inputs.emit.is_some();
-        let sink = Sink::compile(graph, id, stages.row(), inputs, isa, emits, source.row_count())?;
+        let sink = Sink::compile(graph, id, &stages, inputs, isa, emits, source.row_count())?;
         let workers = (0..inputs.workers.max(1))
             .map(|_| {
                 Mutex::new(Worker {

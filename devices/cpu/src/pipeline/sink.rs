@@ -14,8 +14,10 @@ use trireme_device_api::{
 };
 
 use super::common::share;
+use super::groups::Groups;
 use super::lock;
 use super::ordered::{self, OrderedArgument, where_true};
+use super::stages::Stages;
 use crate::aggregate::{AggregatePlan, Local as AggregateLocal, Merge};
 use crate::builder::ColumnBuilder;
 use crate::emit::BatchBuilder;
@@ -50,7 +52,7 @@ pub(super) enum SinkLocal {
 
 pub(super) struct AggregateSink {
     plan: AggregatePlan,
-    groups: Vec<Program>,
+    groups: Groups,
     arguments: Vec<Option<Program>>,
     filters: Vec<Option<Program>>,
     /// By aggregate, what else FIRST and LAST need.
@@ -119,18 +121,19 @@ impl Sink {
     pub(super) fn compile(
         graph: &Graph,
         id: usize,
-        row: &[Shape],
+        stages: &Stages,
         inputs: &Inputs,
         isa: Isa,
         emits: bool,
         rows: Option<usize>,
     ) -> Result<Self, DeviceError> {
         let fragment: &Fragment = &graph.fragments[id];
+        let row = stages.row();
         let compile = |exprs: &[Expr]| compile_all(exprs, row, inputs, isa);
         Ok(match &fragment.sink {
             GraphSink::Aggregate { .. } => Sink::Aggregate(Box::new(AggregateSink::compile(
                 fragment,
-                row,
+                stages,
                 inputs,
                 isa,
                 rows.unwrap_or(ROWS_UNKNOWN),
@@ -201,7 +204,7 @@ impl Sink {
     pub(super) fn takes_masks(&self) -> bool {
         match self {
             Sink::Aggregate(sink) => {
-                let programs = sink.groups.iter().chain(sink.arguments.iter().flatten());
+                let programs = sink.groups.programs().chain(sink.arguments.iter().flatten());
                 let programs = programs.chain(sink.ordered.iter().flatten().flat_map(OrderedArgument::keys));
                 !programs.chain(sink.filters.iter().flatten()).any(Program::can_fail)
             }
@@ -295,7 +298,9 @@ impl Sink {
         match self {
             Sink::Aggregate(sink) => {
                 let merge = lock(&sink.merging).clone();
-                merge.map_or(Ok(()), |merge| sink.plan.merge(&merge, task))
+                let Some(merge) = merge else { return Ok(()) };
+                sink.plan.merge(&merge, task)?;
+                merge.rewrite(task, |segment| sink.groups.expand(segment))
             }
             Sink::Build(sink) => {
                 let building = lock(&sink.building).clone();
@@ -315,7 +320,7 @@ impl Sink {
                     .take()
                     .and_then(Arc::into_inner)
                     .ok_or_else(unsealed)?;
-                ordered::values(sink.plan.output(merge), &sink.ordered, sink.groups.len())?
+                ordered::values(sink.plan.output(merge), &sink.ordered, sink.groups.columns())?
             }
             Sink::Build(sink) => {
                 let building = lock(&sink.building)
@@ -355,7 +360,7 @@ fn picked_vectors<'a>(tile: &Tile<'a>, row: &[Shape], rows: &[u32], isa: Isa) ->
 impl AggregateSink {
     fn compile(
         fragment: &Fragment,
-        row: &[Shape],
+        stages: &Stages,
         inputs: &Inputs,
         isa: Isa,
         rows: usize,
@@ -368,10 +373,10 @@ impl AggregateSink {
         for aggregate in &mut aggregates {
             exprs.extend(aggregate.argument.iter_mut().chain(&mut aggregate.filter));
         }
-        let mut row = row.to_vec();
+        let mut row = stages.row().to_vec();
         let common = share(&mut exprs, &mut row, &inputs.parameters, isa)?;
         let row = row.as_slice();
-        let groups = compile_all(&groups, row, inputs, isa)?;
+        let groups = Groups::compile(&groups, row, stages, inputs, isa)?;
         let one = |expr: &Option<Expr>| {
             expr.as_ref()
                 .map(|expr| Program::compile(expr, row, &inputs.parameters, isa))
@@ -408,8 +413,17 @@ impl AggregateSink {
                 ),
             })
             .collect();
-        let plan = AggregatePlan::new(&shapes(&groups), &described, inputs.workers, isa, &inputs.pool, rows)?;
-        let programs = groups.iter().chain(arguments.iter().chain(&filters).flatten());
+        let keys = groups.shapes();
+        let plan = AggregatePlan::new(
+            &keys,
+            &described,
+            inputs.workers,
+            isa,
+            &inputs.pool,
+            rows,
+            groups.parted(),
+        )?;
+        let programs = groups.programs().chain(arguments.iter().chain(&filters).flatten());
         let programs = programs.chain(ordered.iter().flatten().flat_map(OrderedArgument::keys));
         let mut readers = vec![0; row.len()];
         for index in programs.chain(&common).flat_map(Program::columns) {
@@ -433,6 +447,7 @@ impl AggregateSink {
     }
 
     fn consume(&self, tile: &mut Tile<'_>, mask: Option<&[u8]>, local: &mut AggregateLocal) -> Result<(), DeviceError> {
+        let rows = self.groups.rows(tile)?;
         for (index, shape) in &self.shared {
             tile.materialise(*index, shape, self.isa)?;
         }
@@ -442,11 +457,7 @@ impl AggregateSink {
             tile.slots.push(Slot::Computed(vector));
         }
         let tile = &*tile;
-        let groups = self
-            .groups
-            .iter()
-            .map(|program| group(program, tile))
-            .collect::<Result<Vec<_>, _>>()?;
+        let groups = self.groups.values(tile, rows, group)?;
         let mut arguments = Vec::with_capacity(self.arguments.len());
         for (index, program) in self.arguments.iter().enumerate() {
             arguments.push(match program {

@@ -159,6 +159,44 @@ impl Stages {
         &self.build_phases
     }
 
+    /// For each column of the last row that an inner join brought as it stands in a build side: the stage, and the build side's
+    /// column.
+    pub(super) fn payload_columns(&self) -> Vec<Option<(usize, usize)>> {
+        let mut columns = vec![None; self.rows.first().map_or(0, Vec::len)];
+        for (index, stage) in self.stages.iter().enumerate() {
+            let probe = match stage {
+                Stage::Filter(_) => continue,
+                Stage::Project(projections) => {
+                    let kept = |projection: &Projection| match projection {
+                        Projection::Keep(column) => columns.get(*column).copied().flatten(),
+                        Projection::Compute(_) => None,
+                    };
+                    columns = projections.iter().map(kept).collect();
+                    continue;
+                }
+                Stage::Probe(probe) => probe,
+            };
+            let payload = 0..probe.table.payload().len();
+            match probe.kind {
+                JoinKind::Semi | JoinKind::Anti => {}
+                JoinKind::Inner => columns.extend(payload.map(|column| Some((index, column)))),
+                JoinKind::Left => columns.extend(payload.map(|_| None)),
+                JoinKind::Mark => columns.push(None),
+                JoinKind::BuildOuter | JoinKind::Full => columns = vec![None; columns.len() + payload.len()],
+                JoinKind::BuildSemi | JoinKind::BuildAnti => columns = vec![None; payload.len()],
+            }
+        }
+        columns
+    }
+
+    /// The build side of a stage.
+    pub(super) fn build_table(&self, stage: usize) -> Option<&Arc<BuildTable>> {
+        match self.stages.get(stage) {
+            Some(Stage::Probe(probe)) => Some(&probe.table),
+            _ => None,
+        }
+    }
+
     /// Rows of a stage's build side.
     pub(super) fn build_rows(&self, stage: usize) -> usize {
         match self.stages.get(stage) {
