@@ -87,11 +87,15 @@ class Engines:
             session.ask(f"SET trireme.cpu_variant = '{variant}'")
             session.ask(f"SET trireme.device_mode = '{'require' if variant == 'fused' else 'off'}'")
             session.ask(f"SET trireme.plan_cache = {'true' if variant == 'fused' else 'false'}")
-            for setting in settings:
-                session.ask(f"SET {setting}")
             shown = session.ask("SHOW trireme.cpu_variant").column(1)[0].as_py()
             if shown != variant:
                 raise RuntimeError(f"SET trireme.cpu_variant = {variant} has no effect: it is {shown}")
+            for setting in settings:
+                only, _, rest = setting.partition(": ")
+                if only not in VARIANTS:
+                    session.ask(f"SET {setting}")
+                elif only == variant:
+                    session.ask(f"SET {rest}")
 
     def close(self):
         for session in self.sessions.values():

@@ -119,7 +119,7 @@ def main():
     parser.add_argument("--write", action="store_true", help="write the figures to benchmarks/results")
     parser.add_argument("--verbose", action="store_true", help="an example of each error that all have")
     parser.add_argument("--serve", action="append", default=[], help="a further argument of the server")
-    parser.add_argument("--set", action="append", default=[], help="a setting of every session: NAME = VALUE")
+    parser.add_argument("--set", action="append", default=[], help="a setting of every session: NAME = VALUE; fused: NAME = VALUE, of one variant's")
     arguments = parser.parse_args()
     total = Total(arguments.state)
     arguments.seed = arguments.seed or total.last_seed() or str(int.from_bytes(os.urandom(4), "big"))

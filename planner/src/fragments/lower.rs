@@ -12,7 +12,7 @@ use datafusion::logical_expr::physical_planning_context::SubqueryIndex;
 use datafusion::physical_expr::expressions::DynamicFilterPhysicalExpr;
 use datafusion::physical_expr::scalar_subquery::ScalarSubqueryExpr;
 use datafusion::physical_expr::{PhysicalExpr, split_conjunction};
-use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use datafusion::physical_plan::aggregates::AggregateExec;
 use datafusion::physical_plan::buffer::BufferExec;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
@@ -88,6 +88,13 @@ pub(super) fn seen_through(plan: &Arc<dyn ExecutionPlan>) -> Option<&Arc<dyn Exe
     if moves { plan.children().first().copied() } else { None }
 }
 
+/// Whether a plan sorts rows itself.
+fn sorts(plan: &dyn ExecutionPlan) -> bool {
+    plan.is::<SortExec>()
+        || plan.is::<SortPreservingMergeExec>()
+        || plan.children().into_iter().any(|child| sorts(child.as_ref()))
+}
+
 /// The columns of a plan's schema, or the type that no fragment takes.
 pub(super) fn fused_fields(schema: &Schema) -> Result<Vec<Field>, String> {
     schema
@@ -140,11 +147,11 @@ impl<'a> Lowering<'a> {
         }
         if let Some(limit) = plan.downcast_ref::<GlobalLimitExec>() {
             let input = self.input(limit.input())?;
-            return Ok(self.tree.limit(input, limit.fetch(), limit.skip()));
+            return self.limited(input, limit.input().as_ref(), limit.fetch(), limit.skip());
         }
         if let Some(limit) = plan.downcast_ref::<LocalLimitExec>() {
             let input = self.input(limit.input())?;
-            return Ok(self.tree.limit(input, Some(limit.fetch()), 0));
+            return self.limited(input, limit.input().as_ref(), Some(limit.fetch()), 0);
         }
         if let Some(subqueries) = plan.downcast_ref::<ScalarSubqueryExec>() {
             self.scalars.push(Scalars::of(subqueries));
@@ -288,7 +295,7 @@ impl<'a> Lowering<'a> {
         if let Some(projection) = filter.projection() {
             relation = self.tree.pick(relation, projection);
         }
-        Ok(self.tree.limit(relation, ExecutionPlan::fetch(filter), 0))
+        self.limited(relation, filter, ExecutionPlan::fetch(filter), 0)
     }
 
     /// Filters, with those that read scalar subqueries last.
@@ -401,7 +408,29 @@ impl<'a> Lowering<'a> {
         let children = plan.children();
         let (left, right) = (self.input(children[0])?, self.input(children[1])?);
         let joined = self.join(left, right, &spec)?;
-        Ok(self.tree.limit(joined, plan.fetch(), 0))
+        self.limited(joined, plan.as_ref(), plan.fetch(), 0)
+    }
+
+    /// At most `limit` of an operator's rows after `skip`. Which rows those are may hang on an order that the operator keeps from
+    /// a sort below it; a relation keeps none, so that it is sorted anew.
+    fn limited(
+        &mut self,
+        relation: RelationId,
+        plan: &dyn ExecutionPlan,
+        limit: Option<usize>,
+        skip: usize,
+    ) -> Lowered {
+        let limits = limit.is_some() || skip > 0;
+        let kept = plan.output_ordering().filter(|_| limits && !self.tree.is_sorted(relation));
+        let Some(order) = kept else {
+            return Ok(self.tree.limit(relation, limit, skip));
+        };
+        if !sorts(plan) {
+            return Err("the limit takes rows in the order of their files".to_owned());
+        }
+        let keys = self.sort_keys(relation, order)?;
+        let sorted = self.tree.sort(relation, keys, None);
+        Ok(self.tree.limit(sorted, limit, skip))
     }
 
     /// The input and expressions over it, with a column more for each scalar subquery that they read.

@@ -373,6 +373,15 @@ impl Tree {
         }
     }
 
+    /// Whether its rows come from a sort, in that order.
+    pub(super) fn is_sorted(&self, id: RelationId) -> bool {
+        match &self.get(id).op {
+            Op::Sort { .. } => true,
+            Op::Project { input, .. } => self.is_sorted(*input),
+            _ => false,
+        }
+    }
+
     /// The same rows in any order: a sort without limit goes.
     pub(super) fn unordered(&mut self, id: RelationId) -> RelationId {
         let fields = self.fields(id).to_vec();
