@@ -12,7 +12,6 @@ use datafusion::logical_expr::physical_planning_context::SubqueryIndex;
 use datafusion::physical_expr::expressions::DynamicFilterPhysicalExpr;
 use datafusion::physical_expr::scalar_subquery::ScalarSubqueryExpr;
 use datafusion::physical_expr::{PhysicalExpr, split_conjunction};
-use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use datafusion::physical_plan::aggregates::AggregateExec;
 use datafusion::physical_plan::buffer::BufferExec;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
@@ -25,6 +24,7 @@ use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::scalar_subquery::ScalarSubqueryExec;
 use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use trireme_device_api::{Expr, Field, JoinKind, Node, SortKey, Type};
 use trireme_exec::statistics::Statistics;
 
@@ -421,7 +421,9 @@ impl<'a> Lowering<'a> {
         skip: usize,
     ) -> Lowered {
         let limits = limit.is_some() || skip > 0;
-        let kept = plan.output_ordering().filter(|_| limits && !self.tree.is_sorted(relation));
+        let kept = plan
+            .output_ordering()
+            .filter(|_| limits && !self.tree.is_sorted(relation));
         let Some(order) = kept else {
             return Ok(self.tree.limit(relation, limit, skip));
         };

@@ -103,7 +103,16 @@ fn memory_is_reserved_and_given_back() {
         let limited = Arc::new(Limited(parking_lot::Mutex::new((0, limit))));
         let pool: Arc<dyn DevicePool> = Arc::clone(&limited) as Arc<dyn DevicePool>;
         let shapes = [key.shape.clone()];
-        let plan = AggregatePlan::new(&shapes, &[(count.clone(), None)], 1, Isa::detect(), &pool, 60_000, false).unwrap();
+        let plan = AggregatePlan::new(
+            &shapes,
+            &[(count.clone(), None)],
+            1,
+            Isa::detect(),
+            &pool,
+            60_000,
+            false,
+        )
+        .unwrap();
         let mut local = plan.local();
         let tiles = (0..60_000).step_by(1000);
         let done = tiles.into_iter().try_for_each(|start| {
