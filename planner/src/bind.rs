@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::parser::{CopyToSource, Statement};
 use datafusion::sql::sqlparser::ast::{
-    CastKind, DataType, Expr, GroupByExpr, Ident, ObjectName, ObjectNamePart, Select, SelectItem,
+    CastKind, DataType, Expr, GroupByExpr, Ident, ObjectName, ObjectNamePart, Query, Select, SelectItem,
     Statement as SqlStatement, TableAlias, TableFactor, TableVersion, UnaryOperator, Value, ValueWithSpan, VisitMut,
     VisitorMut,
 };
@@ -14,6 +14,7 @@ use trireme_exec::QueryError;
 use crate::chains;
 use crate::ddl::{TableVersionRef, VERSION_MARK, versioned_name};
 use crate::names::{fold, table_name};
+use crate::order_names;
 
 /// Numbers `?` placeholders in order of appearance and binds table versions.
 ///
@@ -124,6 +125,11 @@ impl VisitorMut for Binder {
             }
             Err(error) => ControlFlow::Break(error),
         }
+    }
+
+    fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<QueryError> {
+        order_names::keep(query);
+        ControlFlow::Continue(())
     }
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<QueryError> {
@@ -259,6 +265,18 @@ mod tests {
         assert_eq!(sql, "SELECT t.a FROM \"t\u{1}v3\" AS t, s.\"u\u{1}v0\" AS x");
         let sql = bound("SELECT * FROM t TIMESTAMP AS OF '2026-01-01'").unwrap();
         assert!(sql.contains("\u{1}t2026-01-01"), "{sql}");
+    }
+
+    #[test]
+    fn an_order_by_a_name_that_a_cast_has_too_is_put_outside() {
+        let sql =
+            bound("SELECT upper(s) AS x, CAST(x AS INT) AS y FROM t GROUP BY 1, 2 ORDER BY x, 2 LIMIT 3").unwrap();
+        assert_eq!(
+            sql,
+            "SELECT * FROM (SELECT upper(s) AS x, CAST(x AS INT) AS y FROM t GROUP BY 1, 2) AS grouped ORDER BY x, 2 LIMIT 3"
+        );
+        let plain = "SELECT upper(s) AS x, CAST(y AS INT) AS z FROM t GROUP BY 1, 2 ORDER BY x, 2 LIMIT 3";
+        assert_eq!(bound(plain).unwrap(), plain);
     }
 
     #[test]

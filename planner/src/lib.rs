@@ -17,6 +17,7 @@ pub mod hints;
 pub mod joins;
 pub mod names;
 pub mod options;
+mod order_names;
 pub mod outer_joins;
 pub mod output;
 pub mod parameters;
