@@ -18,6 +18,8 @@ settings! {
         watts: Vec<String> = Vec::new(), Plain;
         /// Whether running queries are placed anew when they run otherwise than expected; sessions may turn it off for themselves.
         resteer: bool = true, Plain;
+        /// Whether the processor and a device may run parts of one fragment at the same time, where that is expected to end sooner; sessions may turn it off for themselves.
+        co_execution: bool = true, Plain;
     }
 }
 

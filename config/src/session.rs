@@ -47,6 +47,18 @@ words! {
 }
 
 words! {
+    /// Whether fragments are shared by the processor and a device.
+    pub enum CoExecution {
+        /// Where the cost model expects a gain.
+        Auto = "auto",
+        /// Never.
+        Off = "off",
+        /// Wherever it is possible.
+        Always = "always",
+    }
+}
+
+words! {
     /// What placements are to make small.
     pub enum Goal {
         /// Time.
@@ -91,6 +103,8 @@ settings! {
         pinned: String = String::new(), Plain;
         /// Whether what has not started of a running query may go to another device when it runs otherwise than expected, or a device fails.
         resteer: bool = true, Plain;
+        /// Whether the processor and a device run parts of one fragment's rows at the same time: auto (where the cost model expects that to end sooner), off, or always (wherever it is possible, for tests).
+        co_execution: CoExecution = CoExecution::Auto, Plain;
         /// Faults, slowness and mis-estimates to plant, for tests, where `exec.allow_inject` lets administrators: "oom@opencl0:fragment2, lost@opencl0:morsel3, slow@opencl0:10, busy@opencl0:200, rows@fragment1:1000"; "" is none.
         inject: String = String::new(), Plain;
         /// Whether fused pipelines join in the order of the least estimated cost; else as the statement says.
@@ -442,7 +456,7 @@ mod tests {
         }
         assert_eq!((session.batch_rows, session.string_views), (5, true));
         assert_eq!(session.get(TIME_ZONE).as_deref(), Some("UTC"));
-        assert_eq!(session.describe().len(), 18);
+        assert_eq!(session.describe().len(), 19);
         for name in ["trireme.batch_rows", "time_zone", "trireme.string_views"] {
             session.reset(&SessionSettings::canonical_name(name).unwrap(), &fresh);
         }

@@ -12,7 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use trireme_costs::{Decision, Facts, Known, Objective, PlaceError};
+use trireme_costs::monitor::LATE_MS_MIN;
+use trireme_costs::{CoExecution, Decision, Facts, Known, Objective, PlaceError, Split};
 use trireme_device_api::{Device, DeviceKind, DeviceState, Inputs, Support, Variant};
 
 use crate::costs::{CostModel, Situation};
@@ -21,6 +22,7 @@ use crate::error::{ErrorClass, QueryError};
 use crate::fused::FragmentRuntime;
 use crate::operators::FragmentPlan;
 use crate::placement::{Decided, Placement};
+use crate::split::{COMPILING, Helper, Parts};
 
 /// Devices beside the processor that the cost model compares.
 const DEVICES_MAX: usize = 7;
@@ -71,22 +73,31 @@ impl FragmentRuntime {
         }
     }
 
-    /// Where the fragments of a bound graph run.
+    /// Where the fragments of a bound graph run, among devices that its choice allows.
     ///
     /// # Errors
     /// When no placement is within the session's bounds.
-    pub(crate) fn place(&self, plan: &FragmentPlan, inputs: &Inputs) -> Result<Placement, QueryError> {
+    pub(crate) fn place(
+        &self,
+        plan: &FragmentPlan,
+        inputs: &Inputs,
+        devices: &[Arc<dyn Device>],
+    ) -> Result<Placement, QueryError> {
         let began = Instant::now();
-        let placed = self.placed(plan, inputs);
+        let placed = self.placed(plan, inputs, devices);
         self.placing().add(began.elapsed());
         placed
     }
 
-    fn placed(&self, plan: &FragmentPlan, inputs: &Inputs) -> Result<Placement, QueryError> {
+    fn placed(
+        &self,
+        plan: &FragmentPlan,
+        inputs: &Inputs,
+        devices: &[Arc<dyn Device>],
+    ) -> Result<Placement, QueryError> {
         let choice = &plan.choice;
-        let devices = self.devices_of(choice);
         if choice.is_by_cost() && (!devices.is_empty() || choice.limits()) {
-            return self.by_cost(plan, inputs, &devices);
+            return self.by_cost(plan, inputs, devices);
         }
         Ok(match devices.first() {
             None => Placement::single(&plan.graph, self.host()),
@@ -106,6 +117,15 @@ impl FragmentRuntime {
         Placement::split(graph, &variant, &support, self.host())
     }
 
+    /// What a graph is placed for, and what a user should know of it.
+    fn objective_of(&self, plan: &FragmentPlan) -> (Objective, Vec<String>) {
+        let (mut objective, notes) = plan.choice.objective(plan.graph.fragments.len());
+        if !self.costs().co_executes() {
+            objective.co_execution = CoExecution::Off;
+        }
+        (objective, notes)
+    }
+
     fn by_cost(
         &self,
         plan: &FragmentPlan,
@@ -113,10 +133,10 @@ impl FragmentRuntime {
         devices: &[Arc<dyn Device>],
     ) -> Result<Placement, QueryError> {
         let mut situations: Vec<_> = devices.iter().map(|device| Situation::bound(device, inputs)).collect();
-        let (mut objective, mut notes) = plan.choice.objective(plan.graph.fragments.len());
+        let (mut objective, mut notes) = self.objective_of(plan);
         let facts = CostModel::facts_of(plan, &Known::default());
         // Each turn asks one device more what it supports, or leaves one more out.
-        for _ in 0..=2 * devices.len() + 1 {
+        for _ in 0..=2 * devices.len() + 2 {
             let decided = self.decide_among(plan, &facts, &situations, &mut objective, &mut notes);
             let decision = match decided {
                 Ok(decided) => decided,
@@ -129,11 +149,25 @@ impl FragmentRuntime {
             if !self.is_possible(plan, inputs, &decision, &mut situations) {
                 continue;
             }
+            let helper = match &decision.split {
+                Ok(split) => self.helper(plan, inputs, split, &decision, &situations),
+                Err(_) => Ok(None),
+            };
+            let helper = match helper {
+                Ok(helper) => helper,
+                Err(why) => {
+                    objective.co_execution = CoExecution::Off;
+                    notes.push(why);
+                    continue;
+                }
+            };
             let left_out = situations
                 .iter()
                 .filter_map(|situation| Some((situation, situation.left_out?)));
             notes.extend(left_out.map(|(situation, why)| format!("{}: {why}", situation.device.info().id)));
-            return Ok(self.carry_out(plan, &situations, Decided { facts, decision, notes }));
+            let mut placement = self.carry_out(plan, &situations, Decided { facts, decision, notes });
+            placement.helper = helper;
+            return Ok(placement);
         }
         Ok(Placement::single(&plan.graph, self.host()))
     }
@@ -194,6 +228,48 @@ impl FragmentRuntime {
         possible
     }
 
+    /// Who shares a fragment, when it can.
+    ///
+    /// # Errors
+    /// Why it can't, for people.
+    fn helper(
+        &self,
+        plan: &FragmentPlan,
+        inputs: &Inputs,
+        split: &Split,
+        decision: &Decision,
+        situations: &[Situation],
+    ) -> Result<Option<Arc<Helper>>, String> {
+        let (fragment, id) = (split.fragment, &decision.devices[split.candidate]);
+        let found = situations.iter().find(|situation| situation.device.info().id == *id);
+        let parts = Parts::of(&plan.graph, fragment, &split.builds);
+        let (Some(situation), Some(parts)) = (found, parts) else {
+            return Ok(None);
+        };
+        let variant = situation.device.variant();
+        let support = variant.support_bound(&parts.graph, inputs);
+        let cant = support.iter().find_map(|support| match support {
+            Support::Supported => None,
+            Support::Unsupported { reason } => Some(reason.as_str()),
+        });
+        if let Some(reason) = cant.or_else(|| (!variant.warm(&parts.graph, inputs)).then_some(COMPILING)) {
+            return Err(format!("fragment {fragment} is not shared with {id}: {reason}"));
+        }
+        let always = plan.choice.objective.co_execution == CoExecution::Always;
+        // What is always shared may be far from what was predicted.
+        let late_ms = if always { 20.0 * LATE_MS_MIN } else { LATE_MS_MIN };
+        Ok(Some(Arc::new(Helper {
+            fragment,
+            variant,
+            parts,
+            share: split.share,
+            host_ms: split.host_ms,
+            device_ms: split.device_ms,
+            late_min: Duration::try_from_secs_f64(late_ms / 1e3).unwrap_or_default(),
+            always,
+        })))
+    }
+
     fn carry_out(&self, plan: &FragmentPlan, situations: &[Situation], decided: Decided) -> Placement {
         let decision = &decided.decision;
         let ids: Vec<_> = situations.iter().map(|situation| situation.device.info().id).collect();
@@ -205,7 +281,9 @@ impl FragmentRuntime {
             let on_host = |(id, at): (usize, &Option<usize>)| at.is_none().then(|| why_here(decision, id, situations));
             placement.reasons = at.iter().enumerate().map(on_host).collect();
         }
-        placement.claim = Some(self.load().claim(decision));
+        let claim = self.load().begin();
+        claim.take(decision, |_| true);
+        placement.claim = Some(claim);
         placement.decided = Some(Arc::new(decided));
         placement
     }
@@ -216,7 +294,7 @@ impl FragmentRuntime {
     /// When a device is not in the catalogue, or nothing can be placed.
     pub fn decide(&self, plan: &FragmentPlan, what_if: &[String]) -> Result<Decided, String> {
         let choice = &plan.choice;
-        let (mut objective, mut notes) = choice.objective(plan.graph.fragments.len());
+        let (mut objective, mut notes) = self.objective_of(plan);
         if !what_if.is_empty() {
             objective.pinned = Vec::new();
             let (facts, decision) = self.costs().what_if(plan, self.host(), what_if, &objective)?;
@@ -234,9 +312,6 @@ impl FragmentRuntime {
         Ok(Decided { facts, decision, notes })
     }
 }
-
-/// Why a device that could is left out.
-const COMPILING: &str = "its kernels are being compiled";
 
 /// Why a fragment stays on the processor.
 fn why_here(decision: &Decision, fragment: usize, situations: &[Situation]) -> String {

@@ -50,6 +50,7 @@ pub struct CostModel {
     told: Told,
     judged: Mutex<judged::Ring>,
     resteers: bool,
+    co_executes: bool,
 }
 
 /// A fragment that ran: what it was expected to be and what it was.
@@ -123,6 +124,7 @@ impl CostModel {
             told: Told::default(),
             judged: Mutex::default(),
             resteers: true,
+            co_executes: true,
         }
     }
 
@@ -130,6 +132,16 @@ impl CostModel {
     #[must_use]
     pub fn with_resteer(self, resteers: bool) -> Self {
         Self { resteers, ..self }
+    }
+
+    /// Whether fragments may be shared by the processor and a device.
+    #[must_use]
+    pub fn with_co_execution(self, co_executes: bool) -> Self {
+        Self { co_executes, ..self }
+    }
+
+    pub(crate) fn co_executes(&self) -> bool {
+        self.co_executes
     }
 
     pub(crate) fn resteers(&self) -> bool {
@@ -334,9 +346,15 @@ impl CostModel {
         }
     }
 
-    /// Forgets what was learned.
-    pub fn forget(&self) {
-        Arc::make_mut(&mut self.library.lock()).reset("");
+    /// Forgets what was learned, in the folder too.
+    ///
+    /// # Errors
+    /// When that can't be written.
+    pub fn forget(&self) -> std::io::Result<()> {
+        let mut library = self.library.lock();
+        Arc::make_mut(&mut library).reset("");
+        let text = library.to_json().map_err(std::io::Error::other)?;
+        self.write(LIBRARY_FILE, &text)
     }
 }
 

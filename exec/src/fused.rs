@@ -35,7 +35,6 @@ use crate::operators::{ColumnSource, FileScan, FragmentPlan};
 use crate::placement::Placement;
 use crate::pool::WorkerPool;
 use crate::statistics::{FeedbackCounts, Statistics};
-use crate::steer::queues::Queues;
 
 /// What is known of devices' costs and of tables' rows.
 pub struct Known {
@@ -57,7 +56,6 @@ pub struct FragmentRuntime {
     placing: Placing,
     statistics: Arc<Statistics>,
     history: History,
-    queues: Queues,
     /// Where graphs that run are written.
     graph_dir: Option<PathBuf>,
     counters: Counters,
@@ -68,6 +66,8 @@ struct Counters {
     graphs: AtomicU64,
     fallbacks: AtomicU64,
     resteers: AtomicU64,
+    shared: AtomicU64,
+    shared_rows: AtomicU64,
     last_fallback: Mutex<Option<String>>,
 }
 
@@ -80,7 +80,11 @@ pub struct FragmentCounts {
     pub fallbacks: u64,
     /// Times that a running graph was placed anew.
     pub resteers: u64,
-    /// Why the last of them did.
+    /// Fragments of which a device ran some of the rows, and these rows.
+    pub shared: u64,
+    /// See above.
+    pub shared_rows: u64,
+    /// Why the last fallback was.
     pub last_fallback: Option<String>,
     /// How long choosing where they run has taken.
     pub placing: PlacingCounts,
@@ -111,7 +115,6 @@ impl FragmentRuntime {
             placing: Placing::default(),
             statistics,
             history: History::default(),
-            queues: Queues::default(),
             graph_dir,
             counters: Counters::default(),
         })
@@ -211,6 +214,8 @@ impl FragmentRuntime {
             graphs: self.counters.graphs.load(Ordering::Relaxed),
             fallbacks: self.counters.fallbacks.load(Ordering::Relaxed),
             resteers: self.counters.resteers.load(Ordering::Relaxed),
+            shared: self.counters.shared.load(Ordering::Relaxed),
+            shared_rows: self.counters.shared_rows.load(Ordering::Relaxed),
             last_fallback: self.counters.last_fallback.lock().clone(),
             placing: self.placing.counts(),
             feedback: self.statistics.feedback.counts(),
@@ -220,6 +225,12 @@ impl FragmentRuntime {
     pub(crate) fn fell_back(&self, error: &str) {
         self.counters.fallbacks.fetch_add(1, Ordering::Relaxed);
         *self.counters.last_fallback.lock() = Some(error.to_owned());
+    }
+
+    /// A device ran rows of a fragment of the processor.
+    pub(crate) fn shared(&self, rows: u64) {
+        self.counters.shared.fetch_add(u64::from(rows > 0), Ordering::Relaxed);
+        self.counters.shared_rows.fetch_add(rows, Ordering::Relaxed);
     }
 
     /// A running graph was looked at again.
@@ -233,11 +244,6 @@ impl FragmentRuntime {
         self.history.add_resteer(resteer.clone());
     }
 
-    /// What devices work on.
-    pub(crate) fn queues(&self) -> &Queues {
-        &self.queues
-    }
-
     /// Binds the files of all scans of a graph; what is read of each is booked on its account.
     pub(crate) async fn open_all(
         &self,
@@ -245,6 +251,7 @@ impl FragmentRuntime {
         accounts: &[Arc<Account>],
         context: &TaskContext,
         memory: &Arc<dyn DevicePool>,
+        has_devices: bool,
     ) -> Result<Vec<Arc<dyn ScanInput>>, DeviceError> {
         let scans = plan.scans.iter().zip(accounts).enumerate();
         let tables = scans.map(|(at, (scan, account))| {
@@ -261,7 +268,7 @@ impl FragmentRuntime {
         });
         let options = OpenOptions {
             order: order.collect(),
-            put_off: self.devices_of(&plan.choice).is_empty(),
+            put_off: !has_devices,
             woken: Arc::from(self.pool.waker()),
             window_bytes: self.lake.options().window_bytes,
             ..OpenOptions::new(Arc::clone(memory), self.pool.workers())

@@ -23,6 +23,7 @@ use trireme_device_api::{
 
 use crate::history::Resteer;
 use crate::placement::{Placement, Unit};
+use crate::split::{Helper, SplitKernel};
 use state::{Stage, State};
 
 /// A graph that fails more often fails.
@@ -93,14 +94,23 @@ pub(crate) trait Steer: Send + Sync {
     /// A planted fault, as if the unit failed.
     fn starts(&self, unit: &Unit, standing: &[Standing]) -> Result<Start, DeviceError>;
 
-    /// A worker is about to do a step of it.
+    /// A worker is about to do a step of these fragments on a device.
     ///
     /// # Errors
     /// As [`Steer::starts`].
-    fn steps(&self, unit: &Unit) -> Result<(), DeviceError>;
+    fn steps(&self, device: &str, fragments: &[FragmentId]) -> Result<(), DeviceError>;
 
-    /// A unit is done that began then: when it is to end, if that is not yet.
-    fn held(&self, unit: &Unit, began: Instant) -> Option<Instant>;
+    /// What began then is done on a device: when it is to end, if that is not yet.
+    fn held(&self, device: &str, began: Instant) -> Option<Instant>;
+
+    /// How long a device is said to be busy when a graph begins, in milliseconds.
+    fn busy_ms(&self, device: &str) -> Option<f64>;
+
+    /// A device runs a part of a fragment of the processor, and is expected to take so long.
+    fn shares(&self, fragment: FragmentId, device: &str, expected_ms: f64);
+
+    /// It does so no more.
+    fn alone(&self, fragment: FragmentId, device: &str, why: &str);
 
     /// A unit ended after this time; its fragments left so many rows.
     fn ended(&self, unit: &Unit, rows: &[Option<u64>], time: Duration, standing: &[Standing]) -> Option<Verdict>;
@@ -117,6 +127,7 @@ pub(crate) struct GraphKernel {
     graph: Arc<Graph>,
     inputs: Inputs,
     host: Arc<dyn Variant>,
+    helper: Option<Arc<Helper>>,
     hooks: Hooks,
     /// One at a time decides. Units that failed and went elsewhere.
     turn: Mutex<usize>,
@@ -143,6 +154,7 @@ impl GraphKernel {
             graph: Arc::clone(graph),
             inputs,
             host: Arc::clone(host),
+            helper: placement.helper,
             state: Mutex::new(State::new(graph, placement.units, hooks.steer.is_some())),
             turn: Mutex::new(0),
             hooks,
@@ -231,19 +243,25 @@ impl GraphKernel {
                 return self.unreadable(at, input, error);
             }
         }
-        let kernel = if unit.island {
-            unit.variant
-                .prepare_many(&self.graph, &unit.fragments, &self.inputs, outputs)
-        } else {
-            unit.variant
-                .prepare(&self.graph, unit.fragments[0], &self.inputs, outputs)
-        };
-        match kernel {
+        match self.prepared(&unit, outputs) {
             Ok(kernel) => self.state.lock().run(at, kernel, began),
             Err(error) => return self.failed(at, &unit, error),
         }
         (self.hooks.wake)();
         Ok(())
+    }
+
+    fn prepared(&self, unit: &Unit, outputs: &[Option<Output>]) -> Result<Arc<dyn Kernel>, DeviceError> {
+        let (graph, inputs, first) = (&self.graph, &self.inputs, unit.fragments[0]);
+        if unit.island {
+            return unit.variant.prepare_many(graph, &unit.fragments, inputs, outputs);
+        }
+        if let Some(helper) = self.helper.as_ref().filter(|helper| helper.fragment == first) {
+            let steer = self.hooks.steer.clone();
+            let kernel = SplitKernel::new(graph, inputs, outputs, (&unit.variant, helper), steer)?;
+            return Ok(Arc::new(kernel));
+        }
+        unit.variant.prepare(graph, first, inputs, outputs)
     }
 
     /// Rows in the memory of another device are copied to the host's.
@@ -266,7 +284,11 @@ impl GraphKernel {
         kernel: &Arc<dyn Kernel>,
         unit: &Unit,
     ) -> Result<Progress, DeviceError> {
-        let planted = self.hooks.steer.as_ref().map_or(Ok(()), |steer| steer.steps(unit));
+        let planted = self
+            .hooks
+            .steer
+            .as_ref()
+            .map_or(Ok(()), |steer| steer.steps(unit.variant.device(), &unit.fragments));
         let result = planted.and_then(|()| kernel.step(worker));
         let progress = match &result {
             Ok(progress) => *progress,
@@ -307,7 +329,11 @@ impl GraphKernel {
     }
 
     fn ends(&self, at: usize, kernel: &Arc<dyn Kernel>, began: Instant, unit: &Unit) -> Result<(), DeviceError> {
-        let until = self.hooks.steer.as_ref().and_then(|steer| steer.held(unit, began));
+        let until = self
+            .hooks
+            .steer
+            .as_ref()
+            .and_then(|steer| steer.held(unit.variant.device(), began));
         if let Some(until) = until {
             let kernel = Arc::clone(kernel);
             self.state.lock().stages[at] = Stage::Ends { kernel, began, until };

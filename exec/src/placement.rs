@@ -17,6 +17,7 @@ use trireme_costs::{Decision, Facts};
 use trireme_device_api::{FragmentId, Graph, Step, Support, Variant};
 
 use crate::load::Claim;
+use crate::split::Helper;
 
 /// Fragments that run as one, ascending.
 #[derive(Clone)]
@@ -37,6 +38,8 @@ pub(crate) struct Placement {
     pub(crate) decided: Option<Arc<Decided>>,
     /// What this run takes of the devices, as others see it; held while it runs.
     pub(crate) claim: Option<Arc<Claim>>,
+    /// Who shares a fragment with the processor.
+    pub(crate) helper: Option<Arc<Helper>>,
 }
 
 /// What the cost model said of a run.
@@ -62,6 +65,7 @@ impl Placement {
             reasons: vec![None; graph.fragments.len()],
             decided: None,
             claim: None,
+            helper: None,
         }
     }
 
@@ -93,6 +97,7 @@ impl Placement {
             reasons: vec![None; at.len()],
             decided: None,
             claim: None,
+            helper: None,
         }
     }
 

@@ -10,7 +10,6 @@
 //! out of the ordinary, unless the graph is on a device. Fragments that ran stay, and so do those that must be with them.
 
 pub mod inject;
-pub(crate) mod queues;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -25,6 +24,7 @@ use crate::devices::DeviceMode;
 use crate::fused::FragmentRuntime;
 use crate::graph::{Seats, Standing, Start, Steer, Verdict};
 use crate::history::Resteer;
+use crate::load::Claim;
 use crate::operators::FragmentPlan;
 use crate::placement::{self, Placement, Unit};
 use inject::{Faults, Inject};
@@ -62,6 +62,8 @@ pub(crate) struct Steering {
     /// The cost model says where fragments run.
     by_cost: bool,
     run: u64,
+    /// What others see of it.
+    claim: Arc<Claim>,
     began: Instant,
     faults: Faults,
     /// Columns that had been decoded when it began: what decodes is late for another reason.
@@ -82,8 +84,7 @@ impl FragmentRuntime {
     /// Who steers a run; none when there is nothing to steer to. May cut the placement's islands.
     pub(crate) fn steering(
         self: &Arc<Self>,
-        plan: &FragmentPlan,
-        inputs: &Inputs,
+        (plan, inputs, others): (&FragmentPlan, &Inputs, Vec<Arc<dyn Device>>),
         placement: &mut Placement,
         run: u64,
         tell: Box<dyn Fn(Resteer) + Send + Sync>,
@@ -91,13 +92,12 @@ impl FragmentRuntime {
         let choice = &plan.choice;
         // It was checked when it was set.
         let inject: Inject = choice.inject.parse().unwrap_or_default();
-        let others = self.devices_of(choice);
         let active = choice.resteer
             && choice.mode == DeviceMode::Auto
             && self.costs().resteers()
             && choice.pins.is_none()
             && !others.is_empty();
-        if !active && inject.is_empty() {
+        if !active && inject.is_empty() && placement.helper.is_none() {
             return None;
         }
         let on = placement.devices();
@@ -109,6 +109,7 @@ impl FragmentRuntime {
             active,
             by_cost: choice.by_cost,
             run,
+            claim: placement.claim.clone().unwrap_or_else(|| self.load().begin()),
             began: Instant::now(),
             faults: Faults::new(inject),
             misses: self.columns().metrics().misses,
@@ -207,6 +208,8 @@ impl Steering {
             self.tell(record);
             return None;
         }
+        let left = |id: FragmentId| standing[id] != Standing::Done;
+        self.watched(|watch| self.claim.take(watch.decision(), left));
         // What runs or ran is where it is; the search has no say in it unless it has to run again.
         let mut seats = on;
         let now = self.on.lock();
@@ -305,7 +308,7 @@ impl Steer for Steering {
             .check(device, &unit.fragments, self.began.elapsed(), false)?;
         if unit.island && self.asks(unit) {
             let planted_ms = self.faults.inject.busy_ms(device);
-            let queue_ms = self.runtime.queues().waiting_ms(self.run, device) + planted_ms.unwrap_or(0.0);
+            let queue_ms = self.claim.waiting_ms(device) + planted_ms.unwrap_or(0.0);
             if queue_ms >= BUSY_MS_MIN && self.looks_on() {
                 let event = Event::Busy {
                     device: device.to_owned(),
@@ -332,23 +335,52 @@ impl Steer for Steering {
         drop(watch);
         if unit.island {
             let first = unit.fragments[0];
-            self.runtime.queues().enter(self.run, first, device, expected_ms);
+            self.claim.enter(first, device, expected_ms);
         }
         Ok(Start::Now)
     }
 
-    fn steps(&self, unit: &Unit) -> Result<(), DeviceError> {
-        let device = unit.variant.device();
-        self.faults.check(device, &unit.fragments, self.began.elapsed(), true)
+    fn steps(&self, device: &str, fragments: &[FragmentId]) -> Result<(), DeviceError> {
+        self.faults.check(device, fragments, self.began.elapsed(), true)
     }
 
-    fn held(&self, unit: &Unit, began: Instant) -> Option<Instant> {
-        let factor = self.faults.inject.slow(unit.variant.device())?;
+    fn held(&self, device: &str, began: Instant) -> Option<Instant> {
+        let factor = self.faults.inject.slow(device)?;
         Some(began + began.elapsed().mul_f64(factor)).filter(|until| *until > Instant::now())
     }
 
+    fn busy_ms(&self, device: &str) -> Option<f64> {
+        self.faults.inject.busy_ms(device)
+    }
+
+    fn shares(&self, fragment: FragmentId, device: &str, expected_ms: f64) {
+        self.claim.enter(fragment, device, expected_ms);
+    }
+
+    fn alone(&self, fragment: FragmentId, device: &str, why: &str) {
+        self.claim.leave(fragment);
+        let host = self.runtime.host().device();
+        let name =
+            |variant: &Option<Arc<dyn Variant>>| variant.as_ref().map_or(host, |variant| variant.device()).to_owned();
+        let after: Vec<String> = self.on.lock().iter().map(name).collect();
+        let mut before = after.clone();
+        before[fragment] = format!("{host} + {device}");
+        (self.tell)(Resteer {
+            run: self.run,
+            at: SystemTime::now(),
+            since: self.began.elapsed(),
+            trigger: format!("{device} left fragment {fragment} to {host}"),
+            fallback: Some(why.to_owned()),
+            moved: true,
+            before,
+            after,
+            stay_ms: None,
+            go_ms: None,
+        });
+    }
+
     fn ended(&self, unit: &Unit, rows: &[Option<u64>], time: Duration, standing: &[Standing]) -> Option<Verdict> {
-        self.runtime.queues().leave(self.run, unit.fragments[0]);
+        self.claim.leave(unit.fragments[0]);
         if !self.active || !self.by_cost || !standing.contains(&Standing::Waits) {
             return None;
         }
@@ -375,7 +407,7 @@ impl Steer for Steering {
     }
 
     fn failed(&self, unit: &Unit, error: &DeviceError, standing: &[Standing]) -> Option<Verdict> {
-        self.runtime.queues().leave(self.run, unit.fragments[0]);
+        self.claim.leave(unit.fragments[0]);
         if !self.active {
             return None;
         }
@@ -417,11 +449,5 @@ impl Steer for Steering {
             *self.on.lock() = names.iter().map(variant).collect();
         }
         (self.tell)(record);
-    }
-}
-
-impl Drop for Steering {
-    fn drop(&mut self) {
-        self.runtime.queues().leave_all(self.run);
     }
 }

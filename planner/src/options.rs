@@ -36,6 +36,9 @@ extensions_options! {
         /// Running graphs are placed anew when they run otherwise than expected.
         pub resteer: bool, default = true
 
+        /// `auto`, `off` or `always`: whether the processor and a device share a fragment.
+        pub co_execution: String, default = "auto".to_owned()
+
         /// What is planted, for tests.
         pub inject: String, default = String::new()
     }

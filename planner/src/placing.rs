@@ -8,7 +8,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use datafusion::error::DataFusionError;
-use trireme_costs::{Goal, Objective, Pins};
+use trireme_costs::{CoExecution, Goal, Objective, Pins};
 use trireme_device_api::DeviceState;
 use trireme_exec::devices::{Allowed, DeviceChoice, DeviceMode, Devices};
 use trireme_exec::operators::FileScan;
@@ -81,6 +81,7 @@ fn objective(options: &TriremeOptions) -> Objective {
         max_ms: bound(&options.max_ms),
         max_usd: bound(&options.max_usd),
         max_joules: bound(&options.max_joules),
+        co_execution: CoExecution::named(&options.co_execution).unwrap_or_default(),
         ..Objective::of(Goal::named(&options.objective).unwrap_or_default())
     }
 }

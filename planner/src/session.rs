@@ -106,6 +106,7 @@ fn apply(options: &mut ConfigOptions, name: &str, value: &str) -> Result<(), Que
         | "trireme.max_joules"
         | "trireme.pinned"
         | "trireme.resteer"
+        | "trireme.co_execution"
         | "trireme.inject" => name,
         name if name.starts_with("datafusion.") => name,
         // Read by the engine itself.

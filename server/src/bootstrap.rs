@@ -431,6 +431,7 @@ pub(crate) fn cost_model(config: &Config, processor: &Processor) -> CostModel {
     CostModel::open(Some(costs_dir(config)), &processor.info(), workers, config.costs.learn)
         .with_told(told)
         .with_resteer(config.costs.resteer)
+        .with_co_execution(config.costs.co_execution)
 }
 
 /// What runs fragments: worker threads, the processor's fused variant, and the column cache.

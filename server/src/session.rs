@@ -102,6 +102,7 @@ impl Session {
             ("trireme.max_joules", own.max_joules.to_string()),
             ("trireme.pinned", own.pinned.clone()),
             ("trireme.resteer", own.resteer.to_string()),
+            ("trireme.co_execution", own.co_execution.word().to_owned()),
             ("trireme.inject", own.inject.clone()),
             ("trireme.plan_cache", own.plan_cache.to_string()),
         ] {

@@ -260,6 +260,10 @@ metrics! {
     placements_over_5ms_total: IntCounter = "trireme_placements_over_5ms_total";
     /// Times that a running fused part of a plan was placed anew.
     fragment_resteers_total: IntCounter = "trireme_fragment_resteers_total";
+    /// Fragments of which a device ran some of the rows, the processor the others.
+    fragments_shared_total: IntCounter = "trireme_fragments_shared_total";
+    /// Rows that devices ran of these.
+    fragments_shared_rows_total: IntCounter = "trireme_fragments_shared_rows_total";
     /// Sub-plans whose rows are remembered from their runs.
     feedback_entries: IntGauge = "trireme_feedback_entries";
     /// Rows that runs counted and that were kept for the plans to come.
@@ -365,6 +369,8 @@ impl Metrics {
         counter(&self.fragment_graphs_total, counts.fragments.graphs);
         counter(&self.fragment_fallbacks_total, counts.fragments.fallbacks);
         counter(&self.fragment_resteers_total, counts.fragments.resteers);
+        counter(&self.fragments_shared_total, counts.fragments.shared);
+        counter(&self.fragments_shared_rows_total, counts.fragments.shared_rows);
         let feedback = &counts.fragments.feedback;
         gauge(&self.feedback_entries, feedback.entries);
         counter(&self.feedback_learned_total, feedback.learned);

@@ -17,6 +17,7 @@ mod server;
 
 mod auth;
 mod calibrate;
+mod coexec;
 mod devices;
 mod flight;
 mod fused;

@@ -143,6 +143,26 @@ async fn a_planted_mistake_is_found_out() {
 }
 
 #[tokio::test]
+async fn wrong_rows_alone_move_what_has_not_started() {
+    let (_data, _server, mut client) = fixture("cost").await;
+    // Two columns' distance is for the processor to compute. So few groups as planted aren't worth a device; there are many.
+    let sql = "SELECT n, count(*), sum(s) FROM (SELECT id, count(*) AS n, \
+               sum(levenshtein(CAST(v AS VARCHAR), CAST(id AS VARCHAR))) AS s FROM many GROUP BY id) t GROUP BY n ORDER BY n";
+    let many = "COPY (SELECT value AS id, value % 1000 AS v FROM range(100000)) TO 'many.parquet' STORED AS PARQUET";
+    run(&mut client, &[many]).await;
+    let wanted = right(&mut client, sql).await;
+    run(&mut client, &["SET trireme.inject = 'rows@fragment0:0.0001'"]).await;
+    let told = until_steered(&mut client, sql, &wanted).await;
+    assert!(
+        told[0].contains("fragment 0 left 10000.0 × the rows expected"),
+        "{told:?}"
+    );
+    assert_eq!(told[1], "1 cpu0 → sim0", "{told:?}");
+    let gain = "SELECT go_ms < stay_ms, fallback IS NULL FROM system.resteers WHERE moved ORDER BY at DESC LIMIT 1";
+    assert_eq!(rows(&mut client, gain).await, [["true", "true"]]);
+}
+
+#[tokio::test]
 async fn a_busy_device_is_left_before_it_is_waited_for() {
     let (_data, _server, mut client) = fixture("cost").await;
     let wanted = right(&mut client, TWICE).await;

@@ -341,6 +341,13 @@ pub trait ScanInput: Send + Sync {
         let _ = segment;
     }
 
+    /// Takes a segment for this reader, where several kernels share a scan so that each segment is read by one of them: false
+    /// when another has it, and this one leaves it out. Asked once, before a segment's first column is loaded.
+    fn claim(&self, segment: usize) -> bool {
+        let _ = segment;
+        true
+    }
+
     /// The column, decoded now if it is not resident. Called from several threads.
     ///
     /// # Errors

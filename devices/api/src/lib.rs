@@ -41,5 +41,6 @@ pub use memory::{DevicePool, Reservation, Unlimited};
 pub use row_test::{Bounds, ColumnTest, RowTest};
 pub use types::{Interval, IntervalKind, TimeUnit, Type, Value};
 pub use variant::{
-    Emit, FragmentReport, Inputs, Kernel, Output, Progress, Resident, Rows, StreamInput, StreamPoll, Support, Variant,
+    Emit, FragmentReport, Inputs, Kernel, Output, Progress, Resident, Rows, Shared, StreamInput, StreamPoll, Support,
+    Variant,
 };

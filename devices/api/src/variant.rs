@@ -171,6 +171,21 @@ pub struct FragmentReport {
     pub kernel_ns: u64,
     /// Time of copies, as the host saw it.
     pub copy_ns: u64,
+    /// The device that ran a part of its rows at the same time.
+    pub shared: Option<Shared>,
+}
+
+/// The part of a fragment's rows that another device ran.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Shared {
+    /// The device.
+    pub device: String,
+    /// Rows of the source that it ran, by itself.
+    pub rows: u64,
+    /// How many times it took some of them.
+    pub chunks: u32,
+    /// Why it ran less than it could have, if it failed or was late.
+    pub left: Option<String>,
 }
 
 /// What a step did.

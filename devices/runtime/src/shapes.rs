@@ -55,9 +55,10 @@ fn column_shape(scan: &dyn ScanInput, column: usize, profile: &ColumnProfile) ->
     if let (Storage::Integer(_), Some(range)) = (shape.storage, profile.range) {
         // The widest segment decides; a segment without a zone map may have any value.
         let spans = (0..scan.segments())
-            .filter(|segment| scan.rows(*segment) > 0)
-            .map(|segment| {
-                let zone = scan.zone(segment, column);
+            .map(|segment| (segment, scan.zone(segment, column)))
+            // A part of a scan has the rest as segments without rows: what it is read with must not depend on the part.
+            .filter(|(segment, zone)| scan.rows(*segment) > 0 || zone.is_some())
+            .map(|(segment, zone)| {
                 match zone {
                     // The number of NULLs is a bound: of a part of a row group as well as of all of it.
                     Some(zone) if zone.range.is_none() && zone.null_count >= scan.rows(segment) => 0,

@@ -117,6 +117,11 @@ fn environment(library: &Library) -> Environment<'_> {
 }
 
 impl Watch {
+    /// What is expected now.
+    pub(crate) fn decision(&self) -> &Decision {
+        &self.decision
+    }
+
     /// Devices by fragment.
     pub(crate) fn on(&self) -> Vec<Option<Arc<dyn Variant>>> {
         let of = |at: &usize| (*at > 0).then(|| Arc::clone(&self.seats[*at].variant));

@@ -373,11 +373,19 @@ impl Steer for Script {
         Ok(turn(&self.before, unit).map_or(Start::Now, |verdict| Start::Anew(Box::new(verdict))))
     }
 
-    fn steps(&self, _unit: &Unit) -> Result<(), DeviceError> {
+    fn steps(&self, _device: &str, _fragments: &[FragmentId]) -> Result<(), DeviceError> {
         Ok(())
     }
 
-    fn held(&self, _unit: &Unit, began: Instant) -> Option<Instant> {
+    fn busy_ms(&self, _device: &str) -> Option<f64> {
+        None
+    }
+
+    fn shares(&self, _fragment: FragmentId, _device: &str, _expected_ms: f64) {}
+
+    fn alone(&self, _fragment: FragmentId, _device: &str, _why: &str) {}
+
+    fn held(&self, _device: &str, began: Instant) -> Option<Instant> {
         // Everything ends a little later, so that this is seen as well.
         Some(began + Duration::from_millis(2)).filter(|until| *until > Instant::now())
     }
@@ -448,6 +456,7 @@ impl Bench {
             units,
             reasons: vec![None; count],
             decided: None,
+            helper: None,
             claim: None,
         };
         let hooks = Hooks {

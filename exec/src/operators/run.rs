@@ -17,7 +17,7 @@ use datafusion::execution::TaskContext;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, MetricBuilder, Time};
 use parking_lot::Mutex;
-use trireme_device_api::{DeviceError, DevicePool, Emit, ErrorAction, Inputs, Rows, StreamInput};
+use trireme_device_api::{Device, DeviceError, DevicePool, Emit, ErrorAction, Inputs, Rows, StreamInput};
 
 use super::stream::{EmitBuffer, StreamBuffer};
 use trireme_lake::Account;
@@ -97,7 +97,11 @@ impl Run {
 
     async fn bound(&self, memory: &Arc<dyn DevicePool>, accounts: &[Arc<Account>]) -> Result<(), RunError> {
         let runtime = &self.runtime;
-        let scans = runtime.open_all(&self.plan, accounts, &self.context, memory).await?;
+        // Once a run: a device may be latched off at any moment.
+        let devices = runtime.devices_of(&self.plan.choice);
+        let scans = runtime
+            .open_all(&self.plan, accounts, &self.context, memory, !devices.is_empty())
+            .await?;
         let buffers = self
             .streams
             .iter()
@@ -120,11 +124,17 @@ impl Run {
             wake: Some(Arc::from(pool.waker())),
         };
         let placing = Instant::now();
-        let placement = runtime.place(&self.plan, &inputs);
+        let placement = runtime.place(&self.plan, &inputs, &devices);
         let us = usize::try_from(placing.elapsed().as_micros()).unwrap_or(usize::MAX);
         MetricBuilder::new(&self.metrics).global_counter("placing_us").add(us);
         let placement = placement.map_err(|error| RunError::Query(DataFusionError::External(Box::new(error))))?;
-        let last = match self.rows(&inputs, placement).await {
+        let claim = placement.claim.clone();
+        let ran = self.rows(&inputs, placement, devices).await;
+        // Workers may hold what ran a little longer.
+        if let Some(claim) = claim {
+            claim.end();
+        }
+        let last = match ran {
             // An operator below failed: its own error says more than the device's.
             Err(DeviceError::Input(text)) => {
                 let own = buffers.iter().find_map(|buffer| buffer.take_error());
@@ -139,9 +149,12 @@ impl Run {
     }
 
     /// The rows that were not emitted, from wherever the graph ran.
-    async fn rows(&self, inputs: &Inputs, mut placement: Placement) -> Result<Arc<Rows>, DeviceError> {
-        // Others reckon with it until this run ends.
-        let _claim = placement.claim.clone();
+    async fn rows(
+        &self,
+        inputs: &Inputs,
+        mut placement: Placement,
+        devices: Vec<Arc<dyn Device>>,
+    ) -> Result<Arc<Rows>, DeviceError> {
         if let Some(decided) = &placement.decided {
             for note in &decided.notes {
                 MetricBuilder::new(&self.metrics).global_counter(note.clone()).add(1);
@@ -160,7 +173,9 @@ impl Run {
         let used_device = placement.uses_device();
         let run = self.runtime.begin();
         let tell = self.tell_resteer();
-        let steering = self.runtime.steering(&self.plan, inputs, &mut placement, run, tell);
+        let steering = self
+            .runtime
+            .steering((&self.plan, inputs, devices), &mut placement, run, tell);
         let steer = steering.clone().map(|steering| steering as Arc<dyn Steer>);
         let result = self.run_on(inputs, placement, run, None, steer).await;
         let used_device = used_device || steering.is_some_and(|steering| steering.used_device());
@@ -219,6 +234,7 @@ impl Run {
             times[took.fragment].add_duration(took.time);
             let expected = expected.get(took.fragment);
             tell_report(&metrics, &took, expected);
+            runtime.shared(took.report.shared.as_ref().map_or(0, |shared| shared.rows));
             let ran = FragmentRun {
                 run,
                 at: SystemTime::now(),
@@ -296,7 +312,9 @@ impl Run {
         let observed = self.observed.lock().fragments.clone();
         let last = observed.iter().map(|seen| seen.run).max();
         let of_run = observed.iter().filter(|seen| Some(seen.run) == last);
+        // Neither does what two devices took together.
         let seen: Vec<_> = of_run
+            .filter(|seen| seen.report.shared.is_none())
             .map(|seen| Observed {
                 run: seen.run,
                 fragment: seen.fragment,
@@ -333,6 +351,16 @@ fn tell_report(metrics: &ExecutionPlanMetricsSet, took: &Took<'_>, expected: Opt
     if let Some(expected) = expected {
         tell("expected_sink_rows", Some(whole(expected.sink_rows())));
         tell("expected_output_rows", Some(whole(expected.output_rows)));
+    }
+    if let Some(shared) = &report.shared {
+        tell(&format!("shared_with_{}_rows", shared.device), Some(shared.rows));
+        tell(
+            &format!("shared_with_{}_chunks", shared.device),
+            Some(shared.chunks.into()),
+        );
+        if let Some(why) = &shared.left {
+            tell(&format!("left_by_{} ({why})", shared.device), Some(1));
+        }
     }
     if report.launches == 0 {
         return;

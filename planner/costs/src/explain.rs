@@ -18,6 +18,8 @@ pub enum Reason {
     Best,
     /// It was demanded.
     Pinned,
+    /// It runs a part of the rows, the processor the others.
+    Shared,
     /// There is nothing else that can run it.
     Only,
     /// The processor ends so soon that nothing was searched.
@@ -42,6 +44,7 @@ impl Reason {
         match self {
             Reason::Best => "best",
             Reason::Pinned => "pinned",
+            Reason::Shared => "shared",
             Reason::Only => "only",
             Reason::ShortQuery => "short_query",
             Reason::DoNoHarm => "do_no_harm",
@@ -160,6 +163,14 @@ fn reason(decision: &Decision, fragment: usize, candidate: usize, margin_ms: Opt
         };
         return (reason, why.clone());
     }
+    if let Ok(split) = &decision.split
+        && split.fragment == fragment
+        && [0, split.candidate].contains(&candidate)
+    {
+        let there = split.share * 100.0;
+        let percent = if candidate == 0 { 100.0 - there } else { there };
+        return (Reason::Shared, format!("{percent:.0} % of the rows"));
+    }
     let gain = |totals: &crate::Totals| format!("the best placement takes {:.3} ms", totals.ms);
     if decision.chosen[fragment] == candidate {
         let others = options.iter().filter(|option| option.is_ok()).count() > 1;
@@ -202,12 +213,33 @@ pub fn summary(decision: &Decision) -> String {
     if let Some(host) = decision.host.filter(|host| host != totals) {
         let _ = write!(text, "; {} alone {:.3} ms", decision.devices[0], host.ms);
     }
+    if let Some(shared) = shared(decision) {
+        let _ = write!(text, "; {shared}");
+    }
     text += match decision.why {
         Why::Best | Why::Alone => "",
         Why::Short => "; too short to search",
         Why::DoNoHarm => "; leaving the processor gains too little",
     };
     text
+}
+
+/// The fragment that is shared, or why none is; none when nothing is to be said.
+fn shared(decision: &Decision) -> Option<String> {
+    Some(match &decision.split {
+        Err(why) if why.is_empty() => return None,
+        Err(why) => why.clone(),
+        Ok(split) => format!(
+            "fragment {} shared with {}: {:.0} % of its rows there, {:.3} ms together, {:.3} on {} alone, {:.3} there",
+            split.fragment,
+            decision.devices[split.candidate],
+            split.share * 100.0,
+            split.ms,
+            split.host_ms,
+            decision.devices[0],
+            split.device_ms,
+        ),
+    })
 }
 
 /// A tree: the result's fragment first, what it reads below it, candidates of each below those.
@@ -310,6 +342,14 @@ pub fn json(graph: usize, facts: &Facts, decision: &Decision, notes: &[String]) 
             Why::DoNoHarm => "do_no_harm",
             Why::Alone => "only",
         },
+        "shared": decision.split.as_ref().ok().map(|split| serde_json::json!({
+            "fragment": split.fragment,
+            "device": decision.devices[split.candidate],
+            "share": split.share,
+            "ms": split.ms,
+            "processor_ms": split.host_ms,
+            "device_ms": split.device_ms,
+        })),
         "rows": rows(facts, decision),
     });
     serde_json::to_string_pretty(&value)
@@ -324,9 +364,11 @@ pub fn mermaid(facts: &Facts, decision: &Decision) -> String {
             .as_ref()
             .map_or(0.0, |cost| cost.total_ms);
         let label = needs.text.replace('"', "'");
+        let shared = decision.split.as_ref().ok().filter(|split| split.fragment == fragment);
+        let shared = shared.map_or_else(String::new, |split| format!(" + {}", decision.devices[split.candidate]));
         let _ = writeln!(
             text,
-            "  f{fragment}[\"{fragment}: {label}<br/>{} {ms:.3} ms\"]",
+            "  f{fragment}[\"{fragment}: {label}<br/>{}{shared} {ms:.3} ms\"]",
             decision.devices[chosen]
         );
     }

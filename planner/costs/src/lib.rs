@@ -27,6 +27,7 @@ pub mod recorded;
 pub mod residual;
 mod search;
 pub mod simulate;
+pub mod split;
 
 pub use facts::{ColumnFacts, Facts, FragmentFacts, Known, Random, Rows, RowsFrom, ScanFacts, SinkKind, Updates, Work};
 pub use objective::{Goal, Objective, Totals};
@@ -35,3 +36,4 @@ pub use place::{Candidate, Decision, Environment, PlaceError, Why, place};
 pub use predict::{Prediction, Surroundings, Transfer, predict, transfer};
 pub use profile::{Curve, Link, Operations, PROFILE_VERSION, Power, Profile, ProfileError, Provenance};
 pub use residual::Library;
+pub use split::{CoExecution, Split};

@@ -15,6 +15,7 @@ use crate::facts::{Facts, Rows};
 use crate::objective::{Objective, Totals};
 use crate::place::{Candidate, Decision, Environment, PlaceError, place};
 use crate::search::islands;
+use crate::split::CoExecution;
 
 /// Rows are as expected within this factor.
 pub const ROWS_FACTOR: f64 = 2.0;
@@ -276,6 +277,8 @@ impl Monitor {
         let mut objective = Objective {
             search_ms_min: 0.0,
             pinned: self.pins(before),
+            // What is shared is said before it runs; whoever shares it looks after it.
+            co_execution: CoExecution::Off,
             ..before.objective.clone()
         };
         let mut decision = place(graph, &facts, &candidates, environment, &objective)?;

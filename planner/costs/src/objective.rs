@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::split::CoExecution;
+
 /// What a placement costs in all.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Totals {
@@ -94,6 +96,8 @@ pub struct Objective {
     pub gain_sigmas_min: f64,
     /// Queries that the processor ends within this time stay there, unsearched.
     pub search_ms_min: f64,
+    /// Whether a fragment's rows may be shared by the processor and a device.
+    pub co_execution: CoExecution,
 }
 
 impl Default for Objective {
@@ -108,6 +112,7 @@ impl Default for Objective {
             gain_ms_min: 0.2,
             gain_sigmas_min: 1.0,
             search_ms_min: 0.5,
+            co_execution: CoExecution::Off,
         }
     }
 }

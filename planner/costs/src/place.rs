@@ -8,6 +8,7 @@ use crate::predict::{Prediction, Surroundings, Transfer, predict, transfer};
 use crate::profile::Profile;
 use crate::residual::Library;
 use crate::search::{CANDIDATES_MAX, Found, Problem, islands};
+use crate::split::{self, CoExecution, Split};
 
 /// A device that fragments may run on.
 #[derive(Debug, Clone)]
@@ -155,6 +156,8 @@ pub struct Decision {
     pub result: Transfer,
     /// Labels that were looked at, and those that limits cut: 0 means that the result is exact.
     pub labels: (usize, usize),
+    /// The fragment that the processor shares with a device; else why none, where there is something to say.
+    pub split: Result<Split, String>,
     pub(crate) problem: Problem,
     pub(crate) objective: Objective,
     pub(crate) pins: Vec<Option<usize>>,
@@ -185,7 +188,8 @@ pub fn place(
     let options = options(graph, facts, candidates, environment);
     let problem = problem(facts, candidates, &options);
     let pins = pins(objective, candidates, &options)?;
-    let (labels, picked) = pick(&problem, &pins, objective, candidates, &options)?;
+    let (labels, mut picked) = pick(&problem, &pins, objective, candidates, &options)?;
+    let split = shared(graph, candidates, &options, &problem, objective, &mut picked);
     let last = picked.found.chosen.last().copied().unwrap_or(0);
     let last_bytes = facts.fragments.last().map_or(0.0, |last| last.output_bytes);
     Ok(Decision {
@@ -200,10 +204,48 @@ pub fn place(
         devices: candidates.iter().map(|each| each.profile.id.clone()).collect(),
         variants: candidates.iter().map(|each| each.variant.to_owned()).collect(),
         labels,
+        split,
         problem,
         objective: objective.clone(),
         pins,
     })
+}
+
+/// Shares a fragment when that gains enough over what was picked, which then is a placement with all that it needs on the processor.
+fn shared(
+    graph: &Graph,
+    candidates: &[Candidate<'_>],
+    options: &[Vec<Result<Prediction, String>>],
+    problem: &Problem,
+    objective: &Objective,
+    picked: &mut Picked,
+) -> Result<Split, String> {
+    let split = split::best(graph, candidates, options, objective)?;
+    let mut pins = vec![None; options.len()];
+    for id in split.builds.iter().chain([&split.fragment]) {
+        pins[*id] = Some(0);
+    }
+    let beside = pick(problem, &pins, objective, candidates, options);
+    let (_, mut beside) = beside.map_err(|error| error.to_string())?;
+    let totals = split.applied(beside.found.totals, &candidates[split.candidate]);
+    // Either device's error moves the end by its part of the rows.
+    let sigma_ms = SIGMA_UNLEARNED * split.ms;
+    let gains = objective.gains_enough(&totals, &picked.found.totals, sigma_ms);
+    if !gains && objective.co_execution != CoExecution::Always {
+        let (fragment, device) = (split.fragment, &candidates[split.candidate].profile.id);
+        return Err(format!(
+            "fragment {fragment} is not shared with {device}: {:.3} ms together, {:.3} ms as placed",
+            totals.ms, picked.found.totals.ms
+        ));
+    }
+    beside.found.totals = totals;
+    *picked = Picked {
+        host: picked.host,
+        forgone: None,
+        why: Why::Best,
+        ..beside
+    };
+    Ok(split)
 }
 
 /// By fragment and candidate: the cost, or why it can't run there.

@@ -85,6 +85,8 @@ struct SegmentState {
     /// By used column.
     loading: Vec<Loading>,
     loaded: usize,
+    /// It is read here, and nowhere else.
+    claimed: bool,
     morsels_left: usize,
     /// Of a late segment: a row passes.
     passed: bool,
@@ -236,6 +238,7 @@ impl Segment {
                 columns: columns.map(Arc::new),
                 loading: vec![Loading::No; used],
                 loaded: 0,
+                claimed: false,
                 morsels_left: morsels,
                 passed: false,
             }),
@@ -318,6 +321,13 @@ impl Segments {
             if state.columns.is_some() || state.morsels_left == 0 {
                 return Ok(false);
             }
+            if !state.claimed {
+                state.claimed = scan.claim(index);
+                if !state.claimed {
+                    self.pass_over(index, &mut state);
+                    return Ok(true);
+                }
+            }
             if self.used.is_empty() {
                 state.columns = Some(self.assemble(scan, segment.rows, &[]));
                 return Ok(true);
@@ -355,12 +365,15 @@ impl Segments {
 
     /// No row of a segment passes: its morsels are done.
     fn leave_out(&self, scan: &Arc<dyn ScanInput>, index: usize) {
-        let segment = &self.segments[index];
         scan.dismiss(index);
-        let mut state = lock(&segment.state);
+        self.pass_over(index, &mut lock(&self.segments[index].state));
+    }
+
+    /// A segment's morsels are done without having been handed out.
+    fn pass_over(&self, index: usize, state: &mut SegmentState) {
+        let segment = &self.segments[index];
         state.loading.clear();
         state.morsels_left = 0;
-        drop(state);
         segment.next.store(segment.morsels, Ordering::Relaxed);
         self.done.fetch_add(segment.morsels, Ordering::SeqCst);
     }

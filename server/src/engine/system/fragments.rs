@@ -247,6 +247,24 @@ pub(super) fn fragments(rows: &[FragmentRun], costs: Option<&CostModel>) -> Resu
         ("launches", number(rows, |row| Some(row.report.launches.into()))),
         ("syncs", number(rows, |row| Some(row.report.syncs.into()))),
         ("retries", number(rows, |row| Some(row.report.retries.into()))),
+        (
+            "shared_with",
+            text_opt(rows, |row| Some(row.report.shared.as_ref()?.device.clone())),
+        ),
+        (
+            "shared_rows",
+            number(rows, |row| row.report.shared.as_ref().map(|shared| shared.rows)),
+        ),
+        (
+            "shared_chunks",
+            number(rows, |row| {
+                row.report.shared.as_ref().map(|shared| shared.chunks.into())
+            }),
+        ),
+        (
+            "left_because",
+            text_opt(rows, |row| row.report.shared.as_ref()?.left.clone()),
+        ),
         ("tier", text_opt(rows, |row| tier(row).map(str::to_owned))),
         ("compiled", number(rows, |row| Some(row.report.compiled.into()))),
         ("compile_ms", millis(|row| row.report.compile_ns)),
