@@ -26,6 +26,7 @@ pub mod physical;
 pub mod pins;
 mod placing;
 pub mod plan_cache;
+pub mod procedures;
 pub mod redact;
 mod secrets;
 pub mod semantics;

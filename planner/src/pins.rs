@@ -101,7 +101,7 @@ pub(crate) fn command(statement: &SqlStatement) -> Option<&'static str> {
     }
 }
 
-fn called(statement: &SqlStatement) -> Option<(String, Vec<&str>)> {
+pub(crate) fn called(statement: &SqlStatement) -> Option<(String, Vec<&str>)> {
     let SqlStatement::Call(Function { name, args, .. }) = statement else {
         return None;
     };

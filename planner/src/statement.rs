@@ -18,8 +18,9 @@ use crate::bind::bind;
 use crate::ddl::{Ddl, TableName};
 use crate::names::{fold, locate, nearest, parts, schema_name};
 use crate::output::stored_schema;
+use crate::procedures::Procedure;
 use crate::redact::redacted_error;
-use crate::{ddl_sql, functions, parse};
+use crate::{ddl_sql, functions, parse, procedures};
 
 /// A change of the session's own settings.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -58,6 +59,8 @@ pub enum Planned {
     Ddl(Box<Ddl>),
     /// A change of the session.
     Session(SessionChange),
+    /// A procedure of the cost model.
+    Call(Procedure),
 }
 
 impl Planned {
@@ -65,7 +68,7 @@ impl Planned {
     pub fn logical_plan(&self) -> Option<&LogicalPlan> {
         match self {
             Planned::Rows(plan) | Planned::Write(plan) | Planned::Delete(plan) | Planned::Update(plan) => Some(plan),
-            Planned::Ddl(_) | Planned::Session(_) => None,
+            Planned::Ddl(_) | Planned::Session(_) | Planned::Call(_) => None,
         }
     }
 
@@ -120,6 +123,9 @@ async fn plan_statement(state: &SessionState, statement: Statement, sql: &str) -
     let schema = state.config_options().catalog.default_schema.clone();
     if let Some(change) = session_change(&statement)? {
         return Ok(Planned::Session(change));
+    }
+    if let Some(procedure) = procedures::procedure(&statement)? {
+        return Ok(Planned::Call(procedure));
     }
     if let Some(ddl) = ddl_sql::ddl(state, &statement, &schema, sql).await? {
         return Ok(Planned::Ddl(Box::new(ddl)));

@@ -8,6 +8,7 @@ pub mod ddl;
 pub mod functions;
 pub mod local;
 mod planning;
+mod procedures;
 mod states;
 pub mod system;
 mod views;

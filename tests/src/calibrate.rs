@@ -77,3 +77,23 @@ async fn an_opencl_device_is_measured_in_the_background() {
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
 }
+
+#[tokio::test]
+async fn devices_are_measured_again_on_request() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start_with(data.path(), &["--set", "costs.calibrate=false"]);
+    let mut client = server.client().await;
+    let rates = "SELECT rates FROM system.devices WHERE device = 'cpu0'";
+    assert_eq!(rows(&mut client, rates).await, [["modelled"]]);
+    rows(&mut client, "CALL calibrate('quick')").await;
+    assert_eq!(rows(&mut client, rates).await, [["measured"]]);
+    assert!(data.path().join(".trireme/costs/cpu0.json").exists());
+    rows(&mut client, "CALL reset_models()").await;
+    let models = rows(&mut client, "SELECT count(*) FROM system.models").await;
+    assert_eq!(models, [["0"]]);
+    let error = client
+        .query("CALL calibrate('slow')")
+        .await
+        .expect_err("no such effort");
+    assert!(error.message().contains("arguments"), "{error}");
+}

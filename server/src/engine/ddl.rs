@@ -25,6 +25,20 @@ impl SecretPolicy {
         }
     }
 
+    /// Whether a user may call what all others feel.
+    ///
+    /// # Errors
+    /// When only administrators may.
+    pub(super) fn check_call(&self, user: &str) -> Result<(), QueryError> {
+        match self.authenticated && !self.administrators.iter().any(|name| name == user) {
+            true => Err(
+                QueryError::new(ErrorClass::PermissionDenied, "only administrators call this")
+                    .with_hint("administrators stand in the setting secrets.administrators"),
+            ),
+            false => Ok(()),
+        }
+    }
+
     fn check(&self, user: &str, ddl: &Ddl) -> Result<(), QueryError> {
         let (Ddl::CreateSecret { .. } | Ddl::DropSecret { .. }) = ddl else {
             return Ok(());
@@ -117,5 +131,7 @@ mod tests {
         };
         assert!(ada.check("bob", &drop).is_err() && ada.check("ada", &drop).is_ok());
         assert!(policy(&[], false).check("", &profile).is_ok());
+        assert!(policy(&[], false).check_call("").is_ok() && policy(&["ada"], true).check_call("ada").is_ok());
+        assert!(policy(&["ada"], true).check_call("bob").is_err() && policy(&[], true).check_call("bob").is_err());
     }
 }

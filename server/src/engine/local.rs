@@ -262,6 +262,11 @@ impl LocalEngine {
                 let applied = super::ddl::apply(&self.catalog, &self.policy, state, user, ddl).await?;
                 return Ok((applied.rows.map_or(0, clamp_count), None));
             }
+            (Planned::Call(procedure), _) => {
+                self.policy.check_call(&request.session.user)?;
+                let count = super::procedures::call(&self.fragments, *procedure).await?;
+                return Ok((clamp_count(count), None));
+            }
             (_, []) => planned.logical_plan().cloned().into_iter().collect(),
             (_, batches) => match planned.logical_plan() {
                 Some(plan) => parameters::bind_rows(plan, batches)?,
