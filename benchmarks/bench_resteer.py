@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""Running queries that are steered: right rows and bounded slow-down when estimates are wrong, a device is lost, or is busy.
+"""Running queries that are steered or shared: right rows and bounded slow-down when estimates are wrong, a device is lost, or is busy.
 
-    bench_resteer.py [--device opencl0] [--scale 0.1] [--repetitions 3] [--queries 3,13,…] [--serve KEY=VALUE] [--area resteer]
+    bench_resteer.py [--device opencl0] [--scale 0.1] [--repetitions 3] [--queries 3,13,…] [--shared 1,3,…] [--serve KEY=VALUE] [--area resteer]
 
 TPC-H over a device beside the processor; PoCL will do. Faults and mis-estimates are planted with `SET trireme.inject`. Each time is the median
 of repetitions, compared with the same query undisturbed, and with the same disturbance under `trireme.resteer = false`, in one run. Under
 `lost` the device takes all that it can and is lost after a part of the time that the undisturbed query took; elsewhere the cost model places.
+Under `shared` processor and device run parts of one fragment wherever that is possible (`trireme.co_execution = always`), and the device is
+lost or slow in the middle. PoCL has the processor's own cores, so that sharing with it gains nothing: only the loss is bounded here.
 """
 
 import argparse
@@ -13,6 +15,7 @@ import math
 import pathlib
 import sys
 import tempfile
+import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "tests" / "e2e"))
@@ -25,8 +28,14 @@ from trireme import Server  # noqa: E402
 FACTORS = [0.001, 0.1, 10, 1000]
 PARTS = [0.1, 0.5, 0.9]
 BUSY_MS = 300
+SLOW = 10
+# What wrong estimates, a busy device, a lost or slow one may cost, as a geometric mean and at most.
+SLOW_DOWN = 1.25
+SLOW_DOWN_MAX = 3.0
 # With subqueries and groups over groups, so that something is left to be steered.
 QUERIES = "2,3,9,13,15,17,18,20,21,22"
+# With a scan into an aggregate that can be cut.
+SHARED = "1,3,5,6,12,14"
 
 
 class Bench:
@@ -44,8 +53,11 @@ class Bench:
         switch = "true" if resteer else "false"
         return [*self.placed, f"SET trireme.placement = '{placement}'", f"SET trireme.resteer = {switch}", f"SET trireme.inject = '{inject}'"]
 
-    def ms(self, label, sql, settings):
-        """The median time; rows are compared once."""
+    def sharing(self, inject=""):
+        return [*self.settings("cost", True, inject), "SET trireme.co_execution = 'always'"]
+
+    def check(self, label, sql, settings):
+        """Rows are compared once."""
         if label not in self.wanted:
             self.wanted[label] = self.client.rows(self.host, sql)
         wrong = differing(self.wanted[label], self.client.rows(settings, sql))
@@ -53,13 +65,24 @@ class Bench:
         self.equal += not wrong
         if wrong:
             print(f"# {label}: {wrong} rows differ under {settings[-1]}", flush=True)
-        return median(self.client.times_ms(settings, [sql] * self.repetitions))
+
+    def ms(self, label, sql, *variants):
+        """The median time under each of several settings, which take turns, so that what else runs on the machine meets all of them."""
+        for settings in variants:
+            self.check(label, sql, settings)
+        once = [text for settings in variants for text in [*settings, sql]]
+        times = self.client.times_ms([], once * self.repetitions)
+        medians, at = [], 0
+        for settings in variants:
+            at += len(settings) + 1
+            medians.append(median(times[at - 1::len(once)]))
+        return medians
 
     def warm(self, label, sql):
         """Kernels are compiled and columns resident; the time on the processor alone, and fragments of the graph."""
         for _ in range(2):
             self.client.rows([*self.placed, "SET trireme.device_mode = 'require'"], sql)
-        return self.ms(label, sql, self.host)
+        self.check(label, sql, self.host)
 
     def moves(self):
         (count,), = self.client.rows([], "SELECT count(*) FROM system.resteers WHERE moved")
@@ -77,64 +100,118 @@ def fragments(client):
     return int(count or 1)
 
 
-def tell(figures, name, disturbed, calm, without):
+def worst(name, ratios, labels):
+    """Which case is the worst, for whoever mends it."""
+    ratio, label = max(zip(ratios, labels))
+    print(f"# {name}: the worst is {label}, {ratio:.2f} ×", flush=True)
+
+
+def tell(figures, name, disturbed, calm, without, labels, bounded=False):
     """Ratios of a kind of disturbance: slow-down, its worst, and what steering changes."""
     slow = [on / off for on, off in zip(disturbed, calm)]
     gains = [on / off for on, off in zip(disturbed, without)]
     figures.add(f"{name}_cases", len(slow), "")
     if not slow:
         return
-    figures.add(f"{name}_slow_down", geomean(slow), "×")
-    figures.add(f"{name}_slow_down_max", max(slow), "×")
+    worst(name, slow, labels)
+    figures.add(f"{name}_slow_down", geomean(slow), "×", at_most=SLOW_DOWN if bounded else None)
+    figures.add(f"{name}_slow_down_max", max(slow), "×", at_most=SLOW_DOWN_MAX if bounded else None)
     figures.add(f"{name}_to_without", geomean(gains), "×", at_most=1.05)
     figures.add(f"{name}_to_without_max", max(gains), "×")
 
 
 def planted(bench, queries, counts, figures):
     """Rows of a fragment are expected to be a part, or many times, of what they are."""
-    calm = {label: bench.ms(label, sql, bench.settings("cost")) for label, sql in queries}
     for factor in FACTORS:
-        before, on, off, still = bench.moves(), [], [], []
+        before, on, off, still, labels = bench.moves(), [], [], [], []
         for label, sql in queries:
-            for fragment in sorted({0, counts[label] // 2, counts[label] - 2} & set(range(counts[label]))):
+            for fragment in sorted({counts[label] // 2, counts[label] - 2} & set(range(counts[label]))):
                 inject = f"rows@fragment{fragment}:{factor:g}"
-                on.append(bench.ms(label, sql, bench.settings("cost", True, inject)))
-                off.append(bench.ms(label, sql, bench.settings("cost", False, inject)))
-                still.append(calm[label])
+                variants = [bench.settings("cost", True, inject), bench.settings("cost", False, inject), bench.settings("cost")]
+                steered, unsteered, calm = bench.ms(label, sql, *variants)
+                on.append(steered)
+                off.append(unsteered)
+                still.append(calm)
+                labels.append(f"{label} {inject} ({steered:.0f} ms, {unsteered:.0f} unsteered, {calm:.0f} undisturbed)")
         name = f"estimate_{factor:g}".replace(".", "_")
-        tell(figures, name, on, still, off)
+        tell(figures, name, on, still, off, labels, bounded=True)
         figures.add(f"{name}_moves", bench.moves() - before, "")
+
+
+def to_both(figures, name, disturbed, bound):
+    """Against the time until the device was lost and all of it on the processor."""
+    ratios = [ms / most for ms, most in zip(disturbed, bound)]
+    figures.add(f"{name}_to_both", geomean(ratios), "×", at_most=1.2)
+    figures.add(f"{name}_to_both_max", max(ratios), "×", at_most=SLOW_DOWN_MAX)
 
 
 def lost(bench, queries, device, figures):
     """The device takes all, and is lost in the middle. The bound is the time until then and all of it on the processor."""
-    calm = {label: bench.ms(label, sql, bench.settings("rule")) for label, sql in queries}
-    host = {label: bench.ms(label, sql, bench.host) for label, sql in queries}
+    calm = {label: bench.ms(label, sql, bench.settings("rule"))[0] for label, sql in queries}
     for part in PARTS:
         on, off, still, bound = [], [], [], []
         for label, sql in queries:
             inject = f"lost@{device}:{max(calm[label] * part, 0.1):.2f}ms"
-            on.append(bench.ms(label, sql, bench.settings("rule", True, inject)))
-            off.append(bench.ms(label, sql, bench.settings("rule", False, inject)))
-            still.append(calm[label])
-            bound.append(calm[label] * part + host[label])
+            variants = [bench.settings("rule", True, inject), bench.settings("rule", False, inject), bench.settings("rule"), bench.host]
+            steered, unsteered, undisturbed, host = bench.ms(label, sql, *variants)
+            on.append(steered)
+            off.append(unsteered)
+            still.append(undisturbed)
+            bound.append(undisturbed * part + host)
         name = f"lost_at_{part * 100:.0f}_percent"
-        tell(figures, name, on, still, off)
-        figures.add(f"{name}_to_both", geomean([ms / most for ms, most in zip(on, bound)]), "×", at_most=1.2)
+        tell(figures, name, on, still, off, [label for label, _ in queries])
+        to_both(figures, name, on, bound)
 
 
 def busy(bench, queries, device, figures):
     """Others have the device: waiting, or leaving it."""
-    on, off, still = [], [], []
+    inject = f"busy@{device}:{BUSY_MS}"
+    variants = [bench.settings("cost", True, inject), bench.settings("cost", False, inject), bench.settings("cost"), bench.host]
     before = bench.moves()
-    for label, sql in queries:
-        calm = bench.ms(label, sql, bench.settings("cost"))
-        inject = f"busy@{device}:{BUSY_MS}"
-        on.append(bench.ms(label, sql, bench.settings("cost", True, inject)))
-        off.append(bench.ms(label, sql, bench.settings("cost", False, inject)))
-        still.append(calm)
-    tell(figures, "busy", on, still, off)
+    on, off, still, host = zip(*(bench.ms(label, sql, *variants) for label, sql in queries))
+    tell(figures, "busy", on, still, off, [label for label, _ in queries])
+    ratios = [ms / alone for ms, alone in zip(on, host)]
+    figures.add("busy_to_processor", geomean(ratios), "×", at_most=SLOW_DOWN)
+    figures.add("busy_to_processor_max", max(ratios), "×", at_most=SLOW_DOWN_MAX)
     figures.add("busy_moves", bench.moves() - before, "")
+
+
+def last_shared(client):
+    """The latest run of a graph in which a device ran rows of the processor's fragment."""
+    (run,), = client.rows([], "SELECT coalesce(max(run), -1) FROM system.fragments WHERE shared_rows > 0")
+    return int(run)
+
+
+def shared(bench, queries, device, figures):
+    """Processor and device run parts of a fragment; the device is lost, or slow, in the middle."""
+    used = []
+    for label, sql in queries:
+        # The kernels of parts are compiled in the background.
+        for _ in range(20):
+            before = last_shared(bench.client)
+            bench.client.rows(bench.sharing(), sql)
+            if last_shared(bench.client) > before:
+                used.append((label, sql))
+                break
+            time.sleep(0.25)
+    figures.add("shared_queries", len(used), f"of {len(queries)}", at_least=len(queries))
+    if not used:
+        return
+    both = {label: bench.ms(label, sql, bench.sharing(), bench.host) for label, sql in used}
+    figures.add("shared_to_processor", geomean([together / host for together, host in both.values()]), "× (a device of the same cores)")
+    for part in PARTS:
+        on, bound = [], []
+        for label, sql in used:
+            inject = f"lost@{device}:{max(both[label][0] * part, 0.1):.2f}ms"
+            disturbed, together, host = bench.ms(label, sql, bench.sharing(inject), bench.sharing(), bench.host)
+            on.append(disturbed)
+            bound.append(together * part + host)
+        to_both(figures, f"shared_lost_at_{part * 100:.0f}_percent", on, bound)
+    slow = [bench.ms(label, sql, bench.sharing(f"slow@{device}:{SLOW}"), bench.sharing()) for label, sql in used]
+    ratios = [disturbed / calm for disturbed, calm in slow]
+    worst(f"shared_slow_{SLOW}", ratios, [label for label, _ in used])
+    figures.add(f"shared_slow_{SLOW}_slow_down", geomean(ratios), "×")
+    figures.add(f"shared_slow_{SLOW}_slow_down_max", max(ratios), "×", at_most=float(SLOW))
 
 
 def main():
@@ -143,11 +220,13 @@ def main():
     parser.add_argument("--scale", type=float, default=0.1)
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--queries", default=QUERIES)
+    parser.add_argument("--shared", default=SHARED)
     parser.add_argument("--serve", action="append", default=[], help="a further setting of the server: KEY=VALUE")
     parser.add_argument("--area", default="resteer", help="name of the file in benchmarks/results")
     args = parser.parse_args()
     import workloads
 
+    begin = time.monotonic()
     figures = Figures(args.area, vars(args))
     data = workloads.data("tpch", workloads.DATA, args.scale, 0)
     serve = ["devices.opencl=all", "devices.rows_min=0", "exec.allow_inject=true", "costs.learn=false", *args.serve]
@@ -171,7 +250,10 @@ def main():
         planted(bench, queries, counts, figures)
         lost(bench, queries, args.device, figures)
         busy(bench, queries, args.device, figures)
+        parts = [(f"q{number:02}", with_literals(number, 0, args.scale)) for number in map(int, args.shared.split(","))]
+        shared(bench, parts, args.device, figures)
         figures.add("rows_right", bench.equal, f"of {bench.checked}", at_least=bench.checked)
+    figures.add("elapsed_s", time.monotonic() - begin, "s", at_most=480)
     print(f"{figures.short()} short")
     figures.write()
     return int(bench.equal < bench.checked)
