@@ -6,6 +6,7 @@
 //!  Single, Tiny      SIMD passes over the tile, no ids                                  a table per worker
 //!  Direct            slot = mixed-radix number of the codes, ≤ 64 Ki slots              a table per worker
 //!  DirectShared      the same, ≤ 16 Mi slots, in pages of ≤ 64 Ki                       one table for all, a lock per page
+//!                    while a single key ascends: no slots, the next run is the next group   a list per worker
 //!  Packed64/128      keys of bits, hashed                        ≤ 128 Ki groups: a table per worker; above: one for all,
 //!  Bytes             keys of bytes, hashed                       in partitions by hash with a lock each
 //! ```
@@ -19,6 +20,7 @@
 #[cfg(test)]
 mod bench;
 mod buffer;
+mod clustered;
 mod column;
 mod distinct;
 mod hash;
@@ -48,6 +50,7 @@ use parking_lot::Mutex;
 use trireme_device_api::{Aggregate, DeviceError, DevicePool, Rows, Type};
 
 use crate::aggregate::buffer::Buffers;
+use crate::aggregate::clustered::{Ascending, Ordered as InOrder};
 use crate::aggregate::hash::Keys;
 use crate::aggregate::input::{Input, Pick, input};
 use crate::aggregate::keys::{DIRECT_SLOTS, KeyPlan, Rung};
@@ -85,6 +88,10 @@ pub(crate) struct AggregatePlan {
     part_shift: u32,
     /// Workers without a table of their own go to the partitions.
     shared: AtomicBool,
+    /// A single key may turn out to come in ascending order.
+    may_ascend: bool,
+    /// It doesn't.
+    disorder: AtomicBool,
     /// Entries wait in buffers by part, since a word for each primitive says all.
     buffered: bool,
     /// COUNT(DISTINCT x) without groups: x is the key, and the result is how many groups there are.
@@ -96,6 +103,7 @@ pub(crate) struct AggregatePlan {
 /// What one worker accumulates.
 pub(crate) struct Local {
     table: Option<Table>,
+    ascending: Option<Ascending>,
     buffers: Option<Buffers>,
     scratch: Scratch,
 }
@@ -112,6 +120,8 @@ struct Scratch {
 /// Locals on their way into the result.
 pub(crate) struct Merge {
     tables: Vec<(Parted, Table)>,
+    /// All groups, where their keys came in order; a task for each range.
+    in_order: Option<InOrder>,
     buffers: Vec<Buffers>,
     /// One task folds everything into one table.
     whole: bool,
@@ -197,6 +207,7 @@ impl AggregatePlan {
         } else {
             (workers.next_power_of_two().trailing_zeros() + 2).clamp(*PARTITION_BITS.start(), *PARTITION_BITS.end())
         };
+        let may_ascend = !counts_values && Self::may_ascend(keys.rung, keys.columns.len(), &recipe.primitives);
         let (parts, part_shift) = match keys.rung {
             Rung::Single | Rung::Tiny | Rung::Direct => (1, u32::BITS - 1),
             Rung::DirectShared => (keys.slots.div_ceil(1 << page_bits(keys.slots)), page_bits(keys.slots)),
@@ -211,6 +222,8 @@ impl AggregatePlan {
             parts: (0..parts).map(|_| Mutex::new(None)).collect(),
             part_shift,
             shared: AtomicBool::new(false),
+            may_ascend,
+            disorder: AtomicBool::new(false),
             buffered,
             counts_values,
             local_groups: LOCAL_GROUPS,
@@ -252,6 +265,7 @@ impl AggregatePlan {
     pub(crate) fn local(&self) -> Local {
         Local {
             table: None,
+            ascending: None,
             buffers: None,
             scratch: Scratch {
                 bytes: Vec::new(),
@@ -298,30 +312,17 @@ impl AggregatePlan {
             return Ok(());
         }
         let counted = selected.map_or(rows, <[u32]>::len);
-        let Scratch { slots, keys, .. } = &mut local.scratch;
-        let summable = runs::summable(&self.recipe.primitives, counted);
-        let starts = if self.keys.direct() {
-            self.keys.slots_of(self.isa, groups, rows, slots);
-            if let Some(selected) = selected {
-                *slots = selected.iter().map(|&row| slots[row as usize]).collect();
-            }
-            summable.then(|| runs::starts(self.isa, slots)).flatten()
-        } else {
-            self.keys.keys_of(self.isa, groups, rows, keys);
-            if let Some(selected) = selected {
-                *keys = keys.clone_at(selected);
-            }
-            match keys {
-                Keys::U64(keys) if summable => runs::starts(self.isa, keys),
-                Keys::U128(keys) if summable => runs::starts(self.isa, keys),
-                _ => None,
-            }
-        };
+        let ascends = self.ascends();
+        let starts = self.runs(local, groups, selected, rows, ascends);
         let inputs = inputs();
         let Some(starts) = starts else {
+            if ascends {
+                self.disorder.store(true, Ordering::Relaxed);
+            }
             return self.update_entries(local, &inputs, selected, counted);
         };
         let heads = &starts[..starts.len() - 1];
+        let Scratch { slots, keys, .. } = &mut local.scratch;
         if self.keys.direct() {
             *slots = heads.iter().map(|&row| slots[row as usize]).collect();
         } else {
@@ -331,7 +332,41 @@ impl AggregatePlan {
         let reduced: Vec<Input> = primitives
             .map(|(primitive, input)| runs::reduce(primitive, input, selected, &starts))
             .collect();
+        if ascends && self.append(local, &reduced, counted)? {
+            return Ok(());
+        }
         self.update_entries(local, &reduced, None, counted)
+    }
+
+    /// Puts the keys of rows into the scratch; where runs of them start, if that is worth it.
+    fn runs(
+        &self,
+        local: &mut Local,
+        groups: &[Vector],
+        selected: Option<&[u32]>,
+        rows: usize,
+        ascends: bool,
+    ) -> Option<Vec<u32>> {
+        let any = ascends && local.ascending.is_some();
+        let counted = selected.map_or(rows, <[u32]>::len);
+        let summable = runs::summable(&self.recipe.primitives, counted, any);
+        let Scratch { slots, keys, .. } = &mut local.scratch;
+        if self.keys.direct() {
+            self.keys.slots_of(self.isa, groups, rows, slots);
+            if let Some(selected) = selected {
+                *slots = selected.iter().map(|&row| slots[row as usize]).collect();
+            }
+            return summable.then(|| runs::starts(self.isa, slots, any)).flatten();
+        }
+        self.keys.keys_of(self.isa, groups, rows, keys);
+        if let Some(selected) = selected {
+            *keys = keys.clone_at(selected);
+        }
+        match keys {
+            Keys::U64(keys) if summable => runs::starts(self.isa, keys, false),
+            Keys::U128(keys) if summable => runs::starts(self.isa, keys, false),
+            _ => None,
+        }
     }
 
     /// Keys are in the scratch, one per entry; entry `i` stands for row `rows[i]`, or row `i`, of the inputs.
@@ -424,9 +459,26 @@ impl AggregatePlan {
             self.parts.iter().any(|part| part.lock().is_some()) || locals.iter().any(|local| local.buffers.is_some());
         let mut tables = Vec::new();
         let mut buffers = Vec::new();
+        let mut ascending = Vec::new();
         for local in locals {
             tables.extend(local.table);
             buffers.extend(local.buffers);
+            ascending.extend(local.ascending);
+        }
+        if !ascending.is_empty() {
+            match self.in_order(ascending) {
+                Ok(in_order) => {
+                    return Merge {
+                        tables: Vec::new(),
+                        buffers: Vec::new(),
+                        whole: false,
+                        segments: in_order.ranges.iter().map(|_| Mutex::new(Vec::new())).collect(),
+                        in_order: Some(in_order),
+                        values: AtomicUsize::new(0),
+                    };
+                }
+                Err(others) => tables.extend(others),
+            }
         }
         let groups: usize = tables.iter().map(Table::groups).sum();
         let whole = match self.keys.rung {
@@ -446,6 +498,7 @@ impl AggregatePlan {
             .collect();
         Merge {
             tables,
+            in_order: None,
             buffers,
             whole,
             segments: (0..tasks).map(|_| Mutex::new(Vec::new())).collect(),
@@ -458,6 +511,13 @@ impl AggregatePlan {
     /// # Errors
     /// Memory is short, or a result is outside its type.
     pub(crate) fn merge(&self, merge: &Merge, task: usize) -> Result<(), DeviceError> {
+        if let Some(in_order) = &merge.in_order {
+            let (table, range) = &in_order.ranges[task];
+            let groups: Vec<u32> = (range.start as u32..range.end as u32).collect();
+            let segment = output::segment(&self.keys, &self.recipe, &in_order.tables[*table], 0, &groups)?;
+            merge.segments[task].lock().push(segment);
+            return Ok(());
+        }
         let alone = merge.whole && self.parts[0].lock().is_none();
         if let ([(_, only)], true) = (&merge.tables[..], alone) {
             return self.finish_part(merge, task, only, 0);

@@ -33,20 +33,33 @@ pub(super) fn segments(
     } else {
         table.present()
     };
-    let mut found = Vec::new();
-    for groups in present.chunks(SEGMENT_ROWS) {
-        let mut columns = group_columns(keys, table, base, groups)?;
-        for (finish, data_type) in &recipe.finishes {
-            let results = Results {
-                data_type,
-                states: &table.states,
-                groups,
-            };
-            columns.push(results.finish(finish)?);
-        }
-        found.push((groups.len(), columns.into_iter().map(Arc::new).collect()));
+    let groups = present.chunks(SEGMENT_ROWS);
+    groups
+        .map(|groups| segment(keys, recipe, table, base, groups))
+        .collect()
+}
+
+/// The rows of some groups of a table, as [`segments`].
+///
+/// # Errors
+/// A result outside its type.
+pub(super) fn segment(
+    keys: &KeyPlan,
+    recipe: &Recipe,
+    table: &Table,
+    base: usize,
+    groups: &[u32],
+) -> Result<Segment, DeviceError> {
+    let mut columns = group_columns(keys, table, base, groups)?;
+    for (finish, data_type) in &recipe.finishes {
+        let results = Results {
+            data_type,
+            states: &table.states,
+            groups,
+        };
+        columns.push(results.finish(finish)?);
     }
-    Ok(found)
+    Ok((groups.len(), columns.into_iter().map(Arc::new).collect()))
 }
 
 /// Distinct values of the only key column, NULL left out.

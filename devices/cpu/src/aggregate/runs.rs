@@ -8,14 +8,15 @@ use std::borrow::Cow;
 use crate::aggregate::input::{Input, Lanes, integers};
 use crate::aggregate::primitive::{Operation, Primitive};
 use crate::aggregate::state::Sum;
+use crate::compact::kept;
 use crate::isa::{Isa, primitive};
 
 /// Fewer rows than these aren't worth a look.
 const LEAST_ROWS: usize = 64;
 
-/// Whether all primitives can take a run of a tile of `rows` rows at once.
-pub(super) fn summable(primitives: &[Primitive], rows: usize) -> bool {
-    rows >= LEAST_ROWS
+/// Whether all primitives can take a run of a tile of `rows` rows at once, and runs are worth a look (or wanted: `any`).
+pub(super) fn summable(primitives: &[Primitive], rows: usize, any: bool) -> bool {
+    (any || rows >= LEAST_ROWS)
         && primitives.iter().all(|primitive| match primitive.operation {
             Operation::Rows | Operation::Valid => true,
             Operation::Sum { largest } => Sum::fits_word(largest, rows),
@@ -23,28 +24,27 @@ pub(super) fn summable(primitives: &[Primitive], rows: usize) -> bool {
         })
 }
 
-/// Where runs of equal keys start, and the end of the last; none when runs are short.
-pub(super) fn starts<K: Copy + Eq>(isa: Isa, keys: &[K]) -> Option<Vec<u32>> {
-    let runs = changes(isa, keys) + 1;
-    if runs * 2 > keys.len() {
+/// Where runs of equal keys start, and the end of the last; none when runs are short, unless they may be (`any`).
+pub(super) fn starts<K: Copy + Eq>(isa: Isa, keys: &[K], any: bool) -> Option<Vec<u32>> {
+    let mut changed = vec![0; keys.len().saturating_sub(1)];
+    let runs = changes(isa, keys, &mut changed) + 1;
+    if runs * 2 > keys.len() && !any {
         return None;
     }
-    let mut starts = vec![0_u32; runs + 2];
-    let mut count = 1;
-    for (row, pair) in (1_u32..).zip(keys.windows(2)) {
-        starts[count] = row;
-        count += usize::from(pair[0] != pair[1]);
-    }
-    starts[count] = keys.len() as u32;
-    starts.truncate(count + 1);
+    let mut starts = vec![0];
+    starts.extend(kept(isa, &changed, 1));
+    starts.push(keys.len() as u32);
     Some(starts)
 }
 
 primitive! {
-    /// Keys that differ from the one before.
-    fn changes[K: Copy + Eq](keys: &[K]) -> usize {
+    /// 1 for each key but the first that differs from the one before; how many do.
+    fn changes[K: Copy + Eq](keys: &[K], changed: &mut [u8]) -> usize {
         let pairs = keys.iter().zip(&keys[1.min(keys.len())..]);
-        pairs.fold(0_u32, |count, (before, after)| count + u32::from(before != after)) as usize
+        for (changed, (before, after)) in changed.iter_mut().zip(pairs) {
+            *changed = u8::from(before != after);
+        }
+        changed.iter().fold(0_u32, |count, changed| count + u32::from(*changed)) as usize
     }
 }
 

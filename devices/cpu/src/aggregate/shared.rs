@@ -258,6 +258,10 @@ impl AggregatePlan {
 
     /// Which groups of a worker's table belong to which part.
     pub(super) fn shares(&self, table: &Table, whole: bool) -> Parted {
+        if let Some(slots) = self.by_slot(table) {
+            let parts = slots.iter().map(|slot| (slot >> self.part_shift) as u32);
+            return Parted::new(parts, self.parts.len());
+        }
         match &table.index {
             Some(index) if !whole => {
                 let mut hashes = Vec::new();
@@ -276,6 +280,15 @@ impl AggregatePlan {
             return Ok(());
         }
         self.in_part(part, |target| {
+            if let Some(slots) = self.by_slot(table) {
+                let within = (1_u64 << self.part_shift) - 1;
+                let to: Vec<u32> = from
+                    .iter()
+                    .map(|&group| (slots[group as usize] & within) as u32)
+                    .collect();
+                target.merge(table, from, &to);
+                return Ok(());
+            }
             let Some(index) = &table.index else {
                 target.make_room(table.distinct_values(), 0)?;
                 target.merge(table, from, from);

@@ -8,6 +8,7 @@ use crate::aggregate::hash::{Index, Keys};
 use crate::aggregate::input::{Input, Pick};
 use crate::aggregate::primitive::{Operation, Primitive};
 use crate::aggregate::state::State;
+use crate::compact::kept;
 use crate::isa::{Isa, primitive};
 
 /// Groups of one worker, of one page of slots, or of one partition of keys.
@@ -111,6 +112,31 @@ impl Table {
         }
     }
 
+    /// Of keys that come in ascending order: ids are given in that order, and nothing is looked up.
+    pub(super) fn ascending(primitives: &[Primitive], pool: &Arc<dyn DevicePool>) -> Result<Self, DeviceError> {
+        Self::hashed(&Keys::U64(Vec::new()), primitives, pool)
+    }
+
+    /// Adds keys to a table that is [`Table::ascending`].
+    ///
+    /// # Errors
+    /// Memory is short.
+    pub(super) fn append(&mut self, slots: &[u32]) -> Result<(), DeviceError> {
+        let each: usize = self.states.iter().map(State::bytes_per_group).sum();
+        let groups = self.groups() + slots.len();
+        // While a vector grows there are three times as many elements as before.
+        self.reserve(groups.next_power_of_two() * (each + size_of::<u64>()) * 3 / 2)?;
+        let Some(Index {
+            keys: Keys::U64(keys), ..
+        }) = &mut self.index
+        else {
+            return Err(DeviceError::Internal("keys in order are words".to_owned()));
+        };
+        keys.extend(slots.iter().map(|slot| u64::from(*slot)));
+        self.states.iter_mut().for_each(|state| state.grow(groups));
+        Ok(())
+    }
+
     /// Folds rows into their groups' states; ids are in range.
     pub(super) fn update(&mut self, pick: Pick, inputs: &[Input], counted: usize) {
         if self.index.is_none() && self.rows.is_none() {
@@ -152,15 +178,7 @@ impl Table {
                 if let Some(State::Count(counts)) = self.rows.and_then(|rows| self.states.get(rows)) {
                     return positive(counts);
                 }
-                let count = self.seen.iter().map(|&seen| usize::from(seen)).sum();
-                let mut slots = vec![0_u32; count + 1];
-                let mut found = 0;
-                for (slot, &seen) in (0_u32..).zip(&self.seen) {
-                    slots[found] = slot;
-                    found += usize::from(seen);
-                }
-                slots.truncate(count);
-                slots
+                kept(Isa::detect(), &self.seen, 0)
             }
         }
     }
@@ -171,14 +189,8 @@ fn positive(counts: &[i64]) -> Vec<u32> {
     if all_positive(Isa::detect(), counts) {
         return (0..counts.len() as u32).collect();
     }
-    let mut slots = vec![0_u32; counts.len() + 1];
-    let mut found = 0;
-    for (slot, &count) in (0_u32..).zip(counts) {
-        slots[found] = slot;
-        found += usize::from(count > 0);
-    }
-    slots.truncate(found);
-    slots
+    let filled: Vec<u8> = counts.iter().map(|&count| u8::from(count > 0)).collect();
+    kept(Isa::detect(), &filled, 0)
 }
 
 primitive! {

@@ -71,6 +71,60 @@ fn full_buffers_are_emptied() {
     }
 }
 
+/// Runs of a key that ascends: all the way, but for one row, or but for one place.
+#[test]
+fn keys_in_order_are_grouped_run_by_run() {
+    let seed: u64 = rand::random();
+    let mut random = StdRng::seed_from_u64(seed);
+    let rows = 12_000;
+    let number = Kind::Int {
+        data_type: Type::Int32,
+        low: -1000,
+        high: 50_000,
+    };
+    for nulls in [0.0, 0.1] {
+        let mut key = wide_keys(rows, &mut random);
+        let mut next = 0;
+        for value in &mut key.values {
+            next += if random.random_bool(0.3) {
+                random.random_range(1..20)
+            } else {
+                0
+            };
+            *value = Value::Int(next);
+        }
+        let sum = aggregate(AggregateFunction::Sum, Some((0, Type::Int32)), Type::Int64);
+        let mut case = Case {
+            groups: vec![key],
+            aggregates: vec![
+                (sum, Some(column(&number, rows, nulls, &mut random))),
+                (aggregate(AggregateFunction::Count, None, Type::Int64), None),
+            ],
+            filters: vec![None, None],
+            mask: None,
+            rows,
+        };
+        for disorder in ["none", "one row", "in the middle"] {
+            let keys = &mut case.groups[0].values;
+            match disorder {
+                "one row" => keys.swap(rows / 3, rows / 2),
+                "in the middle" => keys.rotate_left(rows / 2),
+                _ => {}
+            }
+            for workers in [1, 2, 3] {
+                for tile in [50, 1000, 2048] {
+                    let got = case.run(Some(Rung::DirectShared), workers, Isa::detect(), tile, 100);
+                    check(
+                        &case,
+                        got,
+                        &format!("seed {seed} disorder {disorder} workers {workers} tile {tile}"),
+                    );
+                }
+            }
+        }
+    }
+}
+
 /// Holds at most so many bytes.
 struct Limited(parking_lot::Mutex<(usize, usize)>);
 

@@ -106,6 +106,23 @@ pub(crate) enum KeyBounds {
 }
 
 impl BuildTable {
+    /// Before its index is chosen.
+    fn empty(plan: &BuildPlan, rows: usize, null_keys: bool) -> Self {
+        Self {
+            rows,
+            payload: Vec::new(),
+            kinds: plan.kinds.clone(),
+            packing: None,
+            index: Index::Empty,
+            screen: None,
+            chain: Zeroed::new(0),
+            unique: true,
+            nulls_equal: plan.uses.nulls_equal,
+            null_keys,
+            reservations: Vec::new(),
+        }
+    }
+
     /// Bounds of the integral values of the key at a position.
     pub(crate) fn key_bounds(&self, position: usize) -> KeyBounds {
         if self.rows == 0 || matches!(self.index, Index::Empty) {
@@ -215,19 +232,7 @@ impl Building {
                     column: Mutex::new(None),
                 })
                 .collect(),
-            table: BuildTable {
-                rows,
-                payload: Vec::new(),
-                kinds: plan.kinds.clone(),
-                packing: None,
-                index: Index::Empty,
-                screen: None,
-                chain: Zeroed::new(0),
-                unique: true,
-                nulls_equal,
-                null_keys,
-                reservations: Vec::new(),
-            },
+            table: BuildTable::empty(plan, rows, null_keys),
             repeated: AtomicBool::new(false),
             first: AtomicUsize::new(0),
             order: None,

@@ -19,13 +19,18 @@ use super::finish::{BuildTable, double_word};
 use super::hash::{hash_bytes, hash_u64, hash_u128};
 use super::keys::{KeyKind, Packing};
 use super::table::hash::{HashTable, Hashed, RowKeys};
+use super::table::ranks::Ranks;
 use super::table::zeroed::Zeroed;
 use super::table::{Index, prefetch};
 use crate::isa::{Isa, primitive};
+use crate::number::map_values;
 use crate::vector::{Data, Shape, TILE_ROWS, Vector};
 
 /// Pairs that one call gives at most.
 pub(crate) const PAIRS: usize = TILE_ROWS;
+
+/// Keys are numbered by themselves when one row in so many has one that is there, or fewer do.
+const FEW: usize = 4;
 
 /// Rows after which a Bloom filter must have kept enough of them out.
 const BLOOM_TRIAL_ROWS: usize = 1 << 14;
@@ -235,6 +240,7 @@ impl Prober {
             Index::Same => {
                 self.borrow(scratch);
                 self.positions(packing, keys, rows, &mut scratch.buffers);
+                keep.resize(rows, 0);
                 below(self.isa, &scratch.buffers.positions, packing.size() as u32, keep);
             }
             _ => {
@@ -297,16 +303,19 @@ impl Prober {
             }
             (Index::Ranked(ranks, dense), Some(packing)) => {
                 self.positions(packing, keys, rows, buffers);
-                ranks.number(self.isa, &mut buffers.positions);
-                dense.find(&buffers.positions, &mut heads);
+                self.numbered(ranks, buffers, &mut heads, |numbers, heads| dense.find(numbers, heads));
             }
             (Index::Sorted(ranks), Some(packing)) => {
                 self.positions(packing, keys, rows, buffers);
-                ranks.number(self.isa, &mut buffers.positions);
-                rows_of(self.isa, &buffers.positions, ranks.count() as u32, &mut heads);
+                let count = ranks.count() as u32;
+                self.numbered(ranks, buffers, &mut heads, |numbers, heads| {
+                    heads.resize(numbers.len(), 0);
+                    rows_of(self.isa, numbers, count, heads);
+                });
             }
             (Index::Same, Some(packing)) => {
                 self.positions(packing, keys, rows, buffers);
+                heads.resize(rows, 0);
                 rows_of(self.isa, &buffers.positions, packing.size() as u32, &mut heads);
             }
             (Index::Bitmap(bitmap), Some(packing)) => {
@@ -332,6 +341,33 @@ impl Prober {
             _ => heads.resize(rows, 0),
         }
         buffers.heads = heads;
+    }
+
+    /// The heads that `find` gives for the numbers of packed keys; where few keys are there, only these are numbered.
+    fn numbered(
+        &self,
+        ranks: &Ranks,
+        buffers: &mut Buffers,
+        heads: &mut Vec<u32>,
+        find: impl Fn(&[u32], &mut Vec<u32>),
+    ) {
+        let positions = &mut buffers.positions;
+        if ranks.is_sparse() {
+            let passing = ranks.passing(self.isa, positions);
+            if passing.len() * FEW <= positions.len() {
+                let mut numbers = map_values(&passing, |row| positions[row as usize]);
+                ranks.number(self.isa, &mut numbers);
+                let mut few = Vec::with_capacity(numbers.len());
+                find(&numbers, &mut few);
+                heads.resize(positions.len(), 0);
+                for (row, head) in passing.iter().zip(few) {
+                    heads[*row as usize] = head;
+                }
+                return;
+            }
+        }
+        ranks.number(self.isa, positions);
+        find(positions, heads);
     }
 
     fn positions(&self, packing: &Packing, keys: &[Vector<'_>], rows: usize, buffers: &mut Buffers) {
@@ -516,15 +552,19 @@ impl Prober {
 
 primitive! {
     /// 1 for positions before `end`.
-    fn below[](positions: &[u32], end: u32, keep: &mut Vec<u8>) {
-        keep.extend(positions.iter().map(|position| u8::from(*position < end)));
+    fn below[](positions: &[u32], end: u32, keep: &mut [u8]) {
+        for (keep, position) in keep.iter_mut().zip(positions) {
+            *keep = u8::from(*position < end);
+        }
     }
 }
 
 primitive! {
     /// Positions that are rows, as heads; those from `end` on are no rows.
-    fn rows_of[](positions: &[u32], end: u32, heads: &mut Vec<u32>) {
-        heads.extend(positions.iter().map(|position| if *position < end { position + 1 } else { 0 }));
+    fn rows_of[](positions: &[u32], end: u32, heads: &mut [u32]) {
+        for (head, position) in heads.iter_mut().zip(positions) {
+            *head = if *position < end { position + 1 } else { 0 };
+        }
     }
 }
 

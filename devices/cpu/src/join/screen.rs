@@ -12,7 +12,6 @@ use super::build::key_columns;
 use super::finish::Building;
 use super::keys::{KeyKind, Packing};
 use super::table::ranks::Ranks;
-use crate::compact::kept;
 use crate::isa::Isa;
 use crate::vector::Vector;
 
@@ -73,10 +72,9 @@ impl Screen {
         if column.is_empty() {
             return None;
         }
-        let (mut positions, mut keep) = (Vec::new(), Vec::with_capacity(rows));
+        let mut positions = Vec::new();
         self.packing.pack_positions(isa, &column, rows, nulls, &mut positions);
-        self.held.held(isa, &positions, &mut keep);
-        let passing = kept(isa, &keep, 0);
+        let passing = self.held.passing(isa, &positions);
         (passing.len() * 2 <= rows).then_some(passing)
     }
 }

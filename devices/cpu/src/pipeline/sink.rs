@@ -398,21 +398,7 @@ impl AggregateSink {
             .zip(&arguments)
             .map(|(aggregate, argument)| OrderedArgument::compile(aggregate, argument.as_ref(), row, inputs, isa))
             .collect::<Result<Vec<_>, _>>()?;
-        let described: Vec<_> = aggregates
-            .iter()
-            .zip(arguments.iter().zip(&ordered))
-            .enumerate()
-            .map(|(index, (aggregate, (argument, ordered)))| match ordered {
-                Some(ordered) => {
-                    let (instead, shape) = ordered.aggregate(aggregate, index);
-                    (instead, Some(shape))
-                }
-                None => (
-                    aggregate.clone(),
-                    argument.as_ref().map(|program| program.shape().clone()),
-                ),
-            })
-            .collect();
+        let described = described(&aggregates, &arguments, &ordered);
         let keys = groups.shapes();
         let plan = AggregatePlan::new(
             &keys,
@@ -482,6 +468,27 @@ impl AggregateSink {
         let arguments: Vec<_> = arguments.iter().map(|vector| vector.as_ref().map(sliced)).collect();
         self.plan.update(local, &groups, &arguments, &filters, mask, tile.rows)
     }
+}
+
+/// What the plan is made of: the aggregates, or what stands in for them, and the shapes of their arguments.
+fn described(
+    aggregates: &[Aggregate],
+    arguments: &[Option<Program>],
+    ordered: &[Option<OrderedArgument>],
+) -> Vec<(Aggregate, Option<Shape>)> {
+    let arguments = arguments.iter().zip(ordered);
+    let each = aggregates.iter().zip(arguments).enumerate();
+    each.map(|(index, (aggregate, (argument, ordered)))| match ordered {
+        Some(ordered) => {
+            let (instead, shape) = ordered.aggregate(aggregate, index);
+            (instead, Some(shape))
+        }
+        None => (
+            aggregate.clone(),
+            argument.as_ref().map(|program| program.shape().clone()),
+        ),
+    })
+    .collect()
 }
 
 /// A group key; codes of a byte stay bytes.

@@ -8,7 +8,7 @@ use trireme_device_api::Expr;
 use super::classes::Classes;
 use super::cluster::Cluster;
 use super::names::SetNames;
-use super::{full, side_cost};
+use super::{full, met_cost};
 use crate::fragments::estimate::{ColumnEstimate, Estimate, Estimator, Meets, match_rows};
 use crate::fragments::sample::Part;
 use crate::fragments::tree::{RelationId, Tree};
@@ -221,6 +221,7 @@ impl Search<'_, '_> {
 }
 
 fn cost(probe: &Joined, build: &Joined, rows: f64) -> f64 {
-    let sides = side_cost(build.estimate.rows, probe.estimate.rows);
+    let probing = probe.estimate.rows;
+    let sides = met_cost(build.estimate.rows, probing, rows.min(probing));
     probe.cost + build.cost + sides + PASS * rows
 }
