@@ -6,7 +6,8 @@
 Ours: `system.fragments` after a first run over cold files; after a second one, by what the first counted; and on a server without feedback
 after ANALYZE, first and again when the column cache knows dictionaries. A join is a fragment
 that probes (rows that reach its sink), an aggregate one that groups (groups). Stock: statistics and counts of EXPLAIN ANALYZE under
-`trireme.cpu_variant = datafusion`. An error is the larger of expected/actual and actual/expected, both at least 1.
+`trireme.cpu_variant = datafusion`. Planning is what lowering, estimates, join order and placement take beside DataFusion's own planning
+(the 113 join graphs': bench_joinorder). An error is the larger of expected/actual and actual/expected, both at least 1.
 """
 
 import argparse
@@ -22,20 +23,15 @@ import adbc_driver_flightsql.dbapi as dbapi  # noqa: E402
 import workloads  # noqa: E402
 from figures import Figures  # noqa: E402
 from trireme import Server  # noqa: E402
+from workloads import counted, percentile  # noqa: E402
 
 OURS = """SELECT text, sink_rows, expected_sink_rows, output_rows, expected_output_rows FROM system.fragments
 WHERE run > {after} AND text NOT LIKE '%system%'"""
-SUFFIX = {"": 1, "K": 1e3, "M": 1e6, "B": 1e9}
 
 
 def error(expected, actual):
     expected, actual = max(expected, 1.0), max(actual, 1.0)
     return max(expected / actual, actual / expected)
-
-
-def percentile(values, share):
-    values = sorted(values)
-    return values[min(len(values) - 1, int(share * len(values)))]
 
 
 def rows_of(cursor, sql):
@@ -63,11 +59,6 @@ def ours(cursor, queries):
             if "aggregate by" in text and output is not None:
                 aggregates.append((error(expected_output, output), label, output, expected_output, text))
     return joins, aggregates
-
-
-def counted(text):
-    number, suffix = re.fullmatch(r"([\d.]+) ?([KMB]?)", text).groups()
-    return float(number) * SUFFIX[suffix]
 
 
 def stock(cursor, queries):
@@ -103,11 +94,14 @@ def main():
         queries = workloads.queries(name)
         data = workloads.data(name, workloads.DATA, options.scale, options.rows)
         with session(data) as cursor:
-            passes = {"first_run": ours(cursor, queries), "second_run": ours(cursor, queries), "datafusion": stock(cursor, queries)}
+            passes = {"first_run": ours(cursor, queries), "second_run": ours(cursor, queries)}
+            workloads.planning_figures(figures, f"{name}_second_run", [workloads.planning_ms(cursor, sql) for _, sql in queries])
+            passes["datafusion"] = stock(cursor, queries)
         with session(data, ["--set", "statistics.feedback_max=0"]) as cursor:
             for file in sorted(data.glob("*.parquet")):
                 rows_of(cursor, f"ANALYZE TABLE {file.stem}")
             passes |= {"analyzed_first_run": ours(cursor, queries), "analyzed": ours(cursor, queries)}
+            workloads.planning_figures(figures, f"{name}_analyzed", [workloads.planning_ms(cursor, sql) for _, sql in queries])
         for label, (joins, aggregates) in passes.items():
             judged = label in ("second_run", "analyzed")
             for what, found, p90 in (("joins", joins, 20), ("aggregates", aggregates, 10)):

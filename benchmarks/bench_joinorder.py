@@ -4,8 +4,9 @@
     bench_joinorder.py [--runs 2] [--families 1,6,17] [--details]
 
 One server per way. Ours: nothing known but footers; then what those runs taught (feedback); then after ANALYZE, on a server of its own. DataFusion's
-order: the same fused pipelines under `trireme.reorder_joins = false`. Times are over ADBC, the best of `--runs` after one to warm up the caches;
-the first pass of ours has its runs with feedback off, so that it stays a first one. A query that takes longer than `--limit` seconds counts as that.
+order: the same fused pipelines under `trireme.reorder_joins = false`. Times are over ADBC, the best of `--runs` after some to warm up the caches;
+the first pass of ours has its runs with feedback off, so that it stays a first one. All of ours are measured
+twice: planned anew each time, as DuckDB's are, and with plans kept (`_kept`), as servers do. Planning is what lowering, estimates, join order and placement take beside DataFusion's own. A query that takes longer than `--limit` seconds counts as that.
 Every way's rows are compared.
 """
 
@@ -26,9 +27,15 @@ from figures import Figures  # noqa: E402
 from trireme import Server  # noqa: E402
 
 
-def timed(run, sql, runs):
-    """Rows and the best time in ms."""
-    rows, best = run(sql), math.inf
+# A plan is kept when its shape is seen for the second time, and used from then on.
+KEPT_AFTER = 3
+
+
+def timed(run, sql, runs, before=1):
+    """Rows and the best time in ms, after some runs that don't count."""
+    best = math.inf
+    for _ in range(before):
+        rows = run(sql)
     for _ in range(runs):
         begin = time.perf_counter()
         rows = run(sql)
@@ -37,7 +44,7 @@ def timed(run, sql, runs):
 
 
 def passes(data, queries, options, arguments=(), prepare=(), rounds=1):
-    """By round: label → (rows, ms)."""
+    """label → (rows, ms) of the last round: planned anew, and with plans kept; and the planning time of each query, in ms."""
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(Server(stack.enter_context(workloads.linked(data)), arguments))
         connection = stack.enter_context(contextlib.closing(dbapi.connect(server.uri, autocommit=True)))
@@ -51,17 +58,20 @@ def passes(data, queries, options, arguments=(), prepare=(), rounds=1):
             run(sql)
         run(f"SET trireme.statement_timeout_ms = {int(options.limit * 1000)}")
         found = []
-        for _ in range(rounds):
+        for round_ in range(rounds + 1):
+            run(f"SET trireme.plan_cache = {str(round_ == rounds).lower()}")
             took = {}
             for label, sql in queries:
                 try:
-                    took[label] = timed(run, sql, options.runs)
+                    took[label] = timed(run, sql, options.runs, KEPT_AFTER if round_ == rounds else 1)
                 except dbapi.Error as error:
                     if "TIMEOUT" not in str(error).upper() and "timeout" not in str(error):
                         raise
                     took[label] = (None, options.limit * 1000)
             found.append(took)
-        return found
+        run("SET trireme.plan_cache = false")
+        quick = [sql for label, sql in queries if found[-1][label][0] is not None]
+        return found[-2], found[-1], [workloads.planning_ms(cursor, sql) for sql in quick]
 
 
 def main():
@@ -76,13 +86,18 @@ def main():
     data = workloads.data("job", workloads.DATA, 1, 0)
     analyze = [f"ANALYZE TABLE {file.stem}" for file in sorted(data.glob("*.parquet"))]
     no_feedback = ["--set", "statistics.feedback_max=0"]
-    (first,) = passes(data, queries, options, no_feedback)
-    (own,) = passes(data, queries, options, no_feedback, ["SET trireme.reorder_joins = false"])
-    learned = passes(data, queries, options, rounds=2)[1]
-    (analyzed,) = passes(data, queries, options, no_feedback, analyze)
+    ways, planning = {}, {}
+
+    def measure(way, *arguments, **others):
+        ways[way], ways[f"{way}_kept"], planning[way] = passes(data, queries, options, *arguments, **others)
+
+    measure("first", no_feedback)
+    measure("datafusion_order", no_feedback, ["SET trireme.reorder_joins = false"])
+    measure("feedback", rounds=2)
+    measure("analyzed", no_feedback, analyze)
     connection = workloads.duckdb_over(data)
     rival = {label: timed(lambda sql: connection.execute(sql).fetchall(), sql, options.runs) for label, sql in queries}
-    ways = {"first": first, "feedback": learned, "analyzed": analyzed, "datafusion_order": own, "duckdb": rival}
+    ways["duckdb"] = rival
     wrong = 0
     for label, _ in queries:
         for way, took in ways.items():
@@ -98,12 +113,15 @@ def main():
     for way, total in totals.items():
         figures.add(f"{way}_total", total, "ms")
     for way in ("first", "feedback", "analyzed"):
-        for other in ("datafusion_order", "duckdb"):
-            figures.add(f"{way}_against_{other}", totals[way] / totals[other], "x", at_most=1)
-            shares = [ways[way][label][1] / ways[other][label][1] for label, _ in queries]
-            figures.add(f"{way}_against_{other}_geomean", math.exp(sum(map(math.log, shares)) / len(shares)), "x", at_most=1)
-        worst = max(ways[way][label][1] / own[label][1] for label, _ in queries)
-        figures.add(f"{way}_worst_against_datafusion_order", worst, "x")
+        for kept in ("", "_kept"):
+            ours, own = ways[way + kept], f"datafusion_order{kept}"
+            for other, name in ((own, "datafusion_order"), ("duckdb", "duckdb")):
+                figures.add(f"{way}{kept}_against_{name}", totals[way + kept] / totals[other], "x", at_most=1)
+                shares = [ours[label][1] / ways[other][label][1] for label, _ in queries]
+                figures.add(f"{way}{kept}_against_{name}_geomean", math.exp(sum(map(math.log, shares)) / len(shares)), "x", at_most=1)
+            worst = max(ours[label][1] / ways[own][label][1] for label, _ in queries)
+            figures.add(f"{way}{kept}_worst_against_datafusion_order", worst, "x")
+        workloads.planning_figures(figures, way, planning[way])
     figures.write()
     return 1 if wrong else 0
 

@@ -383,21 +383,21 @@ pub(crate) struct Placing {
     over_5_ms: AtomicU64,
 }
 
-/// How long choosing where graphs run has taken.
+/// How long planning fragments, or choosing where they run, has taken.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PlacingCounts {
-    /// Graphs that were placed.
+    /// Plans that were made, or graphs that were placed.
     pub count: u64,
     /// Time in all, in microseconds.
     pub us: u64,
-    /// Of the graphs, those that took longer than 1 ms.
+    /// Of these, those that took longer than 1 ms.
     pub over_1_ms: u64,
-    /// Of the graphs, those that took longer than 5 ms.
+    /// Of these, those that took longer than 5 ms.
     pub over_5_ms: u64,
 }
 
 impl Placing {
-    fn add(&self, took: Duration) {
+    pub(crate) fn add(&self, took: Duration) {
         let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.count.fetch_add(1, Ordering::Relaxed);
         self.us.fetch_add(us, Ordering::Relaxed);

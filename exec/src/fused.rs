@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use arrow::array::BooleanBufferBuilder;
 use arrow::buffer::BooleanBuffer;
@@ -54,6 +55,7 @@ pub struct FragmentRuntime {
     costs: CostModel,
     load: Arc<Load>,
     placing: Placing,
+    planning: Placing,
     statistics: Arc<Statistics>,
     history: History,
     /// Where graphs that run are written.
@@ -88,6 +90,8 @@ pub struct FragmentCounts {
     pub last_fallback: Option<String>,
     /// How long choosing where they run has taken.
     pub placing: PlacingCounts,
+    /// Putting fragments into plans.
+    pub planning: PlacingCounts,
     /// What was learned of their rows.
     pub feedback: FeedbackCounts,
 }
@@ -113,6 +117,7 @@ impl FragmentRuntime {
             costs,
             load: Arc::default(),
             placing: Placing::default(),
+            planning: Placing::default(),
             statistics,
             history: History::default(),
             graph_dir,
@@ -151,6 +156,11 @@ impl FragmentRuntime {
     }
 
     /// How long choosing where they run takes.
+    /// Takes how long fragments took to be put into a plan.
+    pub fn planned_in(&self, took: Duration) {
+        self.planning.add(took);
+    }
+
     pub(crate) fn placing(&self) -> &Placing {
         &self.placing
     }
@@ -218,6 +228,7 @@ impl FragmentRuntime {
             shared_rows: self.counters.shared_rows.load(Ordering::Relaxed),
             last_fallback: self.counters.last_fallback.lock().clone(),
             placing: self.placing.counts(),
+            planning: self.planning.counts(),
             feedback: self.statistics.feedback.counts(),
         }
     }

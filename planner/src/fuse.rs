@@ -6,6 +6,8 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::TreeNodeRecursion;
@@ -42,7 +44,13 @@ impl FuseFragments {
         Self { runtime }
     }
 
-    fn node(&self, lowered: Lowered, backup: Arc<dyn ExecutionPlan>, choice: DeviceChoice) -> Arc<dyn ExecutionPlan> {
+    fn node(
+        &self,
+        lowered: Lowered,
+        backup: Arc<dyn ExecutionPlan>,
+        choice: DeviceChoice,
+        planning_us: &Arc<AtomicU64>,
+    ) -> Arc<dyn ExecutionPlan> {
         let text = fragments::explain::lines(&lowered.graph);
         let plan = FragmentPlan {
             graph: Arc::new(lowered.graph),
@@ -53,6 +61,7 @@ impl FuseFragments {
             validity: lowered.validity,
             expectations: planted(lowered.expectations, &choice.inject),
             choice,
+            planning_us: Arc::clone(planning_us),
         };
         Arc::new(FragmentExec::new(
             plan,
@@ -85,6 +94,8 @@ impl PhysicalOptimizerRule for FuseFragments {
         if options.device_mode == "off" || options.cpu_variant == "datafusion" {
             return tamed(plan);
         }
+        let began = Instant::now();
+        let planning_us = Arc::new(AtomicU64::new(0));
         let everything = options.cpu_variant == "fused";
         let devices = placing::candidates(self.runtime.devices(), options);
         let accept = |lowered: &Lowered| -> Result<(), String> {
@@ -98,7 +109,7 @@ impl PhysicalOptimizerRule for FuseFragments {
         };
         let make = |lowered: Lowered, backup: Arc<dyn ExecutionPlan>| {
             let choice = devices.choose(&lowered.scans)?;
-            Ok(self.node(lowered, tamed(backup)?, choice))
+            Ok(self.node(lowered, tamed(backup)?, choice, &planning_us))
         };
         let joins = JoinOrder {
             by_cost: options.reorder_joins,
@@ -107,6 +118,9 @@ impl PhysicalOptimizerRule for FuseFragments {
         };
         let (plan, mut reasons) = fragments::rewrite(plan, joins, &accept, &make)?;
         let plan = tamed(plan)?;
+        let took = began.elapsed();
+        planning_us.store(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.runtime.planned_in(took);
         // A plan over no files is no news.
         reasons.retain(|reason| reason.reason != NO_FILES);
         if reasons.is_empty() {

@@ -12,6 +12,7 @@ use datafusion::prelude::SessionConfig;
 use trireme_exec::QueryError;
 use trireme_exec::fused::FragmentRuntime;
 
+use crate::foreseen::Foreseen;
 use crate::fuse::FuseFragments;
 use crate::joins::YieldingJoins;
 use crate::names::{CATALOG, DEFAULT_SCHEMA};
@@ -66,11 +67,15 @@ pub fn base_state(
         .with_physical_optimizer_rule(Arc::new(YieldingJoins));
     builder = semantics::install(builder);
     if let Some(runtime) = fragments {
+        builder = builder.with_statistics_registry(Foreseen::registry(&runtime));
         // Last: what it replaces has been optimised, and is the backup.
         builder = builder.with_physical_optimizer_rule(Arc::new(FuseFragments::new(runtime)));
     }
     builder.build()
 }
+
+/// DataFusion's switch for the statistics that providers give.
+const USE_REGISTRY: &str = "datafusion.optimizer.use_statistics_registry";
 
 /// A session's state: the base with its schema and settings. Setting names and values were checked when they were SET.
 ///
@@ -86,6 +91,12 @@ pub fn session_state(
     schema.clone_into(&mut options.catalog.default_schema);
     for (name, value) in settings {
         apply(options, name, value)?;
+    }
+    let ours = options.extensions.get::<TriremeOptions>();
+    if ours.is_some_and(|ours| ours.cpu_variant == "datafusion" || ours.device_mode == "off")
+        && !settings.contains_key(USE_REGISTRY)
+    {
+        options.optimizer.use_statistics_registry = true;
     }
     Ok(state)
 }

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Identity, Server, ServerTlsConfig};
 use tonic_health::ServingStatus;
-use trireme_catalog::{Catalog, CatalogError, CatalogOptions, SecretKey};
+use trireme_catalog::{Catalog, CatalogError, CatalogOptions, SecretKey, SketchOptions};
 use trireme_columns::{ColumnCache, Limits};
 use trireme_config::{Config, SessionSettings};
 use trireme_device_api::Device;
@@ -290,10 +290,11 @@ async fn assemble(
     let catalog = open_catalog(config, &runtime, &base(None), locations, &stores).await?;
     let (processor, fragments) = fragments(config, stores.lake())?;
     let base = base(Some(Arc::clone(&fragments)));
-    catalog.share_sketches(
-        Arc::clone(&fragments.statistics().sketches),
-        config.statistics.sample_rows,
-    );
+    catalog.share_sketches(SketchOptions {
+        sketches: Arc::clone(&fragments.statistics().sketches),
+        sample_rows: config.statistics.sample_rows,
+        sketch_below_bytes: config.statistics.sketch_below_bytes,
+    });
     catalogs.register_catalog(CATALOG.to_owned(), catalog.provider());
 
     let queries = QueryRegistry::new(config.limits.queries_history_max);
@@ -449,6 +450,7 @@ fn fragments(config: &Config, lake: &Arc<Lake>) -> Result<(Processor, Arc<Fragme
     let statistics = Arc::new(Statistics {
         feedback: Feedback::new(config.statistics.feedback_max),
         sketches: Arc::default(),
+        sample_values_max: config.statistics.sample_values_max,
     });
     let backends = devices::backends(config, &processor.variant());
     let devices = Devices::probe(backends, config.devices.rows_min)?;

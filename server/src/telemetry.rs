@@ -258,6 +258,14 @@ metrics! {
     placements_over_1ms_total: IntCounter = "trireme_placements_over_1ms_total";
     /// Choices that took longer than 5 ms.
     placements_over_5ms_total: IntCounter = "trireme_placements_over_5ms_total";
+    /// Plans that fragments were put into.
+    fused_plans_total: IntCounter = "trireme_fused_plans_total";
+    /// Time that planning fragments took beside DataFusion's own planning: lowering, estimates, the order of joins.
+    fusing_microseconds_total: IntCounter = "trireme_fusing_microseconds_total";
+    /// Plans whose fragments took longer than 1 ms to be planned.
+    fused_plans_over_1ms_total: IntCounter = "trireme_fused_plans_over_1ms_total";
+    /// Plans whose fragments took longer than 5 ms to be planned.
+    fused_plans_over_5ms_total: IntCounter = "trireme_fused_plans_over_5ms_total";
     /// Times that a running fused part of a plan was placed anew.
     fragment_resteers_total: IntCounter = "trireme_fragment_resteers_total";
     /// Fragments of which a device ran some of the rows, the processor the others.
@@ -366,6 +374,10 @@ impl Metrics {
         counter(&self.placing_microseconds_total, counts.fragments.placing.us);
         counter(&self.placements_over_1ms_total, counts.fragments.placing.over_1_ms);
         counter(&self.placements_over_5ms_total, counts.fragments.placing.over_5_ms);
+        counter(&self.fused_plans_total, counts.fragments.planning.count);
+        counter(&self.fusing_microseconds_total, counts.fragments.planning.us);
+        counter(&self.fused_plans_over_1ms_total, counts.fragments.planning.over_1_ms);
+        counter(&self.fused_plans_over_5ms_total, counts.fragments.planning.over_5_ms);
         counter(&self.fragment_graphs_total, counts.fragments.graphs);
         counter(&self.fragment_fallbacks_total, counts.fragments.fallbacks);
         counter(&self.fragment_resteers_total, counts.fragments.resteers);

@@ -9,7 +9,7 @@
 //! runs again only where it can't.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime};
 
 use datafusion::error::{DataFusionError, Result};
@@ -127,6 +127,10 @@ impl Run {
         let placement = runtime.place(&self.plan, &inputs, &devices);
         let us = usize::try_from(placing.elapsed().as_micros()).unwrap_or(usize::MAX);
         MetricBuilder::new(&self.metrics).global_counter("placing_us").add(us);
+        // Of a plan that was kept nothing is left.
+        let planned = self.plan.planning_us.swap(0, Ordering::Relaxed);
+        let us = usize::try_from(planned).unwrap_or(usize::MAX);
+        MetricBuilder::new(&self.metrics).global_counter("planning_us").add(us);
         let placement = placement.map_err(|error| RunError::Query(DataFusionError::External(Box::new(error))))?;
         let claim = placement.claim.clone();
         let ran = self.rows(&inputs, placement, devices).await;

@@ -4,7 +4,7 @@
 //! nothing is found. Nothing here decides a result; what is wrong or missing costs time only.
 
 pub mod feedback;
-pub mod sketch;
+pub mod sketches;
 
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -17,22 +17,29 @@ use datafusion::datasource::physical_plan::parquet::ParquetRowSelection;
 use datafusion::physical_plan::ExecutionPlan;
 
 pub use feedback::{Counted, Feedback, FeedbackCounts};
-pub use sketch::{ColumnSketch, Common, Key, Sketches, TableSketch, Values};
+pub use sketches::Sketches;
+use trireme_costs::rows::SAMPLE_VALUES_MAX;
+pub use trireme_costs::rows::{TableSketch, mix};
 
 /// Everything that is known of tables and plans.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Statistics {
     /// What runs counted.
     pub feedback: Feedback,
     /// What ANALYZE found.
     pub sketches: Arc<Sketches>,
+    /// Values of samples that one plan may look at; 0: none, but what was found before.
+    pub sample_values_max: u64,
 }
 
-/// Spreads the bits of a number: sums of such numbers name sets.
-pub fn mix(value: u64) -> u64 {
-    let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    value ^ (value >> 31)
+impl Default for Statistics {
+    fn default() -> Self {
+        Self {
+            feedback: Feedback::default(),
+            sketches: Arc::default(),
+            sample_values_max: SAMPLE_VALUES_MAX,
+        }
+    }
 }
 
 /// Names the files that a plan reads in their present state; none where it reads no files.

@@ -25,6 +25,7 @@ mod predict;
 mod profile;
 pub mod recorded;
 pub mod residual;
+pub mod rows;
 mod search;
 pub mod simulate;
 pub mod split;

@@ -20,7 +20,7 @@ pub(super) fn reading(aggregate: &AggregateExec) -> Result<&AggregateExec, Strin
     while reading.mode().input_mode() == AggregateInputMode::Partial {
         let mut below: &Arc<dyn ExecutionPlan> = reading.input();
         loop {
-            if let Some(next) = seen_through(below) {
+            if let Some(next) = seen_through(below.as_ref()) {
                 below = next;
             } else if let Some(sort) = below.downcast_ref::<SortExec>().filter(|sort| sort.fetch().is_none()) {
                 below = sort.input();

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use trireme_device_api::{Expr, Node, Value};
 use trireme_exec::operators::PlanValidity;
 
-use super::estimate::{Estimate, Estimator};
+use super::estimate::Estimator;
 use super::tree::{Op, Tree};
+use trireme_costs::rows::{Estimate, Rules};
 
 /// Rows that may turn out so many times more or fewer than assumed.
 const FACTOR: f64 = 8.0;
@@ -35,14 +36,14 @@ impl Assumptions {
         if !relations().any(|op| matches!(op, Op::Join(_))) {
             return found;
         }
-        let mut estimator = Estimator::new(parameters, None);
+        let mut estimator = Estimator::new(parameters);
         for op in relations() {
             if let Op::Filter { input, predicates } = op
                 && matches!(tree.get(*input).op, Op::Scan(_))
                 && predicates.iter().any(reads_parameter)
             {
                 let scan = estimator.of(tree, *input);
-                let rows = estimator.filtered(&scan, predicates).rows;
+                let rows = estimator.rules.filtered(&scan, predicates).rows;
                 found.scans.push(Assumed {
                     scan,
                     predicates: predicates.clone(),
@@ -56,9 +57,9 @@ impl Assumptions {
 
 impl PlanValidity for Assumptions {
     fn holds(&self, parameters: &[Value]) -> bool {
-        let estimator = Estimator::new(parameters, None);
+        let rules = Rules::new(parameters);
         self.scans.iter().all(|assumed| {
-            let rows = estimator.filtered(&assumed.scan, &assumed.predicates).rows;
+            let rows = rules.filtered(&assumed.scan, &assumed.predicates).rows;
             (rows - assumed.rows).abs() < FEW_ROWS || rows < assumed.rows * FACTOR && assumed.rows < rows * FACTOR
         })
     }
@@ -72,9 +73,9 @@ fn reads_parameter(expr: &Expr) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use trireme_costs::rows::ColumnEstimate;
     use trireme_device_api::{BinaryOperator, Type};
 
-    use super::super::estimate::ColumnEstimate;
     use super::*;
 
     #[test]
@@ -102,9 +103,7 @@ mod tests {
             parts: Arc::default(),
         });
         let first = date(500);
-        let rows = Estimator::new(&first, None)
-            .filtered(&scan, std::slice::from_ref(&below))
-            .rows;
+        let rows = Rules::new(&first).filtered(&scan, std::slice::from_ref(&below)).rows;
         assert!((rows - 5e5).abs() < 1e3, "{rows}");
         let assumptions = Assumptions {
             scans: vec![Assumed {

@@ -7,11 +7,12 @@ use std::fmt;
 use std::sync::Arc;
 
 use datafusion::physical_plan::ExecutionPlan;
+use trireme_costs::rows::{Estimate, Rules};
 use trireme_device_api::{BinaryOperator, Expr, Fragment, Graph, JoinKind, Node, Sink, Source, Step, Value};
 use trireme_exec::operators::{Expectations, Expected, FileScan, Provenance};
 use trireme_exec::statistics::Statistics;
 
-use super::estimate::{Estimate, Estimator, grouped, scan_estimate, stream_estimate};
+use super::estimate::{Estimator, scan_estimate, stream_estimate};
 use super::name::Name;
 use super::tree::Join;
 
@@ -54,7 +55,7 @@ impl Expectations for KnownInputs {
             graph,
             inputs: self,
             parameters,
-            estimator: Estimator::new(parameters, Some(&self.statistics.feedback)),
+            estimator: Estimator::learned(parameters, &self.statistics),
             left: Vec::with_capacity(graph.fragments.len()),
         };
         let count = |id: usize| counted.get(id).copied().flatten();
@@ -124,7 +125,7 @@ impl Walk<'_> {
             }
             step_rows.push(row.estimate.rows);
         }
-        let mut left = sink(&row, &fragment.sink, self.parameters);
+        let mut left = sink(&row, &fragment.sink, &self.estimator.rules);
         if matches!(fragment.sink, Sink::Aggregate { .. }) {
             left = left.or_seen(&self.estimator);
         }
@@ -163,7 +164,10 @@ impl Walk<'_> {
     fn step(&self, row: Known, step: &Step) -> Known {
         match step {
             Step::Filter(predicate) => Known {
-                estimate: self.estimator.filtered(&row.estimate, std::slice::from_ref(predicate)),
+                estimate: self
+                    .estimator
+                    .rules
+                    .filtered(&row.estimate, std::slice::from_ref(predicate)),
                 rows: row.rows.max(match row.estimate.is_sampled(predicate) {
                     true => Provenance::Sample,
                     false => basis(predicate, &row.columns),
@@ -198,7 +202,10 @@ impl Walk<'_> {
                     null_equals_null: probe.null_equals_null,
                     null_aware: probe.null_aware,
                 };
-                let mut estimate = self.estimator.joined(&join, &row.estimate, &build.estimate);
+                let mut estimate = self
+                    .estimator
+                    .rules
+                    .joined(&join.pairing(), &row.estimate, &build.estimate);
                 let mut columns = row.columns.clone();
                 match probe.kind {
                     JoinKind::Semi | JoinKind::Anti => {}
@@ -249,14 +256,15 @@ fn unknown(estimate: Estimate) -> Known {
     }
 }
 
-fn sink(row: &Known, sink: &Sink, parameters: &[Value]) -> Known {
+fn sink(row: &Known, sink: &Sink, rules: &Rules<'_>) -> Known {
+    let parameters = rules.parameters;
     let name = row.name.as_ref();
     match sink {
         Sink::Aggregate { groups, aggregates } => {
             let keys: Vec<_> = groups.iter().map(|group| of_values(group, &row.columns)).collect();
             let by = keys.iter().copied().max();
             Known {
-                estimate: grouped(&row.estimate, groups, aggregates, parameters),
+                estimate: rules.grouped(&row.estimate, groups, aggregates),
                 rows: by.map_or(Provenance::Exact, |by| by.max(Provenance::Sketch)),
                 columns: keys
                     .into_iter()

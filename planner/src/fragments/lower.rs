@@ -74,7 +74,7 @@ struct From<'a> {
 }
 
 /// The operator below one that only moves rows between partitions, tasks or batches.
-pub(super) fn seen_through(plan: &Arc<dyn ExecutionPlan>) -> Option<&Arc<dyn ExecutionPlan>> {
+pub(super) fn seen_through(plan: &dyn ExecutionPlan) -> Option<&Arc<dyn ExecutionPlan>> {
     if plan.fetch().is_some() {
         return None;
     }
@@ -124,7 +124,7 @@ impl<'a> Lowering<'a> {
     }
 
     /// The relation of an operator, or why it has none.
-    pub(super) fn node(&mut self, plan: &Arc<dyn ExecutionPlan>) -> Lowered {
+    pub(super) fn node(&mut self, plan: &dyn ExecutionPlan) -> Lowered {
         if let Some(scan) = table_scan(plan) {
             return self.scan(scan?, &plan.schema());
         }
@@ -155,7 +155,7 @@ impl<'a> Lowering<'a> {
         }
         if let Some(subqueries) = plan.downcast_ref::<ScalarSubqueryExec>() {
             self.scalars.push(Scalars::of(subqueries));
-            let input = self.node(subqueries.input());
+            let input = self.node(subqueries.input().as_ref());
             self.scalars.pop();
             return input;
         }
@@ -167,20 +167,20 @@ impl<'a> Lowering<'a> {
             return Ok(self.tree.limit(input, Some(limit), 0));
         }
         if let Some(below) = seen_through(plan) {
-            return self.node(below);
+            return self.node(below.as_ref());
         }
         self.any_join(plan)
     }
 
     /// The relation of an operator, or a stream of its rows.
     pub(super) fn input(&mut self, plan: &Arc<dyn ExecutionPlan>) -> Lowered {
-        if let Some(below) = seen_through(plan)
+        if let Some(below) = seen_through(plan.as_ref())
             && !plan.is::<SortPreservingMergeExec>()
         {
             return self.input(below);
         }
         let noted = self.reasons.len();
-        let reason = match self.node(plan) {
+        let reason = match self.node(plan.as_ref()) {
             Ok(relation) => return Ok(relation),
             Err(reason) => reason,
         };
@@ -368,7 +368,7 @@ impl<'a> Lowering<'a> {
         sort_keys(keys, &scope)
     }
 
-    fn any_join(&mut self, plan: &Arc<dyn ExecutionPlan>) -> Lowered {
+    fn any_join(&mut self, plan: &dyn ExecutionPlan) -> Lowered {
         let mark = |join_type: JoinType| {
             matches!(join_type, JoinType::LeftMark | JoinType::RightMark).then(|| Field {
                 name: "mark".to_owned(),
@@ -577,5 +577,5 @@ pub(super) fn is_quiet(plan: &Arc<dyn ExecutionPlan>) -> bool {
     let name = plan.name();
     matches!(name, "EmptyExec" | "PlaceholderRowExec" | "WorkTableExec")
         || matches!(name, "ExplainExec" | "AnalyzeExec" | "DataSinkExec")
-        || seen_through(plan).is_some() && !plan.is::<SortPreservingMergeExec>()
+        || seen_through(plan.as_ref()).is_some() && !plan.is::<SortPreservingMergeExec>()
 }

@@ -25,7 +25,6 @@ mod order;
 mod parameter;
 mod reduce;
 mod rewrite;
-mod sample;
 mod scalar;
 mod scan;
 mod tree;
@@ -44,7 +43,7 @@ use trireme_exec::operators::{Expectations, FileScan, PlanValidity};
 
 pub use lower::JoinOrder;
 pub use parameter::{PARAMETER_FUNCTION, ParameterFunction};
-pub use rewrite::{lower, rewrite};
+pub use rewrite::{foreseen, lower, rewrite};
 
 /// A part of a plan as a graph.
 #[derive(Debug, Clone)]

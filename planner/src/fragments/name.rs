@@ -67,7 +67,7 @@ impl Write for Fnv {
 }
 
 /// What an expression says of its columns, which are numbered as they occur, and those columns.
-fn template(expr: &Expr, parameters: &[Value]) -> (u64, Vec<usize>) {
+pub(super) fn template(expr: &Expr, parameters: &[Value]) -> (u64, Vec<usize>) {
     let mut columns = Vec::new();
     expr.visit(&mut |expr| {
         if let Node::Column(column) = expr.node
@@ -176,7 +176,7 @@ impl Name {
     pub(super) fn filtered(mut self, predicates: &[Expr], parameters: &[Value]) -> Self {
         let mut conjuncts = Vec::new();
         for predicate in predicates {
-            super::estimate::split(predicate, &mut conjuncts);
+            trireme_costs::rows::split(predicate, &mut conjuncts);
         }
         for conjunct in conjuncts {
             let (said, columns) = template(conjunct, parameters);
@@ -367,12 +367,6 @@ impl Name {
         reduced
     }
 
-    /// What a condition over several leaves adds to a fingerprint; `column` names its columns.
-    pub(super) fn said_of(condition: &Expr, parameters: &[Value], column: &dyn Fn(usize) -> u64) -> u64 {
-        let (said, columns) = template(condition, parameters);
-        mix(columns.into_iter().fold(said, |sum, of| pair(sum, column(of))))
-    }
-
     pub(super) fn width(&self) -> usize {
         self.columns.len()
     }
@@ -390,6 +384,11 @@ impl Name {
 
 fn leaf_hash(leaf: u64) -> u64 {
     mix(pair(leaf, 1))
+}
+
+/// What a condition over several leaves adds to a fingerprint: its [`template`] and its columns' names.
+pub(super) fn condition_hash(said: u64, columns: impl Iterator<Item = u64>) -> u64 {
+    mix(columns.fold(said, pair))
 }
 
 /// What a class of equal columns adds to a fingerprint.

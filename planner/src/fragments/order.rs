@@ -21,7 +21,7 @@ mod search;
 use std::collections::HashMap;
 
 use trireme_device_api::{Expr, Field, JoinKind, Value};
-use trireme_exec::statistics::Feedback;
+use trireme_exec::statistics::Statistics;
 
 use super::estimate::Estimator;
 use super::tree::{Join, Op, RelationId, Tree};
@@ -40,9 +40,9 @@ const LARGE_ROWS: f64 = 5e4;
 const HUGE_ROWS: f64 = 1e6;
 
 /// The tree's root with all joins in their best order.
-pub(super) fn order(tree: &mut Tree, root: RelationId, parameters: &[Value], feedback: &Feedback) -> RelationId {
+pub(super) fn order(tree: &mut Tree, root: RelationId, parameters: &[Value], statistics: &Statistics) -> RelationId {
     let mut ordering = Ordering {
-        estimator: Estimator::new(parameters, Some(feedback)),
+        estimator: Estimator::learned(parameters, statistics),
         done: HashMap::new(),
     };
     ordering.relation(tree, root)
@@ -203,8 +203,8 @@ impl Ordering<'_> {
         let other = self.estimator.of(tree, reducer.relation).rows;
         let reducing = |rows: f64| side_cost(other, rows).min(side_cost(rows, other));
         let all = full(leaves.len());
-        let (top, below_top) = (plan.get(&all)?, below.get(&all)?);
-        let worth = below_top.cost + reducing(rows) < top.cost + reducing(top.estimate.rows);
+        let (top, below_top) = (plan.get(all)?, below.get(all)?);
+        let worth = below_top.cost + reducing(rows) < top.cost + reducing(top.rows);
         (leaves.len() == 1 || worth).then_some((reduced, below))
     }
 

@@ -21,6 +21,7 @@ use trireme_device_api::{Expr, Field, SortKey};
 
 use super::assumptions::Assumptions;
 use super::emit::{StreamColumns, emit};
+use super::estimate::Estimator;
 use super::expected::KnownInputs;
 use super::lower::{JoinOrder, Lowering, fused_fields, is_quiet};
 use super::order::order;
@@ -78,6 +79,15 @@ pub fn rewrite(
     }
 }
 
+/// Rows that an operator is expected to give; none where it can't be lowered.
+pub fn foreseen(plan: &dyn ExecutionPlan, joins: JoinOrder<'_>) -> Option<f64> {
+    let mut lowering = Lowering::new(&[], joins);
+    let root = lowering.node(plan).ok()?;
+    let parameters = lowering.parameters.take();
+    let mut estimator = Estimator::learned(&parameters.values, joins.statistics);
+    Some(estimator.of(&lowering.tree, root).rows)
+}
+
 /// A part that can be replaced.
 struct Part {
     lowered: Lowered,
@@ -92,7 +102,7 @@ fn part(
     joins: JoinOrder<'_>,
 ) -> Result<Part, String> {
     let mut lowering = Lowering::new(enclosing, joins);
-    let root = lowering.node(plan)?;
+    let root = lowering.node(plan.as_ref())?;
     let output = fused_fields(&plan.schema())?;
     let root = sort_on_top(&mut lowering.tree, root);
     let promised = plan.output_ordering();
@@ -106,7 +116,7 @@ fn part(
     let parameters = lowering.parameters.take();
     let validity = Arc::new(Assumptions::of(&lowering.tree, &parameters.values));
     if lowering.joins.by_cost {
-        root = order(&mut lowering.tree, root, &parameters.values, &joins.statistics.feedback);
+        root = order(&mut lowering.tree, root, &parameters.values, joins.statistics);
     }
     let emitted = emit(&lowering.tree, root, output, parameters.types)?;
     let streams = emitted

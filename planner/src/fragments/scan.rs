@@ -48,7 +48,7 @@ pub(super) struct TableScan {
 }
 
 /// The scan that an operator does, or why a graph can't; none for operators that scan nothing.
-pub(super) fn table_scan(plan: &Arc<dyn ExecutionPlan>) -> Option<Result<TableScan, String>> {
+pub(super) fn table_scan(plan: &dyn ExecutionPlan) -> Option<Result<TableScan, String>> {
     if let Some(source) = plan.downcast_ref::<DataSourceExec>() {
         return Some(source_scan(source, None));
     }
@@ -57,9 +57,9 @@ pub(super) fn table_scan(plan: &Arc<dyn ExecutionPlan>) -> Option<Result<TableSc
 
 /// Parquet files of a Delta table whose columns are the files' own. The operator's fields are its crate's secret, so what it
 /// does is asked through DataFusion's interface.
-fn delta_scan(plan: &Arc<dyn ExecutionPlan>) -> Result<TableScan, String> {
+fn delta_scan(plan: &dyn ExecutionPlan) -> Result<TableScan, String> {
     let mut child = *plan.children().first().ok_or("a Delta scan without files")?;
-    while let Some(below) = seen_through(child) {
+    while let Some(below) = seen_through(child.as_ref()) {
         child = below;
     }
     let source = child

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use datafusion::physical_plan::ExecutionPlan;
+use trireme_costs::rows::Pairing;
 use trireme_device_api::{Aggregate, Expr, Field, JoinKind, Node as ExprNode, SortKey};
 use trireme_exec::operators::{ColumnSource, FileScan};
 
@@ -68,6 +69,18 @@ pub(super) struct Join {
     pub(super) residual: Option<Expr>,
     pub(super) null_equals_null: bool,
     pub(super) null_aware: bool,
+}
+
+impl Join {
+    /// What its rows are estimated by.
+    pub(super) fn pairing(&self) -> Pairing<'_> {
+        Pairing {
+            kind: self.kind,
+            probe_keys: &self.probe_keys,
+            build_keys: &self.build_keys,
+            residual: self.residual.as_ref(),
+        }
+    }
 }
 
 impl Op {

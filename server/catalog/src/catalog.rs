@@ -12,7 +12,6 @@ use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::prelude::SessionConfig;
 use parking_lot::{Mutex, RwLock};
 use trireme_exec::io::{Locations, StoreRegistry};
-use trireme_exec::statistics::Sketches;
 use trireme_planner::ddl::{Functions, Key, TableName};
 
 use crate::definitions::{Definitions, Snapshot};
@@ -23,7 +22,7 @@ use crate::folder::Folder;
 use crate::provider::CatalogHandle;
 use crate::resolve::Cached;
 use crate::secrets::{SecretKey, SecretsFile};
-use crate::statistics::StatisticsFile;
+use crate::statistics::{SketchOptions, StatisticsFile};
 use crate::views::ViewPlanner;
 
 /// The one catalog's name.
@@ -81,7 +80,9 @@ pub struct Catalog {
     pub(crate) deltas: Mutex<HashMap<String, delta::Opened>>,
     pub(crate) statistics: RwLock<StatisticsFile>,
     /// Where plans look for samples, and how many rows each has.
-    pub(crate) sketches: OnceLock<(Arc<Sketches>, usize)>,
+    pub(crate) sketches: OnceLock<SketchOptions>,
+    /// Held while a table is analysed in the background: one after the other.
+    pub(crate) sketching: tokio::sync::Mutex<()>,
     pub(crate) secrets: RwLock<SecretsFile>,
     pub(crate) planner: OnceLock<Arc<dyn ViewPlanner>>,
     pub(crate) system: RwLock<Option<Arc<dyn SchemaProvider>>>,
@@ -137,6 +138,7 @@ impl Catalog {
             deltas: Mutex::new(HashMap::new()),
             statistics: RwLock::new(statistics),
             sketches: OnceLock::new(),
+            sketching: tokio::sync::Mutex::default(),
             secrets: RwLock::new(secrets),
             planner: OnceLock::new(),
             system: RwLock::new(None),

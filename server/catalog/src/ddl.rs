@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use datafusion::execution::SessionState;
-use trireme_planner::ddl::{Ddl, ExternalTable, IfExists, Key, ManagedSource, TableName};
+use trireme_planner::ddl::{Ddl, ExternalTable, FileFormat, IfExists, Key, ManagedSource, TableName};
 use uuid::Uuid;
 
 use crate::catalog::{Applied, Catalog, DEFAULT_SCHEMA, INFORMATION_SCHEMA, SYSTEM_SCHEMA};
@@ -83,12 +83,16 @@ impl Catalog {
             return Ok(DONE);
         }
         let external = External::new(&table)?;
+        let is_parquet = table.format == FileFormat::Parquet;
         let source = Source::External(external.clone());
         let listing = self.listing(&table.name, &source).await?;
         let provider = self.external_table(&table.name, &external, &listing).await?;
         self.check_keys(&table.name, &provider.schema(), &table.keys).await?;
-        self.define(&table.name, Definition::External(external), table.keys, if_exists)
-            .await?;
+        let (keys, definition) = (table.keys, Definition::External(external));
+        let is_new = self.define(&table.name, definition, keys, if_exists).await?;
+        if is_new && is_parquet {
+            self.sketch_later(&table.name, listing.signature.bytes);
+        }
         Ok(DONE)
     }
 

@@ -47,7 +47,7 @@ pub use describe::{DescribeFilter, TableEntry, TableKind};
 pub use error::CatalogError;
 pub use folder::FORMAT_VERSION;
 pub use secrets::SecretKey;
-pub use statistics::{ColumnStatisticsEntry, TableStatistics};
+pub use statistics::{ColumnStatisticsEntry, SketchOptions, TableStatistics};
 pub use views::ViewPlanner;
 
 #[cfg(test)]

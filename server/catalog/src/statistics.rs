@@ -18,7 +18,7 @@ use datafusion::functions_aggregate::expr_fn::{approx_distinct, count, max, min}
 use datafusion::logical_expr::{Expr, LogicalPlanBuilder, lit};
 use datafusion::physical_plan::{collect, execute_stream};
 use serde::{Deserialize, Serialize};
-use trireme_exec::statistics::sketch::Load;
+use trireme_exec::statistics::sketches::Load;
 use trireme_exec::statistics::{Sketches, TableSketch, version_of};
 use trireme_planner::ddl::TableName;
 
@@ -78,6 +78,17 @@ struct Stored {
     version: Option<u64>,
     #[serde(default)]
     sampled: u64,
+}
+
+/// How tables are sampled, and where plans look for it.
+#[derive(Debug)]
+pub struct SketchOptions {
+    /// Where plans look for what was found.
+    pub sketches: Arc<Sketches>,
+    /// Rows of a sample.
+    pub sample_rows: usize,
+    /// Bytes of files up to which a new table is analysed in the background.
+    pub sketch_below_bytes: u64,
 }
 
 /// All statistics, by schema and table, as they are on disk.
@@ -228,15 +239,32 @@ impl Catalog {
         Ok(Applied { rows: Some(rows) })
     }
 
-    /// Where plans look for what ANALYZE found, and how many rows of a table it samples.
-    pub fn share_sketches(&self, sketches: Arc<Sketches>, sample_rows: usize) {
-        let _ = self.sketches.set((sketches, sample_rows));
+    /// Where plans look for what ANALYZE found, and how much it samples.
+    pub fn share_sketches(&self, options: SketchOptions) {
+        let _ = self.sketches.set(options);
         self.offer_sketches();
+    }
+
+    /// Analyses a new table in the background, if its files are few bytes. Nobody waits for it, and whatever goes wrong is
+    /// only noted: the table may be gone meanwhile.
+    pub(crate) fn sketch_later(&self, name: &TableName, bytes: u64) {
+        let most = self.sketches.get().map_or(0, |options| options.sketch_below_bytes);
+        let Some(catalog) = self.this.upgrade().filter(|_| bytes <= most && most > 0) else {
+            return;
+        };
+        let name = name.clone();
+        tokio::spawn(async move {
+            let _one = catalog.sketching.lock().await;
+            let session = Arc::clone(&catalog.session);
+            if let Err(error) = catalog.analyze(&session, &name).await {
+                tracing::debug!(%error, table = %name, "a new table was not analysed");
+            }
+        });
     }
 
     /// Offers all samples that are kept; those of tables that were analysed anew are removed.
     fn offer_sketches(&self) {
-        let Some((sketches, _)) = self.sketches.get() else {
+        let Some(SketchOptions { sketches, .. }) = self.sketches.get() else {
             return;
         };
         let file = self.statistics.read();
@@ -261,7 +289,7 @@ impl Catalog {
         table: &Arc<dyn TableProvider>,
         rows: u64,
     ) -> Result<(Option<RecordBatch>, Option<u64>), CatalogError> {
-        let wanted = self.sketches.get().map_or(0, |(_, rows)| *rows);
+        let wanted = self.sketches.get().map_or(0, |options| options.sample_rows);
         // Not by the session's plan: fragments don't say which files they read.
         let plan = table.scan(session, None, &[], None).await?;
         let version = version_of(&plan);
@@ -281,8 +309,7 @@ const BUCKETS: usize = 10;
 fn describe(sample: &RecordBatch, rows: u64, columns: &mut [ColumnStatisticsEntry]) {
     let sketch = TableSketch::new(rows as f64, sample, &|_| None);
     for (at, entry) in columns.iter_mut().enumerate() {
-        let common = sketch.common(at).map(|common| common.first(COMMON_SHOWN));
-        entry.common = common.filter(|common| !common.is_empty());
+        entry.common = sketch.common_text(at, COMMON_SHOWN).filter(|common| !common.is_empty());
         entry.histogram = sketch.columns[at].histogram(BUCKETS).map(|bounds| bounds.join(" "));
     }
 }

@@ -100,3 +100,41 @@ async fn samples_tell_what_goes_together_and_survive_a_restart() {
     query(&mut client, sql).await;
     assert_ne!(rows(&mut client, by).await[0][0], "sample", "of other files");
 }
+
+#[tokio::test]
+async fn datafusion_chooses_a_joins_sides_by_our_estimates_and_fused_plans_keep_theirs() {
+    let (_data, _server, mut client) = fixture(&[]).await;
+    // DataFusion takes a fifth of the rows to pass what it can't tell.
+    let sql = "EXPLAIN SELECT d.region, f.v FROM facts f JOIN dims d ON f.k = d.k WHERE f.id % 10000 = 7";
+    let explained = async |client: &mut Client, settings: &[&str]| {
+        run(client, settings).await;
+        let found = rows(client, sql).await;
+        found.into_iter().flatten().collect::<Vec<_>>().join("\n")
+    };
+    let first = |plan: &str| {
+        let at = |file: &str| plan.find(file).unwrap_or_else(|| panic!("{file} in {plan}"));
+        if at("facts.parquet") < at("dims.parquet") {
+            "facts"
+        } else {
+            "dims"
+        }
+    };
+    let on = "SET datafusion.optimizer.use_statistics_registry = true";
+    let off = "SET datafusion.optimizer.use_statistics_registry = false";
+    let fused = explained(&mut client, &[off]).await;
+    assert!(fused.contains("FragmentExec"), "{fused}");
+    assert_eq!(
+        explained(&mut client, &[on]).await,
+        fused,
+        "its sides are not DataFusion's"
+    );
+    let plain = "SET trireme.cpu_variant = 'datafusion'";
+    let ours = explained(
+        &mut client,
+        &[plain, "RESET datafusion.optimizer.use_statistics_registry"],
+    )
+    .await;
+    assert_eq!(first(&ours), "facts", "the few rows are built: {ours}");
+    let stock = explained(&mut client, &[off]).await;
+    assert_eq!(first(&stock), "dims", "{stock}");
+}

@@ -1,7 +1,4 @@
-//! Rows after each step of a fragment, from distinct counts and bounds where they are known, else by rules of thumb.
-//!
-//! The rules are those of the planner's join order: conditions are independent, and of two joined columns one side's values are
-//! among the other's.
+//! Rows after each step of a fragment, by the rules of [`crate::rows`], and the work that they make.
 
 use std::collections::HashMap;
 
@@ -12,16 +9,7 @@ use trireme_device_api::{
 use super::relation::{Column, Origin, Relation, Text};
 use super::work::{Meter, Random, Updates};
 use super::{FragmentFacts, Known, Rows, RowsFrom, SinkKind};
-
-const LIKE_PREFIX: f64 = 0.05;
-const LIKE_WITHIN: f64 = 0.08;
-const RANGE: f64 = 1.0 / 3.0;
-const NULLS: f64 = 0.05;
-const OTHER: f64 = 0.25;
-/// Conditions beside equal keys keep so much of a semi join's matches.
-const RESIDUAL_MATCHES: f64 = 0.8;
-/// Anti joins keep at least this.
-const ANTI_LEAST: f64 = 0.1;
+use crate::rows::{Estimate, Pairing, Rules, split};
 
 /// Join tables whose keys, packed into one number, are below this many times their rows are arrays …
 const DENSE_KEYS_PER_ROW: f64 = 8.0;
@@ -44,8 +32,9 @@ const STATE_BYTES: f64 = 16.0;
 /// A build side.
 #[derive(Debug, Clone)]
 struct Build {
+    /// Its payload, and then its keys.
     rows: Relation,
-    keys: Vec<Column>,
+    payload: usize,
     /// Of what keys are looked up in, and whether that is a hash table.
     index_bytes: f64,
     hashed: bool,
@@ -53,7 +42,7 @@ struct Build {
 
 /// Walks through a graph's fragments in order.
 pub(super) struct Estimator<'a> {
-    parameters: &'a [Value],
+    rules: Rules<'a>,
     known: &'a Known,
     outputs: Vec<Relation>,
     builds: HashMap<FragmentId, Build>,
@@ -62,7 +51,7 @@ pub(super) struct Estimator<'a> {
 impl<'a> Estimator<'a> {
     pub(super) fn new(parameters: &'a [Value], known: &'a Known) -> Self {
         Self {
-            parameters,
+            rules: Rules::new(parameters),
             known,
             outputs: Vec::new(),
             builds: HashMap::new(),
@@ -95,10 +84,7 @@ impl<'a> Estimator<'a> {
                         .iter()
                         .filter(|expr| !matches!(expr.node, Node::Column(_)))
                         .for_each(|expr| meter.evaluate(expr, &relation));
-                    Relation {
-                        rows: relation.rows,
-                        columns: exprs.iter().map(|expr| relation.column(expr)).collect(),
-                    }
+                    relation.projected(exprs)
                 }
                 Step::Probe(probe) => {
                     builds.push(probe.build);
@@ -149,116 +135,16 @@ impl<'a> Estimator<'a> {
     }
 
     fn kept(&self, relation: &Relation, conjunct: &Expr) -> Relation {
-        if let Some((index, low, high)) = self.bounds(conjunct)
-            && let Some(column) = relation.columns.get(index)
-            && let Some((part, range)) = share(column.range, low, high)
-        {
-            let distinct = (column.distinct * part).max(1.0);
-            let mut kept = relation.scaled(part, RowsFrom::Sketch);
-            let column = &mut kept.columns[index];
-            column.distinct = column.distinct.min(distinct);
-            column.range = Some(range);
-            return kept;
+        let estimate = self.rules.filtered(&relation.estimate, std::slice::from_ref(conjunct));
+        let rows = relation.rows.rows * (estimate.rows / relation.estimate.rows);
+        Relation {
+            rows: Rows {
+                rows,
+                from: relation.rows.from.max(basis(relation, conjunct)),
+            },
+            estimate,
+            columns: relation.columns.clone(),
         }
-        let (part, from) = self.selectivity(relation, conjunct);
-        relation.scaled(part.clamp(1e-9, 1.0), from)
-    }
-
-    /// A comparison of a column with a known constant, as closed bounds.
-    fn bounds(&self, expr: &Expr) -> Option<(usize, f64, f64)> {
-        let Node::Binary { op, left, right } = &expr.node else {
-            return None;
-        };
-        let (column, value, op) = match (&left.node, &right.node) {
-            (Node::Column(index), _) => (*index, self.constant(right)?, *op),
-            (_, Node::Column(index)) => (*index, self.constant(left)?, mirrored(*op)),
-            _ => return None,
-        };
-        match op {
-            BinaryOperator::Less => Some((column, f64::NEG_INFINITY, value - 1.0)),
-            BinaryOperator::LessOrEqual => Some((column, f64::NEG_INFINITY, value)),
-            BinaryOperator::Greater => Some((column, value + 1.0, f64::INFINITY)),
-            BinaryOperator::GreaterOrEqual => Some((column, value, f64::INFINITY)),
-            _ => None,
-        }
-    }
-
-    fn constant(&self, expr: &Expr) -> Option<f64> {
-        let value = match &expr.node {
-            Node::Literal(value) => value,
-            Node::Parameter(index) => self.parameters.get(*index)?,
-            _ => return None,
-        };
-        match value {
-            Value::Int(value) => Some(*value as f64),
-            Value::Float(value) if value.is_finite() => Some(*value),
-            _ => None,
-        }
-    }
-
-    /// The part of the rows for which a condition holds.
-    fn selectivity(&self, relation: &Relation, expr: &Expr) -> (f64, RowsFrom) {
-        let guess = |part: f64| (part, RowsFrom::Default);
-        let from = |operands: &[&Expr]| match operands.iter().any(|operand| relation.is_known(operand)) {
-            true => RowsFrom::Sketch,
-            false => RowsFrom::Default,
-        };
-        let all = |negated: bool, part: f64| if negated { 1.0 - part } else { part };
-        match &expr.node {
-            Node::Literal(Value::Boolean(value)) => (f64::from(u8::from(*value)), RowsFrom::Exact),
-            Node::Binary { op, left, right } => {
-                let distinct = relation.distinct(left).max(relation.distinct(right));
-                match op {
-                    BinaryOperator::And | BinaryOperator::Or => {
-                        let (a, from_a) = self.selectivity(relation, left);
-                        let (b, from_b) = self.selectivity(relation, right);
-                        let both = a * b;
-                        let part = if *op == BinaryOperator::And { both } else { a + b - both };
-                        (part, from_a.max(from_b))
-                    }
-                    BinaryOperator::Equal | BinaryOperator::NotDistinct => (1.0 / distinct, from(&[left, right])),
-                    BinaryOperator::NotEqual | BinaryOperator::Distinct => {
-                        (1.0 - 1.0 / distinct.max(1.01), from(&[left, right]))
-                    }
-                    _ if left.columns().is_empty() || right.columns().is_empty() => {
-                        let bounds = self
-                            .bounds(expr)
-                            .and_then(|(index, low, high)| share(relation.columns.get(index)?.range, low, high));
-                        bounds.map_or(guess(RANGE), |(part, _)| (part, RowsFrom::Sketch))
-                    }
-                    _ => guess(0.5),
-                }
-            }
-            Node::Not(inner) => {
-                let (part, from) = self.selectivity(relation, inner);
-                (1.0 - part, from)
-            }
-            Node::InList { expr, list, negated } => {
-                let part = (list.len() as f64 / relation.distinct(expr)).min(1.0);
-                (all(*negated, part), from(&[expr]))
-            }
-            Node::Like { pattern, negated, .. } => guess(all(
-                *negated,
-                if self.is_within(pattern) {
-                    LIKE_WITHIN
-                } else {
-                    LIKE_PREFIX
-                },
-            )),
-            Node::IsNull(_) => guess(NULLS),
-            Node::IsNotNull(_) => guess(1.0 - NULLS),
-            _ => guess(OTHER),
-        }
-    }
-
-    /// A LIKE pattern that may match anywhere.
-    fn is_within(&self, pattern: &Expr) -> bool {
-        let value = match &pattern.node {
-            Node::Literal(value) => Some(value),
-            Node::Parameter(index) => self.parameters.get(*index),
-            _ => None,
-        };
-        !matches!(value, Some(Value::Bytes(bytes)) if bytes.first() != Some(&b'%'))
     }
 
     fn probed(&self, relation: Relation, probe: &Probe, meter: &mut Meter) -> Relation {
@@ -276,19 +162,39 @@ impl<'a> Estimator<'a> {
             accesses: relation.rows.rows * each,
             hashed: build.hashed,
         });
-        let mut build_rows = build.rows.clone();
-        for column in &mut build_rows.columns {
+        let mut payload = build.rows.columns[..build.payload].to_vec();
+        for column in &mut payload {
             column.origin = meter.payload(column.bytes * build.rows.rows.rows);
         }
-        let pairs = pairs(&relation, &build_rows, probe, &build.keys);
-        let pairs = match &probe.residual {
-            Some(residual) => {
-                meter.evaluate(residual, &pairs);
-                self.filtered(pairs, residual, None)
-            }
-            None => pairs,
+        let keys = probe.keys.iter().enumerate();
+        let keys: Vec<_> = keys
+            .map(|(at, key)| Expr::column(build.payload + at, key.data_type.clone()))
+            .collect();
+        let pairing = Pairing {
+            kind: probe.kind,
+            probe_keys: &probe.keys,
+            build_keys: &keys,
+            residual: probe.residual.as_ref(),
         };
-        joined(relation, build_rows, pairs, probe, &build.keys)
+        let is_known = probe.keys.iter().any(|key| relation.is_known(key))
+            || keys.iter().any(|key| build.rows.is_known(key))
+            || keys.is_empty();
+        let by = if is_known { RowsFrom::Sketch } else { RowsFrom::Default };
+        let mut from = relation.rows.from.max(build.rows.rows.from).max(by);
+        if let Some(residual) = pairing.residual {
+            let inner = Pairing {
+                kind: JoinKind::Inner,
+                residual: None,
+                ..pairing
+            };
+            let pairs = self.rules.joined(&inner, &relation.estimate, &build.rows.estimate);
+            let columns = relation.columns.iter().chain(&payload).copied().collect();
+            let pairs = Relation::estimated(pairs, from, columns);
+            meter.evaluate(residual, &pairs);
+            from = from.max(basis(&pairs, residual));
+        }
+        let estimate = self.rules.joined(&pairing, &relation.estimate, &build.rows.estimate);
+        joined(&relation, payload, estimate, from, probe.kind)
     }
 
     /// What is left, and the memory of the sink's table.
@@ -297,23 +203,25 @@ impl<'a> Estimator<'a> {
         let (mut output, table_bytes) = match sink {
             Sink::Aggregate { groups, aggregates } => {
                 let known = self.known.outputs.get(&id).copied();
-                return grouped(relation, groups, aggregates, known, meter);
+                return grouped(&self.rules, relation, (groups, aggregates), known, meter);
             }
             Sink::Build(side) => {
                 side.keys
                     .iter()
                     .chain(&side.payload)
                     .for_each(|expr| meter.evaluate(expr, relation));
-                let kept = Relation {
-                    rows,
-                    columns: side.payload.iter().map(|expr| relation.column(expr)).collect(),
+                let exprs: Vec<Expr> = side.payload.iter().chain(&side.keys).cloned().collect();
+                let all = relation.projected(&exprs);
+                let all = match self.known.outputs.get(&id) {
+                    Some(known) => all.counted(*known),
+                    None => all,
                 };
-                let kept = match self.known.outputs.get(&id) {
-                    Some(known) => kept.counted(*known),
-                    None => kept,
-                };
-                let keys: Vec<_> = side.keys.iter().map(|key| relation.column(key)).collect();
-                let (index_bytes, hashed) = index(kept.rows.rows, &keys);
+                let keys = slots(&all, side.payload.len()..exprs.len());
+                let mut kept = all.clone();
+                kept.columns.truncate(side.payload.len());
+                kept.estimate.columns.truncate(side.payload.len());
+                let key_bytes = all.row_bytes() - kept.row_bytes();
+                let (index_bytes, hashed) = index(kept.rows.rows, side.keys.len(), keys, key_bytes);
                 let table_bytes = index_bytes + kept.rows.rows * kept.row_bytes();
                 meter.work.inserts = Some(Random {
                     footprint_bytes: index_bytes,
@@ -322,8 +230,8 @@ impl<'a> Estimator<'a> {
                 });
                 meter.work.written_bytes += kept.rows.rows * kept.row_bytes();
                 let build = Build {
-                    rows: kept.clone(),
-                    keys,
+                    rows: all,
+                    payload: side.payload.len(),
                     index_bytes,
                     hashed,
                 };
@@ -357,98 +265,79 @@ impl<'a> Estimator<'a> {
     }
 }
 
-/// Pairs with equal keys. One side's keys are among the other's, as foreign keys are: the smaller domain is that of the
-/// primary key, whose distinct values are known best.
-fn pairs(relation: &Relation, build: &Relation, probe: &Probe, keys: &[Column]) -> Relation {
-    let on_probe = relation.domain(probe.keys.iter());
-    let (values, rows) = keys.iter().fold((1.0, 1.0_f64), |(values, rows), key| {
-        (values * key.domain, rows.max(key.base_rows))
-    });
-    let on_build = values.min(rows);
-    let known = probe.keys.iter().any(|key| relation.is_known(key)) || keys.iter().any(|key| key.known);
-    let count = relation.rows.rows * build.rows.rows / on_probe.min(on_build).max(1.0);
-    let from = if known || keys.is_empty() {
-        RowsFrom::Sketch
-    } else {
-        RowsFrom::Default
-    };
-    Relation {
-        rows: Rows {
-            rows: count,
-            from: relation.rows.from.max(build.rows.from).max(from),
-        },
-        columns: relation.columns.iter().chain(&build.columns).copied().collect(),
+/// What a join of this kind leaves, without the build's keys behind its payload.
+fn joined(
+    relation: &Relation,
+    payload: Vec<Column>,
+    mut estimate: Estimate,
+    from: RowsFrom,
+    kind: JoinKind,
+) -> Relation {
+    let mut columns = relation.columns.clone();
+    match kind {
+        JoinKind::Semi | JoinKind::Anti => {}
+        JoinKind::BuildSemi | JoinKind::BuildAnti => columns = payload,
+        JoinKind::Mark => columns.push(Column {
+            bytes: 1.0,
+            encoded_bytes: 1.0,
+            text: Text::No,
+            origin: Origin::Made,
+            known: true,
+        }),
+        _ => columns.extend(payload),
     }
+    estimate.columns.truncate(columns.len());
+    Relation::estimated(estimate, from, columns)
 }
 
-/// What a join of this kind leaves of its pairs.
-fn joined(relation: Relation, build: Relation, pairs: Relation, probe: &Probe, keys: &[Column]) -> Relation {
-    let from = pairs.rows.from;
-    let with = |count: f64| Relation {
-        rows: Rows { rows: count, from },
-        columns: pairs.columns.clone(),
-    };
-    let sure = probe.residual.as_ref().map_or(1.0, |_| RESIDUAL_MATCHES);
-    let values = |columns: &mut dyn Iterator<Item = f64>, rows: f64| columns.product::<f64>().min(rows);
-    let on_build = values(&mut keys.iter().map(|key| key.distinct), build.rows.rows);
-    let on_probe = values(
-        &mut probe.keys.iter().map(|key| relation.distinct(key)),
-        relation.rows.rows,
-    );
-    let domain = relation
-        .domain(probe.keys.iter())
-        .min(values(&mut keys.iter().map(|key| key.domain), f64::INFINITY))
-        .max(1.0);
-    let found = |others: f64| (others / domain).min(1.0) * sure;
-    match probe.kind {
-        JoinKind::Inner => pairs,
-        JoinKind::Left => with(pairs.rows.rows.max(relation.rows.rows)),
-        JoinKind::BuildOuter => with(pairs.rows.rows.max(build.rows.rows)),
-        JoinKind::Full => with(pairs.rows.rows.max(relation.rows.rows).max(build.rows.rows)),
-        JoinKind::Semi => relation.scaled(found(on_build), from),
-        JoinKind::Anti => relation.scaled((1.0 - found(on_build)).max(ANTI_LEAST), from),
-        JoinKind::BuildSemi => build.scaled(found(on_probe), from),
-        JoinKind::BuildAnti => build.scaled((1.0 - found(on_probe)).max(ANTI_LEAST), from),
-        JoinKind::Mark => {
-            let mut marked = relation;
-            let mark = Column {
-                bytes: 1.0,
-                encoded_bytes: 1.0,
-                distinct: 2.0,
-                domain: 2.0,
-                base_rows: marked.rows.rows,
-                range: None,
-                text: Text::No,
-                origin: Origin::Made,
-                known: true,
-            };
-            marked.columns.push(mark);
-            marked
-        }
+/// How the part of the rows that pass a condition is known.
+fn basis(relation: &Relation, expr: &Expr) -> RowsFrom {
+    let known = |known: bool| if known { RowsFrom::Sketch } else { RowsFrom::Default };
+    match &expr.node {
+        Node::Literal(_) => RowsFrom::Exact,
+        Node::Not(inner) => basis(relation, inner),
+        Node::InList { expr, .. } => known(relation.is_known(expr)),
+        Node::Binary { op, left, right } => match op {
+            BinaryOperator::And | BinaryOperator::Or => basis(relation, left).max(basis(relation, right)),
+            BinaryOperator::Equal
+            | BinaryOperator::NotDistinct
+            | BinaryOperator::NotEqual
+            | BinaryOperator::Distinct => known(relation.is_known(left) || relation.is_known(right)),
+            _ => {
+                let bounded = |side: &Expr| match side.node {
+                    Node::Column(index) => relation
+                        .estimate
+                        .columns
+                        .get(index)
+                        .is_some_and(|column| column.range.is_some()),
+                    _ => side.columns().is_empty(),
+                };
+                known(bounded(left) && bounded(right))
+            }
+        },
+        _ => RowsFrom::Default,
     }
 }
 
 fn grouped(
+    rules: &Rules<'_>,
     relation: &Relation,
-    groups: &[Expr],
-    aggregates: &[Aggregate],
+    (groups, aggregates): (&[Expr], &[Aggregate]),
     known: Option<Rows>,
     meter: &mut Meter,
 ) -> (Relation, f64) {
     let rows = relation.rows;
     meter.keys(groups.iter(), relation);
-    let is_known = groups.iter().all(|expr| relation.is_known(expr));
-    let values: f64 = groups.iter().map(|expr| relation.distinct(expr)).product();
-    let estimate = match groups.is_empty() {
-        true => Rows::exact(1.0),
-        false => Rows {
-            rows: super::relation::kept_distinct(values, values.max(rows.rows), rows.rows).min(rows.rows.max(1.0)),
-            from: rows
-                .from
-                .max(if is_known { RowsFrom::Sketch } else { RowsFrom::Default }),
-        },
+    let estimate = rules.grouped(&relation.estimate, groups, aggregates);
+    let from = match groups.iter().all(|expr| relation.is_known(expr)) {
+        _ if groups.is_empty() => RowsFrom::Exact,
+        true => rows.from.max(RowsFrom::Sketch),
+        false => RowsFrom::Default,
     };
-    let output_rows = known.unwrap_or(estimate);
+    let output_rows = known.unwrap_or(Rows {
+        rows: estimate.rows,
+        from,
+    });
     for aggregate in aggregates {
         aggregate
             .argument
@@ -459,7 +348,7 @@ fn grouped(
         meter.nodes += 1.0;
         meter.work.simple_operations += rows.rows;
         if let (true, Some(argument)) = (aggregate.distinct, &aggregate.argument) {
-            let values = (relation.distinct(argument) * output_rows.rows).min(rows.rows);
+            let values = (relation.estimate.distinct(argument) * output_rows.rows).min(rows.rows);
             meter.work.updates.push(Updates {
                 groups: values,
                 rows: rows.rows,
@@ -468,50 +357,43 @@ fn grouped(
         }
     }
     if !groups.is_empty() {
+        let keys = relation.projected(groups);
         meter.work.updates.push(Updates {
             groups: output_rows.rows,
             rows: rows.rows,
-            hashed: slots(groups.iter().map(|group| relation.column(group))) > DIRECT_SLOTS,
+            hashed: slots(&keys, 0..groups.len()) > DIRECT_SLOTS,
         });
     }
-    let columns = groups.iter().map(|expr| Column {
+    let keys = groups.iter().map(|expr| Column {
         origin: Origin::Made,
         ..relation.column(expr)
     });
     let states = aggregates.iter().map(|aggregate| Column {
         bytes: super::type_bytes(&aggregate.data_type),
         encoded_bytes: 0.0,
-        distinct: output_rows.rows,
-        domain: output_rows.rows,
-        base_rows: output_rows.rows,
-        range: None,
         text: Text::No,
         origin: Origin::Made,
         known: false,
     });
-    let output = Relation {
-        rows: output_rows,
-        columns: columns.chain(states).collect(),
-    };
+    let output = Relation::estimated(estimate, from, keys.chain(states).collect());
     let table_bytes = output_rows.rows * (output.row_bytes() + aggregates.len() as f64 * STATE_BYTES);
     (output.counted(output_rows), table_bytes)
 }
 
-/// Numbers that keys can be packed into; endless when one of them is no number.
-fn slots(keys: impl Iterator<Item = Column>) -> f64 {
-    let of = |column: Column| match (column.text, column.range) {
-        (Text::Codes, _) => column.domain + 1.0,
-        (Text::No, Some((low, high))) => high - low + 2.0,
+/// Numbers that some columns can be packed into; endless when one of them is no number.
+fn slots(of: &Relation, columns: std::ops::Range<usize>) -> f64 {
+    let slots = columns.map(|at| match (of.columns[at].text, &of.estimate.columns[at]) {
+        (Text::Codes, column) => column.domain + 1.0,
+        (Text::No, column) => column.range.map_or(f64::INFINITY, |(low, high)| high - low + 2.0),
         _ => f64::INFINITY,
-    };
-    keys.map(of).product()
+    });
+    slots.product()
 }
 
 /// Memory of what keys are looked up in, and whether that is a hash table.
-fn index(rows: f64, keys: &[Column]) -> (f64, bool) {
-    let slots = slots(keys.iter().copied());
+fn index(rows: f64, keys: usize, slots: f64, key_bytes: f64) -> (f64, bool) {
     let ranked = (RANKED_KEYS_PER_ROW * rows).clamp(RANKED_KEYS.0, RANKED_KEYS.1);
-    if keys.is_empty() {
+    if keys == 0 {
         return (0.0, false);
     }
     if slots <= (DENSE_KEYS_PER_ROW * rows).max(DENSE_KEYS) {
@@ -520,14 +402,19 @@ fn index(rows: f64, keys: &[Column]) -> (f64, bool) {
     if slots <= ranked {
         return (slots * RANKED_KEY_BYTES + rows * DENSE_SLOT_BYTES, false);
     }
-    let key_bytes: f64 = keys.iter().map(|key| key.bytes).sum();
     (rows * HASH_SLOTS_PER_ROW * (HASH_SLOT_BYTES + key_bytes), true)
 }
 
 fn limited(relation: &Relation, limit: Option<usize>, offset: usize) -> Relation {
     let most = limit.map_or(f64::INFINITY, |limit| limit as f64);
-    let rows = (relation.rows.rows - offset as f64).clamp(0.0, most);
-    relation.scaled(rows / relation.rows.rows.max(1e-9), RowsFrom::Exact)
+    Relation {
+        rows: Rows {
+            rows: (relation.rows.rows - offset as f64).clamp(0.0, most),
+            ..relation.rows
+        },
+        estimate: relation.estimate.limited(limit, offset),
+        columns: relation.columns.clone(),
+    }
 }
 
 /// To sort rows of which the first `kept` are wanted: each is compared with the last of those kept, few enter.
@@ -537,39 +424,4 @@ fn comparisons(rows: f64, kept: f64) -> f64 {
     }
     let entering = kept * (1.0 + (rows / kept.max(1.0)).ln());
     rows + entering * kept.max(2.0).log2()
-}
-
-/// The part of a column's values within closed bounds, and what bounds are left.
-fn share(range: Option<(f64, f64)>, low: f64, high: f64) -> Option<(f64, (f64, f64))> {
-    let (least, most) = range?;
-    let (low, high) = (low.max(least), high.min(most));
-    let values = (most - least + 1.0).max(1.0);
-    match low <= high {
-        true => Some((((high - low + 1.0) / values).min(1.0), (low, high))),
-        false => Some((1.0 / values.max(1e3), (least, least))),
-    }
-}
-
-fn split<'e>(expr: &'e Expr, into: &mut Vec<&'e Expr>) {
-    match &expr.node {
-        Node::Binary {
-            op: BinaryOperator::And,
-            left,
-            right,
-        } => {
-            split(left, into);
-            split(right, into);
-        }
-        _ => into.push(expr),
-    }
-}
-
-fn mirrored(op: BinaryOperator) -> BinaryOperator {
-    match op {
-        BinaryOperator::Less => BinaryOperator::Greater,
-        BinaryOperator::LessOrEqual => BinaryOperator::GreaterOrEqual,
-        BinaryOperator::Greater => BinaryOperator::Less,
-        BinaryOperator::GreaterOrEqual => BinaryOperator::LessOrEqual,
-        other => other,
-    }
 }

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Every row count says where it comes from. What is known (`known`: true counts, fed-back ones, another estimator's) comes
-//! before what is estimated here. Times are [`crate::predict`]'s affair.
+//! before what [`crate::rows`] estimates. Times are [`crate::predict`]'s affair.
 
 mod estimate;
 mod relation;
@@ -22,6 +22,8 @@ pub use work::{Random, Updates, Work};
 
 use estimate::Estimator;
 use relation::Relation;
+
+use crate::rows::ROWS_UNKNOWN;
 
 /// Where a row count comes from, best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -101,8 +103,6 @@ pub struct ColumnFacts {
 const ENCODED_SHARE: f64 = 0.6;
 /// Bytes of a string of which nothing is known.
 const TEXT_BYTES: f64 = 20.0;
-/// Rows of a table or stream of which nothing is known.
-const ROWS_UNKNOWN: f64 = 10_000.0;
 
 impl ColumnFacts {
     /// Of a column of which only the type is known.

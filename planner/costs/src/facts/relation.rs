@@ -1,11 +1,11 @@
 //! What is expected of a set of rows and its columns while a fragment is walked through.
 
-use trireme_device_api::{Expr, Field, Node};
+use std::sync::Arc;
 
-use super::{ColumnFacts, ROWS_UNKNOWN, Rows, RowsFrom, ScanFacts, type_bytes};
+use trireme_device_api::{Expr, Field, Node, Type};
 
-/// Distinct strings of a column of which nothing is known: this power of its rows.
-const TEXT_DISTINCT_POWER: f64 = 0.5;
+use super::{ColumnFacts, Rows, RowsFrom, ScanFacts, type_bytes};
+use crate::rows::{ColumnEstimate, Estimate, ROWS_UNKNOWN};
 
 /// How values of text stand in memory.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -29,80 +29,52 @@ pub(super) enum Origin {
     Made,
 }
 
-/// What is expected of a column.
+/// What a column is, beside what is expected of its values.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Column {
     /// Bytes of a value in memory.
     pub(super) bytes: f64,
     /// The same in its file.
     pub(super) encoded_bytes: f64,
-    pub(super) distinct: f64,
-    /// Distinct values of the whole column that it comes from, and that one's rows.
-    pub(super) domain: f64,
-    pub(super) base_rows: f64,
-    pub(super) range: Option<(f64, f64)>,
     pub(super) text: Text,
     pub(super) origin: Origin,
-    /// Whether `distinct` is more than a guess.
+    /// Whether its distinct values are more than a guess.
     pub(super) known: bool,
 }
 
 /// What is expected of a set of rows.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub(super) struct Relation {
+    /// As they are known; the estimate's are at least one.
     pub(super) rows: Rows,
+    pub(super) estimate: Estimate,
     pub(super) columns: Vec<Column>,
 }
 
 impl Column {
-    fn of_scan(facts: &ColumnFacts, position: usize, is_text: bool, rows: f64) -> Self {
-        let of_range = facts.range.map(|(low, high)| high - low + 1.0);
-        let known = facts.distinct.or(facts.dictionary_entries).or(of_range);
-        let text = match (is_text, facts.dictionary_entries) {
-            (true, Some(_)) => Text::Codes,
-            (true, None) => Text::Raw,
-            (false, _) => Text::No,
-        };
-        let guess = match text {
-            Text::Raw => rows.powf(TEXT_DISTINCT_POWER),
-            _ => rows,
-        };
-        let distinct = known.unwrap_or(guess).min(rows).max(1.0);
+    fn of_scan(facts: &ColumnFacts, position: usize, is_text: bool) -> Self {
         Self {
             bytes: facts.carrier_bytes,
             encoded_bytes: facts.encoded_bytes,
-            distinct,
-            domain: distinct,
-            base_rows: rows,
-            range: facts.range,
-            text,
+            text: match (is_text, facts.dictionary_entries) {
+                (true, Some(_)) => Text::Codes,
+                (true, None) => Text::Raw,
+                (false, _) => Text::No,
+            },
             origin: Origin::Source(position),
-            known: known.is_some(),
+            known: facts.distinct.is_some() || facts.dictionary_entries.is_some() || facts.range.is_some(),
         }
     }
 
-    /// A column that an expression makes.
-    pub(super) fn made(expr: &Expr, relation: &Relation) -> Self {
-        let distinct = relation.distinct(expr);
-        let bytes = type_bytes(&expr.data_type);
+    /// A column that is made here.
+    pub(super) fn made(data_type: &Type) -> Self {
+        let bytes = type_bytes(data_type);
         Self {
             bytes,
             encoded_bytes: bytes,
-            distinct,
-            domain: distinct,
-            base_rows: relation.rows.rows,
-            range: None,
-            text: if expr.data_type.is_bytes() { Text::Raw } else { Text::No },
+            text: if data_type.is_bytes() { Text::Raw } else { Text::No },
             origin: Origin::Made,
             known: false,
-        }
-    }
-
-    /// The same column among so many rows.
-    fn among(self, rows: f64) -> Self {
-        Self {
-            distinct: self.distinct.min(rows.max(1.0)),
-            ..self
         }
     }
 }
@@ -110,12 +82,21 @@ impl Column {
 impl Relation {
     pub(super) fn of_scan(facts: &ScanFacts, fields: &[Field]) -> Self {
         let rows = facts.rows.rows.max(0.0);
-        let is_text = |position: usize| fields.get(position).is_some_and(|field| field.data_type.is_bytes());
+        let type_of = |position: usize| fields.get(position).map_or(&Type::Null, |field| &field.data_type);
         let columns = facts.columns.iter().enumerate();
+        let estimates = columns.clone().map(|(position, column)| {
+            let distinct = column.distinct.or(column.dictionary_entries);
+            ColumnEstimate::of_table(rows.max(1.0), distinct, column.range, type_of(position))
+        });
         Self {
             rows: Rows { rows, ..facts.rows },
+            estimate: Estimate {
+                rows: rows.max(1.0),
+                columns: estimates.collect(),
+                parts: Arc::default(),
+            },
             columns: columns
-                .map(|(position, column)| Column::of_scan(column, position, is_text(position), rows.max(1.0)))
+                .map(|(position, column)| Column::of_scan(column, position, type_of(position).is_bytes()))
                 .collect(),
         }
     }
@@ -132,6 +113,18 @@ impl Relation {
         Self::of_scan(&facts, fields)
     }
 
+    /// Estimated rows of these columns.
+    pub(super) fn estimated(estimate: Estimate, from: RowsFrom, columns: Vec<Column>) -> Self {
+        Self {
+            rows: Rows {
+                rows: estimate.rows,
+                from,
+            },
+            estimate,
+            columns,
+        }
+    }
+
     /// As the source of a fragment.
     pub(super) fn into_source(mut self) -> Self {
         for (position, column) in self.columns.iter_mut().enumerate() {
@@ -144,23 +137,22 @@ impl Relation {
     pub(super) fn column(&self, expr: &Expr) -> Column {
         match expr.node {
             Node::Column(index) if index < self.columns.len() => self.columns[index],
-            _ => Column::made(expr, self),
+            _ => Column::made(&expr.data_type),
+        }
+    }
+
+    /// These expressions of its rows.
+    pub(super) fn projected(&self, exprs: &[Expr]) -> Self {
+        Self {
+            rows: self.rows,
+            estimate: self.estimate.projected(exprs),
+            columns: exprs.iter().map(|expr| self.column(expr)).collect(),
         }
     }
 
     /// Bytes of a row.
     pub(super) fn row_bytes(&self) -> f64 {
         self.columns.iter().map(|column| column.bytes).sum()
-    }
-
-    /// Distinct values of an expression.
-    pub(super) fn distinct(&self, expr: &Expr) -> f64 {
-        let of = |index: usize| self.columns.get(index).map_or(self.rows.rows, |column| column.distinct);
-        let values: f64 = match expr.node {
-            Node::Column(index) => of(index),
-            _ => expr.columns().into_iter().map(of).product(),
-        };
-        values.min(self.rows.rows).max(1.0)
     }
 
     /// Whether distinct values of an expression are more than a guess.
@@ -172,55 +164,14 @@ impl Relation {
                 .all(|index| self.columns.get(index).is_some_and(|column| column.known))
     }
 
-    /// Distinct values of the whole columns that keys come from.
-    pub(super) fn domain<'e>(&self, keys: impl Iterator<Item = &'e Expr>) -> f64 {
-        let (mut values, mut rows) = (1.0, 1.0_f64);
-        for key in keys {
-            let column = self.column(key);
-            values *= column.domain;
-            rows = rows.max(column.base_rows);
-        }
-        // Keys of several columns go together: there are no more of them than rows.
-        values.min(rows)
-    }
-
-    /// With a part of its rows.
-    pub(super) fn scaled(&self, part: f64, from: RowsFrom) -> Self {
-        let rows = self.rows.rows * part;
-        let columns = self.columns.iter().map(|column| Column {
-            distinct: kept_distinct(column.distinct, self.rows.rows, rows),
-            ..*column
-        });
-        Self {
-            rows: Rows {
-                rows,
-                from: self.rows.from.max(from),
-            },
-            columns: columns.collect(),
-        }
-    }
-
     /// With another count of rows.
     pub(super) fn counted(mut self, rows: Rows) -> Self {
-        let part = rows.rows / self.rows.rows.max(1e-9);
-        if part < 1.0 {
-            self = self.scaled(part, RowsFrom::Exact);
-        }
+        let part = rows.rows / self.estimate.rows;
+        self.estimate = match part < 1.0 {
+            true => self.estimate.scaled(part),
+            false => self.estimate.with_rows(rows.rows),
+        };
         self.rows = rows;
-        for column in &mut self.columns {
-            *column = column.among(rows.rows);
-        }
         self
     }
-}
-
-/// Distinct values left when `after` of `before` rows are, chosen without regard to the value.
-pub(super) fn kept_distinct(distinct: f64, before: f64, after: f64) -> f64 {
-    if after >= before || before <= 0.0 {
-        return distinct.min(after.max(1.0));
-    }
-    let rows_per_value = before / distinct.max(1.0);
-    // 1 − (1 − after / before) ^ rows_per_value, also where the part is very small.
-    let some_left = -(rows_per_value * (-after / before).ln_1p()).exp_m1();
-    (distinct * some_left).clamp(1.0, after.max(1.0))
 }

@@ -278,12 +278,3 @@ fn a_limit_stops_early() {
     near(emit(Some(10)).work.rows, 10.0);
     near(emit(None).work.rows, 1e6);
 }
-
-#[test]
-fn distinct_values_are_left_by_chance() {
-    near(relation::kept_distinct(10.0, 1e6, 1e5), 10.0);
-    near(relation::kept_distinct(1e6, 1e6, 1e3), 1e3);
-    // Groups by keys of so many combinations that each row is its own.
-    near(relation::kept_distinct(1e30, 1e30, 5e4), 5e4);
-    assert!((relation::kept_distinct(1e6, 2e6, 1e6) - 0.75e6).abs() < 1e3);
-}

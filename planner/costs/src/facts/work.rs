@@ -138,7 +138,7 @@ impl Meter {
             // Evaluated once per entry of the dictionary; rows look it up.
             (_, [column]) if codes(column) => {
                 self.work.simple_operations += rows;
-                self.work.text_bytes += relation.columns[*column].domain * TEXT_BYTES;
+                self.work.text_bytes += relation.estimate.columns[*column].domain * TEXT_BYTES;
             }
             _ => self.operate(expr, relation),
         }

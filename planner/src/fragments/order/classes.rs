@@ -79,12 +79,35 @@ impl Classes {
 
     /// Whether two sets have a key in common.
     pub(super) fn connect(&self, left: u64, right: u64) -> bool {
+        self.near(left) & right != 0 || self.others_connect(left, right)
+    }
+
+    /// The relations that have columns in a set's classes.
+    pub(super) fn near(&self, set: u64) -> u64 {
+        let met = self.sets.iter().filter(|of_class| *of_class & set != 0);
+        met.fold(0, |near, of_class| near | of_class)
+    }
+
+    /// Whether an equality of other expressions joins two sets.
+    pub(super) fn others_connect(&self, left: u64, right: u64) -> bool {
         let within = |needed: u64, set: u64| needed != 0 && needed & !set == 0;
-        self.sets.iter().any(|set| set & left != 0 && set & right != 0)
-            || self
-                .others
-                .iter()
-                .any(|(_, a, _, b)| within(*a, left) && within(*b, right) || within(*a, right) && within(*b, left))
+        self.others
+            .iter()
+            .any(|(_, a, _, b)| within(*a, left) && within(*b, right) || within(*a, right) && within(*b, left))
+    }
+
+    /// The columns of the only key between two sets, if there is one and it is of columns.
+    pub(super) fn only_key(&self, cluster: &Cluster, left: u64, right: u64) -> Option<(usize, usize)> {
+        let mut crossing = (self.classes.iter().zip(&self.sets)).filter(|(_, of)| *of & left != 0 && *of & right != 0);
+        let (class, _) = crossing.next()?;
+        if crossing.next().is_some() || !self.others.is_empty() {
+            return None;
+        }
+        let member = |set: u64| {
+            let there = class.iter().rfind(|column| set >> cluster.columns[**column].0 & 1 == 1);
+            there.copied()
+        };
+        member(left).zip(member(right))
     }
 
     /// Keys between two sets: one for each class that has members in both, and the other equalities that they decide.

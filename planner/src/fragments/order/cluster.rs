@@ -187,6 +187,14 @@ impl Cluster {
         }
     }
 
+    /// Its columns, as expressions.
+    pub(super) fn column_exprs(&self) -> Vec<Expr> {
+        let fields = self.fields.iter().enumerate();
+        fields
+            .map(|(index, field)| Expr::column(index, field.data_type.clone()))
+            .collect()
+    }
+
     /// The relations that an expression reads.
     pub(super) fn relations_of(&self, expr: &Expr) -> u64 {
         expr.columns()

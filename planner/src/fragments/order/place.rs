@@ -35,7 +35,7 @@ pub(super) fn place(
     plan: &Plan,
     set: u64,
 ) -> Placed {
-    let how = plan.get(&set).map(|joined| joined.how);
+    let how = plan.get(set).map(|joined| joined.how);
     let (probe_set, build_set) = match how {
         Some(How::Join(probe, build)) => (probe, build),
         Some(How::Relation(index)) => return place_leaf(cluster, index, leaves[index]),

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+use trireme_exec::statistics::Sketches;
 use trireme_planner::ddl::{Ddl, FileFormat, IfExists, Key};
 
 use super::{Lake, external, name};
-use crate::{CatalogError, DescribeFilter, TableKind};
+use crate::{CatalogError, DescribeFilter, SketchOptions, TableKind};
 
 fn batch(from: i64, to: i64) -> RecordBatch {
     let numbers: Vec<i64> = (from..to).collect();
@@ -263,6 +264,40 @@ async fn analyze_counts_and_goes_stale() {
     assert_eq!(table.statistics().unwrap().num_rows.get_value(), Some(&100));
     lake.write_parquet("T.parquet", &batch(0, 101));
     assert!(lake.catalog().statistics().await[0].stale);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn small_new_tables_are_analysed_in_the_background() {
+    let lake = Lake::new().await;
+    lake.write_parquet("large/f.parquet", &batch(0, 100_000));
+    lake.write_parquet("small/f.parquet", &batch(0, 100));
+    let small = std::fs::metadata(lake.path("small/f.parquet")).unwrap().len();
+    let sketches = Arc::new(Sketches::default());
+    lake.catalog().share_sketches(SketchOptions {
+        sketches: Arc::clone(&sketches),
+        sample_rows: 10,
+        sketch_below_bytes: small,
+    });
+    for table in ["large", "small"] {
+        lake.apply(Ddl::CreateExternalTable {
+            table: external(&format!("x_{table}"), FileFormat::Parquet, &format!("{table}/"), &[]),
+            if_exists: IfExists::Fail,
+        })
+        .await
+        .unwrap();
+    }
+    for _ in 0..100 {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        if !lake.catalog().statistics().await.is_empty() {
+            break;
+        }
+    }
+    let found = lake.catalog().statistics().await;
+    let found: Vec<_> = found
+        .iter()
+        .map(|found| (found.table.table.as_str(), found.rows, found.sampled))
+        .collect();
+    assert_eq!(found, [("x_small", 100, 10)]);
 }
 
 #[tokio::test]

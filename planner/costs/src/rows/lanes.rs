@@ -1,95 +1,18 @@
-//! Expressions over the sample that ANALYZE took of a table: which rows pass conditions, how many groups they make.
-//!
-//! Column at a time, in 64 bits; what it can't evaluate has no answer and is guessed elsewhere. Results may differ from a
-//! device's in corners (overflow, a character's case): they are estimates.
+//! Operations over columns of a sample: 64-bit numbers, floats, bytes, truth values.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use chrono::{DateTime, Datelike, NaiveDate, Timelike};
-use trireme_device_api::{BinaryOperator, DatePart, Expr, Function, Node, TimeUnit, Type, Value};
-use trireme_exec::statistics::{TableSketch, Values, mix};
+use trireme_device_api::{BinaryOperator, DatePart, Expr, TimeUnit, Type, Value};
 
-/// A table's sample, of which a part of the rows is left.
-#[derive(Debug, Clone)]
-pub(super) struct Part {
-    pub(super) sketch: Arc<TableSketch>,
-    /// The rows of the sample that passed; none: all.
-    pub(super) kept: Option<Arc<[bool]>>,
-    /// Rows of the table that passed.
-    pub(super) rows: f64,
-}
+use super::sketch::{TableSketch, Values};
 
-/// Rows of a sample of which so few pass say little.
-pub(super) const FEW: usize = 3;
-/// Sampled rows by which distinct values are estimated.
-const COUNTED_MAX: usize = 2_000;
 /// Days from the first of January of year 1 to that of 1970.
 const DAYS_TO_1970: i32 = 719_163;
 
-impl Part {
-    pub(super) fn of(sketch: &Arc<TableSketch>, rows: f64) -> Self {
-        Self {
-            sketch: Arc::clone(sketch),
-            kept: None,
-            rows,
-        }
-    }
-
-    /// Sampled rows that are left.
-    pub(super) fn left(&self) -> usize {
-        match &self.kept {
-            Some(kept) => kept.iter().filter(|kept| **kept).count(),
-            None => self.sketch.sampled,
-        }
-    }
-
-    /// The sample is the table.
-    pub(super) fn is_whole(&self) -> bool {
-        self.sketch.sampled as f64 >= self.sketch.rows
-    }
-
-    /// Distinct values that expressions have together in the rows that are left; none when they can't be evaluated, or the
-    /// sample is too small.
-    pub(super) fn distinct(&self, exprs: &[&Expr], reader: &Reader<'_>) -> Option<f64> {
-        let left = self.left();
-        if left == 0 || (left < 30 && !self.is_whole()) {
-            return None;
-        }
-        let lanes: Option<Vec<Lane<'_>>> = exprs.iter().map(|expr| reader.lane(expr, &self.sketch)).collect();
-        let lanes = lanes?;
-        let every = if self.is_whole() {
-            1
-        } else {
-            left.div_ceil(COUNTED_MAX) as u64
-        };
-        let rows = (0..self.sketch.sampled).filter(|row| self.kept.as_ref().is_none_or(|kept| kept[*row]));
-        let mut seen: HashMap<u64, u32> = HashMap::new();
-        let mut count = 0_u32;
-        for row in rows.filter(|row| mix(*row as u64).is_multiple_of(every)) {
-            let mut hasher = DefaultHasher::new();
-            lanes.iter().for_each(|lane| lane.hash(row, &mut hasher));
-            *seen.entry(hasher.finish()).or_default() += 1;
-            count += 1;
-        }
-        let once = seen.values().filter(|times| **times == 1).count();
-        let all = if self.is_whole() { f64::from(count) } else { self.rows };
-        Some(of_sample(seen.len() as f64, once as f64, f64::from(count), all))
-    }
-}
-
-/// Distinct values among `all` rows of which `sampled` have `distinct`, `once` of them one time: Haas and Stokes' estimator.
-fn of_sample(distinct: f64, once: f64, sampled: f64, all: f64) -> f64 {
-    if sampled >= all {
-        return distinct;
-    }
-    let unseen = sampled - once + once * sampled / all;
-    (sampled * distinct / unseen.max(1.0)).clamp(distinct, all.max(distinct))
-}
-
-/// Values of an expression by row of the sample.
+/// Values of an expression by row.
 pub(super) enum Lane<'a> {
     Ints(Cow<'a, [Option<i64>]>),
     Floats(Cow<'a, [Option<f64>]>),
@@ -98,16 +21,18 @@ pub(super) enum Lane<'a> {
 }
 
 impl Lane<'_> {
-    fn hash(&self, row: usize, hasher: &mut DefaultHasher) {
+    pub(super) fn hash(&self, row: usize) -> u64 {
+        let mut hasher = DefaultHasher::new();
         match self {
-            Lane::Ints(values) => values[row].hash(hasher),
-            Lane::Floats(values) => values[row].map(f64::to_bits).hash(hasher),
-            Lane::Bytes(values) => values[row].hash(hasher),
-            Lane::Truth(values) => values[row].hash(hasher),
+            Lane::Ints(values) => values[row].hash(&mut hasher),
+            Lane::Floats(values) => values[row].map(f64::to_bits).hash(&mut hasher),
+            Lane::Bytes(values) => values[row].hash(&mut hasher),
+            Lane::Truth(values) => values[row].hash(&mut hasher),
         }
+        hasher.finish()
     }
 
-    fn is_null(&self, row: usize) -> bool {
+    pub(super) fn is_null(&self, row: usize) -> bool {
         match self {
             Lane::Ints(values) => values[row].is_none(),
             Lane::Floats(values) => values[row].is_none(),
@@ -117,113 +42,33 @@ impl Lane<'_> {
     }
 }
 
-/// How expressions read a sample: where each of their columns stands in it, and parameters' values.
-pub(super) struct Reader<'a> {
-    pub(super) column: &'a dyn Fn(usize) -> Option<usize>,
-    pub(super) parameters: &'a [Value],
+/// Rows that an expression is evaluated for.
+#[derive(Clone, Copy)]
+pub(super) struct Over<'r> {
+    pub(super) sketch: &'r TableSketch,
+    /// None: all.
+    pub(super) rows: Option<&'r [u32]>,
 }
 
-impl Reader<'_> {
-    /// Rows for which a condition is true.
-    pub(super) fn truth(&self, expr: &Expr, sketch: &TableSketch) -> Option<Vec<bool>> {
-        match self.lane(expr, sketch)? {
-            Lane::Truth(values) => Some(values.into_iter().map(|value| value == Some(true)).collect()),
-            Lane::Ints(values) => Some(values.iter().map(|value| *value == Some(1)).collect()),
-            _ => None,
-        }
-    }
-
-    fn constant<'e>(&'e self, expr: &'e Expr) -> Option<&'e Value> {
-        match &expr.node {
-            Node::Literal(value) => Some(value),
-            Node::Parameter(index) => self.parameters.get(*index),
-            _ => None,
-        }
-    }
-
-    fn lane<'e>(&'e self, expr: &'e Expr, sketch: &'e TableSketch) -> Option<Lane<'e>> {
-        let rows = sketch.sampled;
-        if let Some(value) = self.constant(expr) {
-            return repeated(value, &expr.data_type, rows);
-        }
-        match &expr.node {
-            Node::Column(column) => of_values(&sketch.columns.get((self.column)(*column)?)?.values, rows),
-            Node::Binary { op, left, right } => {
-                let (a, b) = (self.lane(left, sketch)?, self.lane(right, sketch)?);
-                binary(*op, (left, a), (right, b), &expr.data_type)
-            }
-            Node::Not(inner) => match self.lane(inner, sketch)? {
-                Lane::Truth(values) => Some(Lane::Truth(
-                    values.into_iter().map(|value| value.map(|value| !value)).collect(),
-                )),
-                _ => None,
-            },
-            Node::IsNull(inner) => {
-                let lane = self.lane(inner, sketch)?;
-                Some(Lane::Truth((0..rows).map(|row| Some(lane.is_null(row))).collect()))
-            }
-            Node::IsNotNull(inner) => {
-                let lane = self.lane(inner, sketch)?;
-                Some(Lane::Truth((0..rows).map(|row| Some(!lane.is_null(row))).collect()))
-            }
-            Node::InList { expr, list, negated } => {
-                let lane = self.lane(expr, sketch)?;
-                let list: Option<Vec<&Value>> = list.iter().map(|item| self.constant(item)).collect();
-                in_list(&lane, &list?, *negated)
-            }
-            Node::Like {
-                expr,
-                pattern,
-                negated,
-                case_insensitive,
-            } => {
-                let Lane::Bytes(values) = self.lane(expr, sketch)? else {
-                    return None;
-                };
-                let Value::Bytes(pattern) = self.constant(pattern)? else {
-                    return None;
-                };
-                Some(Lane::Truth(like(&values, pattern, *case_insensitive, *negated)))
-            }
-            Node::Cast { expr: inner, .. } => cast(self.lane(inner, sketch)?, &inner.data_type, &expr.data_type),
-            Node::Extract { part, expr: inner } => match self.lane(inner, sketch)? {
-                Lane::Ints(values) => {
-                    let parts = values.iter().map(|value| extract(*part, (*value)?, &inner.data_type));
-                    Some(Lane::Ints(parts.collect()))
-                }
-                _ => None,
-            },
-            Node::Function {
-                function: Function::Substring,
-                args,
-            } => {
-                let Lane::Bytes(values) = self.lane(args.first()?, sketch)? else {
-                    return None;
-                };
-                let number = |at: usize| match args.get(at).map(|arg| self.constant(arg)) {
-                    Some(Some(Value::Int(value))) => usize::try_from(*value).ok(),
-                    None => Some(usize::MAX),
-                    _ => None,
-                };
-                let (start, length) = (number(1)?, number(2)?);
-                let cut = |value: &'e [u8]| substring(value, start, length);
-                Some(Lane::Bytes(values.into_iter().map(|value| value.map(cut)).collect()))
-            }
-            _ => None,
-        }
+impl Over<'_> {
+    pub(super) fn len(self) -> usize {
+        self.rows.map_or(self.sketch.sampled, <[u32]>::len)
     }
 }
 
-fn of_values(values: &Values, rows: usize) -> Option<Lane<'_>> {
-    Some(match values {
-        Values::Ints(values) => Lane::Ints(Cow::Borrowed(values)),
-        Values::Floats(values) => Lane::Floats(Cow::Borrowed(values)),
-        Values::Bytes(_) => Lane::Bytes((0..rows).map(|row| values.bytes(row)).collect()),
-        Values::None => return None,
+pub(super) fn of_values<'r>(values: &'r Values, over: Over<'r>) -> Option<Lane<'r>> {
+    Some(match (values, over.rows) {
+        (Values::Ints(values), None) => Lane::Ints(Cow::Borrowed(values)),
+        (Values::Ints(values), Some(rows)) => Lane::Ints(rows.iter().map(|row| values[*row as usize]).collect()),
+        (Values::Floats(values), None) => Lane::Floats(Cow::Borrowed(values)),
+        (Values::Floats(values), Some(rows)) => Lane::Floats(rows.iter().map(|row| values[*row as usize]).collect()),
+        (Values::Bytes(_), None) => Lane::Bytes((0..over.len()).map(|row| values.bytes(row)).collect()),
+        (Values::Bytes(_), Some(rows)) => Lane::Bytes(rows.iter().map(|row| values.bytes(*row as usize)).collect()),
+        (Values::None, _) => return None,
     })
 }
 
-fn repeated<'e>(value: &'e Value, data_type: &Type, rows: usize) -> Option<Lane<'e>> {
+pub(super) fn repeated<'e>(value: &'e Value, data_type: &Type, rows: usize) -> Option<Lane<'e>> {
     Some(match value {
         Value::Int(value) => Lane::Ints(vec![Some(i64::try_from(*value).ok()?); rows].into()),
         Value::Float(value) => Lane::Floats(vec![Some(*value); rows].into()),
@@ -248,7 +93,7 @@ fn zipped<T: Copy, R>(a: &[Option<T>], b: &[Option<T>], of: impl Fn(T, T) -> Opt
     a.iter().zip(b).map(|(a, b)| of((*a)?, (*b)?)).collect()
 }
 
-fn binary<'e>(
+pub(super) fn binary<'e>(
     op: BinaryOperator,
     left: (&Expr, Lane<'e>),
     right: (&Expr, Lane<'e>),
@@ -310,7 +155,7 @@ fn binary<'e>(
     }
 }
 
-fn in_list<'e>(lane: &Lane<'_>, list: &[&Value], negated: bool) -> Option<Lane<'e>> {
+pub(super) fn in_list<'e>(lane: &Lane<'_>, list: &[&Value], negated: bool) -> Option<Lane<'e>> {
     let found = |found: bool| Some(found != negated);
     let found: Vec<Option<bool>> = match lane {
         Lane::Ints(values) => {
@@ -338,7 +183,7 @@ fn int(value: &Value) -> Option<i64> {
     }
 }
 
-fn cast<'e>(lane: Lane<'e>, from: &Type, to: &Type) -> Option<Lane<'e>> {
+pub(super) fn cast<'e>(lane: Lane<'e>, from: &Type, to: &Type) -> Option<Lane<'e>> {
     match lane {
         Lane::Bytes(values) if to.is_bytes() => Some(Lane::Bytes(values)),
         Lane::Floats(values) if to.is_float() => Some(Lane::Floats(values)),
@@ -382,7 +227,7 @@ fn plain(data_type: &Type) -> bool {
     )
 }
 
-fn extract(part: DatePart, value: i64, data_type: &Type) -> Option<i64> {
+pub(super) fn extract(part: DatePart, value: i64, data_type: &Type) -> Option<i64> {
     let time = match data_type {
         Type::Date32 => {
             let days = i32::try_from(value).ok()?;
@@ -412,7 +257,7 @@ fn extract(part: DatePart, value: i64, data_type: &Type) -> Option<i64> {
 }
 
 /// Characters from the first, which is 1.
-fn substring(value: &[u8], start: usize, length: usize) -> &[u8] {
+pub(super) fn substring(value: &[u8], start: usize, length: usize) -> &[u8] {
     let Ok(text) = std::str::from_utf8(value) else {
         return value;
     };
@@ -425,7 +270,12 @@ fn substring(value: &[u8], start: usize, length: usize) -> &[u8] {
     &value[first..last]
 }
 
-fn like(values: &[Option<&[u8]>], pattern: &[u8], case_insensitive: bool, negated: bool) -> Vec<Option<bool>> {
+pub(super) fn like(
+    values: &[Option<&[u8]>],
+    pattern: &[u8],
+    case_insensitive: bool,
+    negated: bool,
+) -> Vec<Option<bool>> {
     let lower = |bytes: &[u8]| String::from_utf8_lossy(bytes).to_lowercase().into_bytes();
     let lowered = lower(pattern);
     let matches = |value: &[u8]| match case_insensitive {
@@ -498,16 +348,6 @@ mod tests {
                 "{value} LIKE {pattern}"
             );
         }
-    }
-
-    #[test]
-    fn samples_tell_keys_from_categories() {
-        assert!(
-            (of_sample(1_000.0, 1_000.0, 1_000.0, 1e6) - 1e6).abs() < 1.0,
-            "all differ"
-        );
-        assert!((of_sample(7.0, 0.0, 1_000.0, 1e6) - 7.0).abs() < 0.1, "few values");
-        assert_eq!(of_sample(50.0, 10.0, 100.0, 100.0), 50.0, "the sample is the table");
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! How many rows pass conditions: by the table's sample where there is one, else by bounds, distinct values and rules of thumb.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use trireme_device_api::{BinaryOperator, Expr, Node, Type, Value};
 
-use super::super::sample::{FEW, Part, Reader};
-use super::{ColumnEstimate, Estimate, Estimator};
+use super::bits::Bits;
+use super::sample::{FEW, Kept, Part};
+use super::{ColumnEstimate, Estimate, Rules};
 
 const LIKE_PREFIX: f64 = 0.05;
 const LIKE_WITHIN: f64 = 0.08;
@@ -13,13 +15,14 @@ const RANGE: f64 = 1.0 / 3.0;
 const NULLS: f64 = 0.05;
 const OTHER: f64 = 0.25;
 
-impl Estimator<'_> {
+impl Rules<'_> {
     /// The rows of `input` for which all predicates hold.
-    pub(in crate::fragments) fn filtered(&self, input: &Estimate, predicates: &[Expr]) -> Estimate {
+    pub fn filtered(&self, input: &Estimate, predicates: &[Expr]) -> Estimate {
         let mut conjuncts = Vec::new();
         for predicate in predicates {
             split(predicate, &mut conjuncts);
         }
+        let pinned: Vec<_> = conjuncts.iter().filter_map(|conjunct| pinned(conjunct)).collect();
         let sampled = self.sampled(input, &mut conjuncts);
         let (input, mut part) = match &sampled {
             Some((thinned, part)) => (thinned, *part),
@@ -56,6 +59,11 @@ impl Estimator<'_> {
             kept.columns[index].distinct = kept.columns[index].distinct.min(column.distinct);
             kept.columns[index].range = column.range;
         }
+        for (index, values) in pinned {
+            if let Some(column) = kept.columns.get_mut(index) {
+                column.distinct = column.distinct.min(values);
+            }
+        }
         kept
     }
 
@@ -65,14 +73,11 @@ impl Estimator<'_> {
         if input.parts.is_empty() {
             return None;
         }
-        let mut masks: HashMap<u16, Vec<(usize, Vec<bool>)>> = HashMap::new();
+        let mut masks: HashMap<u16, Vec<(usize, Mask)>> = HashMap::new();
         for (at, conjunct) in conjuncts.iter().enumerate() {
             let Some(part) = input.part_of(conjunct) else { continue };
             let column = |index: usize| Some(usize::from(input.columns.get(index)?.sampled?.1));
-            let reader = Reader {
-                column: &column,
-                parameters: self.parameters,
-            };
+            let reader = self.reader(&column);
             if let Some(mask) = reader.truth(conjunct, &input.parts[usize::from(part)].sketch) {
                 masks.entry(part).or_default().push((at, mask));
             }
@@ -105,10 +110,7 @@ impl Estimator<'_> {
                 continue;
             }
             let column = |_: usize| Some(usize::from(at));
-            let reader = Reader {
-                column: &column,
-                parameters: self.parameters,
-            };
+            let reader = self.reader(&column);
             let expr = Expr::column(0, Type::Null);
             if let Some(distinct) = part.distinct(&[&expr], &reader) {
                 let most = before.columns[index].distinct.min(kept.rows).max(1.0);
@@ -195,41 +197,71 @@ impl Estimator<'_> {
     }
 }
 
+/// A column of which a condition leaves so many values at most.
+fn pinned(conjunct: &Expr) -> Option<(usize, f64)> {
+    match &conjunct.node {
+        Node::Binary {
+            op: BinaryOperator::Equal | BinaryOperator::NotDistinct,
+            left,
+            right,
+        } => match (&left.node, &right.node) {
+            (Node::Column(index), _) if right.columns().is_empty() => Some((*index, 1.0)),
+            (_, Node::Column(index)) if left.columns().is_empty() => Some((*index, 1.0)),
+            _ => None,
+        },
+        Node::InList {
+            expr,
+            list,
+            negated: false,
+        } => match expr.node {
+            Node::Column(index) => Some((index, list.len() as f64)),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// Rows of a sample for which a condition is true, and the condition's name.
+type Mask = (Arc<Bits>, u64);
+
 /// Takes from a part's sample what conditions leave out: the part of its rows that pass, and which conditions that answers.
-fn thin(own: &mut Part, masks: &[(usize, Vec<bool>)], guess: &dyn Fn(usize) -> f64) -> (f64, Vec<usize>) {
-    let before: Vec<bool> = match &own.kept {
-        Some(kept) => kept.to_vec(),
-        None => vec![true; own.sketch.sampled],
+fn thin(own: &mut Part, masks: &[(usize, Mask)], guess: &dyn Fn(usize) -> f64) -> (f64, Vec<usize>) {
+    let all = || Kept {
+        rows: Arc::new(Bits::all(own.sketch.sampled)),
+        count: own.sketch.sampled,
+        name: 0,
     };
-    let count = |rows: &[bool]| rows.iter().filter(|row| **row).count();
-    let among = count(&before);
-    if among == 0 {
+    let before = own.kept.clone().unwrap_or_else(all);
+    if before.count == 0 {
         return (1.0, Vec::new());
     }
+    let among = before.count as f64;
     let whole = own.is_whole();
-    let (mut joint, mut independent, mut share) = (before.clone(), 1.0, 1.0_f64);
+    let (mut joint, mut name) = (before.rows.as_ref().clone(), before.name);
+    let (mut independent, mut share) = (1.0, 1.0_f64);
     let mut answered = Vec::new();
-    for (at, mask) in masks {
-        let passed = before
-            .iter()
-            .zip(mask)
-            .filter(|(before, passes)| **before && **passes)
-            .count();
+    for (at, (mask, of)) in masks {
+        let passed = before.rows.common(mask);
         answered.push(*at);
         if passed < FEW && !whole {
-            share *= guess(*at).min(FEW as f64 / among as f64);
+            share *= guess(*at).min(FEW as f64 / among);
             continue;
         }
-        independent *= passed as f64 / among as f64;
-        joint.iter_mut().zip(mask).for_each(|(row, passes)| *row &= *passes);
+        independent *= passed as f64 / among;
+        joint.keep(mask);
+        name = name.wrapping_add(*of | 1);
     }
-    let together = count(&joint);
+    let together = joint.count();
     share *= if together >= FEW || whole {
-        together as f64 / among as f64
+        together as f64 / among
     } else {
-        independent.min(FEW as f64 / among as f64)
+        independent.min(FEW as f64 / among)
     };
-    own.kept = Some(joint.into());
+    own.kept = Some(Kept {
+        rows: Arc::new(joint),
+        count: together,
+        name,
+    });
     own.rows = (own.rows * share).max(1.0);
     (share, answered)
 }
@@ -242,7 +274,7 @@ fn share(range: Option<(f64, f64)>, bounds: (f64, f64)) -> Option<(f64, Option<(
     Some((share, (low <= high).then_some((low, high))))
 }
 
-pub(in crate::fragments) fn split<'e>(expr: &'e Expr, conjuncts: &mut Vec<&'e Expr>) {
+pub fn split<'e>(expr: &'e Expr, conjuncts: &mut Vec<&'e Expr>) {
     match &expr.node {
         Node::Binary {
             op: BinaryOperator::And,
