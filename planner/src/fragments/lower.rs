@@ -408,7 +408,7 @@ impl<'a> Lowering<'a> {
         let children = plan.children();
         let (left, right) = (self.input(children[0])?, self.input(children[1])?);
         let joined = self.join(left, right, &spec)?;
-        self.limited(joined, plan.as_ref(), plan.fetch(), 0)
+        self.limited(joined, plan, plan.fetch(), 0)
     }
 
     /// At most `limit` of an operator's rows after `skip`. Which rows those are may hang on an order that the operator keeps from

@@ -92,3 +92,38 @@ fn distinct_values_are_left_by_chance() {
     near(kept_distinct(1e30, 1e30, 5e4), 5e4);
     assert!((kept_distinct(1e6, 2e6, 1e6) - 0.75e6).abs() < 1e3);
 }
+
+#[test]
+fn a_plan_looks_at_so_many_values_and_what_was_found_costs_nothing() {
+    let input = sampled(1e6);
+    let rare = [compared(2, Value::Bytes(b"rare one".as_slice().into()), Type::Utf8)];
+    let spent = Rules::within(&[], 0).filtered(&input, &rare).rows;
+    assert!((spent - 1e3).abs() < 1.0, "{spent}: one of a thousand values");
+    let seen = Rules::new(&[]).filtered(&input, &rare).rows;
+    assert!((seen - 1e4).abs() < 500.0, "{seen}");
+    assert_eq!(Rules::within(&[], 0).filtered(&input, &rare).rows, seen, "it is known now");
+    let parameter = Expr {
+        node: Node::Parameter(0),
+        data_type: Type::Utf8,
+    };
+    let bound = [Expr::binary(
+        BinaryOperator::Equal,
+        Expr::column(2, Type::Utf8),
+        parameter,
+        Type::Boolean,
+    )];
+    for (text, rows) in [("rare one", 1e4), ("common", 9.9e5)] {
+        let values = [Value::Bytes(text.as_bytes().into())];
+        let found = Rules::new(&values).filtered(&input, &bound).rows;
+        assert!((found - rows).abs() < 500.0, "{text}: {found}, of another value's mask");
+    }
+}
+
+#[test]
+fn a_column_that_equals_a_constant_has_one_value() {
+    let input = sampled(1e6);
+    let rules = Rules::new(&[]);
+    let kept = rules.filtered(&input, &[compared(0, Value::Int(7), Type::Int64)]);
+    let groups = [Expr::column(0, Type::Int64)];
+    assert_eq!(rules.grouped(&kept, &groups, &[]).rows, 1.0);
+}
