@@ -7,6 +7,9 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::RwLock;
 use trireme_costs::rows::TableSketch;
 
+/// Tables whose sketches are loaded before a plan asks for them.
+const WARM_MAX: usize = 256;
+
 /// Sketches by version of a table's files.
 #[derive(Debug, Default)]
 pub struct Sketches {
@@ -40,6 +43,16 @@ impl Sketches {
     pub fn get(&self, version: u64) -> Option<Arc<TableSketch>> {
         let lazy = Arc::clone(self.tables.read().get(&version)?);
         lazy.get()
+    }
+
+    /// Loads all, so that no plan waits for them.
+    pub fn warm(&self) {
+        let tables: Vec<_> = self.tables.read().values().take(WARM_MAX).cloned().collect();
+        for lazy in tables {
+            if let Some(sketch) = lazy.get() {
+                sketch.warm();
+            }
+        }
     }
 
     /// Replaces all: what to load when a plan asks for it. What was loaded stays.

@@ -116,7 +116,7 @@ impl<'a> Estimator<'a> {
             }
             Op::Project { input, exprs } => {
                 let input = self.of(tree, *input);
-                input.projected(exprs)
+                self.rules.projected(&input, exprs)
             }
             Op::Join(join) => {
                 let (probe, build) = (self.of(tree, join.probe), self.of(tree, join.build));

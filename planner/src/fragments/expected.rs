@@ -178,7 +178,7 @@ impl Walk<'_> {
                     .map(|name| name.filtered(std::slice::from_ref(predicate), self.parameters)),
             },
             Step::Project(exprs) => Known {
-                estimate: row.estimate.projected(exprs),
+                estimate: self.estimator.rules.projected(&row.estimate, exprs),
                 rows: row.rows,
                 columns: exprs.iter().map(|expr| of_values(expr, &row.columns)).collect(),
                 name: row.name.map(|name| name.projected(exprs, self.parameters)),
@@ -276,7 +276,7 @@ fn sink(row: &Known, sink: &Sink, rules: &Rules<'_>) -> Known {
         Sink::Build(side) => {
             let exprs: Vec<Expr> = side.payload.iter().chain(&side.keys).cloned().collect();
             Known {
-                estimate: row.estimate.projected(&exprs),
+                estimate: rules.projected(&row.estimate, &exprs),
                 rows: row.rows,
                 columns: exprs.iter().map(|expr| of_values(expr, &row.columns)).collect(),
                 name: name.map(|name| name.projected(&exprs, parameters)),

@@ -236,13 +236,26 @@ impl Catalog {
         write_json(&self.folder.statistics_file(), &file)?;
         *self.statistics.write() = file;
         self.offer_sketches();
+        if let (Some(options), Some(version)) = (self.sketches.get(), version)
+            && let Some(sketch) = options.sketches.get(version)
+        {
+            sketch.warm();
+        }
         Ok(Applied { rows: Some(rows) })
     }
 
     /// Where plans look for what ANALYZE found, and how much it samples.
     pub fn share_sketches(&self, options: SketchOptions) {
+        let sketches = Arc::clone(&options.sketches);
         let _ = self.sketches.set(options);
         self.offer_sketches();
+        // A plan that comes first loads what it needs itself.
+        let started = std::thread::Builder::new()
+            .name("sketches".to_owned())
+            .spawn(move || sketches.warm());
+        if let Err(error) = started {
+            tracing::debug!(%error, "samples are loaded when plans ask for them");
+        }
     }
 
     /// Analyses a new table in the background, if its files are few bytes. Nobody waits for it, and whatever goes wrong is

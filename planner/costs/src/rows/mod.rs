@@ -64,6 +64,23 @@ impl<'a> Rules<'a> {
         }
     }
 
+    /// The same rows as these expressions; of those that one sample answers for, the values in it are counted.
+    pub fn projected(&self, input: &Estimate, exprs: &[Expr]) -> Estimate {
+        let mut made = input.projected(exprs);
+        for (column, expr) in made.columns.iter_mut().zip(exprs) {
+            let part = input.part_of(expr).filter(|_| column_of(expr).is_none());
+            let Some(part) = part.and_then(|part| input.parts.get(usize::from(part))) else {
+                continue;
+            };
+            let at = |index: usize| Some(usize::from(input.columns.get(index)?.sampled?.1));
+            if let Some(distinct) = part.distinct(&[expr], &self.reader(&at)) {
+                let among = kept_distinct(distinct, part.rows, input.rows);
+                *column = ColumnEstimate::made(among.min(column.distinct).max(1.0), input.rows);
+            }
+        }
+        made
+    }
+
     /// What conditions on aggregates leave.
     pub fn having(&self, groups: &Estimate, predicates: &[Expr]) -> Estimate {
         self.filtered(groups, predicates).scaled(HAVING)

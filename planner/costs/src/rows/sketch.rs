@@ -332,6 +332,13 @@ impl TableSketch {
         Some(self.columns.get(column)?.common(self.sampled))
     }
 
+    /// Numbers all columns' values, so that no plan waits for it.
+    pub fn warm(&self) {
+        (0..self.columns.len()).for_each(|column| {
+            self.common(column);
+        });
+    }
+
     /// The most common values of a column as text, each with its part of the rows.
     pub fn common_text(&self, column: usize, most: usize) -> Option<String> {
         let of = self.columns.get(column)?;

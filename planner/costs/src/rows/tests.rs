@@ -101,7 +101,11 @@ fn a_plan_looks_at_so_many_values_and_what_was_found_costs_nothing() {
     assert!((spent - 1e3).abs() < 1.0, "{spent}: one of a thousand values");
     let seen = Rules::new(&[]).filtered(&input, &rare).rows;
     assert!((seen - 1e4).abs() < 500.0, "{seen}");
-    assert_eq!(Rules::within(&[], 0).filtered(&input, &rare).rows, seen, "it is known now");
+    assert_eq!(
+        Rules::within(&[], 0).filtered(&input, &rare).rows,
+        seen,
+        "it is known now"
+    );
     let parameter = Expr {
         node: Node::Parameter(0),
         data_type: Type::Utf8,
@@ -126,4 +130,19 @@ fn a_column_that_equals_a_constant_has_one_value() {
     let kept = rules.filtered(&input, &[compared(0, Value::Int(7), Type::Int64)]);
     let groups = [Expr::column(0, Type::Int64)];
     assert_eq!(rules.grouped(&kept, &groups, &[]).rows, 1.0);
+}
+
+#[test]
+fn what_a_projection_makes_of_a_sampled_column_is_counted() {
+    let input = sampled(1e6);
+    let start = |value: i128| Expr::literal(Value::Int(value), Type::Int64);
+    let first = Expr {
+        node: Node::Function {
+            function: Function::Substring,
+            args: vec![Expr::column(2, Type::Utf8), start(1), start(2)],
+        },
+        data_type: Type::Utf8,
+    };
+    let made = Rules::new(&[]).projected(&input, std::slice::from_ref(&first));
+    assert_eq!(made.columns[0].distinct, 2.0, "not a hundred and forty-four");
 }
