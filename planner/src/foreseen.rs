@@ -77,13 +77,22 @@ impl StatisticsProvider for Foreseen {
         };
         let schema = plan.schema();
         let row_bytes: usize = schema.fields().iter().map(|field| width(field.data_type())).sum();
-        let rows = rows.round().max(1.0) as usize;
+        let rows = counted(rows);
         Ok(StatisticsResult::Computed(ExtendedStatistics::new(Statistics {
             num_rows: Precision::Inexact(rows),
             total_byte_size: Precision::Inexact(rows.saturating_mul(row_bytes)),
             ..Statistics::new_unknown(&schema)
         })))
     }
+}
+
+/// Estimated rows as a count.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "a float out of range becomes the largest count"
+)]
+fn counted(rows: f64) -> usize {
+    rows.round().max(1.0) as usize
 }
 
 fn width(data_type: &DataType) -> usize {

@@ -15,7 +15,7 @@ use trireme_device_api::{Expr, Function, Node, Value};
 
 use super::bits::Bits;
 use super::lanes::{Lane, Over, binary, cast, extract, in_list, like, of_values, repeated, substring};
-use super::sketch::{Keyed, Seen, TableSketch, mix};
+use super::sketch::{Keyed, Seen, TableSketch, mix, place};
 
 /// A table's sample, of which a part of the rows is left.
 #[derive(Debug, Clone)]
@@ -127,8 +127,8 @@ impl Part {
                 *seen.entry(key).or_default() += 1;
                 count += 1;
             }
-            distinct = seen.len() as u32;
-            once = seen.values().filter(|times| **times == 1).count() as u32;
+            distinct = place(seen.len());
+            once = place(seen.values().filter(|times| **times == 1).count());
         }
         Ok(Some(Seen {
             distinct: distinct.into(),
@@ -196,7 +196,7 @@ impl Reader<'_> {
         let mut known: HashMap<u64, u32> = HashMap::new();
         let made: Vec<u32> = (0..over.len())
             .map(|row| {
-                let next = known.len() as u32;
+                let next = place(known.len());
                 *known.entry(lane.hash(row)).or_insert(next)
             })
             .collect();

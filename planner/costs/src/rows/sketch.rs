@@ -209,6 +209,11 @@ impl Values {
     }
 }
 
+/// A place in a sample, which has a million rows at most.
+pub(super) fn place(at: usize) -> u32 {
+    u32::try_from(at).unwrap_or(u32::MAX)
+}
+
 impl Codes {
     fn of(values: &Values, rows: usize) -> Self {
         let mut known: HashMap<u64, u32, BuildHasherDefault<Plain>> = HashMap::default();
@@ -220,13 +225,13 @@ impl Codes {
         let mut null = None;
         for row in 0..rows {
             let hash = values.hash(row);
-            let next = codes.first.len() as u32;
+            let next = place(codes.first.len());
             let code = match hash {
                 Some(hash) => *known.entry(hash).or_insert(next),
                 None => *null.get_or_insert(next),
             };
             if code == next {
-                codes.first.push(row as u32);
+                codes.first.push(place(row));
                 codes.hashes.push(hash);
             }
             codes.of.push(code);
@@ -270,11 +275,11 @@ impl ColumnSketch {
             let counts = codes.counts();
             let present = |code: &u32| codes.hashes[*code as usize].is_some();
             let often = |code: &u32| counts[*code as usize] >= COMMON_LEAST;
-            let all_present: u32 = (0..counts.len() as u32)
+            let all_present: u32 = (0..place(counts.len()))
                 .filter(present)
                 .map(|code| counts[code as usize])
                 .sum();
-            let mut common: Vec<u32> = (0..counts.len() as u32).filter(present).filter(often).collect();
+            let mut common: Vec<u32> = (0..place(counts.len())).filter(present).filter(often).collect();
             common.sort_by_key(|code| std::cmp::Reverse(counts[*code as usize]));
             common.truncate(COMMON_MOST);
             let all = sampled.max(1) as f64;

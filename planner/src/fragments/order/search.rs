@@ -174,7 +174,7 @@ impl Search<'_, '_> {
             plan.dense[number(set)] = joined;
             if let Some(joined) = joined {
                 // A relation is near itself, so what is near no relation was not planned.
-                near[number(set)] = (self.classes.near(set) | set) as u16;
+                near[number(set)] = u16::try_from(self.classes.near(set) | set).unwrap_or(u16::MAX);
                 costs[number(set)] = joined.cost;
             }
         }
