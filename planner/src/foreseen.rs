@@ -26,11 +26,14 @@ const KEPT: usize = 512;
 /// Bytes of a value of text.
 const TEXT_BYTES: usize = 20;
 
+/// An operator's properties, and its rows if they can be told.
+type Known = (Arc<PlanProperties>, Option<f64>);
+
 /// See the module.
 pub(crate) struct Foreseen {
     runtime: Arc<FragmentRuntime>,
     /// By the place of an operator's properties, which are held so that nothing else gets that place.
-    known: Mutex<HashMap<usize, (Arc<PlanProperties>, Option<f64>)>>,
+    known: Mutex<HashMap<usize, Known>>,
 }
 
 impl Foreseen {
