@@ -2,10 +2,12 @@
 //! this processor has.
 //!
 //! `TRIREME_CONFORMANCE_CASES` random cases from `TRIREME_CONFORMANCE_SEED` instead of the usual few; the whole matrix with
-//! `TRIREME_CONFORMANCE_FULL`.
+//! `TRIREME_CONFORMANCE_FULL`, or a part of it with `TRIREME_CONFORMANCE_SHARD=1/40`.
+
+use std::time::Instant;
 
 use trireme_device_cpu::FusedVariant;
-use trireme_device_testkit::conformance::{Extent, check, matrix};
+use trireme_device_testkit::conformance::{Extent, Shard, check, check_all, matrix};
 
 fn number(name: &str, otherwise: u64) -> u64 {
     std::env::var(name)
@@ -28,10 +30,13 @@ fn random_graphs() {
 
 #[test]
 fn systematic_graphs() {
-    let full = std::env::var_os("TRIREME_CONFORMANCE_FULL").is_some();
-    let extent = if full { Extent::Full } else { Extent::Quick };
-    let summary = matrix(&FusedVariant::new(), extent).unwrap();
-    println!("{summary}");
+    let Some(shard) = Shard::from_env().unwrap() else {
+        println!("{}", matrix(&FusedVariant::new(), Extent::Quick).unwrap());
+        return;
+    };
+    let began = Instant::now();
+    let summary = check_all(&FusedVariant::new(), shard.cases(Extent::Full)).unwrap();
+    println!("{}", shard.report(&summary, began.elapsed()));
 }
 
 /// Joins stop after each piece of their pairs, and go on.

@@ -6,10 +6,10 @@
 //! `TRIREME_CONFORMANCE_FULL`, until it is done or the seconds that were given are over.
 //!
 //! Without a device these tests say so and pass, unless `TRIREME_REQUIRE_CUDA=1`.
-#![allow(clippy::panic, reason = "tests fail by panicking")]
+#![allow(clippy::panic, clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -17,7 +17,7 @@ use rand::seq::SliceRandom;
 use trireme_device_api::{Backend, Device};
 use trireme_device_cpu::FusedVariant;
 use trireme_device_cuda::{CudaBackend, CudaSettings};
-use trireme_device_testkit::conformance::{Extent, check_within, matrix_cases, survey};
+use trireme_device_testkit::conformance::{Extent, Shard, check_within, matrix_cases, survey};
 use trireme_device_testkit::generate;
 
 fn number(name: &str) -> Option<u64> {
@@ -68,12 +68,14 @@ fn random_graphs() {
 
 #[test]
 fn systematic_graphs() {
-    let full = std::env::var_os("TRIREME_CONFORMANCE_FULL").is_some();
+    let shard = Shard::from_env().unwrap();
     let Some(device) = device() else { return };
     let variant = device.variant();
-    let summary = if full {
-        let limit = number("TRIREME_CONFORMANCE_SECONDS").map(Duration::from_secs);
-        check_within(variant.as_ref(), limit, threads(), matrix_cases(Extent::Full)).unwrap()
+    let summary = if let Some(shard) = shard {
+        let began = Instant::now();
+        let summary = check_within(variant.as_ref(), None, threads(), shard.cases(Extent::Full)).unwrap();
+        println!("{}", shard.report(&summary, began.elapsed()));
+        summary
     } else {
         let mut cases: Vec<_> = matrix_cases(Extent::Quick).collect();
         // Some of everything: neighbours are alike.

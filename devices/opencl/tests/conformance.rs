@@ -3,13 +3,13 @@
 //! Each case is compiled for the device, which takes PoCL a good part of a second, so that the usual run is short: as many
 //! cases as fit into `TRIREME_CONFORMANCE_SECONDS` (10) for each test. `TRIREME_CONFORMANCE_CASES` random cases from
 //! `TRIREME_CONFORMANCE_SEED`, whatever the time; the whole matrix with
-//! `TRIREME_CONFORMANCE_FULL`, until it is done or the seconds that were given are over.
+//! `TRIREME_CONFORMANCE_FULL`, or a part of it with `TRIREME_CONFORMANCE_SHARD=1/40`.
 //!
 //! Without a device these tests say so and pass, unless `TRIREME_REQUIRE_OPENCL=1`.
-#![allow(clippy::panic, reason = "tests fail by panicking")]
+#![allow(clippy::panic, clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -18,7 +18,7 @@ use trireme_device_api::{Backend, Device};
 use trireme_device_cpu::FusedVariant;
 use trireme_device_opencl::{OpenClBackend, OpenClSettings};
 use trireme_device_runtime::{Kernels, Limits};
-use trireme_device_testkit::conformance::{Extent, check_within, matrix_cases, survey};
+use trireme_device_testkit::conformance::{Extent, Shard, check_within, matrix_cases, survey};
 use trireme_device_testkit::generate;
 
 fn number(name: &str) -> Option<u64> {
@@ -78,15 +78,17 @@ fn random_graphs() {
 
 #[test]
 fn systematic_graphs() {
-    let full = std::env::var_os("TRIREME_CONFORMANCE_FULL").is_some();
+    let shard = Shard::from_env().unwrap();
     // A third of the time to compile, and so more cases; the random ones are optimised.
     let Some(device) = device("-cl-opt-disable") else {
         return;
     };
     let variant = device.variant();
-    let summary = if full {
-        let limit = number("TRIREME_CONFORMANCE_SECONDS").map(Duration::from_secs);
-        check_within(variant.as_ref(), limit, threads(), matrix_cases(Extent::Full)).unwrap()
+    let summary = if let Some(shard) = shard {
+        let began = Instant::now();
+        let summary = check_within(variant.as_ref(), None, threads(), shard.cases(Extent::Full)).unwrap();
+        println!("{}", shard.report(&summary, began.elapsed()));
+        summary
     } else {
         let mut cases: Vec<_> = matrix_cases(Extent::Quick).collect();
         // Some of everything: neighbours are alike.

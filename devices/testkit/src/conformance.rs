@@ -3,6 +3,7 @@
 mod compare;
 mod matrix;
 mod print;
+mod shard;
 mod shrink;
 
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ use trireme_device_api::{DeviceError, DevicePool, Sink, Variant};
 pub use compare::compare;
 pub use matrix::{Extent, matrix, matrix_cases};
 pub use print::{case_text, expr_text, graph_text, rows_text, type_name};
+pub use shard::Shard;
 
 use crate::driver::{Together, run_as, run_emitting_as, unsupported, unsupported_bound};
 use crate::generate::{self, Case};

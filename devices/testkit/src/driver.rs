@@ -18,8 +18,12 @@ use trireme_device_api::{
 use crate::arrays::rows_of;
 use crate::values::{Row, value_of};
 
-/// A kernel whose workers all wait for so long is stuck.
-const STUCK_AFTER: Duration = Duration::from_secs(60);
+/// A kernel whose workers all wait for so long is stuck: longer than a device that is a processor, and has others to serve,
+/// compiles or runs anything.
+const STUCK_AFTER: Duration = Duration::from_secs(180);
+
+/// Between two looks of a worker that waits.
+const PAUSE: Duration = Duration::from_micros(100);
 
 /// A kernel that takes so many steps is never done.
 const STEPS_MAX: usize = 10_000_000;
@@ -213,8 +217,16 @@ pub fn step_until_done(kernel: &dyn Kernel, threads: usize) -> Result<(), Device
     let stop = AtomicBool::new(false);
     let steps = AtomicUsize::new(0);
     let failure: Mutex<Option<DeviceError>> = Mutex::new(None);
+    // By worker: how often it had to wait. Who is in a step for long, compiling perhaps, doesn't wait.
+    let waits: Vec<AtomicUsize> = (0..threads.max(1)).map(|_| AtomicUsize::new(0)).collect();
+    let waited = || {
+        waits
+            .iter()
+            .map(|waits| waits.load(Ordering::Relaxed))
+            .collect::<Vec<_>>()
+    };
     let work = |worker: usize| {
-        let mut seen = (steps.load(Ordering::Relaxed), Instant::now());
+        let mut seen = (steps.load(Ordering::Relaxed), waited(), Instant::now());
         while !stop.load(Ordering::Acquire) {
             let error = match kernel.step(worker) {
                 Ok(Progress::More) => {
@@ -224,12 +236,15 @@ pub fn step_until_done(kernel: &dyn Kernel, threads: usize) -> Result<(), Device
                     Some(DeviceError::Internal(format!("not done after {STEPS_MAX} steps")))
                 }
                 Ok(Progress::Waiting) => {
-                    std::thread::yield_now();
+                    // Whoever spins here takes the processor from a device that is one.
+                    std::thread::sleep(PAUSE);
+                    waits[worker].fetch_add(1, Ordering::Relaxed);
                     let now = steps.load(Ordering::Relaxed);
                     if seen.0 != now {
-                        seen = (now, Instant::now());
+                        seen = (now, waited(), Instant::now());
                     }
-                    if seen.1.elapsed() < STUCK_AFTER {
+                    let all_wait = || seen.1.iter().zip(waited()).all(|(before, now)| *before < now);
+                    if seen.2.elapsed() < STUCK_AFTER || !all_wait() {
                         continue;
                     }
                     Some(DeviceError::Internal("all workers wait for ever".to_owned()))

@@ -1,8 +1,12 @@
 //! A pool with a limit that counts, fails on demand, and knows what was not given back.
 
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use trireme_device_api::{DeviceError, DevicePool};
+
+/// What is held for so long after a run is never given back.
+const LAST_RELEASE: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Default)]
 struct State {
@@ -58,6 +62,11 @@ impl CountingPool {
     /// # Errors
     /// [`DeviceError::Internal`] with what is missing.
     pub fn check(&self) -> Result<(), DeviceError> {
+        let began = Instant::now();
+        // A device's thread lets go of a run just after it has told of its end.
+        while self.with(|state| state.held) > 0 && began.elapsed() < LAST_RELEASE {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         let (held, too_much) = self.with(|state| (state.held, state.released_too_much));
         if too_much {
             return Err(DeviceError::Internal(
