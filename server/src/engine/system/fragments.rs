@@ -208,6 +208,21 @@ fn tier(row: &FragmentRun) -> Option<&'static str> {
     (row.report.launches > 0).then_some(words[usize::from(row.report.interpreted)])
 }
 
+/// What its expected rows were estimated by.
+fn expected_by(row: &FragmentRun) -> Option<String> {
+    Some(row.expected.as_ref()?.provenance.name().to_owned())
+}
+
+/// Columns of segments that the device could have decoded and the host did, by reason; none where there are none.
+fn decoded_on_host(row: &FragmentRun) -> Option<String> {
+    let reasons = &row.report.host_decoded;
+    let reasons: Vec<_> = reasons
+        .iter()
+        .map(|(reason, count)| format!("{count} {reason}"))
+        .collect();
+    (!reasons.is_empty()).then(|| reasons.join(", "))
+}
+
 /// With what the cost model predicted, where it could judge.
 pub(super) fn fragments(rows: &[FragmentRun], costs: Option<&CostModel>) -> Result<RecordBatch> {
     let judged = |of: fn(&Judged) -> f64| {
@@ -219,6 +234,7 @@ pub(super) fn fragments(rows: &[FragmentRun], costs: Option<&CostModel>) -> Resu
     };
     let expected = |of: fn(&Expected) -> f64| float(rows, move |row| row.expected.as_ref().map(of));
     let millis = |of: fn(&FragmentRun) -> u64| float(rows, move |row| Some(of(row) as f64 / 1e6));
+    let bytes = |of: fn(&FragmentRun) -> u64| number(rows, move |row| Some(of(row)));
     batch(vec![
         ("run", number(rows, |row| Some(row.run))),
         ("finished_at", instant(rows, |row| Some(row.at))),
@@ -234,16 +250,13 @@ pub(super) fn fragments(rows: &[FragmentRun], costs: Option<&CostModel>) -> Resu
         ("output_rows", number(rows, |row| row.report.output_rows)),
         ("expected_sink_rows", expected(Expected::sink_rows)),
         ("expected_output_rows", expected(|expected| expected.output_rows)),
-        (
-            "expected_by",
-            text_opt(rows, |row| Some(row.expected.as_ref()?.provenance.name().to_owned())),
-        ),
-        ("uploaded_bytes", number(rows, |row| Some(row.report.uploaded_bytes))),
-        (
-            "downloaded_bytes",
-            number(rows, |row| Some(row.report.downloaded_bytes)),
-        ),
-        ("restored_bytes", number(rows, |row| Some(row.report.restored_bytes))),
+        ("expected_by", text_opt(rows, expected_by)),
+        ("uploaded_bytes", bytes(|row| row.report.uploaded_bytes)),
+        ("encoded_bytes", bytes(|row| row.report.encoded_bytes)),
+        ("decoded_bytes", bytes(|row| row.report.decoded_bytes)),
+        ("decoded_on_host", text_opt(rows, decoded_on_host)),
+        ("downloaded_bytes", bytes(|row| row.report.downloaded_bytes)),
+        ("restored_bytes", bytes(|row| row.report.restored_bytes)),
         ("launches", number(rows, |row| Some(row.report.launches.into()))),
         ("syncs", number(rows, |row| Some(row.report.syncs.into()))),
         ("retries", number(rows, |row| Some(row.report.retries.into()))),
