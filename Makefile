@@ -13,7 +13,7 @@ SF ?= 1
 SECONDS ?= 60
 RELEASE = scripts/setup.sh build && scripts/build.sh release && TRIREME_BIN=$(CARGO_TARGET_DIR)/release/trireme
 
-.PHONY: help build demo clean-demo test lint bench-service bench-tpch bench-lake bench-estimates bench-joinorder bench-sweeps bench-placement bench-objectives bench-resteer coverage fuzz-sql check-kernels test-opencl test-faults test-stores gpu
+.PHONY: help build demo clean-demo test lint bench-service bench-tpch bench-lake bench-estimates bench-joinorder bench-sweeps bench-placement bench-objectives bench-resteer coverage fuzz-sql check-kernels test-opencl test-faults test-schedules test-matrix test-stores gpu
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -75,6 +75,12 @@ test-opencl: ## Conformance and whole workloads on OpenCL, which PoCL runs on a 
 
 test-faults: ## Every fault of a device in every phase, simulated, with 1,000 seeds
 	@scripts/devices.sh faults
+
+test-schedules: ## Each family of device kernels under a hundred drawn schedules, interpreted (PART=1/1)
+	@scripts/devices.sh schedules $(or $(PART),1/1)
+
+test-matrix: ## A part of the whole conformance matrix, on the simulated device and on OpenCL (PART=1/40)
+	@scripts/devices.sh matrix $(or $(PART),1/40)
 
 test-stores: ## Object stores: one conformance list for simstore, moto, azurite, and TRIREME_STORE_URLS
 	@scripts/stores.sh

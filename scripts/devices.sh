@@ -4,6 +4,8 @@
 #   scripts/devices.sh kernels   every kernel of TPC-H, SSB and ClickBench compiles with NVRTC for sm_80, sm_90, sm_100; no GPU needed
 #   scripts/devices.sh opencl    conformance, random graphs and TPC-H, SSB, ClickBench on PoCL (SF=1)
 #   scripts/devices.sh faults    every fault in every phase on simulated devices, 1,000 seeds
+#   scripts/devices.sh schedules PART/PARTS   each family of kernels under a hundred drawn schedules, a part of them at a time (1/1)
+#   scripts/devices.sh matrix PART/PARTS      a part of the whole conformance matrix on the simulated device and on OpenCL (1/40)
 #   scripts/devices.sh gpu       correctness, then figures, on the GPU that is there; without one it says so
 #
 # Device crates are built by themselves, in a folder beside the target folder's profiles: they need no query engine.
@@ -42,11 +44,23 @@ faults)
   export TRIREME_FAULT_SEEDS=${TRIREME_FAULT_SEEDS:-1000}
   devices test --locked --release -p trireme-device-sim --test faults
   ;;
+schedules)
+  export TRIREME_SCHEDULES=${TRIREME_SCHEDULES:-100} TRIREME_FAMILIES=${2:-1/1} TRIREME_JOIN_SEEDS=1000 TRIREME_SIM_CASES=100
+  devices test --locked --release -p trireme-device-codegen --lib -- --nocapture joins_are_those_of_all_pairs
+  devices test --locked --release -p trireme-device-sim --test aggregates -- --nocapture
+  devices test --locked --release -p trireme-device-sim --test sorts -- --nocapture
+  devices test --locked --release -p trireme-device-sim --test conformance -- --nocapture families
+  ;;
+matrix)
+  export TRIREME_CONFORMANCE_SHARD=${2:-1/40}
+  devices test --locked --release -p trireme-device-sim --test conformance -- --nocapture systematic_graphs
+  devices test --locked --release -p trireme-device-opencl --test conformance -- --nocapture systematic_graphs
+  ;;
 gpu)
   exec benchmarks/gpu.sh
   ;;
 *)
-  sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+  sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
   exit 2
   ;;
 esac

@@ -39,6 +39,18 @@ words! {
     }
 }
 
+words! {
+    /// When rows are put in order of their keys' hashes before a hash table.
+    pub enum Partition {
+        /// Never.
+        Off = "off",
+        /// Where an earlier run met a table much larger than the device's cache.
+        Auto = "auto",
+        /// Always: for tests.
+        On = "on",
+    }
+}
+
 settings! {
     /// Devices beside the processor: found at start, absent when their driver is.
     pub struct Devices = "devices" {
@@ -58,6 +70,8 @@ settings! {
         kernels: Kernels = Kernels::Auto, Plain;
         /// Which devices decode pages of files themselves, for columns that are not in memory: off, auto (those with memory of their own), or on.
         encoded: Encoded = Encoded::Auto, Plain;
+        /// Whether rows are put in order of their keys' hashes before hash tables of joins and groups: off, auto (where an earlier run of the plan met a table much larger than the device's cache; never on processors), or on.
+        partition: Partition = Partition::Auto, Plain;
         /// Folder for compiled kernels; "" means `.trireme/kernels` in the data folder.
         kernel_dir: Option<PathBuf> = None, Plain;
         /// Compiled kernels kept on disk; 0 means none.

@@ -33,7 +33,7 @@ pub mod session;
 pub mod statistics;
 
 pub use costs::Costs;
-pub use devices::{Devices, Encoded, Kernels, OpenCl};
+pub use devices::{Devices, Encoded, Kernels, OpenCl, Partition};
 pub use error::{ConfigError, SettingError};
 pub use exec::Exec;
 pub use io::Io;

@@ -9,7 +9,7 @@ use trireme_device_api::{Backend, Device, DeviceInfo, DeviceKind, DeviceState, V
 use trireme_device_cpu::FusedVariant;
 use trireme_device_cuda::{CudaBackend, CudaSettings};
 use trireme_device_opencl::{OpenClBackend, OpenClSettings, OpenClType};
-use trireme_device_runtime::{Encoded, Kernels as Tier, Limits};
+use trireme_device_runtime::{Encoded, Kernels as Tier, Limits, Partition};
 use trireme_device_sim::SimBackend;
 use trireme_exec::devices::Devices;
 
@@ -38,6 +38,11 @@ pub fn backends(config: &Config, host: &Arc<dyn Variant>) -> Vec<Box<dyn Backend
             trireme_config::Encoded::Off => Encoded::Off,
             trireme_config::Encoded::Auto => Encoded::Auto,
             trireme_config::Encoded::On => Encoded::On,
+        },
+        partition: match settings.partition {
+            trireme_config::Partition::Off => Partition::Off,
+            trireme_config::Partition::Auto => Partition::Auto,
+            trireme_config::Partition::On => Partition::On,
         },
         ..Limits::default()
     };

@@ -17,9 +17,11 @@ mod lower;
 pub mod print;
 mod program;
 pub mod shape;
+mod uses;
 
 pub use lower::{Bound, BuildShape, Hints, Host, Input, Lowered, Target, Unsupported, lower, supports};
 pub use program::{
-    Fault, Fill, Groups, Launch, Lifetime, Program, ProgramOutput, Region, STATUS_FAULTS, STATUS_NEEDED, STATUS_WORDS,
-    When, Word,
+    Fault, Fill, Groups, Launch, Lifetime, Program, ProgramOutput, Region, STATUS_FAULTS, STATUS_LARGE, STATUS_NEEDED,
+    STATUS_WORDS, When, Word,
 };
+pub use uses::used_columns;

@@ -15,14 +15,18 @@ use crate::ir::Module;
 use crate::lower::BuildShape;
 use crate::shape::{RegionRef, ResidentRows};
 
-/// Words of the status region, u64 each, zero at the start: [`STATUS_FAULTS`], [`STATUS_NEEDED`].
-pub const STATUS_WORDS: usize = 2;
+/// Words of the status region, u64 each, zero at the start: [`STATUS_FAULTS`], [`STATUS_NEEDED`], [`STATUS_LARGE`].
+pub const STATUS_WORDS: usize = 3;
 
 /// Bits of [`Program::faults`] that happened.
 pub const STATUS_FAULTS: usize = 0;
 
 /// What a table or output that was too small would have needed, in entries; the largest demand.
 pub const STATUS_NEEDED: usize = 1;
+
+/// 1 where the fragment's hash table was larger than the device's cache, and rows came in any order: the next run may put them
+/// in order first ([`crate::Hints::partition`]).
+pub const STATUS_LARGE: usize = 2;
 
 /// What a device runs for one fragment.
 #[derive(Debug, Clone)]

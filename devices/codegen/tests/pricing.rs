@@ -160,6 +160,7 @@ fn program(rows: u64, wide: bool) -> Program {
         items: 4,
         local_bytes: 48 << 10,
         wide,
+        large_bytes: None,
     };
     lower(&graph(), 0, &bound, target).unwrap()
 }

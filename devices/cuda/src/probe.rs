@@ -25,6 +25,9 @@ mod attribute {
 /// The compute mode in which a device takes no context.
 const PROHIBITED: i32 = 2;
 
+/// Hash tables are large from so many caches on: a guess, by the rates of random and sequential reads.
+const LARGE_CACHES: u64 = 4;
+
 /// The smallest compute capability: 64-bit atomics of all operations, and native 64-bit sums of floats.
 const CAPABILITY_MIN: i32 = 60;
 
@@ -185,6 +188,7 @@ fn describe(
             items: settings.items.max(1),
             local_bytes: ask.count(attribute::SHARED_BYTES),
             wide: true,
+            large_bytes: Some(LARGE_CACHES * u64::from(ask.count(attribute::L2_BYTES))),
         },
         groups: multiprocessors
             .saturating_mul((ask.count(attribute::THREADS) / group).max(1))

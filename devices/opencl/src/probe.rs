@@ -19,6 +19,12 @@ use crate::sys::{Api, Number, bytes_of, count, number_of, text_of};
 /// Correctly rounded division and square root of 32-bit floats, in `CL_DEVICE_SINGLE_FP_CONFIG`.
 const CORRECTLY_ROUNDED: u64 = 1 << 7;
 
+/// Hash tables are large from so many caches on, of devices that are no processors: a guess. On a processor rows in order cost
+/// more than they gained (tests/groups.rs, tests/joins.rs: tables of up to six times its cache).
+const LARGE_CACHES: u64 = 4;
+/// What a device's cache is taken to hold at least, where it doesn't tell.
+const CACHE_BYTES_MIN: u64 = 4 << 20;
+
 /// A device, by what identifies it to the driver.
 #[derive(Clone, Copy)]
 pub(crate) struct DeviceId(pub(crate) cl_device_id);
@@ -296,6 +302,12 @@ fn target(ask: Ask<'_>, settings: &OpenClSettings, host: bool) -> (Target, u32) 
         items: settings.items.unwrap_or(items).max(1),
         local_bytes: u32::try_from(local).unwrap_or(u32::MAX),
         wide: !host,
+        large_bytes: (!host).then(|| {
+            LARGE_CACHES
+                * ask
+                    .number::<u64>(cl::CL_DEVICE_GLOBAL_MEM_CACHE_SIZE)
+                    .max(CACHE_BYTES_MIN)
+        }),
     };
     (target, units.max(1).saturating_mul(groups_per_unit))
 }

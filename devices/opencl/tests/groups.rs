@@ -2,7 +2,8 @@
 //!
 //! `cargo test --release -p trireme-device-opencl --test groups -- --ignored --nocapture` prints a line per number of groups
 //! and kind of key: nanoseconds of the processor's time per row, of the best of a few runs, with all that the host does. The
-//! ratio from line to line is what counts.
+//! ratio from line to line is what counts. `TRIREME_GROUPS_ORDERED` puts rows in order of their hashes first,
+//! `TRIREME_GROUPS_POWER=22` takes 2^22 rows, `TRIREME_GROUPS_MIN` leaves out fewer groups.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
 #[path = "../../sim/tests/kit/aggregates.rs"]
@@ -21,13 +22,15 @@ use trireme_device_api::{
 };
 use trireme_device_cpu::FusedVariant;
 use trireme_device_opencl::{OpenClBackend, OpenClSettings};
+use trireme_device_runtime::Partition;
 use trireme_device_testkit::conformance::check_all;
 use trireme_device_testkit::driver::{run, step_until_done};
 use trireme_device_testkit::generate::field;
 use trireme_device_testkit::inputs::{CountingPool, Layout, MemoryScan, Segmentation};
 use trireme_device_testkit::values::{Row, text};
 
-const ROWS: usize = 1 << 20;
+/// Rows that are measured, unless `TRIREME_GROUPS_POWER` says 2^that.
+const POWER: u64 = 20;
 const RUNS: usize = 4;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -80,9 +83,18 @@ fn graph(key: Option<&Type>) -> Graph {
     }
 }
 
+fn number(name: &str, otherwise: u64) -> u64 {
+    let text = std::env::var(name).ok();
+    text.and_then(|text| text.parse().ok()).unwrap_or(otherwise)
+}
+
+fn row_count() -> usize {
+    1 << number("TRIREME_GROUPS_POWER", POWER)
+}
+
 fn rows(keys: Keys, groups: i64) -> Vec<Row> {
     let mut rng = SmallRng::seed_from_u64(7);
-    (0..ROWS)
+    (0..row_count())
         .map(|_| {
             let number = rng.random_range(0..groups);
             vec![key(keys, number), Value::Int(rng.random_range(0..10_000))]
@@ -154,7 +166,7 @@ fn measure(variant: &dyn Variant, keys: Keys, groups: i64) -> f64 {
             _ => panic!("no rows"),
         };
         assert!(rows.rows() > 0);
-        (busy_ns() - started) as f64 / ROWS as f64
+        (busy_ns() - started) as f64 / row_count() as f64
     };
     once();
     (0..RUNS).map(|_| once()).fold(f64::INFINITY, f64::min)
@@ -183,13 +195,41 @@ fn more_groups_than_expected() {
     }
 }
 
+/// Rows in order of their keys' hashes, and as they come: the same groups.
+#[test]
+fn groups_of_rows_in_order_of_hashes() {
+    let probe = |partition: Partition| {
+        let mut settings = OpenClSettings::default();
+        settings.limits.partition = partition;
+        settings.arena_bytes_max = Some(256 << 20);
+        let probed = OpenClBackend::new(settings, Arc::new(FusedVariant::new())).probe();
+        probed.devices.into_iter().next()
+    };
+    let (Some(ordered), Some(unordered)) = (probe(Partition::On), probe(Partition::Off)) else {
+        assert!(std::env::var("TRIREME_REQUIRE_OPENCL").is_err(), "no OpenCL device");
+        return;
+    };
+    for (keys, data_type) in [(Keys::Sparse, Type::Int64), (Keys::Texts, Type::Utf8)] {
+        let graph = Arc::new(graph(Some(&data_type)));
+        let rows: Vec<Row> = (0..30_000)
+            .map(|row| vec![key(keys, row % 20_000), Value::Int(row.into())])
+            .collect();
+        let scan = scan(&graph, &rows);
+        let [with, without] = [&ordered, &unordered].map(|device| {
+            let before = device.vitals().launches;
+            let mut found = run(device.variant().as_ref(), &graph, inputs(&scan), 1).unwrap();
+            found.sort_by_key(|row| format!("{row:?}"));
+            (found, device.vitals().launches - before)
+        });
+        assert_eq!(with.0.len(), 20_000, "{keys:?}");
+        assert!(with.0 == without.0, "{keys:?}: other groups");
+        assert_eq!(with.1, without.1 + 2, "{keys:?}: rows are not put in order");
+    }
+}
+
 /// As many cases as fit into `TRIREME_CONFORMANCE_SECONDS` (10); `TRIREME_CONFORMANCE_SEED` is the first one's.
 #[test]
 fn random_aggregates() {
-    let number = |name: &str, otherwise: u64| {
-        let text = std::env::var(name).ok();
-        text.and_then(|text| text.parse().ok()).unwrap_or(otherwise)
-    };
     let probed = OpenClBackend::new(OpenClSettings::default(), Arc::new(FusedVariant::new())).probe();
     let Some(device) = probed.devices.into_iter().next() else {
         assert!(std::env::var("TRIREME_REQUIRE_OPENCL").is_err(), "no OpenCL device");
@@ -212,7 +252,11 @@ fn random_aggregates() {
 #[test]
 #[ignore = "measures"]
 fn cost_by_number_of_groups() {
-    let probed = OpenClBackend::new(OpenClSettings::default(), Arc::new(FusedVariant::new())).probe();
+    let mut settings = OpenClSettings::default();
+    if std::env::var_os("TRIREME_GROUPS_ORDERED").is_some() {
+        settings.limits.partition = Partition::On;
+    }
+    let probed = OpenClBackend::new(settings, Arc::new(FusedVariant::new())).probe();
     let Some(device) = probed.devices.into_iter().next() else {
         println!("skipped: no OpenCL device");
         return;
@@ -220,12 +264,13 @@ fn cost_by_number_of_groups() {
     let variant = device.variant();
     let nothing = measure(variant.as_ref(), Keys::None, 1);
     println!("groups.none = {nothing:.1} ns/row");
+    let least = i64::try_from(number("TRIREME_GROUPS_MIN", 1)).unwrap();
     for keys in [Keys::Dense, Keys::Sparse, Keys::Texts] {
         let mut before = None;
         let most = if keys == Keys::Texts { 100_000 } else { 1_000_000 };
         for groups in [1, 4, 16, 100, 1_000, 10_000, 100_000, 1_000_000] {
-            if groups > most {
-                break;
+            if groups > most || groups < least {
+                continue;
             }
             let cost = measure(variant.as_ref(), keys, groups);
             let ratio = before.map_or(1.0, |before: f64| cost / before);

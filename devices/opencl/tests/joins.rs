@@ -3,7 +3,8 @@
 //! `cargo test --release -p trireme-device-opencl --test joins -- --ignored --nocapture` prints a line per size and kind of
 //! key: nanoseconds of the processor's time per row of both sides, of the best of a few runs, with all that the host does. The
 //! ratio from line to line is what counts. `TRIREME_JOINS=Dense` leaves out other kinds of keys, and
-//! `TRIREME_JOINS_POWER=20` other sizes than 2^20. Results are checked.
+//! `TRIREME_JOINS_POWER=20` other sizes than 2^20; `TRIREME_JOINS_ORDERED` puts rows in order of their
+//! hashes first. Results are checked.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use trireme_device_api::{
 };
 use trireme_device_cpu::FusedVariant;
 use trireme_device_opencl::{OpenClBackend, OpenClSettings};
+use trireme_device_runtime::Partition;
 use trireme_device_testkit::driver::step_until_done;
 use trireme_device_testkit::generate::field;
 use trireme_device_testkit::inputs::{CountingPool, Layout, MemoryScan, Segmentation};
@@ -25,6 +27,8 @@ use trireme_device_testkit::values::Row;
 
 const PROBE_ROWS: usize = 1 << 20;
 const RUNS: usize = 4;
+/// Build sides of 2^this rows.
+const POWERS: [u32; 10] = [4, 7, 10, 12, 14, 15, 17, 18, 20, 21];
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Keys {
@@ -209,7 +213,11 @@ fn measure(variant: &dyn Variant, keys: Keys, build: i64) -> f64 {
 #[test]
 #[ignore = "measures"]
 fn cost_by_size_of_the_build_side() {
-    let probed = OpenClBackend::new(OpenClSettings::default(), Arc::new(FusedVariant::new())).probe();
+    let mut settings = OpenClSettings::default();
+    if std::env::var_os("TRIREME_JOINS_ORDERED").is_some() {
+        settings.limits.partition = Partition::On;
+    }
+    let probed = OpenClBackend::new(settings, Arc::new(FusedVariant::new())).probe();
     let Some(device) = probed.devices.into_iter().next() else {
         println!("skipped: no OpenCL device");
         return;
@@ -226,8 +234,8 @@ fn cost_by_size_of_the_build_side() {
         let only = std::env::var("TRIREME_JOINS_POWER")
             .ok()
             .and_then(|power| power.parse().ok());
-        let powers = [4, 7, 10, 12, 14, 15, 17, 18, 20, 21].into_iter();
-        for power in powers.filter(|power| only.is_none_or(|only: u32| only == *power)) {
+        let powers = only.map_or(POWERS.to_vec(), |only| vec![only]);
+        for power in powers {
             let cost = measure(variant.as_ref(), keys, 1 << power);
             let ratio = before.map_or(1.0, |before: f64| cost / before);
             println!("joins.{keys:?}.2^{power} = {cost:.1} ns/row (×{ratio:.2})");

@@ -6,7 +6,8 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use trireme_device_api::{Device, DeviceError, DeviceInfo, DeviceState, Variant, Vitals};
+use trireme_device_api::{Device, DeviceError, DeviceInfo, DeviceState, FragmentId, Graph, Variant, Vitals};
+use trireme_device_codegen::Hints;
 
 use crate::arena::{Arena, Block};
 use crate::columns::Tier;
@@ -18,6 +19,9 @@ use crate::kernels::KernelCache;
 use crate::programs::Programs;
 use crate::tier::{Kernels, Runner};
 use crate::variant::AcceleratorVariant;
+
+/// Share of the device's memory that rows may take while they are put in order.
+const PARTITION_SHARE: u64 = 4;
 
 /// What a device may take.
 #[derive(Debug, Clone)]
@@ -40,6 +44,19 @@ pub struct Limits {
     pub kernels: Kernels,
     /// Columns that are cold on the host come as pages, and are decoded on the device.
     pub encoded: Encoded,
+    /// Rows are put in order before hash tables that are larger than the device's cache.
+    pub partition: Partition,
+}
+
+/// When rows are put in order before a hash table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Partition {
+    /// Never.
+    Off,
+    /// Where an earlier run of the same graph met a table that is larger than the device's cache.
+    Auto,
+    /// Always: for tests.
+    On,
 }
 
 /// Which devices decode pages themselves.
@@ -65,6 +82,7 @@ impl Default for Limits {
             chunk_bytes: None,
             kernels: Kernels::default(),
             encoded: Encoded::Off,
+            partition: Partition::Auto,
         }
     }
 }
@@ -149,6 +167,29 @@ impl Core {
             Encoded::Auto => self.driver.info().target.wide,
             Encoded::On => true,
         }
+    }
+
+    /// What is known of a fragment from earlier runs.
+    pub(crate) fn hints(&self, graph: &Arc<Graph>, id: FragmentId) -> Hints {
+        let mut hints = self.programs.hints(graph, id);
+        if self.limits.partition == Partition::On {
+            hints.partition = Some(self.partition_bytes());
+        }
+        hints
+    }
+
+    /// Notes that a fragment's table was larger than the cache.
+    pub(crate) fn learn_large(&self, graph: &Arc<Graph>, id: FragmentId) {
+        if self.limits.partition == Partition::Auto {
+            let mut hints = self.programs.hints(graph, id);
+            hints.partition = Some(self.partition_bytes());
+            self.programs.learn(graph, id, hints);
+        }
+    }
+
+    /// Memory that rows may take while they are put in order.
+    fn partition_bytes(&self) -> u64 {
+        self.arena.bytes() / PARTITION_SHARE
     }
 
     /// Notes an error: a lost device stays off.

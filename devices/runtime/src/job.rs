@@ -97,7 +97,7 @@ struct Attempt {
 impl RunJob {
     /// Without columns yet.
     pub(crate) fn new(task: Task) -> Self {
-        let hints = task.ids.iter().map(|id| task.core.programs.hints(&task.graph, *id));
+        let hints = task.ids.iter().map(|id| task.core.hints(&task.graph, *id));
         let attempt = Attempt {
             hints: hints.collect(),
             programs: None,
@@ -376,6 +376,9 @@ impl RunJob {
         let last = task.graph.fragments.len() - 1;
         let texts = run.texts(tables);
         run.count_rows(front)?;
+        for position in run.large(front)? {
+            task.core.learn_large(&task.graph, task.ids[position]);
+        }
         let mut outcome = Outcome {
             outputs: Vec::new(),
             result: None,

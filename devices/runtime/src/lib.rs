@@ -31,11 +31,10 @@ mod task;
 mod texts;
 mod tier;
 mod uploaded;
-mod uses;
 mod variant;
 mod warming;
 
-pub use accelerator::{Accelerator, Encoded, Limits};
+pub use accelerator::{Accelerator, Encoded, Limits, Partition};
 pub use driver::{Driver, DriverInfo, Event, ModuleId, Queue, Writer};
 pub use tier::Kernels;
 

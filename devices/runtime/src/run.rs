@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use trireme_device_api::{DeviceError, FragmentReport, Source as RowSource};
 use trireme_device_codegen::shape::{COLUMN_WORDS, RegionRef, TABLE_HEADER_WORDS};
 use trireme_device_codegen::{
-    Fault, Groups, Lifetime, Program, ProgramOutput, STATUS_FAULTS, STATUS_NEEDED, When, Word,
+    Fault, Groups, Lifetime, Program, ProgramOutput, STATUS_FAULTS, STATUS_LARGE, STATUS_NEEDED, When, Word,
 };
 
 use crate::accelerator::Core;
@@ -360,6 +360,21 @@ impl<'a> Run<'a> {
             true => Ok((Verdict::Fine, front)),
             false => Ok((Verdict::Capacity(needed), front)),
         }
+    }
+
+    /// Fragments whose tables were larger than the device's cache, by position, from the front's bytes.
+    ///
+    /// # Errors
+    /// When a status is not there.
+    pub(crate) fn large(&self, front: &[u8]) -> Result<Vec<usize>, DeviceError> {
+        let mut found = Vec::new();
+        for (position, program) in self.programs.iter().enumerate() {
+            let status = self.place(program.status)? - self.memory.front.at();
+            if word_at(front, size(status) + STATUS_LARGE * 8) != 0 {
+                found.push(position);
+            }
+        }
+        Ok(found)
     }
 
     /// Times of kernels, where the device tells.

@@ -260,5 +260,5 @@ impl ScanInput for RowsInput {
 
 /// The columns of a fragment's source that it reads.
 pub(crate) fn used_by(fragment: &Fragment, width: usize) -> Vec<bool> {
-    crate::uses::used_columns(fragment, width)
+    trireme_device_codegen::used_columns(fragment, width)
 }

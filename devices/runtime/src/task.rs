@@ -410,7 +410,7 @@ fn lower_all(core: &Core, graph: &Arc<Graph>, inputs: &Inputs, reasons: &mut [Op
             outputs: &outputs,
             parameters: &inputs.parameters,
             host: &core.host,
-            hints: Hints::default(),
+            hints: core.hints(graph, id),
         };
         let lowered = match (source, fragment.inputs().iter().find(|read| outputs[**read].is_none())) {
             (Some(error), _) => Err(error.to_string()),

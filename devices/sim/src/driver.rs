@@ -58,6 +58,7 @@ impl SimDriver {
                 items: script.items,
                 local_bytes: script.local_bytes,
                 wide: script.wide,
+                large_bytes: script.large_bytes,
             },
             groups: script.groups,
             arena_bytes_max: script.memory_bytes,

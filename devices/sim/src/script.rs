@@ -6,6 +6,7 @@
 //! | `group=8`, `items=4`, `groups=3` | work-items of a group, rows of each in a tile, groups at once | 8, 4, 3 |
 //! | `local=32KiB` | local memory of a group | 32KiB |
 //! | `wide=on` | kernels are lowered as for a graphics processor | on |
+//! | `large=4KiB` | rows are put in order for larger hash tables, from the second run on | never |
 //! | `seed=5` | of schedules and queues | 0 |
 //! | `schedule=any` | `any`: drawn for each launch; `sequential`: one work-item after another; a number: this seed for all | any |
 //! | `races=on` | races are looked for, where schedules are drawn | on |
@@ -97,6 +98,8 @@ pub struct Script {
     pub local_bytes: u32,
     /// Lowered as for a graphics processor.
     pub wide: bool,
+    /// Rows are put in order for larger hash tables.
+    pub large_bytes: Option<u64>,
     /// Of all that is drawn.
     pub seed: u64,
     /// Schedules are drawn; else one work-item after another.
@@ -128,6 +131,7 @@ impl Default for Script {
             groups: 3,
             local_bytes: 32 << 10,
             wide: true,
+            large_bytes: None,
             seed: 0,
             scheduled: true,
             schedule: None,
@@ -174,6 +178,7 @@ impl Script {
             "groups" => self.groups = number(value).filter(|groups| *groups > 0)?,
             "local" => self.local_bytes = u32::try_from(bytes(value)?).ok()?,
             "wide" => self.wide = switch(value)?,
+            "large" => self.large_bytes = Some(bytes(value)?),
             "seed" => self.seed = number(value)?,
             "schedule" => {
                 (self.scheduled, self.schedule) = match value {

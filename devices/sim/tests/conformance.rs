@@ -1,19 +1,21 @@
 //! Lowered graphs against the naive interpreter of graphs, under drawn schedules: random graphs and the systematic matrix.
 //!
 //! `TRIREME_CONFORMANCE_CASES` random cases from `TRIREME_CONFORMANCE_SEED` instead of the usual few; every
-//! `TRIREME_CONFORMANCE_EVERY`-th case of the matrix, which is larger with `TRIREME_CONFORMANCE_FULL`; `TRIREME_SCHEDULES`
-//! schedules of each family of kernels, or of cases whose name has `TRIREME_CONFORMANCE_NAME` in it; `TRIREME_SIM` is the device's script. `TRIREME_CONFORMANCE_SURVEY` goes on past
+//! `TRIREME_CONFORMANCE_EVERY`-th case of the matrix, all of it with `TRIREME_CONFORMANCE_FULL`, a part with
+//! `TRIREME_CONFORMANCE_SHARD=1/40`; `TRIREME_SCHEDULES`
+//! schedules of each family of kernels (the part `TRIREME_FAMILIES=1/8` of them), or of cases whose name has `TRIREME_CONFORMANCE_NAME` in it; `TRIREME_SIM` is the device's script. `TRIREME_CONFORMANCE_SURVEY` goes on past
 //! mismatches and prints so many of different sorts; with `TRIREME_CONFORMANCE_JOINS` of graphs with joins only.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panics")]
 
 mod kit;
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use kit::{Fresh, number};
 use trireme_device_api::{AggregateFunction, Graph, Sink, Step};
 use trireme_device_sim::Script;
-use trireme_device_testkit::conformance::{Extent, check, check_all, matrix_cases, survey_where};
+use trireme_device_testkit::conformance::{Extent, Shard, check, check_all, matrix_cases, survey_where};
 use trireme_device_testkit::generate::{self, Case};
 
 fn script() -> Script {
@@ -46,6 +48,12 @@ fn random_graphs() {
 fn systematic_graphs() {
     let every = usize::try_from(number("TRIREME_CONFORMANCE_EVERY", 24)).unwrap();
     let first = usize::try_from(number("TRIREME_CONFORMANCE_SEED", 1)).unwrap() % every;
+    if let Some(shard) = Shard::from_env().unwrap() {
+        let began = Instant::now();
+        let summary = check_all(&Fresh::new(script()), shard.cases(Extent::Full)).unwrap();
+        println!("{}", shard.report(&summary, began.elapsed()));
+        return;
+    }
     let cases = matrix_cases(extent()).skip(first).step_by(every);
     let summary = check_all(&Fresh::new(script()), cases).unwrap();
     println!("each {every}-th from {first}: {summary}");
@@ -68,6 +76,19 @@ fn graphs_as_data() {
     let summary = check_all(&Fresh::as_data(script()), small.take(cases)).unwrap();
     println!("seed {seed}: {summary}");
     assert!(summary.rows > 0, "nothing ran: {summary}");
+}
+
+/// Rows put in order before every hash table, which here is never too large.
+#[test]
+fn graphs_in_order_of_hashes() {
+    let cases = usize::try_from(number("TRIREME_ORDER_CASES", 60)).unwrap();
+    let seed = number("TRIREME_CONFORMANCE_SEED", 1);
+    let device = Fresh::in_order(script());
+    let random = (seed..).map(generate::graph).filter(has_join).take(cases);
+    println!("seed {seed}: {}", check_all(&device, random).unwrap());
+    let every = usize::try_from(number("TRIREME_CONFORMANCE_EVERY", 24)).unwrap();
+    let joins = matrix_cases(extent()).filter(has_join).skip(1).step_by(every);
+    println!("{}", check_all(&device, joins).unwrap());
 }
 
 /// What decides which kernels a graph becomes.
@@ -126,7 +147,10 @@ fn families() -> BTreeMap<String, Case> {
 fn families_of_kernels_under_many_schedules() {
     let first = number("TRIREME_CONFORMANCE_SEED", 1);
     let schedules = number("TRIREME_SCHEDULES", 1);
+    let part = std::env::var("TRIREME_FAMILIES").unwrap_or_else(|_| "1/1".to_owned());
     let families = families();
+    let families: Vec<_> = part.parse::<Shard>().unwrap().part(families).collect();
+    let began = Instant::now();
     for (family, case) in &families {
         for seed in first..first + schedules {
             let script = Script {
@@ -142,9 +166,10 @@ fn families_of_kernels_under_many_schedules() {
         }
     }
     println!(
-        "{} families, schedules {first} … {}",
+        "{} families (part {part}), schedules {first} … {}, in {:.1} minutes",
         families.len(),
-        first + schedules - 1
+        first + schedules - 1,
+        began.elapsed().as_secs_f64() / 60.0
     );
 }
 

@@ -153,8 +153,10 @@ fn case(seed: u64, rows: &[usize]) -> Case {
 fn checked(script: Script, rows: &[usize], seed: u64, cases: u64) {
     let variant = Fresh::new(script);
     let summary = check_all(&variant, (seed..seed + cases).map(|seed| case(seed, rows))).unwrap();
-    println!("seed {seed}: {summary}");
+    println!("seed {seed}, {} launches: {summary}", variant.launches());
     assert!(summary.rows * 2 > summary.cases, "{summary}");
+    // Each launch is under a schedule of its own.
+    assert!(variant.launches() >= 100, "{} launches", variant.launches());
 }
 
 fn script(group: u32, local_bytes: u32) -> Script {

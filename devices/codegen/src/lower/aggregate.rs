@@ -22,10 +22,13 @@ mod plan;
 mod radix;
 mod reduce;
 mod result;
+mod slots;
 mod table;
+mod terms;
 
 use trireme_device_api::{Aggregate, Expr};
 
+use super::partition::Large;
 use super::{Lowered, Lowering, ProgramOutput, Row, Sink, Unsupported, Value};
 use crate::build::{u32, u64};
 use crate::ir::{Elem, Expr as Ir, LocalId, Scalar, Stmt};
@@ -34,9 +37,11 @@ use cache::Cache;
 use cells::{Cells, Register, Shared};
 use finish::Finisher;
 use fold::Share;
-use known::{Known, learn};
+use known::Known;
 use plan::{Primitive, Recipe, Source};
-use table::{Slots, Table, slot_value};
+use slots::{Slots, slot_value};
+use table::Table;
+use terms::{Look, Terms};
 
 /// Words in registers at most, and slots.
 const REGISTERS_MAX: u64 = 48;
@@ -64,120 +69,6 @@ pub(super) fn sink(l: &mut Lowering<'_>, groups: &[Expr], aggregates: &[Aggregat
     Ok(Box::new(Grouping::new(l, terms, &groups, arguments, aggregates)?))
 }
 
-/// The expressions of the sink, each once.
-#[derive(Clone)]
-struct Terms {
-    groups: Vec<Expr>,
-    arguments: Vec<Expr>,
-    filters: Vec<Expr>,
-    /// By aggregate: its argument and filter.
-    uses: Vec<(Option<usize>, Option<usize>)>,
-}
-
-impl Terms {
-    fn new(groups: &[Expr], aggregates: &[Aggregate]) -> Self {
-        let (mut arguments, mut filters) = (Vec::new(), Vec::new());
-        let once = |all: &mut Vec<Expr>, expr: &Option<Expr>| {
-            let expr = expr.as_ref()?;
-            let found = all.iter().position(|other| other == expr);
-            Some(found.unwrap_or_else(|| {
-                all.push(expr.clone());
-                all.len() - 1
-            }))
-        };
-        let uses = aggregates
-            .iter()
-            .map(|aggregate| {
-                let argument = once(&mut arguments, &aggregate.argument);
-                (argument, once(&mut filters, &aggregate.filter))
-            })
-            .collect();
-        Self {
-            groups: groups.to_vec(),
-            arguments,
-            filters,
-            uses,
-        }
-    }
-
-    /// No filter, then each.
-    fn sections(&self) -> impl Iterator<Item = Option<usize>> + use<> {
-        std::iter::once(None).chain((0..self.filters.len()).map(Some))
-    }
-
-    fn keys(&self, l: &mut Lowering<'_>, row: &mut Row) -> Lowered<Vec<Value>> {
-        self.groups.iter().map(|group| l.expr(row, group)).collect()
-    }
-
-    /// The arguments that aggregates with this filter have, by position.
-    fn arguments(&self, l: &mut Lowering<'_>, row: &mut Row, filter: Option<usize>) -> Lowered<Vec<Option<Value>>> {
-        let mut values = vec![None; self.arguments.len()];
-        for (argument, used) in &self.uses {
-            if let Some(argument) = argument.filter(|_| *used == filter)
-                && values[argument].is_none()
-            {
-                values[argument] = Some(l.expr(row, &self.arguments[argument])?);
-            }
-        }
-        Ok(values)
-    }
-}
-
-/// A sink that learns what its rows are like.
-struct Look {
-    terms: Terms,
-    groups: Vec<Option<Known>>,
-    arguments: Vec<Option<Known>>,
-}
-
-impl Look {
-    fn section(&mut self, l: &mut Lowering<'_>, row: &mut Row, filter: Option<usize>) -> Lowered<()> {
-        let values = self.terms.arguments(l, row, filter)?;
-        for (known, value) in self.arguments.iter_mut().zip(&values) {
-            if let Some(value) = value {
-                learn(known, value)?;
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Sink for Look {
-    fn begin(&mut self, _: &mut Lowering<'_>) -> Lowered<()> {
-        Ok(())
-    }
-
-    fn row(&mut self, l: &mut Lowering<'_>, row: &mut Row) -> Lowered<()> {
-        let keys = self.terms.keys(l, row)?;
-        for (known, key) in self.groups.iter_mut().zip(&keys) {
-            learn(known, key)?;
-        }
-        for section in self.terms.sections() {
-            match section {
-                None => self.section(l, row, None)?,
-                Some(filter) => {
-                    let condition = l.condition(row, &self.terms.filters[filter])?;
-                    let mut inner = row.clone();
-                    l.when(condition, |l| self.section(l, &mut inner, section))?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn slot_end(&mut self, _: &mut Lowering<'_>) -> Lowered<()> {
-        Ok(())
-    }
-
-    fn end(&mut self, _: &mut Lowering<'_>) -> Lowered<()> {
-        Ok(())
-    }
-
-    fn finish(&mut self, _: &mut Lowering<'_>) -> Lowered<ProgramOutput> {
-        Err(Unsupported("a sink that only looks".to_owned()))
-    }
-}
-
 /// Where rows are accumulated while a kernel runs.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Home {
@@ -201,6 +92,8 @@ struct Grouping {
     /// None: one slot for all rows.
     table: Option<Table>,
     slots: Slots,
+    /// The table, where rows are put in order for it.
+    large: Option<Large>,
     sets: Vec<Set>,
     bests: Vec<Best>,
     home: Home,
@@ -247,6 +140,7 @@ impl Grouping {
             (Some(table), slots)
         };
         let home = home(l, table.as_ref(), words);
+        let large = table.as_ref().and_then(|table| table.large(l, words));
         let bests = recipe.bests.iter().map(|wanted| Best::new(l, wanted.clone())).collect();
         let mut grouping = Self {
             bests,
@@ -255,6 +149,7 @@ impl Grouping {
             arguments,
             table,
             slots,
+            large,
             sets: Vec::new(),
             home,
             registers: Vec::new(),
@@ -471,6 +366,18 @@ fn home(l: &Lowering<'_>, table: Option<&Table>, words: u64) -> Home {
 }
 
 impl Sink for Grouping {
+    fn large(&self) -> Option<Large> {
+        self.large
+    }
+
+    fn hash(&mut self, l: &mut Lowering<'_>, row: &mut Row) -> Lowered<Ir> {
+        let keys = self.terms.keys(l, row)?;
+        match &self.table {
+            Some(table) => table.hash(l, &keys),
+            None => Err(Unsupported("rows without groups".to_owned())),
+        }
+    }
+
     fn begin(&mut self, l: &mut Lowering<'_>) -> Lowered<()> {
         self.table.iter_mut().for_each(|table| table.begin(l));
         self.sets.iter_mut().for_each(|set| set.table.begin(l));
@@ -501,8 +408,8 @@ impl Sink for Grouping {
                 );
             }
             Home::Arena => {
-                let slots = self.table.as_ref().map_or(1, Table::slots);
-                self.cache = Cache::begin(l, slots, self.recipe.words);
+                let dense = self.table.as_ref().filter(|table| table.dense());
+                self.cache = Cache::begin(l, dense.map(Table::slots), self.recipe.words);
             }
         }
         Ok(())
@@ -574,6 +481,10 @@ impl Sink for Grouping {
             recipe: &self.recipe,
             table: self.table.as_ref(),
             slots: self.slots,
+            large_from: self
+                .table
+                .as_ref()
+                .and_then(|table| table.large_from(l, u64::from(self.recipe.words))),
             bests: &self.bests,
             rows,
         };

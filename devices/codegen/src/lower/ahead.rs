@@ -55,7 +55,7 @@ impl Lowering<'_> {
         let mut needed = Vec::new();
         let mut filtered = false;
         let fragment = self.fragment();
-        for step in &fragment.steps {
+        for step in &fragment.steps[self.own_steps()] {
             match step {
                 Step::Filter(predicate) => {
                     add(&mut needed, &origins, predicate);
@@ -81,7 +81,7 @@ impl Lowering<'_> {
                 }
             }
         }
-        if !filtered {
+        if !filtered && self.until.is_none() {
             sink_exprs(&fragment.sink)
                 .into_iter()
                 .for_each(|expr| add(&mut needed, &origins, expr));

@@ -20,6 +20,7 @@ mod join;
 mod key;
 mod look;
 mod output;
+mod partition;
 #[cfg(test)]
 mod rig;
 mod sort;
@@ -41,8 +42,8 @@ pub(crate) use value::{Kind, Row, Shape, Slot, Value};
 use crate::build::{Builder, place, u64};
 use crate::ir::{Atomic, Elem, Expr as Ir, FunctionId, Scalar, Stmt, Target as Place};
 use crate::program::{
-    Fault, Fill, Groups, Launch, Lifetime, Program, ProgramOutput, Region, STATUS_FAULTS, STATUS_NEEDED, STATUS_WORDS,
-    When, Word,
+    Fault, Fill, Groups, Launch, Lifetime, Program, ProgramOutput, Region, STATUS_FAULTS, STATUS_LARGE, STATUS_NEEDED,
+    STATUS_WORDS, When, Word,
 };
 use crate::shape::{RegionRef, ResidentRows, ScanShape};
 
@@ -64,6 +65,9 @@ pub struct Target {
     pub local_bytes: u32,
     /// Whether registers are cheap and work-items many (a GPU), or work-items run one after another (a processor).
     pub wide: bool,
+    /// Hash tables of more bytes are so much larger than the device's cache that it is worth putting rows in order for them
+    /// ([`STATUS_LARGE`]); none where it never is.
+    pub large_bytes: Option<u64>,
 }
 
 /// What an earlier fragment left.
@@ -98,6 +102,9 @@ pub struct Bound<'a> {
 pub struct Hints {
     /// Entries that its hash table or output needs at least.
     pub capacity: Option<u64>,
+    /// Its hash table is larger than the device's cache: rows are put in order for it, if they take no more than so many bytes
+    /// of memory on their way.
+    pub partition: Option<u64>,
 }
 
 /// Evaluates expressions on the host.
@@ -119,11 +126,29 @@ pub trait Host {
 /// # Errors
 /// The reason why not.
 pub fn lower(graph: &Graph, fragment: FragmentId, bound: &Bound<'_>, target: Target) -> Lowered<Program> {
+    let large = |output: &Input| matches!(output, Input::Build(build) if join::large(build).is_some());
+    if (bound.hints.partition.is_some() || bound.outputs.iter().flatten().any(large))
+        && let Ok(program) = lower_by(graph, fragment, bound, target, true)
+    {
+        return Ok(program);
+    }
+    lower_by(graph, fragment, bound, target, false)
+}
+
+/// With `partitions`, rows may be put in order; without, whatever can't be done with that can be done all the same.
+fn lower_by(
+    graph: &Graph,
+    fragment: FragmentId,
+    bound: &Bound<'_>,
+    target: Target,
+    partitions: bool,
+) -> Lowered<Program> {
     let mut l = Lowering::new(graph, fragment, bound, target);
+    l.partitions = partitions;
     let mut sink = steps::sink(&mut l)?;
-    let tile_rows = source::main_kernel(&mut l, sink.as_mut())?;
+    let (tile_rows, parked) = partition::kernels(&mut l, sink.as_mut())?;
     source::pass_kernels(&mut l, sink.as_mut())?;
-    let takes_chunks = sink.takes_chunks();
+    let takes_chunks = parked || sink.takes_chunks();
     let output = sink.finish(&mut l)?;
     let mut program = l.program(tile_rows, output);
     program.takes_chunks = takes_chunks;
@@ -141,6 +166,16 @@ pub(crate) trait Sink {
     /// finishing kernel can't.
     fn takes_chunks(&self) -> bool {
         true
+    }
+
+    /// The sink's table of keys, where it is one that rows are to be put in order for.
+    fn large(&self) -> Option<partition::Large> {
+        None
+    }
+
+    /// U64: the hash by whose top bits the row's place in that table goes.
+    fn hash(&mut self, _: &mut Lowering<'_>, _: &mut Row) -> Lowered<Ir> {
+        Err(Unsupported("a sink without a table of keys".to_owned()))
     }
 
     /// Uniform code at the start of each main kernel: private accumulators, local arrays and their initialisation. Barriers
@@ -192,6 +227,12 @@ pub(crate) struct Lowering<'a> {
     hoist: source::Hoist,
     /// Bool, uniform, at the end of a slot: the group gets no further one in this kernel. For sinks with memory per group.
     pub(crate) last_slot: Option<Ir>,
+    /// Rows may be put in order on their way ([`partition`]).
+    partitions: bool,
+    /// The kernel that is being written begins with this step,
+    first_step: usize,
+    /// and ends before this one, if not with the sink.
+    until: Option<usize>,
 }
 
 /// What has been put together so far.
@@ -220,6 +261,9 @@ impl<'a> Lowering<'a> {
             status: RegionRef { fragment, region: 0 },
             hoist: source::Hoist::default(),
             last_slot: None,
+            partitions: false,
+            first_step: 0,
+            until: None,
         };
         l.status = l.region(Region {
             name: "status".to_owned(),
@@ -404,6 +448,13 @@ impl<'a> Lowering<'a> {
         let status = self.base(self.status);
         let target = Place::Arena(place(Elem::U64, status, u64(STATUS_NEEDED as u64)));
         self.b.atomic(target, Atomic::Max(needed));
+    }
+
+    /// Notes that the fragment's table is larger than the device's cache. For one work-item.
+    pub(crate) fn note_large(&mut self) {
+        let status = self.base(self.status);
+        let target = Place::Arena(place(Elem::U64, status, u64(STATUS_LARGE as u64)));
+        self.b.atomic(target, Atomic::Store(u64(1)));
     }
 
     /// Notes that the build rows of a probe go through the remaining steps afterwards; `make` runs the first time that the

@@ -8,7 +8,7 @@ use super::{Bound, BuildShape, Hints, Host, Input, Target, lower};
 use crate::bytecode::{Room, interpreted};
 use crate::interpreter::{Code, Machine, Random, Schedule};
 use crate::ir::Elem;
-use crate::program::{Fault, Fill, Groups, Program, ProgramOutput, When, Word};
+use crate::program::{Fault, Fill, Groups, Program, ProgramOutput, STATUS_LARGE, STATUS_WORDS, When, Word};
 use crate::shape::{ColumnShape, RegionRef, ResidentRows, ScanShape, Storage};
 
 /// For programs that run as data.
@@ -132,6 +132,11 @@ pub(crate) struct Ran {
     pub(crate) runs: u32,
     /// Build sides.
     pub(crate) builds: Vec<BuildShape>,
+    /// Launches, each under a schedule of its own.
+    pub(crate) schedules: u32,
+    /// Programs that put rows in order, and those that say that it would be worth it.
+    pub(crate) ordered: u32,
+    pub(crate) large: u32,
 }
 
 /// Runs all fragments.
@@ -142,11 +147,15 @@ pub(crate) fn run(graph: &Graph, tables: &[Table], target: Target, seed: u64) ->
         places: Vec::new(),
         random: Random::new(seed),
         seed,
+        large: 0,
     };
     let mut outputs: Vec<Option<Input>> = Vec::new();
-    let (mut runs, mut builds) = (0, Vec::new());
+    let (mut runs, mut builds, mut schedules, mut ordered) = (0, Vec::new(), 0, 0);
     for fragment in 0..graph.fragments.len() {
-        let mut hints = Hints::default();
+        let mut hints = Hints {
+            partition: (seed % 4 == 1).then_some(u64::MAX),
+            ..Hints::default()
+        };
         let output = loop {
             runs += 1;
             let bound = Bound {
@@ -158,6 +167,8 @@ pub(crate) fn run(graph: &Graph, tables: &[Table], target: Target, seed: u64) ->
                 hints,
             };
             let program = lower(graph, fragment, &bound, target).unwrap();
+            schedules += u32::try_from(program.launches.len()).unwrap();
+            ordered += u32::from(program.module.kernels.iter().any(|kernel| kernel.name == "scatter"));
             match rig.run(&program, graph, fragment, tables) {
                 Some(needed) => hints.capacity = Some(needed),
                 None => break program.output,
@@ -176,6 +187,9 @@ pub(crate) fn run(graph: &Graph, tables: &[Table], target: Target, seed: u64) ->
             rows: rig.read(&rows),
             runs,
             builds,
+            schedules,
+            ordered,
+            large: rig.large,
         },
         _ => panic!("the last fragment leaves no rows"),
     }
@@ -187,6 +201,8 @@ struct Rig {
     places: Vec<Vec<u64>>,
     random: Random,
     seed: u64,
+    /// Programs whose tables were large.
+    large: u32,
 }
 
 impl Rig {
@@ -241,7 +257,9 @@ impl Rig {
                 stats.unwrap_or_else(|wrong| panic!("seed {}, fragment {fragment}: {wrong}", self.seed));
             }
         }
-        let status = self.machine.read_words(self.place(program.status), 2).unwrap();
+        let words = STATUS_WORDS as u64;
+        let status = self.machine.read_words(self.place(program.status), words).unwrap();
+        self.large += u32::from(status[STATUS_LARGE] != 0);
         if status[0] == 0 {
             return None;
         }

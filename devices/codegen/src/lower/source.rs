@@ -78,7 +78,7 @@ impl Lowering<'_> {
     /// Upper bound of the rows that one work-item brings to the sink in one kernel, where that is known: none where probes
     /// multiply or give build rows.
     pub(crate) fn rows_of_one(&self) -> Option<u64> {
-        if self.multiplies() || self.has_passes() {
+        if self.multiplies() || self.has_passes() || self.first_step > 0 || self.until.is_some() {
             return None;
         }
         let tiles = match self.source_rows() {
@@ -187,7 +187,8 @@ impl Lowering<'_> {
         self.tile((start, rows), sink, &mut |l, index, k, sink| {
             let mut row = columns.row(index);
             super::ahead::put(&ahead, k, &mut row);
-            l.steps(0, &mut row, sink)
+            let first = l.first_step;
+            l.steps(first, &mut row, sink)
         })
     }
 
@@ -215,9 +216,11 @@ type Tile<'t> = dyn FnMut(&mut Lowering<'_>, (Ir, Ir), &mut dyn Sink) -> Lowered
 
 /// Columns of the source.
 #[derive(Clone, Copy)]
-enum Columns<'a> {
+pub(super) enum Columns<'a> {
     Segments(&'a [ColumnShape]),
     Resident(&'a [ResidentColumn]),
+    /// None where nobody reads it.
+    Parked(&'a [Option<ResidentColumn>]),
 }
 
 impl Columns<'_> {
@@ -225,6 +228,7 @@ impl Columns<'_> {
         match self {
             Columns::Segments(columns) => columns.len(),
             Columns::Resident(columns) => columns.len(),
+            Columns::Parked(columns) => columns.len(),
         }
     }
 
@@ -232,6 +236,7 @@ impl Columns<'_> {
         match self {
             Columns::Segments(columns) => segment_value(l, index, &columns[index], row),
             Columns::Resident(columns) => resident_value(l, &columns[index], row),
+            Columns::Parked(columns) => parked_value(l, columns[index].as_ref(), row),
         }
     }
 
@@ -239,8 +244,37 @@ impl Columns<'_> {
         match self {
             Columns::Segments(columns) => segment_row(columns, row),
             Columns::Resident(columns) => resident_row(columns, row),
+            Columns::Parked(columns) => {
+                let slots = columns.iter().map(|column| {
+                    let (column, row) = (column.clone(), row.clone());
+                    lazy(move |l| parked_value(l, column.as_ref(), &row))
+                });
+                Row { slots: slots.collect() }
+            }
         }
     }
+}
+
+fn parked_value(l: &mut Lowering<'_>, column: Option<&ResidentColumn>, row: &Ir) -> Lowered<Value> {
+    let column = column.ok_or_else(|| Unsupported("a column that was not kept".to_owned()))?;
+    resident_value(l, column, row)
+}
+
+/// A kernel over rows that an earlier one left, `count` of them and at most `bound`.
+pub(super) fn rows_kernel(
+    l: &mut Lowering<'_>,
+    name: &str,
+    (count, bound): (RegionRef, u64),
+    columns: Columns<'_>,
+    sink: &mut dyn Sink,
+) -> Lowered<()> {
+    let kernel = l.kernel(name, |l| {
+        sink.begin(l)?;
+        l.tiles(count, sink, &mut |l, bounds, sink| l.source_tile(bounds, columns, sink))?;
+        sink.end(l)
+    })?;
+    l.launch(kernel, Groups::Rows(bound), When::After);
+    Ok(())
 }
 
 fn resident(l: &mut Lowering<'_>, rows: &ResidentRows, sink: &mut dyn Sink) -> Lowered<()> {

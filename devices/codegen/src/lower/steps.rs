@@ -37,7 +37,7 @@ fn conjuncts<'e>(predicate: &'e Expr, into: &mut Vec<&'e Expr>) {
 impl Lowering<'_> {
     /// Lowers the steps from `index` on, and the sink's row.
     pub(crate) fn steps(&mut self, index: usize, row: &mut Row, sink: &mut dyn Sink) -> Lowered<()> {
-        let Some(step) = self.fragment().steps.get(index) else {
+        let Some(step) = self.fragment().steps.get(index).filter(|_| self.until != Some(index)) else {
             return sink.row(self, row);
         };
         match step {
@@ -90,17 +90,26 @@ impl Lowering<'_> {
         self.probes().any(|probe| join::has_pass(probe.kind))
     }
 
-    /// Whether a row of the source may arrive at the sink more than once.
+    /// Whether a row of the kernel that is being written may arrive at its sink more than once.
     pub(crate) fn multiplies(&self) -> bool {
-        self.probes()
-            .any(|probe| join::multiplies(self.build_shape(probe), probe))
+        probes(&self.fragment().steps[self.own_steps()]).any(|probe| join::multiplies(self.build_shape(probe), probe))
     }
 
     /// Upper bound of the rows that can arrive at the sink; none where probes multiply.
     pub(crate) fn rows_bound(&self) -> Option<u64> {
-        self.probes().try_fold(self.source_bound(), |rows, probe| {
+        self.rows_bound_before(self.fragment().steps.len())
+    }
+
+    /// Upper bound of the rows that can arrive at a step; none where probes before it multiply.
+    pub(crate) fn rows_bound_before(&self, step: usize) -> Option<u64> {
+        probes(&self.fragment().steps[..step]).try_fold(self.source_bound(), |rows, probe| {
             join::rows_after(self.build_shape(probe), probe, rows)
         })
+    }
+
+    /// The steps of the kernel that is being written.
+    pub(crate) fn own_steps(&self) -> std::ops::Range<usize> {
+        self.first_step..self.until.unwrap_or(self.fragment().steps.len())
     }
 
     /// [`Lowering::rows_bound`], or what an earlier run found to be needed, or a guess, which a probe may exceed.
@@ -121,11 +130,15 @@ impl Lowering<'_> {
     }
 
     fn probes(&self) -> impl Iterator<Item = &Probe> {
-        self.fragment().steps.iter().filter_map(|step| match step {
-            Step::Probe(probe) => Some(probe),
-            _ => None,
-        })
+        probes(&self.fragment().steps)
     }
+}
+
+fn probes(steps: &[Step]) -> impl Iterator<Item = &Probe> {
+    steps.iter().filter_map(|step| match step {
+        Step::Probe(probe) => Some(probe),
+        _ => None,
+    })
 }
 
 /// A slot that is computed when it is asked for.

@@ -71,6 +71,7 @@ impl TestDriver {
                     items: 2,
                     local_bytes: 32 << 10,
                     wide: true,
+                    large_bytes: None,
                 },
                 groups: 3,
                 arena_bytes_max: arena_bytes,

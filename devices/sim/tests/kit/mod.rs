@@ -5,13 +5,14 @@ pub mod graphs;
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use trireme_device_api::{
     Cost, Device, DeviceError, FragmentId, Graph, Inputs, Kernel, Output, Support, Variant, Workload,
 };
 use trireme_device_cpu::FusedVariant;
-use trireme_device_runtime::{Accelerator, Encoded, Kernels, Limits};
+use trireme_device_runtime::{Accelerator, Encoded, Kernels, Limits, Partition};
 use trireme_device_sim::{Script, SimDriver, device};
 
 /// A number of the environment.
@@ -25,6 +26,16 @@ pub fn simulated(script: &Script) -> (Arc<SimDriver>, Accelerator) {
     let host: Arc<dyn Variant> = Arc::new(FusedVariant::new());
     let limits = Limits {
         encoded: Encoded::On,
+        ..Limits::default()
+    };
+    device(script, 0, &host, limits).unwrap()
+}
+
+/// A new device on which rows are put in order before every hash table.
+pub fn simulated_in_order(script: &Script) -> (Arc<SimDriver>, Accelerator) {
+    let host: Arc<dyn Variant> = Arc::new(FusedVariant::new());
+    let limits = Limits {
+        partition: Partition::On,
         ..Limits::default()
     };
     device(script, 0, &host, limits).unwrap()
@@ -46,6 +57,8 @@ pub struct Fresh {
     script: Script,
     make: fn(&Script) -> (Arc<SimDriver>, Accelerator),
     current: Mutex<Arc<(Arc<SimDriver>, Accelerator)>>,
+    /// Of devices before this one.
+    launches: AtomicU64,
 }
 
 impl Fresh {
@@ -58,13 +71,28 @@ impl Fresh {
         Self::made_by(script, simulated_as_data)
     }
 
+    /// Rows are put in order before every hash table.
+    pub fn in_order(script: Script) -> Self {
+        Self::made_by(script, simulated_in_order)
+    }
+
     fn made_by(script: Script, make: fn(&Script) -> (Arc<SimDriver>, Accelerator)) -> Self {
         let current = Mutex::new(Arc::new(make(&script)));
-        Self { script, make, current }
+        Self {
+            script,
+            make,
+            current,
+            launches: AtomicU64::new(0),
+        }
     }
 
     pub fn driver(&self) -> Arc<SimDriver> {
         Arc::clone(&self.current.lock().unwrap().0)
+    }
+
+    /// Kernels that ran, each under a schedule of its own.
+    pub fn launches(&self) -> u64 {
+        self.launches.load(Ordering::Relaxed) + self.current.lock().unwrap().1.vitals().launches
     }
 
     fn variant(&self) -> Arc<dyn Variant> {
@@ -78,7 +106,9 @@ impl Fresh {
             seed: hasher.finish(),
             ..self.script.clone()
         };
-        *self.current.lock().unwrap() = Arc::new((self.make)(&script));
+        let mut current = self.current.lock().unwrap();
+        self.launches.fetch_add(current.1.vitals().launches, Ordering::Relaxed);
+        *current = Arc::new((self.make)(&script));
     }
 }
 

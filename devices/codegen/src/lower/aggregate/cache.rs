@@ -9,7 +9,7 @@
 
 use super::cells::{Cells, Shared};
 use super::plan::Primitive;
-use super::table::Slots;
+use super::slots::Slots;
 use crate::build::{u32, u64};
 use crate::ir::{Atomic, Elem, Expr as Ir, LocalId, Scalar, Stmt, Target};
 use crate::lower::{Lowered, Lowering};
@@ -22,7 +22,8 @@ const ENTRIES_MIN: u32 = 8;
 const ENTRIES_MAX: u32 = 512;
 /// Entries that a slot may have, by work-item, where many run at once and wait for each other's atomics.
 const COPIES_BITS: u32 = 3;
-/// With so many slots for each entry there is none: slots that all can be are seldom few that are.
+/// With so many slots for each entry there is none for a dense table: slots that all can be are seldom few that are. Of a hash
+/// table the slots say how many rows there are, and nothing of how many keys.
 const SLOTS_PER_ENTRY: u64 = 1 << 10;
 
 pub(super) struct Cache {
@@ -35,11 +36,12 @@ pub(super) struct Cache {
 }
 
 impl Cache {
-    /// For slots of so many words, where it is worth it.
-    pub(super) fn begin(l: &mut Lowering<'_>, slots: u64, width: u32) -> Option<Self> {
+    /// For slots of so many words, of a dense table so many; where it is worth it.
+    pub(super) fn begin(l: &mut Lowering<'_>, dense_slots: Option<u64>, width: u32) -> Option<Self> {
         let bytes = BYTES_MAX.min(l.target.local_bytes / SHARE);
         let entries = (bytes / (8 * (width + 1))).min(ENTRIES_MAX);
-        if entries < ENTRIES_MIN || slots > u64::from(entries) * SLOTS_PER_ENTRY {
+        let many = |slots: u64| slots > u64::from(entries) * SLOTS_PER_ENTRY;
+        if entries < ENTRIES_MIN || dense_slots.is_some_and(many) {
             return None;
         }
         let entries = 1 << entries.ilog2();

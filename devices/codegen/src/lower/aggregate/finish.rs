@@ -12,7 +12,8 @@ use super::best::Best;
 use super::cells::{Cells, Register, Shared};
 use super::plan::{Finish, Recipe};
 use super::result::Slot;
-use super::table::{Slots, Table};
+use super::slots::Slots;
+use super::table::Table;
 use crate::build::{bool, place, u32, u64};
 use crate::ir::{Atomic, Elem, Expr as Ir, Scalar, Stmt, Target, Var};
 use crate::lower::{Lowered, Lowering, Value};
@@ -25,6 +26,8 @@ pub(super) struct Finisher<'a> {
     /// None: exactly one row.
     pub(super) table: Option<&'a Table>,
     pub(super) slots: Slots,
+    /// From so many groups on the table is larger than the cache, and it is worth saying so.
+    pub(super) large_from: Option<u64>,
     pub(super) bests: &'a [Best],
     /// No more rows than this.
     pub(super) rows: u64,
@@ -85,7 +88,7 @@ impl Finisher<'_> {
         let slots = l.word(Word::Value(table.slots()));
         let first = Ir::GroupIndex.to(Scalar::U64).times(u64(group));
         let step = Ir::Groups.to(Scalar::U64).times(u64(group));
-        let mut place = Places::new(l, count);
+        let mut place = Places::new(l, count, self.large_from);
         l.range(Scalar::U64, (first, slots.clone(), step), |l, start| {
             let slot = l.b.set(Scalar::U64, start.plus(Ir::LocalIndex.to(Scalar::U64)));
             let used = l.b.set(Scalar::Bool, bool(false));
@@ -171,14 +174,17 @@ struct Places {
     /// U64: where they begin.
     start: crate::ir::LocalId,
     count: Ir,
+    /// See [`Finisher::large_from`].
+    large_from: Option<u64>,
 }
 
 impl Places {
-    fn new(l: &mut Lowering<'_>, count: RegionRef) -> Self {
+    fn new(l: &mut Lowering<'_>, count: RegionRef, large_from: Option<u64>) -> Self {
         Self {
             taken: l.b.local(Elem::U32, 1),
             start: l.b.local(Elem::U64, 1),
             count: l.base(count),
+            large_from,
         }
     }
 
@@ -195,10 +201,30 @@ impl Places {
         });
         l.b.push(Stmt::Barrier);
         let target = Target::Arena(place(Elem::U64, self.count.clone(), u64(0)));
-        l.b.when(leader, |b| {
-            let rows = b.set(Scalar::U32, Ir::LoadLocal(taken, Box::new(u32(0))));
-            let old = b.fetch(Scalar::U64, target, Atomic::Add(Ir::from(rows).to(Scalar::U64)));
-            b.push(Stmt::StoreLocal(start, u32(0), old.into()));
+        l.b.begin();
+        let rows = l.b.set(Scalar::U32, Ir::LoadLocal(taken, Box::new(u32(0))));
+        let rows = l.b.set(Scalar::U64, Ir::from(rows).to(Scalar::U64));
+        let old = l.b.fetch(Scalar::U64, target, Atomic::Add(rows.into()));
+        l.b.push(Stmt::StoreLocal(start, u32(0), old.into()));
+        if let Some(most) = self.large_from {
+            // Whose groups are those that are too many says so.
+            let most = l.word(Word::Value(most));
+            l.b.begin();
+            l.note_large();
+            let then = l.b.end();
+            l.b.push(Stmt::If {
+                condition: Ir::from(old)
+                    .le(most.clone())
+                    .and(Ir::from(old).plus(rows.into()).gt(most)),
+                then,
+                otherwise: Vec::new(),
+            });
+        }
+        let then = l.b.end();
+        l.b.push(Stmt::If {
+            condition: leader,
+            then,
+            otherwise: Vec::new(),
         });
         l.b.push(Stmt::Barrier);
         let start = Ir::LoadLocal(start, Box::new(u32(0)));

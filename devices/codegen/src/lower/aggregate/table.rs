@@ -9,12 +9,13 @@
 //! A work-item that loses the race for a slot keeps the entry it had made ready for its next new key. Probing is bounded: a
 //! table that is too full is a fault, and the row is dropped, for the fragment runs again.
 
-use super::cells::Shared;
 use super::known::Known;
 use super::radix::Radix;
+use super::slots::{Slots, slot_known};
 use crate::build::{bool, place, u32, u64};
 use crate::ir::{Atomic, Elem, Expr as Ir, Scalar, Stmt, Target, Var};
-use crate::lower::{Key, KeyShape, Kind, Lowered, Lowering, Nulls, Shape, Value};
+use crate::lower::partition::Large;
+use crate::lower::{Key, KeyShape, Lowered, Lowering, Nulls, Unsupported, Value};
 use crate::program::{Fill, Lifetime, Region, STATUS_FAULTS, Word};
 use crate::shape::RegionRef;
 
@@ -24,9 +25,6 @@ const DENSE_PER_ROW: u64 = 8;
 const DENSE_MIN: u64 = 4096;
 const DENSE_MAX: u64 = 1 << 17;
 const DENSE_BYTES_MAX: u64 = 1 << 31;
-/// Words that copies of slots take at most, and copies.
-const COPIES_WORDS: u64 = 1 << 17;
-const COPIES_MAX: u64 = 8;
 /// A table may be made for half of the rows where it takes no more memory than this, else for a quarter.
 const ROOMY_BYTES: u64 = 128 << 20;
 /// The least guess of the number of keys.
@@ -93,8 +91,15 @@ pub(super) struct Found {
     pub(super) new: Ir,
 }
 
+/// U64: where a key is looked for first, by the top bits of its hash: what is near there is near here.
+fn first_slot(l: &mut Lowering<'_>, key: &Key, mask: u64) -> Var {
+    let hash = l.hash(key);
+    let shift = l.word(Word::Value(mask.leading_zeros().min(63).into()));
+    l.b.set(Scalar::U64, Ir::from(hash).shr(shift))
+}
+
 /// What a table of wide keys, or of the words that its user adds to each slot, needs.
-fn zeroed(l: &mut Lowering<'_>, name: &str, bytes: u64) -> RegionRef {
+pub(super) fn zeroed(l: &mut Lowering<'_>, name: &str, bytes: u64) -> RegionRef {
     l.region(Region {
         name: name.to_owned(),
         bytes: bytes.next_multiple_of(8),
@@ -230,6 +235,44 @@ impl Table {
         matches!(self.keys, Keys::Dense(_))
     }
 
+    /// Slots that hashes are spread over, and the bytes that one takes with so many words; none where keys aren't hashed.
+    fn hashed(&self, words: u64) -> Option<(u64, u64)> {
+        match &self.keys {
+            Keys::Packed { slots, stride, .. } => Some((*slots, stride * 8)),
+            // As many entries as half of the slots.
+            Keys::Wide(wide) => Some((wide.mask + 1, 4 + (self.shape.words() as u64 + words) * 4)),
+            Keys::Dense(_) | Keys::Bits { .. } => None,
+        }
+    }
+
+    /// The table of groups of so many words, where an earlier run says that it is larger than the cache.
+    pub(super) fn large(&self, l: &Lowering<'_>, words: u64) -> Option<Large> {
+        let (slots, slot_bytes) = self.hashed(words)?;
+        Some(Large {
+            bytes: slots * slot_bytes,
+            room_bytes: l.bound.hints.partition?,
+        })
+    }
+
+    /// From how many groups of so many words on it is worth putting rows in order for it, unless that is done. Keys lie
+    /// anywhere: each touches two sectors of memory for itself.
+    pub(super) fn large_from(&self, l: &Lowering<'_>, words: u64) -> Option<u64> {
+        /// Bytes of two sectors.
+        const TOUCHED: u64 = 64;
+        let (_, slot_bytes) = self.hashed(words)?;
+        let most = l.target.large_bytes? / slot_bytes.max(TOUCHED);
+        (l.bound.hints.partition.is_none() && most < self.slots()).then_some(most)
+    }
+
+    /// U64: the hash by whose top bits keys have their places.
+    pub(super) fn hash(&self, l: &mut Lowering<'_>, values: &[Value]) -> Lowered<Ir> {
+        if self.hashed(0).is_none() {
+            return Err(Unsupported("a table without hashes".to_owned()));
+        }
+        let key = l.key(&self.shape, values)?;
+        Ok(l.hash(&key).into())
+    }
+
     /// At the start of a kernel.
     pub(super) fn begin(&mut self, l: &mut Lowering<'_>) {
         if let Keys::Wide(wide) = &mut self.keys {
@@ -254,7 +297,7 @@ impl Table {
         let key = l.key(&self.shape, values)?;
         let word = |key: &Key| key.words.first().map_or(u64(0), |word| word.ir());
         match &self.keys {
-            Keys::Dense(_) => Err(crate::lower::Unsupported("a dense table without numbers".to_owned())),
+            Keys::Dense(_) => Err(Unsupported("a dense table without numbers".to_owned())),
             Keys::Packed { words, stride, slots } => self.packed(l, &key, (*words, *stride, *slots - 1)),
             Keys::Wide(wide) => self.wide(l, &key, wide),
             Keys::Bits { bits } => {
@@ -282,9 +325,8 @@ impl Table {
         let (words, stride, mask) = table;
         let word = key.words.first().map_or(u64(0), |word| word.ir());
         let word = l.b.set(Scalar::U64, word.plus(u64(1)));
+        let slot = first_slot(l, key, mask);
         let mask = l.word(Word::Value(mask));
-        let hash = l.hash(key);
-        let slot = l.b.set(Scalar::U64, Ir::from(hash).and(mask.clone()));
         let found = l.b.set(Scalar::Bool, bool(true));
         let new = l.b.set(Scalar::Bool, bool(false));
         let probes = l.b.set(Scalar::U32, u32(0));
@@ -354,11 +396,10 @@ impl Table {
 
     fn wide(&self, l: &mut Lowering<'_>, key: &Key, wide: &Wide) -> Lowered<Found> {
         let Some(spare) = wide.spare else {
-            return Err(crate::lower::Unsupported("a table outside of a kernel".to_owned()));
+            return Err(Unsupported("a table outside of a kernel".to_owned()));
         };
+        let at = first_slot(l, key, wide.mask);
         let mask = l.word(Word::Value(wide.mask));
-        let hash = l.hash(key);
-        let at = l.b.set(Scalar::U64, Ir::from(hash).and(mask.clone()));
         let entry = l.b.set(Scalar::U32, u32(0));
         let found = l.b.set(Scalar::Bool, bool(true));
         let new = l.b.set(Scalar::Bool, bool(false));
@@ -486,92 +527,4 @@ impl Wide {
             })
             .collect()
     }
-}
-
-/// Where the words of slots are. Few slots have several copies, which groups of work-items share out among each other so
-/// that they wait less for each other's atomics.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Slots {
-    region: RegionRef,
-    stride: u64,
-    first: u64,
-    /// A power of two.
-    pub(super) copies: u64,
-    /// Words from one copy to the next.
-    distance: u64,
-}
-
-impl Slots {
-    fn new(region: RegionRef, stride: u64, first: u64) -> Self {
-        Self {
-            region,
-            stride,
-            first,
-            copies: 1,
-            distance: 0,
-        }
-    }
-
-    /// So many slots of so many words.
-    fn copied(l: &mut Lowering<'_>, slots: u64, words: u64) -> Self {
-        let distance = slots * words;
-        let copies = match COPIES_WORDS / distance.max(1) {
-            0 => 1,
-            most => 1 << most.min(COPIES_MAX).ilog2(),
-        };
-        Self {
-            copies,
-            distance,
-            ..Self::new(zeroed(l, "groups", distance * copies * 8), words, 0)
-        }
-    }
-
-    /// A slot of words, none of a table's.
-    pub(super) fn one(l: &mut Lowering<'_>, words: u64) -> Self {
-        Self::new(zeroed(l, "total", words.max(1) * 8), words, 0)
-    }
-
-    /// The words of a slot (U64), in the first copy.
-    pub(super) fn shared(self, l: &mut Lowering<'_>, slot: Ir) -> Shared {
-        let first = slot.times(u64(self.stride)).plus(u64(self.first));
-        let base = l.base(self.region);
-        Shared::in_arena(base, l.b.set(Scalar::U64, first).into())
-    }
-
-    /// The words of a slot (U64) in another copy (U64).
-    pub(super) fn copy(self, l: &mut Lowering<'_>, slot: Ir, copy: Ir) -> Shared {
-        let distance = l.word(Word::Value(self.distance));
-        let first = slot.times(u64(self.stride)).plus(copy.times(distance));
-        let base = l.base(self.region);
-        Shared::in_arena(base, l.b.set(Scalar::U64, first).into())
-    }
-
-    /// The words of a slot (U64) in this group of work-items' copy.
-    pub(super) fn own(self, l: &mut Lowering<'_>, slot: Ir) -> Shared {
-        if self.copies == 1 {
-            return self.shared(l, slot);
-        }
-        let most = u32(u32::try_from(self.copies).unwrap_or(1) - 1);
-        self.copy(l, slot, Ir::GroupIndex.and(most).to(Scalar::U64))
-    }
-}
-
-/// A slot's number as a part of a key.
-fn slot_known(slots: u64) -> Known {
-    let range = (0, i128::from(slots.max(1)) - 1);
-    Known {
-        shape: Shape {
-            data_type: trireme_device_api::Type::Int64,
-            kind: Kind::Integer(Shape::lane(range)),
-            range: Some(range),
-        },
-        nullable: false,
-    }
-}
-
-/// A slot (U64) of so many, as a part of a key.
-pub(super) fn slot_value(slots: u64, slot: Ir) -> Value {
-    let known = slot_known(slots);
-    let lane = Shape::lane(known.bounds());
-    known.value(slot.to(lane), None)
 }

@@ -3,6 +3,7 @@
 use trireme_device_api::{BuildSide, Expr, FragmentId, Graph, Node, Source, Step};
 
 use super::super::emit::RowStore;
+use super::super::partition::Large;
 use super::super::{Key, KeyShape, Lowered, Lowering, Nulls, Row, Sink, Unsupported, Value};
 use super::table::{TALLY_WORDS, Table, Tally, key_number};
 use super::unique::has_unique_keys;
@@ -35,7 +36,7 @@ pub(crate) fn build_sink(l: &mut Lowering<'_>, side: &BuildSide) -> Lowered<Box<
     let exact = l.rows_bound().is_some();
     let store = RowStore::new(l, "build", capacity, Lifetime::Output);
     let tally = region(l, "build tally", TALLY_WORDS * 8, Fill::Byte(0));
-    Ok(Box::new(Build {
+    let mut build = Build {
         uses: Uses::of(l.graph, l.fragment),
         unique: (exact && capacity == 1) || has_unique_keys(l.graph, l.fragment, side),
         side: side.clone(),
@@ -45,7 +46,13 @@ pub(crate) fn build_sink(l: &mut Lowering<'_>, side: &BuildSide) -> Lowered<Box<
         layout: None,
         waiting: None,
         noted: None,
-    }))
+    };
+    if l.bound.hints.partition.is_some()
+        && let Some(keys) = l.look(&|l, row| side.keys.iter().map(|key| l.expr(row, key)).collect())?
+    {
+        build.layout(l, &keys)?;
+    }
+    Ok(Box::new(build))
 }
 
 /// Memory that lives as long as the build side.
@@ -258,6 +265,25 @@ fn enter(l: &mut Lowering<'_>, into: &Entering<'_>, key: &Key, at: &Ir) -> Lower
 }
 
 impl Sink for Build {
+    fn large(&self) -> Option<Large> {
+        match &self.layout.as_ref()?.table {
+            Table::Hash(table) => table.large(self.store.capacity),
+            Table::Every | Table::Bits(_) | Table::Dense { .. } => None,
+        }
+    }
+
+    fn hash(&mut self, l: &mut Lowering<'_>, row: &mut Row) -> Lowered<Ir> {
+        let keys: Vec<Value> = self
+            .side
+            .keys
+            .iter()
+            .map(|key| l.expr(row, key))
+            .collect::<Lowered<_>>()?;
+        let layout = self.layout(l, &keys)?;
+        let key = l.key(&layout.key, &keys)?;
+        Ok(l.hash(&key).into())
+    }
+
     fn begin(&mut self, l: &mut Lowering<'_>) -> Lowered<()> {
         let [null_key, repeated, some] = [(); 3].map(|()| l.b.set(Scalar::Bool, bool(false)));
         self.noted = Some(Noted {

@@ -3,7 +3,7 @@
 //! ```text
 //!  main    entries[row] = key's words, (hash << 32 | 0)
 //!  zero    heads[0 … buckets) = 0            buckets: a power of two ≥ 2 × rows that there are, which the device counts
-//!  link    heads[hash & mask] = row + 1,     entries[row]'s last word = hash << 32 | what was there before
+//!  link    heads[top bits of hash] = row + 1,   entries[row]'s last word = hash << 32 | what was there before
 //! ```
 //!
 //! So a filtered build side has a table of the size of what is left, however many rows it might have been.
@@ -11,6 +11,7 @@
 //! Where rows are filtered before they are built from, most rows that probe have no match: a Bloom filter, a sixteenth as many
 //! blocks of 64 bits as there are buckets, keeps them away from a table that is too large for the cache.
 
+use super::super::partition::Large;
 use super::super::{Key, KeyWord, Lowered, Lowering};
 use super::build::{NOT_KEYED, region};
 use super::table::Tally;
@@ -35,6 +36,8 @@ pub(super) struct HashTable {
     /// By row, U64: the key's words; then the high half of its hash over the next row + 1, or 0.
     pub(super) entries: RegionRef,
     pub(super) words: u64,
+    /// Rows are put in order for it, in so many bytes of memory.
+    pub(super) partition: Option<u64>,
 }
 
 fn buckets(rows: u64) -> u64 {
@@ -61,12 +64,28 @@ pub(super) fn hash_table(l: &mut Lowering<'_>, rows: u64, words: u64, selective:
         bloom,
         entries: region(l, "build entries", rows * (words + 1) * 8, Fill::Nothing),
         words,
+        partition: l.bound.hints.partition,
+    }
+}
+
+impl HashTable {
+    /// For so many rows.
+    pub(super) fn large(&self, rows: u64) -> Option<Large> {
+        Some(Large {
+            bytes: rows * self.row_bytes(),
+            room_bytes: self.partition?,
+        })
+    }
+
+    fn row_bytes(&self) -> u64 {
+        // Two buckets at least.
+        2 * 4 + (self.words + 1) * 8
     }
 }
 
 impl Lowering<'_> {
     /// Tables of 32-bit words are in the device's cache up to so many words.
-    pub(super) fn cached_words(&self) -> u64 {
+    pub(crate) fn cached_words(&self) -> u64 {
         match self.target.wide {
             _ if cfg!(test) => 32,
             true => 1 << 23,
@@ -102,10 +121,15 @@ pub(super) fn look_up(l: &mut Lowering<'_>, table: &HashTable, (half, mask): (Ir
         })?;
     }
     l.when(maybe.into(), |l| {
-        let first = l.b.load(place(Elem::U32, heads, Ir::from(wide).and(mask.into())));
+        let first = l.b.load(place(Elem::U32, heads, bucket(wide.into(), mask.into())));
         l.b.assign(head, first.into());
         Ok(())
     })
+}
+
+/// The bucket of a hash's upper half (U64), by its top bits: rows in order of their hashes meet buckets in order.
+fn bucket(half: Ir, mask: Ir) -> Ir {
+    half.times(mask.plus(u64(1))).shr(u64(32))
 }
 
 /// The half of a key's hash that the table goes by, U32.
@@ -170,6 +194,7 @@ fn link(l: &mut Lowering<'_>, table: &HashTable, count: RegionRef, tally: Region
     });
     let count = l.base(count);
     let rows = l.b.load(place(Elem::U64, count, u64(0)));
+    note_large(l, table, rows)?;
     let words = table.words;
     each(l, rows.into(), |l, row| {
         let last = row.clone().times(u64(words + 1)).plus(u64(words));
@@ -194,12 +219,25 @@ fn link(l: &mut Lowering<'_>, table: &HashTable, count: RegionRef, tally: Region
                     Ok(())
                 })?;
             }
-            let target = Target::Arena(place(Elem::U32, heads, Ir::from(hash).and(mask)));
+            let target = Target::Arena(place(Elem::U32, heads, bucket(hash.into(), mask)));
             let entry = row.to(Scalar::U32).plus(u32(1));
             let old = l.b.fetch(Scalar::U32, target, Atomic::Exchange(entry));
             l.b.store(last, Ir::from(known).or(Ir::from(old).to(Scalar::U64)));
             Ok(())
         })
+    })
+}
+
+/// Notes whether it is worth putting rows in order for the table of so many, unless that is done.
+fn note_large(l: &mut Lowering<'_>, table: &HashTable, rows: Var) -> Lowered<()> {
+    let (None, Some(bytes)) = (table.partition, l.target.large_bytes) else {
+        return Ok(());
+    };
+    let most = u64(bytes / table.row_bytes());
+    let one = Ir::GroupIndex.plus(Ir::LocalIndex).eq(u32(0));
+    l.when(one.and(Ir::from(rows).gt(most)), |l| {
+        l.note_large();
+        Ok(())
     })
 }
 

@@ -28,10 +28,11 @@ mod uses;
 use trireme_device_api::{JoinKind, Probe};
 
 pub(super) use build::build_sink;
-pub(super) use probe::{pass_row, probe};
+pub(super) use probe::{pass_row, probe, probe_hash};
 pub(super) use uses::has_pass;
 
 use super::KeyShape;
+use super::partition::Large;
 use crate::shape::{RegionRef, ResidentColumn};
 use table::Table;
 
@@ -64,6 +65,14 @@ impl BuildShape {
     /// Upper bound of the build rows that one row matches.
     fn matches_max(&self) -> u64 {
         if self.unique { 1 } else { self.bound }
+    }
+}
+
+/// The table, where rows are put in order for it.
+pub(super) fn large(shape: &BuildShape) -> Option<Large> {
+    match &shape.table {
+        Table::Hash(table) => table.large(shape.bound),
+        Table::Every | Table::Bits(_) | Table::Dense { .. } => None,
     }
 }
 

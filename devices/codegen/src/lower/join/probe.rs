@@ -44,6 +44,16 @@ pub(crate) fn probe(
     }
 }
 
+/// U64: the hash that the probe looks a row up by.
+pub(crate) fn probe_hash(l: &mut Lowering<'_>, probe: &Probe, row: &mut Row) -> Lowered<Ir> {
+    let Some(build) = l.build_shape(probe).cloned() else {
+        return Err(Unsupported("its build side is elsewhere".to_owned()));
+    };
+    let keys: Vec<Value> = probe.keys.iter().map(|key| l.expr(row, key)).collect::<Lowered<_>>()?;
+    let key = l.key(&build.key, &keys)?;
+    Ok(l.hash(&key).into())
+}
+
 /// A column that other rows have NULLs in: those that a pass gives.
 fn nullable(slot: Slot) -> Slot {
     let with = |mut value: Value| {

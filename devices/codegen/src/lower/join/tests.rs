@@ -1,6 +1,6 @@
 //! Joins of random tables by every table and kind, under drawn schedules, against all pairs.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use trireme_device_api::{
     BinaryOperator, BuildSide, Expr, Field, Fragment, Graph, JoinKind, Probe, Sink, Source, Step, Type, Value,
@@ -242,11 +242,15 @@ fn check(case: &Case, target: Target) -> Ran {
     ran
 }
 
+/// From so many cases on, each kind of table is met under a hundred schedules and more.
+const ALL_SEEDS: u64 = 1_000;
+
+/// Of `TRIREME_JOIN_SEEDS` cases instead of the usual few.
 #[test]
 fn joins_are_those_of_all_pairs() {
     let seeds = std::env::var("TRIREME_JOIN_SEEDS").ok();
     let seeds = seeds.and_then(|seeds| seeds.parse().ok()).unwrap_or(120);
-    let (mut tables, mut anew, mut blooms) = (BTreeSet::new(), 0, 0);
+    let (mut tables, mut anew, mut blooms, mut large) = (BTreeMap::new(), 0, 0, 0);
     for seed in 0..seeds {
         let case = case(seed);
         if !is_typed(&case) {
@@ -257,22 +261,40 @@ fn joins_are_those_of_all_pairs() {
             items: 1 + u32::try_from(seed % 2).unwrap(),
             local_bytes: 16 << 10,
             wide: seed % 3 == 0,
+            large_bytes: Some(256),
         };
         let ran = check(&case, target);
         anew += u32::from(ran.runs > 2);
+        large += ran.large;
+        assert!(
+            ran.ordered == 0 || ran.large == 0,
+            "seed {seed}: in order, and it says that it should be"
+        );
         blooms += u32::from(matches!(&ran.builds[0].table, super::table::Table::Hash(hash) if hash.bloom.is_some()));
-        tables.insert(match ran.builds[0].table {
+        let table = match ran.builds[0].table {
             super::table::Table::Every => "every",
             super::table::Table::Bits(_) => "bits",
             super::table::Table::Dense { bits: Some(_), .. } => "bits before dense",
             super::table::Table::Dense { .. } => "dense",
+            super::table::Table::Hash(_) if ran.ordered > 1 => "hash, both sides in order",
             super::table::Table::Hash(_) => "hash",
-        });
+        };
+        *tables.entry(table).or_insert(0) += ran.schedules;
     }
-    assert_eq!(
-        tables.into_iter().collect::<Vec<_>>(),
-        ["bits", "bits before dense", "dense", "every", "hash"]
-    );
+    let known = [
+        "bits",
+        "bits before dense",
+        "dense",
+        "every",
+        "hash",
+        "hash, both sides in order",
+    ];
+    assert_eq!(tables.keys().copied().collect::<Vec<_>>(), known);
+    println!("schedules by kind of table: {tables:?}");
+    if seeds >= ALL_SEEDS {
+        assert!(tables.values().all(|schedules| *schedules >= 100), "{tables:?}");
+    }
+    assert!(large > 0, "no table was large");
     assert!(blooms > 0, "no Bloom filter");
     assert!(anew > 0, "no join had more rows than were guessed");
 }

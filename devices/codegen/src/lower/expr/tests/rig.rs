@@ -266,6 +266,7 @@ pub(super) fn project(table: &Table, expr: &Expr, parameters: &[Value], seed: u6
         items: 1,
         local_bytes: 1 << 14,
         wide: true,
+        large_bytes: None,
     };
     let program = lower(&graph, 0, &bound, target)?;
     Ok(run(&program, &columns, &scan, seed))

@@ -2,8 +2,8 @@
 
 use trireme_device_api::{Expr, Fragment, JoinKind, Sink, Step};
 
-/// Of `width` source columns, those that are read.
-pub(crate) fn used_columns(fragment: &Fragment, width: usize) -> Vec<bool> {
+/// Of `width` source columns, those that are read by a fragment's steps and sink.
+pub fn used_columns(fragment: &Fragment, width: usize) -> Vec<bool> {
     let mut used = Used(vec![false; width]);
     for step in &fragment.steps {
         match step {
