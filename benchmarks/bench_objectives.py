@@ -146,7 +146,7 @@ def main():
         data = workloads.data(name, workloads.DATA, options.scale, options.rows)
         with contextlib.ExitStack() as stack:
             settings = ["--set", "devices.opencl=all"] if options.run else []
-            server = stack.enter_context(Server(data, settings))
+            server = stack.enter_context(Server(stack.enter_context(workloads.linked(data)), settings))
             connection = stack.enter_context(contextlib.closing(dbapi.connect(server.uri, autocommit=True)))
             cursor = stack.enter_context(contextlib.closing(connection.cursor()))
             cursor.execute("SELECT name FROM system.devices WHERE device = 'cpu0'")

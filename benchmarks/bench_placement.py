@@ -22,7 +22,7 @@ sys.path.insert(0, str(HERE.parent / "tests" / "e2e"))
 
 from figures import ROOT, Figures, describe_machine  # noqa: E402
 
-LINE = re.compile(r"(\w+) = (\S+) ?(\S*?)(?: \(target ([≤≥]) (\S+)\) (?:ok|short))?")
+LINE = re.compile(r"([\w.]+) = (\S+) ?(\S*?)(?: \(target ([≤≥]) (\S+)\) (?:ok|short))?")
 
 
 def simulated(args, figures):

@@ -10,7 +10,7 @@ import pathlib
 import duckdb
 import svg
 import workloads
-from placement_real import Client, options_of, ready, serve
+from placement_real import Case, Client, ready, serve
 
 STEPS = range(0, 13)
 QUERY = "SELECT k, sum(v) AS s, count(*) AS n FROM t{step} WHERE v < 80 GROUP BY k ORDER BY k"
@@ -61,18 +61,13 @@ def measure(args, figures, out):
         client = Client(serve(folder, stack, kernels, ["--set", f"costs.dir={args.profiles}"]), stack)
         if not ready(client, args.device):
             return
-        options = options_of(args.device)
-        options.pop("datafusion")
         for step in STEPS:
             sql = QUERY.format(step=f"{step:02}")
-            times = {name: [] for name in options}
-            for repetition in range(args.small_repetitions + 1):
-                for name, settings in options.items():
-                    client.use(settings)
-                    ms = client.ms(sql)
-                    if repetition:
-                        times[name].append(ms)
-            points.append((rows_of(step), {name: min(found) for name, found in times.items()}))
+            case = Case(client, args.device, sql)
+            case.options.pop("datafusion")
+            case.warm()
+            case.run(args.small_repetitions, args.case_s)
+            points.append((rows_of(step), case.found()["times"]))
             sums = predicted(client, sql)
             modelled.append((rows_of(step), {"fused": sums.get("cpu0", 0.0), "device": sums.get(MODELLED, 0.0)}))
     lost = 0.0

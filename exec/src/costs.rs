@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
-use trireme_costs::calibrate::{self, Effort, Machine};
+use trireme_costs::calibrate::{self, Effort, Machine, Runner};
 use trireme_costs::catalogue;
 use trireme_costs::residual::Model;
 use trireme_costs::{
@@ -40,6 +40,7 @@ const SAVE_EVERY: u32 = 200;
 pub struct CostModel {
     folder: Option<PathBuf>,
     machine: Machine,
+    host: Option<Arc<dyn Variant>>,
     processor: RwLock<Profile>,
     others: RwLock<Vec<Profile>>,
     /// What was last taken of devices that nobody measured.
@@ -115,6 +116,7 @@ impl CostModel {
         Self {
             processor: RwLock::new(measured.unwrap_or_else(|| machine.base())),
             machine,
+            host: None,
             folder,
             others: RwLock::default(),
             taken: RwLock::default(),
@@ -158,7 +160,9 @@ impl CostModel {
     /// # Errors
     /// When it can't be written; it is used all the same.
     pub fn calibrate(&self, effort: Effort) -> std::io::Result<Profile> {
-        let profile = self.powered(calibrate::processor(&self.machine, effort), effort);
+        let mut runner = self.host_runner();
+        let runner = runner.as_mut().map(|runner| runner as &mut dyn Runner);
+        let profile = self.powered(calibrate::processor(&self.machine, runner, effort), effort);
         self.set_profile(profile.clone())?;
         Ok(self.told.applied(profile))
     }

@@ -430,6 +430,7 @@ pub(crate) fn cost_model(config: &Config, processor: &Processor) -> CostModel {
         unasked_never: !config.costs.calibrate || !config.devices.simulated.is_empty(),
     };
     CostModel::open(Some(costs_dir(config)), &processor.info(), workers, config.costs.learn)
+        .with_host(processor.variant())
         .with_told(told)
         .with_resteer(config.costs.resteer)
         .with_co_execution(config.costs.co_execution)

@@ -112,22 +112,23 @@ impl CostModel {
     }
 }
 
-/// What a fragment took itself. Of several that ran as one on a device the last has the time of all.
+/// What a fragment took itself. Of several that ran as one on a device the last has the time of all, the others that of their
+/// kernels: what is neither's, each has an equal part of.
 fn own_ms(observed: &[Observed], at: usize, profile: &Profile) -> f64 {
     let seen = &observed[at];
     if profile.is_host() {
         return seen.ms;
     }
+    let kernel_ms = |seen: &Observed| seen.report.kernel_ns as f64 / 1e6;
     let together = || observed.iter().filter(|other| other.device == seen.device);
-    let is_last = together().all(|other| other.fragment <= seen.fragment);
-    if !is_last {
+    let kernels_ms: f64 = together().map(kernel_ms).sum();
+    if kernels_ms <= 0.0 {
         return seen.ms;
     }
-    let others: f64 = together()
-        .filter(|other| other.fragment != seen.fragment)
-        .map(|other| other.ms)
-        .sum();
-    (seen.ms - others).max(seen.report.kernel_ns as f64 / 1e6)
+    // Times of kernels went through whole nanoseconds.
+    let lasts = together().filter(|other| other.ms > kernel_ms(other) + 1e-6);
+    let rest_ms = (lasts.map(|last| last.ms).sum::<f64>() - kernels_ms).max(0.0);
+    kernel_ms(seen) + rest_ms / together().count() as f64
 }
 
 #[cfg(test)]
@@ -138,24 +139,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_of_an_island_has_what_the_others_leave() {
-        let seen = |fragment: usize, device: &str, ms: f64| Observed {
+    fn what_no_kernel_took_is_shared_by_an_island() {
+        let seen = |fragment: usize, device: &str, ms: f64, kernel_ns: u64| Observed {
             run: 1,
             fragment,
             device: device.to_owned(),
             variant: "fused",
             ms,
-            report: FragmentReport::default(),
+            report: FragmentReport {
+                kernel_ns,
+                ..FragmentReport::default()
+            },
         };
-        let observed = [seen(0, "cuda0", 2.0), seen(1, "cpu0", 50.0), seen(2, "cuda0", 7.0)];
+        let mut observed = [
+            seen(0, "cuda0", 2.0, 2_000_000),
+            seen(1, "cpu0", 50.0, 0),
+            seen(2, "cuda0", 7.0, 1_000_000),
+        ];
         let accelerator = catalogue()
             .unwrap()
             .into_iter()
             .find(|device| !device.is_host())
             .unwrap();
-        assert!((own_ms(&observed, 0, &accelerator) - 2.0).abs() < 1e-9);
+        // 7 ms in all, 3 ms in kernels: 2 ms more each.
+        assert!((own_ms(&observed, 0, &accelerator) - 4.0).abs() < 1e-9);
         assert!((own_ms(&observed, 1, &reference()) - 50.0).abs() < 1e-9);
-        assert!((own_ms(&observed, 2, &accelerator) - 5.0).abs() < 1e-9);
+        assert!((own_ms(&observed, 2, &accelerator) - 3.0).abs() < 1e-9);
+        // A device that doesn't tell: all is the last one's.
+        observed[0].ms = 0.0;
+        observed.iter_mut().for_each(|seen| seen.report.kernel_ns = 0);
+        assert!((own_ms(&observed, 2, &accelerator) - 7.0).abs() < 1e-9);
     }
 
     #[test]

@@ -4,14 +4,19 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use trireme_costs::calibrate::{self, Counters, Effort, POWERCAP};
+use trireme_costs::calibrate::{self, Counters, Effort, POWERCAP, Ran, Runner};
 use trireme_costs::{Power, Profile, Provenance};
-use trireme_device_api::{Device, DeviceInfo, DeviceState, Vitals};
+use trireme_device_api::{
+    Device, DeviceError, DeviceInfo, DeviceState, FragmentReport, Graph, Inputs, Kernel, Variant, Vitals,
+};
 
 use super::CostModel;
+use crate::graph::{GraphKernel, Hooks};
+use crate::placement::Placement;
+use crate::pool::WorkerPool;
 
 /// Between two looks at a device's power.
 const SAMPLE: Duration = Duration::from_millis(20);
@@ -46,6 +51,68 @@ impl Told {
     }
 }
 
+/// Runs micro-graphs as queries' graphs run: by a pool of as many workers.
+struct InPool {
+    pool: Arc<WorkerPool>,
+    variant: Arc<dyn Variant>,
+    /// Fragments run as one, not each by itself.
+    is_device: bool,
+}
+
+impl InPool {
+    fn new(workers: u32, variant: &Arc<dyn Variant>, is_device: bool) -> std::io::Result<Self> {
+        Ok(Self {
+            pool: WorkerPool::new(workers as usize)?,
+            variant: Arc::clone(variant),
+            is_device,
+        })
+    }
+}
+
+impl Runner for InPool {
+    fn run(&mut self, graph: &Arc<Graph>, inputs: &Inputs) -> Result<Ran, DeviceError> {
+        let seen = Arc::new(Mutex::new(Vec::<(Duration, FragmentReport)>::new()));
+        let inputs = Inputs {
+            workers: self.pool.workers(),
+            cancelled: Arc::default(),
+            wake: Some(Arc::from(self.pool.waker())),
+            ..inputs.clone()
+        };
+        let placement = match self.is_device {
+            true => {
+                let at = vec![Some(0); graph.fragments.len()];
+                Placement::assigned(graph, &at, std::slice::from_ref(&self.variant), &self.variant)
+            }
+            false => Placement::single(graph, &self.variant),
+        };
+        let hooks = Hooks {
+            wake: self.pool.waker(),
+            took: Box::new({
+                let seen = Arc::clone(&seen);
+                move |took| seen.lock().push((took.time, took.report))
+            }),
+            begun: Box::new(|| false),
+            steer: None,
+        };
+        let cancelled = Arc::clone(&inputs.cancelled);
+        let kernel = Arc::new(GraphKernel::new(graph, inputs, placement, &self.variant, hooks));
+        futures::executor::block_on(self.pool.run(Arc::clone(&kernel) as _, &cancelled))?;
+        let began = Instant::now();
+        kernel.finish()?;
+        let fetched = began.elapsed();
+        let (times, reports): (Vec<_>, Vec<_>) = std::mem::take(&mut *seen.lock()).into_iter().unzip();
+        // Of fragments that ran as one the last has the time of all.
+        let took = match self.is_device {
+            true => times.into_iter().max().unwrap_or_default() + fetched,
+            false => times.into_iter().sum(),
+        };
+        Ok(Ran {
+            ms: took.as_secs_f64() * 1e3,
+            reports,
+        })
+    }
+}
+
 /// What measuring a device came to.
 pub type Measured = Result<Profile, String>;
 
@@ -57,6 +124,20 @@ impl CostModel {
         *self.processor.write() = processor;
         self.told = told;
         self
+    }
+
+    /// With the processor's variant, by which it is measured too.
+    #[must_use]
+    pub fn with_host(self, host: Arc<dyn Variant>) -> Self {
+        Self {
+            host: Some(host),
+            ..self
+        }
+    }
+
+    /// What runs micro-graphs on the processor.
+    pub(super) fn host_runner(&self) -> Option<impl Runner> {
+        InPool::new(self.machine.workers, self.host.as_ref()?, false).ok()
     }
 
     /// Whether devices that nobody measured may be measured unasked.
@@ -123,8 +204,10 @@ impl CostModel {
                     std::thread::sleep(SAMPLE);
                 }
             });
-            let variant = device.variant();
-            let measured = calibrate::accelerator(&info, &before, &variant, &self.surroundings(), effort);
+            let measured = match InPool::new(self.machine.workers, &device.variant(), true) {
+                Ok(mut runner) => calibrate::accelerator(&info, &before, &mut runner, &self.surroundings(), effort),
+                Err(error) => Err(DeviceError::Internal(format!("no workers: {error}"))),
+            };
             stop.store(true, Ordering::Release);
             measured
         });

@@ -22,7 +22,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Effort::Quick
     };
     let start = Instant::now();
-    let profile = processor(&machine, effort);
+    let profile = processor(&machine, None, effort);
     eprintln!("measured in {:.2} s", start.elapsed().as_secs_f64());
     print!("{}", profile.to_json()?);
     Ok(())

@@ -67,13 +67,14 @@ fn main() -> Result<(), Failure> {
     figure("cases", cases.len() as f64, "", None);
     for (name, expected) in [("true_rows", false), ("estimated_rows", true)] {
         let machines: Result<Vec<_>, _> = MACHINES.into_iter().map(devices).collect();
-        let outcomes = outcomes(&cases, &machines?, seeds, expected)?;
+        let outcomes = outcomes(&cases, &machines?, seeds, expected, &Objective::default())?;
         regret(name, &outcomes);
         if !expected {
             fools(&outcomes);
         }
     }
     three_classes(&cases, seeds)?;
+    thresholds(&cases)?;
     predictions(&workloads);
     small_inputs(&workloads)?;
     objectives(&cases)?;
@@ -129,7 +130,13 @@ struct Seen {
     rows_max: f64,
 }
 
-fn outcomes(cases: &[Case<'_>], machines: &[Vec<Profile>], seeds: u64, expected: bool) -> Result<Vec<Seen>, Failure> {
+fn outcomes(
+    cases: &[Case<'_>],
+    machines: &[Vec<Profile>],
+    seeds: u64,
+    expected: bool,
+    objective: &Objective,
+) -> Result<Vec<Seen>, Failure> {
     let mut seen = Vec::new();
     for seed in 0..seeds {
         for believed in machines {
@@ -138,7 +145,6 @@ fn outcomes(cases: &[Case<'_>], machines: &[Vec<Profile>], seeds: u64, expected:
             let mut library = Library::default();
             let mut bare = Vec::new();
             let mut learned = Vec::new();
-            let objective = Objective::default();
             for round in 0..=ROUNDS {
                 for case in cases {
                     let case = Case {
@@ -151,11 +157,11 @@ fn outcomes(cases: &[Case<'_>], machines: &[Vec<Profile>], seeds: u64, expected:
                     };
                     if round == 0 {
                         let mut nothing = Library::default();
-                        bare.push(machine.run(&case, &objective, &mut nothing, &mut chance)?.0);
+                        bare.push(machine.run(&case, objective, &mut nothing, &mut chance)?.0);
                     } else if round == ROUNDS {
-                        learned.push(machine.run(&case, &objective, &mut library.clone(), &mut chance)?.0);
+                        learned.push(machine.run(&case, objective, &mut library.clone(), &mut chance)?.0);
                     } else {
-                        let (outcome, _) = machine.run(&case, &objective, &mut library, &mut chance)?;
+                        let (outcome, _) = machine.run(&case, objective, &mut library, &mut chance)?;
                         let other = usize::from(outcome.chosen.iter().all(|device| *device == 0));
                         if chance.share() < EXPLORED {
                             // What doesn't fit there is not run there.
@@ -263,7 +269,7 @@ fn best_device_ms(outcome: &Outcome) -> f64 {
 fn three_classes(cases: &[Case<'_>], seeds: u64) -> Result<(), Failure> {
     let machines: Result<Vec<_>, _> = THREE_CLASSES.into_iter().map(described).collect();
     let mut classes: [Vec<Seen>; 3] = Default::default();
-    for seen in outcomes(cases, &machines?, seeds.min(2), false)? {
+    for seen in outcomes(cases, &machines?, seeds.min(2), false, &Objective::default())? {
         let alone = seen.learned.alone_ms.iter().enumerate();
         let best = alone.min_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(class, _)| class);
         classes[best].push(seen);
@@ -339,6 +345,37 @@ fn fools(seen: &[Seen]) {
         figure(&format!("regret_{name}_summed"), regret * 100.0, "%", None);
     }
     figure("regret_to_best_rule", ours / least, "×", Some(0.5));
+}
+
+/// What leaving the processor must gain, and what is searched at all: why the defaults are what they are.
+fn thresholds(cases: &[Case<'_>]) -> Result<(), Failure> {
+    let machines: Result<Vec<_>, _> = MACHINES.into_iter().map(devices).collect();
+    let machines = machines?;
+    for (gain_ms_min, search_ms_min) in [(2.0, 5.0), (0.5, 1.0), (0.2, 0.5), (0.1, 0.2), (0.0, 0.0)] {
+        let objective = Objective {
+            gain_ms_min,
+            search_ms_min,
+            ..Objective::default()
+        };
+        let seen = outcomes(cases, &machines, 1, false, &objective)?;
+        let all = || seen.iter().map(|seen| &seen.learned);
+        let regrets = sorted(all().map(Outcome::regret));
+        let lost_ms = all().map(|each| each.chosen_ms - each.best_ms).sum::<f64>() / seen.len() as f64;
+        let harmed = all()
+            .filter(|each| each.chosen_ms > each.alone_ms[0] * 1.1 + 0.2)
+            .count();
+        let name = format!("gain_{gain_ms_min}ms_search_{search_ms_min}ms");
+        figure(
+            &format!("{name}_regret_p95"),
+            percentile(&regrets, 0.95) * 100.0,
+            "%",
+            None,
+        );
+        figure(&format!("{name}_lost"), lost_ms * 1e3, "us", None);
+        let share = 100.0 * harmed as f64 / seen.len() as f64;
+        figure(&format!("{name}_slower_by_10_percent_and_200us"), share, "%", None);
+    }
+    Ok(())
 }
 
 /// Times of the recorded fragments, as the formulas predict them on the machine where they ran.

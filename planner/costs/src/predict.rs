@@ -7,7 +7,8 @@
 //!    start     start_ms + launches × chunks × launch_ms
 //!    load      max(fetch from the store, decode by the host) of what isn't in the host's memory   (the host decodes itself: in its kernel's place)
 //!    upload    source bytes that aren't in the device's memory: latency + bytes / rate
-//!    kernel    overlap × max(terms) + (1 − overlap) × sum(terms), at the rate of the workers that the rows keep busy
+//!    kernel    overlap × max(terms) + (1 − overlap) × sum(terms), at the rate of the workers that the rows keep busy: one for
+//!              the first spread_ms
 //!      stream    Σ bytes / rate(carrier)            lookup  Σ accesses / rate(footprint)
 //!      table     inserts / rate + updates / rate    compute operations, gathers, text, host calls, comparisons
 //!      (what is hashed, in lookup and table: + rows / hashes per second; + new groups / theirs)
@@ -238,9 +239,28 @@ struct Kernel {
     compute_ms: f64,
 }
 
-/// The time of computing.
+/// The time of computing: by one worker until the others have joined it, by all that have work from then on.
 fn kernel(work: &Work, device: &Profile, free_share: f64) -> Kernel {
-    let workers = workers_busy(work.rows, device) * free_share.clamp(0.01, 1.0);
+    let free = free_share.clamp(0.01, 1.0);
+    let workers = workers_busy(work.rows, device);
+    let together = kernel_by(work, device, workers * free);
+    if workers <= 1.0 || device.spread_ms <= 0.0 {
+        return together;
+    }
+    let alone_ms = kernel_by(work, device, free).total_ms.max(1e-12);
+    let share = (device.spread_ms / alone_ms).min(1.0);
+    let factor = (1.0 - share) + share * alone_ms / together.total_ms.max(1e-12);
+    Kernel {
+        total_ms: together.total_ms * factor,
+        stream_ms: together.stream_ms * factor,
+        lookup_ms: together.lookup_ms * factor,
+        table_ms: together.table_ms * factor,
+        compute_ms: together.compute_ms * factor,
+    }
+}
+
+/// The same by so many workers from the start.
+fn kernel_by(work: &Work, device: &Profile, workers: f64) -> Kernel {
     let each_ms = |amount: f64, per_second: f64| per_second_ms(amount, per_second * workers);
 
     let bytes_max = device.memory_bytes_per_second_max;

@@ -152,6 +152,9 @@ pub struct Profile {
     pub morsel_rows: f64,
     /// The part of a further worker's rate that is gained by it.
     pub worker_efficiency: f64,
+    /// What the first worker does alone, until the others have woken up and joined it.
+    #[serde(default)]
+    pub spread_ms: f64,
     /// 1: reads, look-ups and arithmetic happen at the same time; 0: one after another.
     pub overlap: f64,
 
@@ -265,6 +268,7 @@ impl Profile {
             ("workers", self.workers > 0),
             ("morsel_rows", positive(self.morsel_rows)),
             ("worker_efficiency", (0.0..=1.0).contains(&self.worker_efficiency)),
+            ("spread_ms", not_negative(self.spread_ms)),
             ("overlap", (0.0..=1.0).contains(&self.overlap)),
             ("memory_bytes", positive(self.memory_bytes)),
             (

@@ -20,7 +20,7 @@ use crate::facts::{FragmentFacts, SinkKind};
 use crate::predict::Prediction;
 
 /// Version of the serialised form.
-pub const LIBRARY_VERSION: u32 = 1;
+pub const LIBRARY_VERSION: u32 = 2;
 /// Runs before a model is used.
 pub const RUNS_MIN: u32 = 8;
 /// A correction is between 1 / this and this.
@@ -39,7 +39,7 @@ const RANGE_MARGIN: f64 = 0.07;
 const TRACE_MAX: f64 = 1e3;
 
 /// Features' names, in order: what models are read by.
-pub const FEATURES: [&str; 9] = [
+pub const FEATURES: [&str; 10] = [
     "constant",
     "ln_predicted_ms",
     "ln_source_rows",
@@ -49,6 +49,7 @@ pub const FEATURES: [&str; 9] = [
     "lookup_share",
     "table_share",
     "compute_share",
+    "moved_share",
 ];
 const COUNT: usize = FEATURES.len();
 
@@ -70,7 +71,15 @@ pub fn features(facts: &FragmentFacts, bare: &Prediction) -> Features {
         share(bare.lookup_ms),
         share(bare.table_ms),
         share(bare.compute_ms),
+        moved_share(bare),
     ]
+}
+
+/// Of a run's time, the part in which columns are on their way: fetched, decoded, copied. Nothing that is learned of one
+/// residency says much of another.
+fn moved_share(bare: &Prediction) -> f64 {
+    let moved_ms = bare.fetch_ms + bare.decode_ms + bare.upload_ms;
+    moved_ms / (moved_ms + bare.start_ms + bare.kernel_ms).max(1e-9)
 }
 
 /// A correction.
@@ -236,7 +245,8 @@ impl Library {
         let model = self.models.entry(key(device, variant, facts.sink)).or_default();
         let log_ratio = (observed_ms / predicted_ms).ln();
         model.learn(&features(facts, bare), log_ratio);
-        self.shapes.learn(shapes::key(device, variant, facts), log_ratio);
+        self.shapes
+            .learn(shapes::key(device, variant, facts, moved_share(bare)), log_ratio);
     }
 
     /// A prediction with what was learned, where that is to be trusted.
@@ -246,7 +256,7 @@ impl Library {
         }
         let model = self.models.get(&key(device, variant, facts.sink));
         let general = model.and_then(|model| model.correction(&features(facts, &bare)));
-        let shape = shapes::key(device, variant, facts);
+        let shape = shapes::key(device, variant, facts, moved_share(&bare));
         match self.shapes.correction(shape.as_deref(), general) {
             Some(Correction { factor, sigma }) => bare.corrected(factor, sigma),
             None => bare,

@@ -14,9 +14,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use trireme_device_api::{
-    DeviceError, DeviceInfo, DeviceKind, FragmentReport, Graph, Inputs, Kernel, Output, Progress, Variant, Vitals,
-};
+use trireme_device_api::{DeviceError, DeviceInfo, DeviceKind, FragmentReport, Graph, Inputs, Vitals};
 
 use super::graphs::{self, Bound, Trial};
 use super::{Effort, Micro, RATIO_MAX, Ratios, now_unix_s};
@@ -66,8 +64,6 @@ const SEGMENTS_MAX: usize = 64;
 const MEMORY_SHARE: f64 = 0.125;
 /// Bytes of a row of the widest trial.
 const ROW_BYTES: f64 = 44.0;
-/// Between two looks at a device that says nothing of itself.
-const NAP: Duration = Duration::from_micros(50);
 /// Between two looks whether kernels are compiled.
 const COMPILES: Duration = Duration::from_millis(5);
 /// Steps of the search for a rate: far finer than what is measured.
@@ -102,16 +98,6 @@ pub fn driver_of(info: &DeviceInfo, machine: &str) -> String {
 pub fn accelerator(
     info: &DeviceInfo,
     vitals: &Vitals,
-    variant: &Arc<dyn Variant>,
-    machine: &str,
-    effort: Effort,
-) -> Result<Profile, DeviceError> {
-    measured(info, vitals, &mut OnVariant(variant), machine, effort)
-}
-
-fn measured(
-    info: &DeviceInfo,
-    vitals: &Vitals,
     runner: &mut dyn Runner,
     machine: &str,
     effort: Effort,
@@ -136,6 +122,7 @@ fn measured(
     let mut bench = Bench {
         runner,
         began: Instant::now(),
+        limit: effort.limit(),
         effort,
         segments_max,
         compiled: Vec::new(),
@@ -188,51 +175,45 @@ fn median(mut values: Vec<f64>) -> Option<f64> {
     values.get(values.len() / 2).copied()
 }
 
-/// A run.
-struct Ran {
-    ms: f64,
-    reports: Vec<FragmentReport>,
+/// A run of a micro-graph.
+#[derive(Debug, Clone, Default)]
+pub struct Ran {
+    /// What its fragments took, as the times of queries' fragments are taken, until the rows are in the host's memory.
+    pub ms: f64,
+    /// What the device counted.
+    pub reports: Vec<FragmentReport>,
 }
 
-/// Runs graphs and takes their times.
-trait Runner {
-    /// Until the rows are in the host's memory.
+/// Runs micro-graphs, best as queries' graphs are run: what that takes beside the kernels is part of the profile.
+pub trait Runner {
+    /// Runs one alone.
+    ///
+    /// # Errors
+    /// As the fragments fail.
     fn run(&mut self, graph: &Arc<Graph>, inputs: &Inputs) -> Result<Ran, DeviceError>;
 }
 
-struct OnVariant<'a>(&'a Arc<dyn Variant>);
-
-impl Runner for OnVariant<'_> {
-    fn run(&mut self, graph: &Arc<Graph>, inputs: &Inputs) -> Result<Ran, DeviceError> {
-        let thread = std::thread::current();
-        let inputs = Inputs {
-            wake: Some(Arc::new(move || thread.unpark())),
-            ..inputs.clone()
-        };
-        run(self.0.as_ref(), graph, &inputs)
-    }
-}
-
-struct Bench<'a> {
-    runner: &'a mut dyn Runner,
-    began: Instant,
-    effort: Effort,
-    segments_max: usize,
+pub(super) struct Bench<'a> {
+    pub(super) runner: &'a mut dyn Runner,
+    pub(super) began: Instant,
+    pub(super) limit: Duration,
+    pub(super) effort: Effort,
+    pub(super) segments_max: usize,
     /// Compilations: nodes and time.
-    compiled: Vec<(f64, f64)>,
+    pub(super) compiled: Vec<(f64, f64)>,
 }
 
 impl Bench<'_> {
-    fn is_over(&self) -> bool {
-        self.began.elapsed() >= self.effort.limit()
+    pub(super) fn is_over(&self) -> bool {
+        self.began.elapsed() >= self.limit
     }
 
     fn is_long_over(&self) -> bool {
-        self.began.elapsed() >= self.effort.limit() * OVERTIME
+        self.began.elapsed() >= self.limit * OVERTIME
     }
 
     /// The least time over a trial's tables.
-    fn least(&mut self, trial: &Trial, bound: &Bound) -> Result<Ran, DeviceError> {
+    pub(super) fn least(&mut self, trial: &Trial, bound: &Bound) -> Result<Ran, DeviceError> {
         let mut least = self.runner.run(&trial.graph, &bound.inputs)?;
         // What runs as data runs otherwise when its own kernels are compiled, which happens beside it.
         while least.reports.iter().any(|report| report.interpreted) {
@@ -265,7 +246,7 @@ impl Bench<'_> {
     }
 
     /// Starting, launching, waiting.
-    fn started(&mut self, base: Profile) -> Result<Profile, DeviceError> {
+    pub(super) fn started(&mut self, base: Profile) -> Result<Profile, DeviceError> {
         let (one, many) = (graphs::chain(1), graphs::chain(CHAIN));
         let first = self.least(&one, &one.small())?;
         let Ok(last) = self.least(&many, &many.small()) else {
@@ -441,54 +422,6 @@ fn seen_at_least(predicted_ms: &impl Fn(f64) -> f64) -> f64 {
         ratio *= 1.5;
     }
     ratio
-}
-
-/// All fragments as one where the device does that, else one by one; until the rows are in the host's memory.
-fn run(variant: &dyn Variant, graph: &Arc<Graph>, inputs: &Inputs) -> Result<Ran, DeviceError> {
-    let all: Vec<_> = (0..graph.fragments.len()).collect();
-    let mut outputs: Vec<Option<Output>> = vec![None; all.len()];
-    let mut reports = Vec::new();
-    let began = Instant::now();
-    match variant.prepare_many(graph, &all, inputs, &outputs) {
-        Ok(kernel) => {
-            let output = finished(kernel.as_ref())?;
-            reports.extend(kernel.reports().into_iter().map(|(_, report)| report));
-            match output {
-                Output::Many(many) => {
-                    for (id, output) in many {
-                        outputs[id] = Some(output);
-                    }
-                }
-                output => outputs[all.len() - 1] = Some(output),
-            }
-        }
-        Err(DeviceError::Unsupported(_)) => {
-            for id in all {
-                let kernel = variant.prepare(graph, id, inputs, &outputs)?;
-                outputs[id] = Some(finished(kernel.as_ref())?);
-                reports.extend(kernel.reports().into_iter().map(|(_, report)| report));
-            }
-        }
-        Err(error) => return Err(error),
-    }
-    if let Some(Some(Output::Resident(rows))) = outputs.last() {
-        rows.download()?;
-    }
-    Ok(Ran {
-        ms: began.elapsed().as_secs_f64() * 1e3,
-        reports,
-    })
-}
-
-fn finished(kernel: &dyn Kernel) -> Result<Output, DeviceError> {
-    loop {
-        match kernel.step(0)? {
-            Progress::Done => return kernel.finish(),
-            // Whoever has news wakes us; who doesn't is asked again soon.
-            Progress::Waiting => std::thread::park_timeout(NAP),
-            Progress::More => {}
-        }
-    }
 }
 
 #[cfg(test)]

@@ -80,6 +80,16 @@ impl Trial {
         self.bound(&self.small, 1)
     }
 
+    /// The tables with many rows, the growing ones with so many.
+    pub(super) fn of_rows(&self, rows: usize) -> Bound {
+        let cut = |table: &Table| Table {
+            rows: if table.grows { rows } else { table.rows },
+            ..table.clone()
+        };
+        let tables: Vec<_> = self.large.iter().map(cut).collect();
+        self.bound(&tables, 1)
+    }
+
     /// More segments make it longer.
     pub(super) fn grows(&self) -> bool {
         self.large.iter().any(|table| table.grows)

@@ -17,6 +17,7 @@ fn device(id: &str) -> Profile {
     device.group_updates_per_second_by_groups = Curve::flat(1e8);
     device.memory_bytes_per_second_max = 2.5e9;
     device.worker_efficiency = 1.0;
+    device.spread_ms = 0.0;
     device.start_ms = 0.5;
     device
 }

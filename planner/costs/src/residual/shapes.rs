@@ -20,6 +20,8 @@ const RUNS_HALF: f64 = 1.0;
 const STEP: f64 = 0.2;
 /// Sizes that are one shape: so many to a factor of ten.
 const SIZES_PER_DECADE: f64 = 2.0;
+/// Residencies that are one shape: columns are there, are half of the time, are most of it.
+const RESIDENCIES: f64 = 2.0;
 
 /// A shape.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -91,14 +93,15 @@ impl Shapes {
 }
 
 /// What a fragment's shape is known by; none of fragments without a text.
-pub(super) fn key(device: &str, variant: &str, facts: &FragmentFacts) -> Option<String> {
+pub(super) fn key(device: &str, variant: &str, facts: &FragmentFacts, moved_share: f64) -> Option<String> {
     if facts.text.is_empty() {
         return None;
     }
     let size = (facts.source_rows.rows.max(1.0).log10() * SIZES_PER_DECADE).round();
     let sink = (facts.sink_rows().rows.max(1.0).log10() * SIZES_PER_DECADE).round();
+    let moved = (moved_share * RESIDENCIES).round();
     Some(format!(
-        "{device}/{variant}/{}/{}/{size}/{sink}",
+        "{device}/{variant}/{}/{}/{size}/{sink}/{moved}",
         facts.text, facts.nodes
     ))
 }

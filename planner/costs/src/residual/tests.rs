@@ -125,10 +125,10 @@ fn a_library_is_kept_as_json_and_reset() {
     assert!((correction(&again, 1e5) - correction(&library, 1e5)).abs() < 1e-9);
     assert_eq!(again.models().next().unwrap().1.runs, 20);
     assert!(text.contains("cpu-2c/fused/total"), "{text}");
-    let newer = text.replacen("\"version\": 1", "\"version\": 2", 1);
+    let newer = text.replacen("\"version\": 2", "\"version\": 3", 1);
     assert!(matches!(
         Library::from_json(&newer),
-        Err(LibraryError::Version { found: 2 })
+        Err(LibraryError::Version { found: 3 })
     ));
     assert_eq!(library.reset("cuda0/"), 0);
     assert_eq!(library.reset("cpu-2c/"), 1);

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use trireme_device_api::{Cost, DeviceState, FragmentId, Rows, Support, Workload};
+use trireme_device_api::DeviceState;
 
 use super::*;
 use crate::facts::{ColumnFacts, Known, ScanFacts};
@@ -94,45 +94,11 @@ struct Idle {
     fails: bool,
 }
 
-struct Done;
-
-impl Kernel for Done {
-    fn step(&self, _worker: usize) -> Result<Progress, DeviceError> {
-        Ok(Progress::Done)
-    }
-
-    fn finish(&self) -> Result<Output, DeviceError> {
-        Ok(Output::Rows(Arc::new(Rows::default())))
-    }
-}
-
-impl Variant for Idle {
-    fn name(&self) -> &'static str {
-        "idle"
-    }
-
-    fn device(&self) -> &str {
-        "idle0"
-    }
-
-    fn support(&self, _graph: &Graph, _fragment: FragmentId) -> Support {
-        Support::Supported
-    }
-
-    fn estimate(&self, _graph: &Graph, _fragment: FragmentId, _workload: &Workload) -> Cost {
-        Cost::default()
-    }
-
-    fn prepare(
-        &self,
-        _graph: &Arc<Graph>,
-        _fragment: FragmentId,
-        _inputs: &Inputs,
-        _outputs: &[Option<Output>],
-    ) -> Result<Arc<dyn Kernel>, DeviceError> {
+impl Runner for Idle {
+    fn run(&mut self, _graph: &Arc<Graph>, _inputs: &Inputs) -> Result<Ran, DeviceError> {
         match self.fails {
             true => Err(DeviceError::Device("gone".to_owned())),
-            false => Ok(Arc::new(Done)),
+            false => Ok(Ran::default()),
         }
     }
 }
@@ -181,7 +147,7 @@ fn hidden_rates_are_found() {
         known: HashSet::new(),
         runs: 0,
     };
-    let found = measured(&info(), &Vitals::default(), &mut runner, "test", Effort::Full).unwrap();
+    let found = accelerator(&info(), &Vitals::default(), &mut runner, "test", Effort::Full).unwrap();
     found.check().unwrap();
     assert_eq!(found.provenance, Provenance::Measured);
     assert!(found.measured_unix_s.is_some());
@@ -220,7 +186,7 @@ fn a_profile_holds_for_one_machine_and_driver() {
         known: HashSet::new(),
         runs: 0,
     };
-    let found = measured(&info(), &Vitals::default(), &mut runner, "test", Effort::Quick).unwrap();
+    let found = accelerator(&info(), &Vitals::default(), &mut runner, "test", Effort::Quick).unwrap();
     assert!(found.driver.contains("driver 550.1") && found.driver.contains("test"));
     assert!(found.holds_for("hidden0", "NVIDIA T4", &driver_of(&info(), "test")));
     assert!(!found.holds_for("hidden0", "NVIDIA T4", &driver_of(&info(), "another machine")));
@@ -228,10 +194,15 @@ fn a_profile_holds_for_one_machine_and_driver() {
 
 #[test]
 fn a_device_that_does_nothing_ends_in_time() {
-    let idle: Arc<dyn Variant> = Arc::new(Idle { fails: false });
     let began = Instant::now();
     // Nothing takes time there: whatever is said of it must be possible.
-    if let Ok(found) = accelerator(&info(), &Vitals::default(), &idle, "test", Effort::Quick) {
+    if let Ok(found) = accelerator(
+        &info(),
+        &Vitals::default(),
+        &mut Idle { fails: false },
+        "test",
+        Effort::Quick,
+    ) {
         found.check().unwrap();
     }
     assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
@@ -239,8 +210,8 @@ fn a_device_that_does_nothing_ends_in_time() {
 
 #[test]
 fn a_device_that_fails_is_not_measured() {
-    let gone: Arc<dyn Variant> = Arc::new(Idle { fails: true });
-    let error = accelerator(&info(), &Vitals::default(), &gone, "", Effort::Quick).unwrap_err();
+    let mut gone = Idle { fails: true };
+    let error = accelerator(&info(), &Vitals::default(), &mut gone, "", Effort::Quick).unwrap_err();
     assert!(error.to_string().contains("gone"), "{error}");
 }
 
