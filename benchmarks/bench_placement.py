@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Where fragments are placed, and what that loses: on the devices that are there, and on simulated ones.
 
-    bench_placement.py [--device opencl0] [--workloads expressions,tpch,ssb,clickbench] [--scales 0.01,0.1] [--minutes 5] [--only real,small,simulated]
+    bench_placement.py [--device opencl0] [--workloads expressions,tpch,ssb,clickbench] [--scales 0.01,0.1] [--minutes 7] [--only real,small,simulated]
 
 Real: every query of the workloads as the cost model places it, all on the processor (fused, DataFusion), all on the device, and with every
 single fragment moved, in one run (placement_real.py); errors of predicted times; small inputs with a plot (placement_small.py). A processor
@@ -66,7 +66,7 @@ def main():
     parser.add_argument("--repetitions", type=int, default=7, help="of each option, at most")
     parser.add_argument("--case-s", type=float, default=0.6, help="of each query: after so long options are run no more than twice")
     parser.add_argument("--flips", type=int, default=4, help="of each query, at most")
-    parser.add_argument("--minutes", type=float, default=5, help="for all that is real")
+    parser.add_argument("--minutes", type=float, default=7, help="for all that is real")
     parser.add_argument("--small-repetitions", type=int, default=7)
     parser.add_argument("--learning-s", type=float, default=30)
     parser.add_argument("--seeds", type=int, default=4)
