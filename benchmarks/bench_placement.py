@@ -6,7 +6,7 @@
 Real: every query of the workloads as the cost model places it, all on the processor (fused, DataFusion), all on the device, and with every
 single fragment moved, in one run (placement_real.py); errors of predicted times; small inputs with a plot (placement_small.py). A processor
 behind OpenCL (PoCL) is a device like any other here. Simulated: devices of the catalogue, each with rates of its own that the model doesn't
-know, over recorded graphs (`planner/costs/examples/regret.rs`). Exits with 1 when something fails, not when a figure falls short.
+know, over recorded graphs (`planner/costs/examples/regret`). Exits with 1 when something fails, not when a figure falls short.
 """
 
 import argparse

@@ -89,7 +89,7 @@ pub struct Objective {
     pub pinned: Vec<Option<String>>,
     /// Leave the processor only for more than this part of its time …
     pub gain_share_min: f64,
-    /// … and more than this. The larger, the more short queries forgo: `examples/regret.rs` prints what several values come to.
+    /// … and more than this. The larger, the more short queries forgo: `examples/regret` prints what several values come to.
     pub gain_ms_min: f64,
     /// … and more than so many standard deviations of the error to be expected of the gain.
     pub gain_sigmas_min: f64,

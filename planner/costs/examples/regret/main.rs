@@ -1,8 +1,11 @@
 //! Placement's figures: regret on devices whose rates are hidden from the model, against simple rules, errors of predicted
 //! times, small inputs, objectives, and what choosing takes. `regret [seeds]`; a line per figure, as all benchmarks have it.
 
+mod figures;
+
 use std::time::Instant;
 
+use figures::{at_least, figure, percentile, sorted};
 use trireme_costs::catalogue::{catalogue, described, reference};
 use trireme_costs::recorded::{Query, Run, Workload};
 use trireme_costs::simulate::{Case, Chance, Machine, Outcome, Perturbation};
@@ -83,9 +86,9 @@ fn main() -> Result<(), Failure> {
 
 fn workloads() -> Result<Vec<Workload>, Failure> {
     let texts = [
-        include_str!("../testdata/tpch.json"),
-        include_str!("../testdata/ssb.json"),
-        include_str!("../testdata/clickbench.json"),
+        include_str!("../../testdata/tpch.json"),
+        include_str!("../../testdata/ssb.json"),
+        include_str!("../../testdata/clickbench.json"),
     ];
     texts.into_iter().map(|text| Ok(Workload::from_json(text)?)).collect()
 }
@@ -576,34 +579,4 @@ fn overhead(cases: &[Case<'_>]) -> Result<(), Failure> {
         );
     }
     Ok(())
-}
-
-fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values
-}
-
-/// Of ascending values.
-fn percentile(values: &[f64], share: f64) -> f64 {
-    let last = values.len().saturating_sub(1);
-    let rank = (0..=last)
-        .rev()
-        .find(|rank| *rank as f64 <= share * values.len() as f64);
-    values.get(rank.unwrap_or(0)).copied().unwrap_or(f64::NAN)
-}
-
-fn figure(name: &str, value: f64, unit: &str, at_most: Option<f64>) {
-    print(name, value, unit, at_most.map(|most| ("≤", most, value <= most)));
-}
-
-fn at_least(name: &str, value: f64, unit: &str, least: Option<f64>) {
-    print(name, value, unit, least.map(|least| ("≥", least, value >= least)));
-}
-
-fn print(name: &str, value: f64, unit: &str, target: Option<(&str, f64, bool)>) {
-    let target = target.map_or_else(String::new, |(sign, bound, holds)| {
-        format!(" (target {sign} {bound}) {}", if holds { "ok" } else { "short" })
-    });
-    println!("{name} = {value:.4} {unit}{target}");
 }
