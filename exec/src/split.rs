@@ -1,16 +1,14 @@
 //! A fragment that the processor and a device run at the same time, each some of its rows.
 //!
 //! ```text
-//!  processor  ── segment ── segment ── segment ── … ─────────────┐
-//!             shared queue of segments                            ├─▶ parts ─▶ merge ─▶ rows
-//!  device     build sides ── chunk ── chunk (half of what it        │
-//!                            would get of the rest) ──────────────┘
+//!  processor   morsel ── morsel ── morsel ── morsel ── … ───────────────────┐
+//!              shared queue of morsels                                      ├─▶ parts ─▶ merge ─▶ rows
+//!  device      build sides ── chunk ── chunk: half of its part of the rest ─┘
 //! ```
 //!
-//! Who is faster takes more: the processor from the front, a segment at a time; the device from the back, in chunks that get
+//! Who is faster takes more: the processor from the front, a morsel at a time; the device from the back, in chunks that get
 //! smaller, and only while it is expected to end before the processor would have done them. A device that fails, or is late while
-//! the processor has nothing left, gives back what it has not finished: the processor runs that, and nothing else again. Segments
-//! are columns' segments, of up to 1 Mi rows: a scan of few of them is shared coarsely.
+//! the processor has nothing left, gives back what it has not finished: the processor runs that, and nothing else again.
 //!
 //! Outside it is one fragment on the processor ([`crate::graph`]); who decides is [`trireme_costs::split`].
 
@@ -33,7 +31,7 @@ use crate::graph::Steer;
 use crew::{Crew, Stepped};
 use end::{add, rows_of};
 pub(crate) use parts::Parts;
-use queue::Segments;
+use queue::Morsels;
 
 /// The part of what a device would get of the rest that it takes at once.
 const CHUNK_SHARE: f64 = 0.5;
@@ -66,7 +64,7 @@ pub(crate) struct SplitKernel {
     host: Arc<dyn Variant>,
     helper: Arc<Helper>,
     steer: Option<Arc<dyn Steer>>,
-    segments: Arc<Segments>,
+    morsels: Arc<Morsels>,
     began: Instant,
     state: Mutex<State>,
 }
@@ -110,7 +108,7 @@ enum Device {
 #[derive(Clone)]
 struct Chunk {
     kernel: Arc<dyn Kernel>,
-    segments: Vec<usize>,
+    morsels: Vec<usize>,
     began: Instant,
     expected: Duration,
     /// It is done, but not to end before.
@@ -144,10 +142,10 @@ impl SplitKernel {
         let Some(Source::Scan(scan)) = graph.fragments.get(helper.fragment).map(|fragment| &fragment.source) else {
             return Err(DeviceError::Internal("only a scan is shared".to_owned()));
         };
-        let segments = Segments::new(&inputs.scans[*scan]);
-        let first = segments.free_rows() as f64 * helper.share * CHUNK_SHARE;
+        let morsels = Morsels::new(&inputs.scans[*scan]);
+        let first = morsels.free_rows() as f64 * helper.share * CHUNK_SHARE;
         let aside = match first >= 1.0 || helper.always {
-            true => segments.take(whole(first)),
+            true => morsels.take(whole(first)),
             false => Vec::new(),
         };
         let state = State {
@@ -177,7 +175,7 @@ impl SplitKernel {
             host: Arc::clone(host),
             helper: Arc::clone(helper),
             steer,
-            segments,
+            morsels,
             began: Instant::now(),
             state: Mutex::new(state),
         })
@@ -210,7 +208,7 @@ impl SplitKernel {
     fn prepare_host(&self) -> Result<Arc<dyn Kernel>, DeviceError> {
         let parts = &self.helper.parts;
         let outputs: Vec<_> = parts.ids.iter().map(|id| self.outputs[*id].clone()).collect();
-        let inputs = self.inputs_with(self.segments.for_host());
+        let inputs = self.inputs_with(self.morsels.for_host());
         self.host.prepare(&parts.graph, parts.cut(), &inputs, &outputs)
     }
 
@@ -219,7 +217,7 @@ impl SplitKernel {
         let (crew, returns) = match &state.host {
             Host::Begins => {
                 state.host = Host::Busy;
-                let returns = self.segments.returns();
+                let returns = self.morsels.returns();
                 drop(state);
                 let kernel = self.prepare_host()?;
                 self.state.lock().host = Host::Runs(Arc::new(Crew::new(kernel)), returns);
@@ -249,12 +247,12 @@ impl SplitKernel {
             add(&mut state.report, &report);
         }
         // The device may have given something back meanwhile, which this kernel may have passed already.
-        state.host = match self.segments.returns() == returns {
+        state.host = match self.morsels.returns() == returns {
             true => {
-                self.segments.leave_out();
+                self.morsels.leave_out();
                 Host::Ended
             }
-            false if self.segments.free_rows() == 0 => Host::Ended,
+            false if self.morsels.free_rows() == 0 => Host::Ended,
             false => Host::Begins,
         };
         drop(state);

@@ -69,6 +69,8 @@ pub(crate) struct Steering {
     /// Columns that had been decoded when it began: what decodes is late for another reason.
     misses: u64,
     looks: AtomicUsize,
+    /// The fragment of which a device runs a part: its time says nothing of the processor's.
+    shared: AtomicUsize,
     /// By fragment that comes first in a unit: a bit when it was asked about its device's queue.
     asked: AtomicU64,
     breaks: Mutex<Vec<bool>>,
@@ -114,6 +116,7 @@ impl FragmentRuntime {
             faults: Faults::new(inject),
             misses: self.columns().metrics().misses,
             looks: AtomicUsize::new(0),
+            shared: AtomicUsize::new(usize::MAX),
             asked: AtomicU64::new(0),
             breaks: Mutex::new(vec![false; on.len()]),
             on: Mutex::new(on),
@@ -273,7 +276,8 @@ impl Steering {
     fn events(&self, watch: &Watch, ending: &Ending) -> Vec<Event> {
         let expected_ms: f64 = ending.fragments.iter().map(|id| watch.expected_ms(*id)).sum();
         let decoded = self.runtime.columns().metrics().misses != self.misses;
-        let ratio = match decoded {
+        let shared = ending.fragments.contains(&self.shared.load(Ordering::Relaxed));
+        let ratio = match decoded || shared {
             true => 1.0,
             false => ending.time.as_secs_f64() * 1e3 / expected_ms.max(1e-6),
         };
@@ -354,6 +358,7 @@ impl Steer for Steering {
     }
 
     fn shares(&self, fragment: FragmentId, device: &str, expected_ms: f64) {
+        self.shared.store(fragment, Ordering::Relaxed);
         self.claim.enter(fragment, device, expected_ms);
     }
 

@@ -18,6 +18,9 @@ use crate::encoded::Loaded;
 use crate::error::DeviceError;
 use crate::types::{Interval, Type};
 
+/// Rows of a morsel: long enough to forget the hand-over, short enough to share the work. A segment's begin at multiples of them.
+pub const MORSEL_ROWS: usize = 32 * 1024;
+
 /// Integers in the smallest carrier that holds them.
 #[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "the names say it")]
@@ -257,6 +260,55 @@ impl DeviceColumn {
         matches!(self.values, Values::Nulls) || self.validity.as_ref().is_some_and(|valid| !valid.value(row))
     }
 
+    /// Some of its rows, which must be there. Only strings are copied.
+    #[must_use]
+    pub fn slice(&self, start: usize, rows: usize) -> Self {
+        let values = match &self.values {
+            Values::Integers { carrier, base } => Values::Integers {
+                carrier: match carrier {
+                    Carrier::I8(values) => Carrier::I8(values.slice(start, rows)),
+                    Carrier::I16(values) => Carrier::I16(values.slice(start, rows)),
+                    Carrier::I32(values) => Carrier::I32(values.slice(start, rows)),
+                    Carrier::I64(values) => Carrier::I64(values.slice(start, rows)),
+                },
+                base: *base,
+            },
+            Values::Wide(values) => Values::Wide(values.slice(start, rows)),
+            Values::Float32(values) => Values::Float32(values.slice(start, rows)),
+            Values::Float64(values) => Values::Float64(values.slice(start, rows)),
+            Values::Booleans(values) => Values::Booleans(values.slice(start, rows)),
+            Values::Codes { codes, dictionary } => Values::Codes {
+                codes: match codes {
+                    Codes::U8(codes) => Codes::U8(codes.slice(start, rows)),
+                    Codes::U16(codes) => Codes::U16(codes.slice(start, rows)),
+                    Codes::U32(codes) => Codes::U32(codes.slice(start, rows)),
+                },
+                dictionary: Arc::clone(dictionary),
+            },
+            Values::Strings(strings) => {
+                Values::Strings(Strings::from_values((start..start + rows).map(|row| strings.get(row))))
+            }
+            Values::Intervals(values) => Values::Intervals(values[start..start + rows].into()),
+            Values::Nulls => Values::Nulls,
+        };
+        let validity = self.validity.as_ref().map(|validity| validity.slice(start, rows));
+        let null_count = match (&values, &validity) {
+            (Values::Nulls, _) => rows,
+            (_, Some(validity)) => rows - validity.count_set_bits(),
+            (_, None) => 0,
+        };
+        Self {
+            data_type: self.data_type.clone(),
+            rows,
+            values,
+            validity: validity.filter(|_| null_count > 0),
+            zone: ZoneMap {
+                null_count,
+                ..self.zone
+            },
+        }
+    }
+
     /// Memory held, without a shared dictionary.
     pub fn size_bytes(&self) -> usize {
         let values = match &self.values {
@@ -341,10 +393,10 @@ pub trait ScanInput: Send + Sync {
         let _ = segment;
     }
 
-    /// Takes a segment for this reader, where several kernels share a scan so that each segment is read by one of them: false
-    /// when another has it, and this one leaves it out. Asked once, before a segment's first column is loaded.
-    fn claim(&self, segment: usize) -> bool {
-        let _ = segment;
+    /// Takes rows of a segment for this reader, where several kernels share a scan so that each row is read by one of them: false
+    /// when another has them, and this one leaves them out. Asked once for each [`MORSEL_ROWS`] from `start`, before they are read.
+    fn claim(&self, segment: usize, start: usize) -> bool {
+        let _ = (segment, start);
         true
     }
 

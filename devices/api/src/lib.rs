@@ -25,7 +25,8 @@ mod types;
 mod variant;
 
 pub use column::{
-    Carrier, Codes, ColumnProfile, DeviceColumn, Dictionary, Residency, ScanInput, Strings, Values, ZoneMap,
+    Carrier, Codes, ColumnProfile, DeviceColumn, Dictionary, MORSEL_ROWS, Residency, ScanInput, Strings, Values,
+    ZoneMap,
 };
 pub use cost::{Cost, Workload};
 pub use device::{Backend, Device, DeviceInfo, DeviceKind, DeviceState, Probed, Vitals};

@@ -8,8 +8,10 @@ use trireme_device_api::{DeviceError, FragmentId, Inputs, Kernel, Output, Progre
 use super::end::{add, rows_of};
 use super::{CHUNK_SHARE, COMPILING, Chunk, Device, End, Host, SplitKernel, whole};
 
-/// A chunk that takes so many times as long as expected, while nobody else has anything to do, is taken from the device.
+/// What takes so many times as long as expected, while nobody else has anything to do, is taken from the device.
 const LATE_FACTOR: f64 = 2.0;
+/// Starting and ending a shorter one isn't worth it.
+const CHUNK_MS_MIN: f64 = 1.0;
 
 impl SplitKernel {
     pub(super) fn step_device(&self) -> Result<Progress, DeviceError> {
@@ -22,7 +24,7 @@ impl SplitKernel {
         drop(state);
         let (stage, progress) = match stage {
             Device::Begins(aside) => self.begin_device(aside, host_is_idle),
-            Device::Builds(kernel, aside) => self.build(kernel, aside),
+            Device::Builds(kernel, aside) => self.build(kernel, aside, host_is_idle),
             Device::Next(aside) => self.next(aside),
             Device::Chunk(chunk) => self.chunk(chunk, host_is_idle),
             // Not this worker's.
@@ -30,7 +32,7 @@ impl SplitKernel {
             Device::Ended => (Device::Ended, Progress::Waiting),
         };
         let mut state = self.state.lock();
-        if matches!(state.host, Host::Ended) && self.segments.free_rows() > 0 {
+        if matches!(state.host, Host::Ended) && self.morsels.free_rows() > 0 {
             state.host = Host::Begins;
         }
         state.device = stage;
@@ -42,11 +44,11 @@ impl SplitKernel {
     }
 
     /// Nothing more is asked of the device; what it has not finished goes to the processor.
-    fn leave(&self, segments: &[usize], why: Option<String>) -> (Device, Progress) {
+    fn leave(&self, morsels: &[usize], why: Option<String>) -> (Device, Progress) {
         {
             // The processor must not end in between.
             let _state = self.state.lock();
-            self.segments.give_back(segments);
+            self.morsels.give_back(morsels);
         }
         if let Some(why) = why {
             if let Some(steer) = &self.steer {
@@ -96,7 +98,11 @@ impl SplitKernel {
         }
     }
 
-    fn build(&self, kernel: Arc<dyn Kernel>, aside: Vec<usize>) -> (Device, Progress) {
+    fn build(&self, kernel: Arc<dyn Kernel>, aside: Vec<usize>, host_is_idle: bool) -> (Device, Progress) {
+        let expected = Duration::try_from_secs_f64(self.helper.device_ms / 1e3).unwrap_or_default();
+        if host_is_idle && let Some(why) = self.late(self.began, expected) {
+            return self.leave(&aside, Some(why));
+        }
         let step = self.fault().and_then(|()| kernel.step(0));
         let output = match step {
             Ok(Progress::Done) => kernel.finish(),
@@ -116,12 +122,19 @@ impl SplitKernel {
         }
     }
 
+    /// Why nobody waits for it any longer; none while it is in time.
+    fn late(&self, began: Instant, expected: Duration) -> Option<String> {
+        let late = expected.mul_f64(LATE_FACTOR) + self.helper.late_min;
+        let device = self.helper.variant.device();
+        (began.elapsed() > late).then(|| format!("{device} took longer than {:.0} ms", late.as_secs_f64() * 1e3))
+    }
+
     /// Rows of a millisecond: (the processor's, the device's).
     fn rates(&self) -> (f64, f64) {
         let elapsed_ms = self.began.elapsed().as_secs_f64() * 1e3;
-        let expected = |ms: f64| self.segments.rows() as f64 / ms.max(1e-3);
-        // It claims a segment before it reads it.
-        let host = match self.segments.host_rows_read() {
+        let expected = |ms: f64| self.morsels.rows() as f64 / ms.max(1e-3);
+        // It claims a morsel before it reads it.
+        let host = match self.morsels.host_rows_read() {
             rows if rows > 0 && elapsed_ms > 1.0 => rows as f64 / elapsed_ms,
             _ => expected(self.helper.host_ms),
         };
@@ -131,53 +144,51 @@ impl SplitKernel {
 
     fn next(&self, aside: Vec<usize>) -> (Device, Progress) {
         let (host, device) = self.rates();
-        let segments = match aside.is_empty() {
+        let morsels = match aside.is_empty() {
             false => aside,
             true => {
-                let left = self.segments.free_rows() as f64;
-                let taken = self.segments.take(whole(left * device / (device + host) * CHUNK_SHARE));
+                let left = self.morsels.free_rows() as f64;
+                let half = left * device / (device + host) * CHUNK_SHARE;
+                let taken = self.morsels.take(whole(half.max(device * CHUNK_MS_MIN)));
                 // The processor would have done them before.
-                if self.segments.rows_of(&taken) as f64 / device > left / host {
+                if self.morsels.rows_of(&taken) as f64 / device > left / host {
                     return self.leave(&taken, None);
                 }
                 taken
             }
         };
-        if segments.is_empty() {
+        if morsels.is_empty() {
             return (Device::Ended, Progress::More);
         }
         let (parts, made) = (&self.helper.parts, self.state.lock().made.clone());
-        let inputs = self.inputs_with(self.segments.for_device(&segments));
+        let inputs = self.inputs_with(self.morsels.for_device(&morsels));
         let variant = &self.helper.variant;
         if !variant.warm(&parts.graph, &inputs) {
             self.state.lock().shared.left = Some(COMPILING.to_owned());
-            return self.leave(&segments, None);
+            return self.leave(&morsels, None);
         }
         let prepared = self
             .fault()
             .and_then(|()| variant.prepare(&parts.graph, parts.cut(), &inputs, &made));
-        let rows = self.segments.rows_of(&segments) as f64;
+        let rows = self.morsels.rows_of(&morsels) as f64;
         match prepared {
             Ok(kernel) => {
                 let chunk = Chunk {
                     kernel,
-                    segments,
+                    morsels,
                     began: Instant::now(),
                     expected: Duration::try_from_secs_f64(rows / device / 1e3).unwrap_or_default(),
                     until: None,
                 };
                 (Device::Chunk(chunk), Progress::More)
             }
-            Err(error) => self.leave(&segments, Some(error.to_string())),
+            Err(error) => self.leave(&morsels, Some(error.to_string())),
         }
     }
 
     fn chunk(&self, mut chunk: Chunk, host_is_idle: bool) -> (Device, Progress) {
-        let late = chunk.expected.mul_f64(LATE_FACTOR) + self.helper.late_min;
-        if host_is_idle && chunk.began.elapsed() > late {
-            let device = self.helper.variant.device();
-            let text = format!("{device} took longer than {:.0} ms", late.as_secs_f64() * 1e3);
-            return self.leave(&chunk.segments, Some(text));
+        if host_is_idle && let Some(why) = self.late(chunk.began, chunk.expected) {
+            return self.leave(&chunk.morsels, Some(why));
         }
         if let Some(until) = chunk.until {
             return match Instant::now() < until {
@@ -196,16 +207,16 @@ impl SplitKernel {
                 (Device::Chunk(chunk), Progress::Waiting)
             }
             Ok(progress) => (Device::Chunk(chunk), progress),
-            Err(error) => self.leave(&chunk.segments, Some(error.to_string())),
+            Err(error) => self.leave(&chunk.morsels, Some(error.to_string())),
         }
     }
 
     fn end_chunk(&self, chunk: &Chunk) -> (Device, Progress) {
         let rows = match chunk.kernel.finish().and_then(rows_of) {
             Ok(rows) => rows,
-            Err(error) => return self.leave(&chunk.segments, Some(error.to_string())),
+            Err(error) => return self.leave(&chunk.morsels, Some(error.to_string())),
         };
-        let read = self.segments.rows_of(&chunk.segments);
+        let read = self.morsels.rows_of(&chunk.morsels);
         let mut state = self.state.lock();
         state.parts.push(rows);
         state.shared.rows += read as u64;

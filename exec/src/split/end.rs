@@ -17,7 +17,7 @@ impl SplitKernel {
         let both = matches!((&state.host, &state.device), (Host::Ended, Device::Ended));
         match &state.end {
             End::NotYet if both => {
-                if self.segments.free_rows() > 0 {
+                if self.morsels.free_rows() > 0 {
                     state.host = Host::Begins;
                     return Ok(None);
                 }

@@ -1,17 +1,19 @@
-//! The segments of a scan that the processor and a device share: each is read by one of them.
+//! The rows of a scan that the processor and a device share: each morsel is read by one of them.
 //!
 //! ```text
-//!   0  1  2  3  4  5  6  7        H  the processor claims one when it comes to it, from the front
-//!   H  H  H  .  .  D  D  D        D  a device takes some at a time, from the back, and may give them back
+//!  segment 0                 segment 1
+//!   0  1  2  3  4  5  6  7    8  9 10        H  the processor claims one when it comes to it, from the front
+//!   H  H  H  .  .  .  .  .    D  D  D        D  a device takes some at a time, from the back, and may give them back
 //! ```
 //!
 //! A part of a scan has all its segments; those that it doesn't read have no rows, so that what a device compiled for the whole
-//! serves for a part.
+//! serves for a part. Columns of a part of a segment are slices of its columns, which no device keeps a copy of.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
-use trireme_device_api::{ColumnProfile, DeviceColumn, DeviceError, Loaded, ScanInput, ZoneMap};
+use trireme_device_api::{ColumnProfile, DeviceColumn, DeviceError, Loaded, MORSEL_ROWS, ScanInput, ZoneMap};
 
 const FREE: u8 = 0;
 const HOST: u8 = 1;
@@ -19,10 +21,20 @@ const DEVICE: u8 = 2;
 /// No row of it passes.
 const LEFT_OUT: u8 = 3;
 
+/// Rows of a segment, and where they are.
+struct Morsel {
+    segment: usize,
+    start: usize,
+    rows: usize,
+    owner: AtomicU8,
+}
+
 /// See the module.
-pub(crate) struct Segments {
+pub(crate) struct Morsels {
     scan: Arc<dyn ScanInput>,
-    owners: Vec<AtomicU8>,
+    all: Vec<Morsel>,
+    /// By segment: those of it.
+    of: Vec<Range<usize>>,
     /// Rows of those that are free.
     free_rows: AtomicUsize,
     host_rows: AtomicUsize,
@@ -30,33 +42,46 @@ pub(crate) struct Segments {
     returns: AtomicUsize,
 }
 
-impl Segments {
+impl Morsels {
     pub(crate) fn new(scan: &Arc<dyn ScanInput>) -> Arc<Self> {
-        let rows = (0..scan.segments()).map(|segment| scan.rows(segment)).sum();
+        let (mut all, mut of) = (Vec::new(), Vec::with_capacity(scan.segments()));
+        for segment in 0..scan.segments() {
+            let (first, rows) = (all.len(), scan.rows(segment));
+            all.extend((0..rows).step_by(MORSEL_ROWS).map(|start| Morsel {
+                segment,
+                start,
+                rows: MORSEL_ROWS.min(rows - start),
+                owner: AtomicU8::new(FREE),
+            }));
+            of.push(first..all.len());
+        }
+        let rows = all.iter().map(|morsel| morsel.rows).sum();
         Arc::new(Self {
             scan: Arc::clone(scan),
-            owners: (0..scan.segments()).map(|_| AtomicU8::new(FREE)).collect(),
+            all,
+            of,
             free_rows: AtomicUsize::new(rows),
             host_rows: AtomicUsize::new(0),
             returns: AtomicUsize::new(0),
         })
     }
 
-    fn becomes(&self, segment: usize, from: u8, to: u8) -> bool {
-        let owner = &self.owners[segment];
+    fn becomes(&self, at: usize, from: u8, to: u8) -> bool {
+        let Some(Morsel { rows, owner, .. }) = self.all.get(at) else {
+            return false;
+        };
         let changed = owner
             .compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst)
             .is_ok();
         if changed {
-            let rows = self.scan.rows(segment);
             if from == FREE {
-                self.free_rows.fetch_sub(rows, Ordering::SeqCst);
+                self.free_rows.fetch_sub(*rows, Ordering::SeqCst);
             }
             if to == FREE {
-                self.free_rows.fetch_add(rows, Ordering::SeqCst);
+                self.free_rows.fetch_add(*rows, Ordering::SeqCst);
             }
             if to == HOST {
-                self.host_rows.fetch_add(rows, Ordering::SeqCst);
+                self.host_rows.fetch_add(*rows, Ordering::SeqCst);
             }
         }
         changed
@@ -69,34 +94,36 @@ impl Segments {
 
     /// Rows of all.
     pub(crate) fn rows(&self) -> usize {
-        (0..self.owners.len()).map(|segment| self.scan.rows(segment)).sum()
+        self.rows_of(&(0..self.all.len()).collect::<Vec<_>>())
     }
 
-    /// Rows that the processor has taken, without those of the segment that it is at.
+    /// Rows that the processor has taken, without those of the morsel that it is at.
     pub(crate) fn host_rows_read(&self) -> usize {
-        let segment = self.rows() / self.owners.len().max(1);
-        self.host_rows.load(Ordering::SeqCst).saturating_sub(segment)
+        self.host_rows.load(Ordering::SeqCst).saturating_sub(MORSEL_ROWS)
     }
 
-    /// Takes free segments from the back: one, and more as long as they are at most so many rows.
+    /// Takes free morsels from the back: one, and more as long as they are at most so many rows, and those of each segment are
+    /// side by side.
     pub(crate) fn take(&self, rows: usize) -> Vec<usize> {
-        let (mut taken, mut sum) = (Vec::new(), 0);
-        for segment in (0..self.owners.len()).rev() {
-            let more = self.scan.rows(segment);
-            if !taken.is_empty() && sum + more > rows {
+        let (mut taken, mut sum): (Vec<usize>, usize) = (Vec::new(), 0);
+        for at in (0..self.all.len()).rev() {
+            let morsel = &self.all[at];
+            let last = taken.last().copied();
+            let beside = |last: usize| last == at + 1 || self.all[last].segment != morsel.segment;
+            if last.is_some() && sum + morsel.rows > rows {
                 break;
             }
-            if more > 0 && self.becomes(segment, FREE, DEVICE) {
-                taken.push(segment);
-                sum += more;
+            if last.is_none_or(beside) && self.becomes(at, FREE, DEVICE) {
+                taken.push(at);
+                sum += morsel.rows;
             }
         }
         taken
     }
 
-    /// Rows of segments.
-    pub(crate) fn rows_of(&self, segments: &[usize]) -> usize {
-        segments.iter().map(|segment| self.scan.rows(*segment)).sum()
+    /// Rows of morsels.
+    pub(crate) fn rows_of(&self, morsels: &[usize]) -> usize {
+        morsels.iter().map(|at| self.all[*at].rows).sum()
     }
 
     /// How many times something was given back.
@@ -106,18 +133,18 @@ impl Segments {
 
     /// What the processor ended without, though nobody else has it, no row passes of.
     pub(crate) fn leave_out(&self) {
-        for segment in 0..self.owners.len() {
-            self.becomes(segment, FREE, LEFT_OUT);
+        for at in 0..self.all.len() {
+            self.becomes(at, FREE, LEFT_OUT);
         }
     }
 
     /// What a device took and doesn't run.
-    pub(crate) fn give_back(&self, segments: &[usize]) {
-        if !segments.is_empty() {
+    pub(crate) fn give_back(&self, morsels: &[usize]) {
+        if !morsels.is_empty() {
             self.returns.fetch_add(1, Ordering::SeqCst);
         }
-        for segment in segments {
-            self.becomes(*segment, DEVICE, FREE);
+        for at in morsels {
+            self.becomes(*at, DEVICE, FREE);
         }
     }
 
@@ -126,10 +153,19 @@ impl Segments {
         Arc::new(HostPart(Arc::clone(self)))
     }
 
-    /// These segments, as a device reads them.
-    pub(crate) fn for_device(&self, segments: &[usize]) -> Arc<dyn ScanInput> {
-        let mut reads = vec![false; self.owners.len()];
-        segments.iter().for_each(|segment| reads[*segment] = true);
+    /// These morsels, as [`Morsels::take`] gave them, as a device reads them.
+    pub(crate) fn for_device(&self, morsels: &[usize]) -> Arc<dyn ScanInput> {
+        let mut reads = vec![0..0; self.of.len()];
+        for at in morsels {
+            let Morsel {
+                segment, start, rows, ..
+            } = &self.all[*at];
+            let read: &mut Range<usize> = &mut reads[*segment];
+            *read = match read.start == read.end {
+                true => *start..start + rows,
+                false => read.start.min(*start)..read.end.max(start + rows),
+            };
+        }
         Arc::new(DevicePart {
             scan: Arc::clone(&self.scan),
             reads,
@@ -137,7 +173,7 @@ impl Segments {
     }
 }
 
-struct HostPart(Arc<Segments>);
+struct HostPart(Arc<Morsels>);
 
 impl ScanInput for HostPart {
     fn columns(&self) -> &[ColumnProfile] {
@@ -168,15 +204,20 @@ impl ScanInput for HostPart {
         self.0.scan.late(segment)
     }
 
+    /// What is free of it no row passes of; a device may be reading the rest.
     fn dismiss(&self, segment: usize) {
-        let owner = self.0.owners[segment].load(Ordering::SeqCst);
-        if self.0.becomes(segment, FREE, LEFT_OUT) || owner == HOST {
+        let of = || self.0.of[segment].clone();
+        of().for_each(|at| {
+            self.0.becomes(at, FREE, LEFT_OUT);
+        });
+        if of().all(|at| self.0.all[at].owner.load(Ordering::SeqCst) != DEVICE) {
             self.0.scan.dismiss(segment);
         }
     }
 
-    fn claim(&self, segment: usize) -> bool {
-        self.0.becomes(segment, FREE, HOST)
+    fn claim(&self, segment: usize, start: usize) -> bool {
+        self.0
+            .becomes(self.0.of[segment].start + start / MORSEL_ROWS, FREE, HOST)
     }
 
     fn load(&self, segment: usize, column: usize) -> Result<Arc<DeviceColumn>, DeviceError> {
@@ -186,7 +227,14 @@ impl ScanInput for HostPart {
 
 struct DevicePart {
     scan: Arc<dyn ScanInput>,
-    reads: Vec<bool>,
+    /// By segment.
+    reads: Vec<Range<usize>>,
+}
+
+impl DevicePart {
+    fn is_whole(&self, segment: usize) -> bool {
+        self.reads[segment] == (0..self.scan.rows(segment))
+    }
 }
 
 impl ScanInput for DevicePart {
@@ -199,19 +247,21 @@ impl ScanInput for DevicePart {
     }
 
     fn rows(&self, segment: usize) -> usize {
-        if self.reads[segment] {
-            self.scan.rows(segment)
-        } else {
-            0
-        }
+        self.reads[segment].len()
     }
 
     fn zone(&self, segment: usize, column: usize) -> Option<ZoneMap> {
-        self.scan.zone(segment, column)
+        let zone = self.scan.zone(segment, column)?;
+        // More NULLs than a part has rows don't say that all of its rows are.
+        let known = zone.range.is_some() || zone.null_count >= self.scan.rows(segment);
+        Some(ZoneMap {
+            null_count: if known { zone.null_count } else { 0 },
+            ..zone
+        })
     }
 
     fn identity(&self, segment: usize, column: usize) -> Option<u64> {
-        self.scan.identity(segment, column)
+        self.scan.identity(segment, column).filter(|_| self.is_whole(segment))
     }
 
     fn ready(&self, segment: usize, column: usize) -> bool {
@@ -219,11 +269,19 @@ impl ScanInput for DevicePart {
     }
 
     fn load(&self, segment: usize, column: usize) -> Result<Arc<DeviceColumn>, DeviceError> {
-        self.scan.load(segment, column)
+        let whole = self.scan.load(segment, column)?;
+        let reads = &self.reads[segment];
+        Ok(match self.is_whole(segment) {
+            true => whole,
+            false => Arc::new(whole.slice(reads.start, reads.len())),
+        })
     }
 
     fn load_encoded(&self, segment: usize, column: usize, decoded_bytes: usize) -> Result<Loaded, DeviceError> {
-        self.scan.load_encoded(segment, column, decoded_bytes)
+        match self.is_whole(segment) {
+            true => self.scan.load_encoded(segment, column, decoded_bytes),
+            false => Ok(Loaded::Decoded(self.load(segment, column)?, None)),
+        }
     }
 }
 
@@ -256,31 +314,30 @@ mod tests {
     }
 
     #[test]
-    fn each_segment_is_read_once() {
-        let scan: Arc<dyn ScanInput> = Arc::new(Rows(vec![10, 10, 0, 10, 10]));
-        let segments = Segments::new(&scan);
-        let host = segments.for_host();
-        assert!(host.claim(0) && !host.claim(0), "it has it");
-        assert_eq!(segments.take(25), [4, 3]);
-        assert!(!host.claim(4));
-        assert_eq!(
-            (segments.free_rows(), segments.rows(), segments.host_rows_read()),
-            (10, 40, 2)
-        );
-        assert_eq!(segments.rows_of(&[4, 3]), 20);
-        let device = segments.for_device(&[4, 3]);
-        assert_eq!((0..5).map(|at| device.rows(at)).collect::<Vec<_>>(), [0, 0, 0, 10, 10]);
-        // One is always taken, however few rows are asked for.
-        assert_eq!(segments.take(1), [1]);
-        assert_eq!(segments.take(100), [] as [usize; 0]);
-        segments.give_back(&[3]);
-        assert!(host.claim(3) && !host.claim(4));
-        segments.give_back(&[4]);
-        host.dismiss(4);
-        assert_eq!(segments.take(100), [] as [usize; 0], "no row of it passes");
-        assert_eq!((segments.free_rows(), segments.returns()), (0, 2));
-        segments.give_back(&[1]);
-        segments.leave_out();
-        assert!(!host.claim(1) && segments.free_rows() == 0);
+    fn each_morsel_is_read_once() {
+        let scan: Arc<dyn ScanInput> = Arc::new(Rows(vec![10, 3 * MORSEL_ROWS, 0, MORSEL_ROWS + 5]));
+        let morsels = Morsels::new(&scan);
+        let host = morsels.for_host();
+        assert!(host.claim(0, 0) && !host.claim(0, 0), "it has it");
+        assert_eq!(morsels.take(2 * MORSEL_ROWS + 5), [5, 4, 3]);
+        assert!(!host.claim(3, MORSEL_ROWS) && !host.claim(1, 2 * MORSEL_ROWS));
+        assert_eq!(morsels.rows(), 4 * MORSEL_ROWS + 15);
+        assert_eq!(morsels.free_rows(), 2 * MORSEL_ROWS);
+        assert_eq!(morsels.rows_of(&[5, 4, 3]), 2 * MORSEL_ROWS + 5);
+        let device = morsels.for_device(&[5, 4, 3]);
+        let rows: Vec<_> = (0..4).map(|segment| device.rows(segment)).collect();
+        assert_eq!(rows, [0, MORSEL_ROWS, 0, MORSEL_ROWS + 5]);
+        assert!(host.claim(1, MORSEL_ROWS));
+        morsels.give_back(&[3, 4, 5]);
+        // The processor has the one between 1 and 3: those of a segment are side by side.
+        assert_eq!(morsels.take(usize::MAX), [5, 4, 3]);
+        assert_eq!(morsels.take(1), [1], "one is always taken");
+        assert_eq!(morsels.take(100), [] as [usize; 0]);
+        morsels.give_back(&[1]);
+        host.dismiss(1);
+        assert_eq!((morsels.free_rows(), morsels.returns()), (0, 2));
+        morsels.give_back(&[4]);
+        morsels.leave_out();
+        assert!(!host.claim(3, 0) && morsels.free_rows() == 0);
     }
 }

@@ -1,7 +1,7 @@
 //! Whether one fragment's rows are shared between the processor and a device that run it at the same time.
 //!
 //! ```text
-//!  segments of the scan   ▓▓▓▓▓▓▓▓▓▓▓▓░░░░░░░     processor  fixed ├──────(1 − x) × its rows──────┤
+//!  morsels of the scan    ▓▓▓▓▓▓▓▓▓▓▓▓░░░░░░░     processor  fixed ├──────(1 − x) × its rows──────┤
 //!                         processor ─▶   ◀─ device device  builds, start ├──x × its rows──┤ result │
 //! ```
 //!
@@ -17,6 +17,9 @@ use trireme_device_api::{
 use crate::objective::{Goal, Objective, Totals};
 use crate::place::Candidate;
 use crate::predict::Prediction;
+
+/// What the processor ends within this time is not shared: that parts are lowered, asked for and merged takes some of it.
+const SPLIT_MS_MIN: f64 = 5.0;
 
 /// Whether fragments are shared.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -160,8 +163,7 @@ pub(crate) fn best(
     let mut found: Option<Split> = None;
     for (fragment, of) in options.iter().enumerate() {
         let Some(Ok(host)) = of.first() else { continue };
-        // What is over so soon is not looked at.
-        if !always && host.total_ms < 2.0 * objective.gain_ms_min + objective.search_ms_min {
+        if !always && host.total_ms < SPLIT_MS_MIN {
             continue;
         }
         let needs = match needs_of(graph, fragment) {

@@ -9,16 +9,13 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use trireme_device_api::{
-    Bounds, DeviceColumn, DeviceError, Expr, Field, Fragment, JoinKind, Node, RowTest, Rows, ScanInput, Sink, Step,
-    StreamInput, StreamPoll, Values, ZoneMap,
+    Bounds, DeviceColumn, DeviceError, Expr, Field, Fragment, JoinKind, MORSEL_ROWS, Node, RowTest, Rows, ScanInput,
+    Sink, Step, StreamInput, StreamPoll, Values, ZoneMap,
 };
 
 use crate::vector::Shape;
 
 use super::late::Late;
-
-/// Rows of a morsel: long enough to forget the hand-over, short enough to share the work.
-pub(super) const MORSEL_ROWS: usize = 32 * 1024;
 
 /// Segments loaded at a time: the one that is worked on, and the next.
 const LOADING: usize = 2;
@@ -85,8 +82,6 @@ struct SegmentState {
     /// By used column.
     loading: Vec<Loading>,
     loaded: usize,
-    /// It is read here, and nowhere else.
-    claimed: bool,
     morsels_left: usize,
     /// Of a late segment: a row passes.
     passed: bool,
@@ -238,7 +233,6 @@ impl Segment {
                 columns: columns.map(Arc::new),
                 loading: vec![Loading::No; used],
                 loaded: 0,
-                claimed: false,
                 morsels_left: morsels,
                 passed: false,
             }),
@@ -294,7 +288,11 @@ impl Segments {
             let loaded = lock(&segment.state).columns.clone();
             if let Some(columns) = loaded {
                 match segment.morsel(index, columns) {
-                    Some(morsel) => return Ok(Next::Morsel(morsel)),
+                    Some(morsel) if self.claims(&morsel) => return Ok(Next::Morsel(morsel)),
+                    Some(_) => {
+                        self.release(index);
+                        return Ok(Next::Loaded);
+                    }
                     None => continue,
                 }
             }
@@ -312,6 +310,12 @@ impl Segments {
         })
     }
 
+    /// False when another reader of the scan has these rows.
+    fn claims(&self, morsel: &Morsel) -> bool {
+        let scan = self.scan.as_ref();
+        scan.is_none_or(|scan| scan.claim(morsel.segment, morsel.start))
+    }
+
     /// Loads one column that nobody has claimed and whose bytes are here; unless it is `due`, only when the others' are too.
     fn load_one(&self, index: usize, due: bool) -> Result<bool, DeviceError> {
         let Some(scan) = &self.scan else { return Ok(false) };
@@ -320,13 +324,6 @@ impl Segments {
             let mut state = lock(&segment.state);
             if state.columns.is_some() || state.morsels_left == 0 {
                 return Ok(false);
-            }
-            if !state.claimed {
-                state.claimed = scan.claim(index);
-                if !state.claimed {
-                    self.pass_over(index, &mut state);
-                    return Ok(true);
-                }
             }
             if self.used.is_empty() {
                 state.columns = Some(self.assemble(scan, segment.rows, &[]));
@@ -365,15 +362,12 @@ impl Segments {
 
     /// No row of a segment passes: its morsels are done.
     fn leave_out(&self, scan: &Arc<dyn ScanInput>, index: usize) {
-        scan.dismiss(index);
-        self.pass_over(index, &mut lock(&self.segments[index].state));
-    }
-
-    /// A segment's morsels are done without having been handed out.
-    fn pass_over(&self, index: usize, state: &mut SegmentState) {
         let segment = &self.segments[index];
+        scan.dismiss(index);
+        let mut state = lock(&segment.state);
         state.loading.clear();
         state.morsels_left = 0;
+        drop(state);
         segment.next.store(segment.morsels, Ordering::Relaxed);
         self.done.fetch_add(segment.morsels, Ordering::SeqCst);
     }
