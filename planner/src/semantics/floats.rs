@@ -99,11 +99,14 @@ pub(super) fn compared(binary: BinaryExpr, schema: &DFSchema) -> Result<Expr> {
     let nan = isnan(x.clone());
     let constant_nan = isnan(constant.clone());
     let comparison = |op| operation(x.clone(), op, constant.clone());
-    // Beside a constant that is neither NaN nor NULL, what holds for `constant_nan` and NULL folds away.
+    let known = matches!(&constant, Expr::Literal(value, _) if !value.is_null());
+    // Beside a constant that is not NaN, what holds for `constant_nan` folds away.
     Ok(match op {
+        Operator::Lt if known => comparison(op).and(negated(nan)),
         Operator::Lt => comparison(op).and(negated(nan).or(constant.clone().is_null())),
         Operator::LtEq | Operator::Eq => comparison(op).and(negated(nan.clone())).or(nan.and(constant_nan)),
         Operator::Gt => comparison(op).or(nan.and(negated(constant_nan))),
+        Operator::GtEq if known => comparison(op).or(nan),
         Operator::GtEq => comparison(op).or(nan.and(constant.clone().is_not_null())),
         Operator::NotEq => comparison(op).or(nan.clone()).and(negated(nan.and(constant_nan))),
         _ => operation(canonical(x, schema)?, op, canonical(constant, schema)?),
