@@ -229,7 +229,7 @@ fn of_binary(op: BinaryOperator, left: &Expr, right: &Expr, parameters: &[Value]
     }
     let (column, value, op) = match (&left.node, &right.node) {
         (Node::Column(column), _) => (*column, constant(right, parameters), op),
-        (_, Node::Column(column)) => (*column, constant(left, parameters), flipped(op)),
+        (_, Node::Column(column)) => (*column, constant(left, parameters), op.mirrored()),
         _ => return RowTest::True,
     };
     let Some(value) = value.filter(|_| comparable(left, right)) else {
@@ -290,16 +290,6 @@ fn of_pattern(expr: &Expr, pattern: &Expr, parameters: &[Value]) -> RowTest {
             }
         }
         _ => RowTest::True,
-    }
-}
-
-fn flipped(op: BinaryOperator) -> BinaryOperator {
-    match op {
-        BinaryOperator::Less => BinaryOperator::Greater,
-        BinaryOperator::LessOrEqual => BinaryOperator::GreaterOrEqual,
-        BinaryOperator::Greater => BinaryOperator::Less,
-        BinaryOperator::GreaterOrEqual => BinaryOperator::LessOrEqual,
-        other => other,
     }
 }
 

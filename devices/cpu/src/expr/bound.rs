@@ -6,7 +6,7 @@
 use trireme_device_api::{DeviceError, Expr, Node as ExprNode, Type};
 
 use super::arithmetic::scale;
-use super::compare::{as_interval, mirrored};
+use super::compare::as_interval;
 use super::{Compiled, Compiler, range};
 
 /// `low <= operand <= high`.
@@ -29,7 +29,7 @@ pub(super) fn bound<'e>(compiler: &Compiler<'_>, expr: &'e Expr) -> Result<Optio
     }
     let (operand, value, operator) = match (left.columns().is_empty(), right.columns().is_empty()) {
         (false, true) => (left, right, *op),
-        (true, false) => (right, left, mirrored(*op)),
+        (true, false) => (right, left, op.mirrored()),
         _ => return Ok(None),
     };
     let Some((low, high, negated)) = compiler

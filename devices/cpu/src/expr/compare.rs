@@ -23,7 +23,7 @@ pub(super) fn build(operator: BinaryOperator, left: Compiled, right: Compiled) -
             return Ok(constant(Value::Null, &Type::Boolean));
         }
         if left.constant.is_some() && right.constant.is_none() {
-            return build(mirrored(operator), right, left);
+            return build(operator.mirrored(), right, left);
         }
     }
     let (left, right, kind) = match shifts(&left, &right)? {
@@ -99,17 +99,6 @@ pub(super) fn as_interval(operator: BinaryOperator, value: i128) -> Option<(i128
         BinaryOperator::GreaterOrEqual => (value, high, false),
         _ => return None,
     })
-}
-
-/// `a operator b` as `b mirrored a`.
-pub(super) fn mirrored(operator: BinaryOperator) -> BinaryOperator {
-    match operator {
-        BinaryOperator::Less => BinaryOperator::Greater,
-        BinaryOperator::LessOrEqual => BinaryOperator::GreaterOrEqual,
-        BinaryOperator::Greater => BinaryOperator::Less,
-        BinaryOperator::GreaterOrEqual => BinaryOperator::LessOrEqual,
-        other => other,
-    }
 }
 
 fn with_constant(operator: BinaryOperator, left: Compiled, right: &Compiled) -> Result<Compiled, DeviceError> {

@@ -126,7 +126,7 @@ impl Rules<'_> {
         };
         let (column, value, op) = match (&left.node, &right.node) {
             (Node::Column(index), _) => (*index, self.constant(right)?, *op),
-            (_, Node::Column(index)) => (*index, self.constant(left)?, mirrored(*op)),
+            (_, Node::Column(index)) => (*index, self.constant(left)?, op.mirrored()),
             _ => return None,
         };
         match op {
@@ -285,15 +285,5 @@ pub fn split<'e>(expr: &'e Expr, conjuncts: &mut Vec<&'e Expr>) {
             split(right, conjuncts);
         }
         _ => conjuncts.push(expr),
-    }
-}
-
-fn mirrored(op: BinaryOperator) -> BinaryOperator {
-    match op {
-        BinaryOperator::Less => BinaryOperator::Greater,
-        BinaryOperator::LessOrEqual => BinaryOperator::GreaterOrEqual,
-        BinaryOperator::Greater => BinaryOperator::Less,
-        BinaryOperator::GreaterOrEqual => BinaryOperator::LessOrEqual,
-        other => other,
     }
 }

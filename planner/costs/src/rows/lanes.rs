@@ -213,18 +213,7 @@ pub(super) fn cast<'e>(lane: Lane<'e>, from: &Type, to: &Type) -> Option<Lane<'e
 
 /// Integers and decimals.
 fn plain(data_type: &Type) -> bool {
-    matches!(
-        data_type,
-        Type::Int8
-            | Type::Int16
-            | Type::Int32
-            | Type::Int64
-            | Type::UInt8
-            | Type::UInt16
-            | Type::UInt32
-            | Type::UInt64
-            | Type::Decimal { .. }
-    )
+    data_type.is_integer() || matches!(data_type, Type::Decimal { .. })
 }
 
 pub(super) fn extract(part: DatePart, value: i64, data_type: &Type) -> Option<i64> {

@@ -5,8 +5,8 @@
 
 use trireme_device_api::{BinaryOperator, Expr, Node, Type, Value as Constant};
 
+use super::arithmetic;
 use super::range::{Range, power_of_ten, scale};
-use super::{arithmetic, compare};
 use crate::lower::{Lowered, Lowering, Row, Value};
 
 /// An operand and a constant that it is compared with.
@@ -29,7 +29,7 @@ impl Lowering<'_> {
         }
         let (operand, value, operator) = match (left.columns().is_empty(), right.columns().is_empty()) {
             (false, true) => (left, right, op),
-            (true, false) => (right, left, compare::mirrored(op)),
+            (true, false) => (right, left, op.mirrored()),
             _ => return Ok(None),
         };
         Ok(match self.folded(value)? {

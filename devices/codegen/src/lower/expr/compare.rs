@@ -11,17 +11,6 @@ use crate::lower::{Kind, Lowered, Lowering, Row, Shape, Unsupported, Value};
 
 use trireme_device_api::Type;
 
-/// `a operator b` as `b mirrored a`.
-pub(super) fn mirrored(operator: BinaryOperator) -> BinaryOperator {
-    match operator {
-        BinaryOperator::Less => BinaryOperator::Greater,
-        BinaryOperator::LessOrEqual => BinaryOperator::GreaterOrEqual,
-        BinaryOperator::Greater => BinaryOperator::Less,
-        BinaryOperator::GreaterOrEqual => BinaryOperator::LessOrEqual,
-        other => other,
-    }
-}
-
 /// The result, when bounds decide it.
 fn decide(operator: BinaryOperator, l: Range, r: Range) -> Option<bool> {
     let (less, greater) = (l.1 < r.0, l.0 > r.1);
@@ -164,7 +153,7 @@ impl Lowering<'_> {
         if left > 0 {
             self.scaled_comparison(op, &a, left, &b)
         } else {
-            self.scaled_comparison(mirrored(op), &b, right, &a)
+            self.scaled_comparison(op.mirrored(), &b, right, &a)
         }
     }
 
