@@ -79,8 +79,8 @@ test-faults: ## Every fault of a device in every phase, simulated, with 1,000 se
 test-schedules: ## Each family of device kernels under a hundred drawn schedules, interpreted (PART=1/1)
 	@scripts/devices.sh schedules $(or $(PART),1/1)
 
-test-matrix: ## A part of the whole conformance matrix, on the simulated device and on OpenCL (PART=1/40)
-	@scripts/devices.sh matrix $(or $(PART),1/40)
+test-matrix: ## The whole conformance matrix on the simulated device and on OpenCL, or a part (PART=1/20 DEVICE=sim)
+	@scripts/devices.sh matrix "$(PART)" $(DEVICE)
 
 test-stores: ## Object stores: one conformance list for simstore, moto, azurite, and TRIREME_STORE_URLS
 	@scripts/stores.sh

@@ -201,9 +201,12 @@ def engine_times(client, device):
 
 
 def duckdb_total(data, scale, repetitions, figures, ours):
-    """DuckDB on its own tables, on the same machine in the same run."""
-    import duckdb
-
+    """DuckDB on its own tables, on the same machine in the same run, where it is installed."""
+    try:
+        import duckdb
+    except ImportError:
+        print("# DuckDB is not installed: not compared", flush=True)
+        return
     connection = duckdb.connect()
     for file in sorted(data.glob("*.parquet")):
         connection.execute(f"CREATE TABLE {file.stem} AS SELECT * FROM read_parquet('{file}')")
@@ -233,19 +236,21 @@ def main():
     parser.add_argument("--repetitions", type=int, default=0, help="hot repetitions of TPC-H; 0 is none")
     parser.add_argument("--verify", action="store_true", help="device_mode = verify in place of require")
     parser.add_argument("--duckdb", action="store_true")
+    parser.add_argument("--patience", type=float, default=30.0, help="seconds that the server and the device may take to start")
     parser.add_argument("--serve", action="append", default=[], help="a further setting of the server: KEY=VALUE")
+    parser.add_argument("--needed", action="store_true", help="without the device, fail")
     parser.add_argument("--area", help="write the figures to benchmarks/results under this name")
     args = parser.parse_args()
     figures = Figures(args.area or "devices", vars(args) | {"data": str(args.data) if args.data else None})
     extra = [word for setting in args.serve for word in ("--set", setting)]
     for name in args.workloads.split(","):
         data = args.data if args.data and name == "tpch" else make_data(name, args)
-        with Server(data, extra) as server, tempfile.TemporaryDirectory() as folder:
+        with Server(data, extra, ready_limit_s=args.patience) as server, tempfile.TemporaryDirectory() as folder:
             client = Client(server, folder)
-            if not client.is_ready(args.device):
+            if not client.is_ready(args.device, args.patience):
                 absent = client.rows([], "SELECT device, reason FROM system.devices WHERE state <> 'ready'")
                 print(f"there is no device {args.device}: {'; '.join(': '.join(row) for row in absent)}")
-                return 0
+                return 3 if args.needed else 0
             correctness(client, name, args.device, "verify" if args.verify else "require", figures)
             if name == "tpch" and args.repetitions:
                 targets = TARGETS_SF10 if args.scale == 10 and args.device.startswith("cuda") else {}

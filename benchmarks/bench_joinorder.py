@@ -3,8 +3,9 @@
 
     bench_joinorder.py [--runs 2] [--families 1,6,17] [--details]
 
-One server per way. Ours: nothing known but footers; then what those runs taught (feedback); then after ANALYZE, on a server of its own. DataFusion's
-order: the same fused pipelines under `trireme.reorder_joins = false`. Times are over ADBC, the best of `--runs` after some to warm up the caches;
+One server per way. Ours: `first`, as a server comes: tables that are used are sketched in the background, and no run has taught anything;
+`footers`, without sketches; `feedback`, what runs taught instead; `analyzed`, after ANALYZE. DataFusion's order: the same fused pipelines under
+`trireme.reorder_joins = false`. Times are over ADBC, the best of `--runs` after some to warm up the caches;
 the first pass of ours has its runs with feedback off, so that it stays a first one. All of ours are measured
 twice: planned anew each time, as DuckDB's are, and with plans kept (`_kept`), as servers do. Planning is what lowering, estimates, join order and placement take beside DataFusion's own. A query that takes longer than `--limit` seconds counts as that.
 Every way's rows are compared.
@@ -88,16 +89,17 @@ def main():
     queries = [row for row in job_queries.queries() if not wanted or int(row[0][:2]) in wanted]
     data = workloads.data("job", workloads.DATA, 1, 0)
     analyze = [f"ANALYZE TABLE {file.stem}" for file in sorted(data.glob("*.parquet"))]
-    no_feedback = ["--set", "statistics.feedback_max=0"]
+    no_feedback, no_sketches = ["--set", "statistics.feedback_max=0"], ["--set", "statistics.sketch_on_use=false"]
     ways, planning = {}, {}
 
     def measure(way, *arguments, **others):
         ways[way], ways[f"{way}_kept"], planning[way] = passes(data, queries, options, *arguments, **others)
 
     measure("first", no_feedback)
-    measure("datafusion_order", no_feedback, ["SET trireme.reorder_joins = false"])
-    measure("feedback", rounds=2)
-    measure("analyzed", no_feedback, analyze)
+    measure("footers", [*no_feedback, *no_sketches])
+    measure("datafusion_order", [*no_feedback, *no_sketches], ["SET trireme.reorder_joins = false"])
+    measure("feedback", no_sketches, rounds=2)
+    measure("analyzed", [*no_feedback, *no_sketches], analyze)
     connection = workloads.duckdb_over(data)
     rival = {label: timed(lambda sql: connection.execute(sql).fetchall(), sql, options.runs) for label, sql in queries}
     ways["duckdb"] = rival
@@ -115,7 +117,7 @@ def main():
     totals = {way: sum(ms for _, ms in took.values()) for way, took in ways.items()}
     for way, total in totals.items():
         figures.add(f"{way}_total", total, "ms")
-    for way in ("first", "feedback", "analyzed"):
+    for way in ("first", "footers", "feedback", "analyzed"):
         for kept in ("", "_kept"):
             ours, own = ways[way + kept], f"datafusion_order{kept}"
             for other, name in ((own, "datafusion_order"), ("duckdb", "duckdb")):

@@ -2,11 +2,12 @@
 """Where fragments are placed, and what that loses: on the devices that are there, and on simulated ones.
 
     bench_placement.py [--device opencl0] [--workloads expressions,tpch,ssb,clickbench] [--scales 0.01,0.1] [--minutes 7] [--only real,small,simulated]
+                       [--states resident,cold]
 
 Real: every query of the workloads as the cost model places it, all on the processor (fused, DataFusion), all on the device, and with every
 single fragment moved, in one run (placement_real.py); errors of predicted times; small inputs with a plot (placement_small.py). A processor
 behind OpenCL (PoCL) is a device like any other here. Simulated: devices of the catalogue, each with rates of its own that the model doesn't
-know, over recorded graphs (`planner/costs/examples/regret`). Exits with 1 when something fails, not when a figure falls short.
+know, over recorded graphs (`planner/costs/examples/regret`). Larger data: `--only real --scales 1 --minutes 17 --area placement-sf1`. Exits with 1 when something fails, not when a figure falls short.
 """
 
 import argparse
@@ -63,6 +64,7 @@ def main():
     parser.add_argument("--device", default="opencl0")
     parser.add_argument("--workloads", default="expressions,tpch,ssb,clickbench")
     parser.add_argument("--scales", default="0.01,0.1")
+    parser.add_argument("--states", default="resident,cold", help="where columns are; predicted times are judged over resident ones only")
     parser.add_argument("--repetitions", type=int, default=7, help="of each option, at most")
     parser.add_argument("--case-s", type=float, default=0.6, help="of each query: after so long options are run no more than twice")
     parser.add_argument("--flips", type=int, default=4, help="of each query, at most")

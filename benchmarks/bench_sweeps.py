@@ -26,7 +26,7 @@ import svg  # noqa: E402
 import sweep_data  # noqa: E402
 from bench_tpch import Trireme, geomean, median  # noqa: E402
 from figures import Figures  # noqa: E402
-from sweep_limits import bench_memory, bench_planning, counters  # noqa: E402
+from sweep_limits import bench_memory, bench_planning, counters, random_access_steps  # noqa: E402
 from trireme import Server, server_binary  # noqa: E402
 
 STEP_MAX = 3.0
@@ -173,6 +173,7 @@ def bench_sweeps(figures, data, wanted, decades, repetitions, cores):
     for sweep in sweeps:
         sweep.report(figures)
     if sweeps:
+        random_access_steps(figures, decades, repetitions)
         # Of all runs: what fell back was not measured as fused, and what was evicted was not resident.
         figures.add("sweeps_fallbacks", totals["fallbacks"], "", at_most=0)
         figures.add("sweeps_columns_evicted", totals["evictions"], "", at_most=0)

@@ -15,7 +15,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 class Figures:
-    """Collects the figures of one run. `area` names the file: results/<area>-<machine>-<date>.json."""
+    """Collects the figures of one run. `area` names the file: <area>-<machine>-<date>.json in results/, or in TRIREME_BENCH_RESULTS."""
 
     def __init__(self, area: str, settings: dict):
         self.area = area
@@ -50,10 +50,11 @@ class Figures:
             "figures": self.rows,
         }
         name = f"{self.area}-{machine['name']}-{now.strftime('%Y-%m-%d')}.json"
-        path = ROOT / "benchmarks" / "results" / name
-        path.parent.mkdir(exist_ok=True)
+        folder = pathlib.Path(os.environ.get("TRIREME_BENCH_RESULTS", ROOT / "benchmarks" / "results"))
+        folder.mkdir(exist_ok=True)
+        path = folder / name
         path.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
-        print(f"written to {path.relative_to(ROOT)}")
+        print(f"written to {path.name}")
         return path
 
 
@@ -85,7 +86,10 @@ def describe_machine() -> dict:
 
 def describe_commit() -> str:
     def git(*arguments):
-        done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True)
+        try:
+            done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True)
+        except OSError:  # a machine without git
+            return ""
         return done.stdout.strip()
 
     commit = git("rev-parse", "--short=12", "HEAD") or "unknown"

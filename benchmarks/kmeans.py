@@ -95,6 +95,7 @@ def main():
     parser.add_argument("--iterations", type=int, default=5)
     parser.add_argument("--sizes", default="4KiB,64KiB,1MiB,16MiB,256MiB,1GiB")
     parser.add_argument("--serve", action="append", default=[], help="a further setting of the server: KEY=VALUE")
+    parser.add_argument("--needed", action="store_true", help="without the device, fail")
     parser.add_argument("--area", help="write the figures to benchmarks/results under this name")
     args = parser.parse_args()
     figures = Figures(args.area or "kmeans", vars(args))
@@ -113,7 +114,7 @@ def main():
             client = Client(server, scratch)
             if not client.is_ready(args.device):
                 print(f"there is no device {args.device}")
-                return 0
+                return 3 if args.needed else 0
             # Spread evenly, and the same in every run: a Weyl sequence.
             points = f"SELECT value * 0.6180339887498949 % 1.0 AS x, value * 0.7548776662466927 % 1.0 AS y FROM range({rows})"
             client.run([], [f"COPY ({points}) TO 'points.parquet' STORED AS PARQUET"])

@@ -6,7 +6,7 @@
               device      all on the device that it supports (device_mode = require)
               flip …      as the cost model placed it, with one fragment (and what it joins with) on the other device
     resident  columns are in the host's memory (and on the device, as far as it keeps them): the least time of some runs, by turns
-    cold      the column cache is off: every run reads and decodes the files
+    cold      the column cache is off, that in the device's memory too: every run reads and decodes the files; kernels are compiled
 
 Runs that were placed alike are one option: their times are pooled.
 """
@@ -156,6 +156,7 @@ class Case:
         self.options = options_of(device)
         self.device = device
         self.times, self.where, self.rows_max, self.refused = {}, {}, 0, set()
+        self.counted = set()
 
     def once(self, name, counts=True):
         after = self.client.latest()
@@ -165,6 +166,7 @@ class Case:
         key = placement(parts)
         if counts:
             self.times.setdefault(key, []).append(ms)
+            self.counted.update(part["run"] for part in parts)
         self.rows_max = max([self.rows_max, *(part["rows"] for part in parts)])
         self.where[name] = key
         return parts
@@ -196,7 +198,7 @@ class Case:
     def found(self):
         by = {name: min(self.times[key]) for name, key in self.where.items() if key in self.times}
         flipped = sum(name.startswith("flip") for name in self.options)
-        return {"times": by, "chosen": by["cost"], "best": min(by.values()), "rows": self.rows_max, "flips": flipped}
+        return {"times": by, "chosen": by["cost"], "best": min(by.values()), "rows": self.rows_max, "flips": flipped, "counted": self.counted}
 
 
 def error(one, other):
@@ -236,8 +238,22 @@ def regret_figures(figures, name, cases):
         ("device_above_1M_rows", lambda each: each["times"]["device" if each["rows"] > MANY_ROWS else "fused"]),
     ):
         figures.add(f"real_{name}_regret_always_{rule}", (sum(map(of, cases)) / best - 1) * 100, "%")
-    for each in sorted(cases, key=lambda each: each["chosen"] - each["best"], reverse=True)[:5]:
+    lost = sorted(cases, key=lambda each: each["chosen"] - each["best"], reverse=True)
+    for each in lost[:5] + [each for each in lost[5:] if each in harmed]:
         print(f"# {name} {each['label']}: chosen {each['chosen']:.2f} ms, " + ", ".join(f"{key} {ms:.2f}" for key, ms in each["times"].items()))
+
+
+def scale_figures(figures, name, cases):
+    """The same by size of the data, in few lines."""
+    for scale in sorted({each["scale"] for each in cases}):
+        found = [each for each in cases if each["scale"] == scale]
+        label = f"real_{name}_sf{scale:g}"
+        ratios = [each["chosen"] / each["best"] for each in found]
+        best = sum(each["best"] for each in found)
+        figures.add(f"{label}_cases", len(found), "")
+        figures.add(f"{label}_regret_summed", (sum(each["chosen"] for each in found) / best - 1) * 100, "%", at_most=5)
+        figures.add(f"{label}_regret_geomean", geomean(ratios), "×", at_most=1.03)
+        figures.add(f"{label}_regret_p95", (percentile(ratios, 0.95) - 1) * 100, "%", at_most=25)
 
 
 def prediction_figures(figures, parts):
@@ -317,8 +333,10 @@ def measure(args, figures):
         # Larger data take longer, but no ten times as long.
         weights = [len(queries_of(name)) * scale**0.3 for name, scale in sets[at:]]
         share_s = (args.end - time.monotonic()) * weights[0] / sum(weights)
-        for state, part, extra in (("resident", 0.7, []), ("cold", 0.3, ["--set", "exec.column_cache=false"])):
-            end = time.monotonic() + max(share_s * part, 5)
+        states = (("resident", 0.7, []), ("cold", 0.3, ["--set", "exec.column_cache=false"]))
+        states = [of for of in states if of[0] in args.states.split(",")]
+        for state, part, extra in states:
+            end = time.monotonic() + max(share_s * part / sum(part for _, part, _ in states), 5)
             with contextlib.ExitStack() as stack:
                 client = Client(serve(data, stack, kernels, ["--set", f"costs.dir={args.profiles}", *extra]), stack)
                 if not ready(client, args.device):
@@ -330,17 +348,21 @@ def measure(args, figures):
                         continue
                     before = client.latest()
                     label = f"{name}-{scale:g}/{query}"
-                    found = one(args, client, state == "resident", label, sql)
+                    found = [each | {"scale": scale} for each in one(args, client, state == "resident", label, sql)]
                     cases[state].extend(found)
+                    # What loaded columns or waited for kernels was not counted: only runs over resident columns are judged.
                     if state == "resident":
-                        parts.extend(part | {"label": label} for part in client.runs(before))
+                        counted = {run for each in found for run in each["counted"]}
+                        parts.extend(part | {"label": label} for part in client.runs(before) if part["run"] in counted)
         print(f"# {name}-{scale:g}: {len(cases['resident'])} resident, {len(cases['cold'])} cold cases so far", flush=True)
     for state, found in cases.items():
         if found:
             regret_figures(figures, state, found)
+            scale_figures(figures, state, found)
     figures.add("real_cases_left_out_for_time", left_out, "")
-    prediction_figures(figures, parts)
-    learning_figures(figures, learned(args, kernels))
+    if cases["resident"]:
+        prediction_figures(figures, parts)
+        learning_figures(figures, learned(args, kernels))
     devices(args, kernels, figures)
 
 
@@ -348,13 +370,10 @@ def one(args, client, resident, label, sql):
     """A query's case, if it doesn't fail."""
     case = Case(client, args.device, sql)
     try:
+        case.warm()
         if resident:
-            case.warm()
             case.with_flips(args.flips)
-            case.run(args.repetitions, args.case_s)
-        else:
-            case.once("device", counts=False)
-            case.run(args.repetitions - 1, args.case_s)
+        case.run(args.repetitions if resident else args.repetitions - 1, args.case_s)
         return [case.found() | {"label": label}]
     except (dbapi.Error, KeyError) as failure:
         print(f"# {label} failed: {str(failure)[:160]}")

@@ -12,6 +12,7 @@ import time
 import urllib.request
 
 import duckdb
+import numpy
 from bench_tpch import TABLES, Trireme, median
 from figures import percentile
 from tpch_literals import text as tpch_query
@@ -27,6 +28,33 @@ UNITS_MS = {"ns": 1e-6, "µs": 1e-3, "ms": 1.0, "s": 1e3}
 CACHE_BYTES = 64 << 20
 QUERY_BYTES = 64 << 20
 CLEAR = re.compile(r"memory|resource", re.IGNORECASE)
+
+
+def random_access_steps(figures, decades, repetitions, seed=11):
+    """The last step of each sweep as bare memory makes it, to be read beside the measured ones: a table of a word per key, in random
+    order filled and read (join) or read and written (groups) 10^decades times by numpy on one core, without any hashing."""
+    rng = numpy.random.default_rng(seed)
+    rows = 10**decades
+    shuffled = rng.permutation(rows)
+    seconds = {"join": [], "groupby": []}
+    for decade in (decades - 1, decades):
+        count = 10**decade
+        build, probes = rng.permutation(count), shuffled % count
+        found, table = numpy.empty(rows, numpy.int32), numpy.zeros(count, numpy.int32)
+        samples = {"join": [], "groupby": []}
+        for _ in range(repetitions):
+            begin = time.perf_counter()
+            table[build] = 1
+            numpy.take(table, probes, out=found, mode="clip")
+            middle = time.perf_counter()
+            numpy.take(table, probes, out=found, mode="clip")
+            table[probes] = found
+            samples["join"].append(middle - begin)
+            samples["groupby"].append(time.perf_counter() - middle)
+        for name, values in samples.items():
+            seconds[name].append(median(values))
+    for name, (before, after) in seconds.items():
+        figures.add(f"{name}_last_step_of_random_access_alone", round(after / before, 2), "×")
 
 
 def counters(server, settle=True) -> dict:

@@ -5,7 +5,7 @@
 #   scripts/devices.sh opencl    conformance, random graphs and TPC-H, SSB, ClickBench on PoCL (SF=1)
 #   scripts/devices.sh faults    every fault in every phase on simulated devices, 1,000 seeds
 #   scripts/devices.sh schedules PART/PARTS   each family of kernels under a hundred drawn schedules, a part of them at a time (1/1)
-#   scripts/devices.sh matrix PART/PARTS      a part of the whole conformance matrix on the simulated device and on OpenCL (1/40)
+#   scripts/devices.sh matrix [PART/PARTS] [sim|opencl]   the whole conformance matrix, part by part, or one of its parts
 #   scripts/devices.sh gpu       correctness, then figures, on the GPU that is there; without one it says so
 #
 # Device crates are built by themselves, in a folder beside the target folder's profiles: they need no query engine.
@@ -25,6 +25,28 @@ binaries() {
   [ -x "$TRIREME_BIN" ] && [ -x "$TRISQL_BIN" ] || scripts/build.sh release
 }
 
+# Parts of the matrix one by one, a line for each and for all of them; what failed is told at the end.
+matrix() {
+  local parts=20 numbers device number log failed=()
+  case $1 in
+  '') numbers=$(seq 1 $parts) ;;
+  */*) numbers=${1%/*} parts=${1#*/} ;;
+  esac
+  export TRIREME_REQUIRE_OPENCL=1
+  for device in $2; do
+    devices test --locked --release -p "trireme-device-$device" --test conformance --no-run
+    SECONDS=0
+    for number in $numbers; do
+      log=$target/devices/matrix-$device-$number-$parts.log
+      TRIREME_CONFORMANCE_SHARD=$number/$parts devices test --locked --release -p "trireme-device-$device" --test conformance -- \
+        --nocapture systematic_graphs >"$log" 2>&1 || failed+=("$log")
+      echo "$device: $(grep -E '^(part|left out:) ' "$log" || echo "part $number/$parts failed: $log")"
+    done
+    echo "$device: $(wc -w <<<"$numbers") parts in $((SECONDS / 60)) minutes"
+  done
+  [ ${#failed[@]} = 0 ] || { tail -n 60 "${failed[@]}" && false; }
+}
+
 case ${1:-} in
 kernels)
   binaries
@@ -33,7 +55,7 @@ kernels)
   ;;
 opencl)
   scripts/setup.sh test
-  # The whole matrix takes hours on two cores, nearly all of them in PoCL's compiler: cases are drawn from it until the time is up.
+  # Cases are drawn from the matrix until the time is up: each has bounds of its own, and so kernels. "matrix" runs all of them.
   export TRIREME_REQUIRE_OPENCL=1 TRIREME_CONFORMANCE_SECONDS=${TRIREME_CONFORMANCE_SECONDS:-600}
   devices test --locked --release -p trireme-device-opencl
   binaries
@@ -45,16 +67,14 @@ faults)
   devices test --locked --release -p trireme-device-sim --test faults
   ;;
 schedules)
-  export TRIREME_SCHEDULES=${TRIREME_SCHEDULES:-100} TRIREME_FAMILIES=${2:-1/1} TRIREME_JOIN_SEEDS=1000 TRIREME_SIM_CASES=100
+  export TRIREME_SCHEDULES=${TRIREME_SCHEDULES:-100} TRIREME_FAMILIES=${2:-1/1} TRIREME_JOIN_SEEDS=1300 TRIREME_SIM_CASES=100
   devices test --locked --release -p trireme-device-codegen --lib -- --nocapture joins_are_those_of_all_pairs
   devices test --locked --release -p trireme-device-sim --test aggregates -- --nocapture
   devices test --locked --release -p trireme-device-sim --test sorts -- --nocapture
   devices test --locked --release -p trireme-device-sim --test conformance -- --nocapture families
   ;;
 matrix)
-  export TRIREME_CONFORMANCE_SHARD=${2:-1/40}
-  devices test --locked --release -p trireme-device-sim --test conformance -- --nocapture systematic_graphs
-  devices test --locked --release -p trireme-device-opencl --test conformance -- --nocapture systematic_graphs
+  matrix "${2:-}" "${3:-sim opencl}"
   ;;
 gpu)
   exec benchmarks/gpu.sh

@@ -17,7 +17,7 @@ settings! {
         batch_rows: usize = 8_192, Count("rows"), 1..=1_048_576;
         /// Memory of the column cache; 0 means a quarter of the memory that the process may use.
         column_cache_bytes: usize = 0, Bytes, 0..=1 << 50;
-        /// Whether decoded columns are kept between queries.
+        /// Whether decoded columns are kept between queries, in the memory of devices as well.
         column_cache: bool = true, Plain;
         /// Shapes of queries whose plans are kept; 0 means none.
         plan_cache_shapes: usize = 1_024, Count("shapes"), 0..=1_000_000;

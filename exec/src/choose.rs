@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 
 use trireme_costs::monitor::LATE_MS_MIN;
 use trireme_costs::{CoExecution, Decision, Facts, Known, Objective, PlaceError, Split};
-use trireme_device_api::{Device, DeviceKind, DeviceState, Inputs, Support, Variant};
+use trireme_device_api::{Device, DeviceKind, DeviceState, Graph, Inputs, Support, Variant};
 
-use crate::costs::{CostModel, Situation};
+use crate::costs::{CostModel, Here, Situation};
 use crate::devices::{Allowed, DeviceChoice, DeviceMode};
 use crate::error::{ErrorClass, QueryError};
 use crate::fused::FragmentRuntime;
@@ -132,12 +132,14 @@ impl FragmentRuntime {
         inputs: &Inputs,
         devices: &[Arc<dyn Device>],
     ) -> Result<Placement, QueryError> {
-        let mut situations: Vec<_> = devices.iter().map(|device| Situation::bound(device, inputs)).collect();
+        let here = Here::bound(self.host(), self.load(), inputs);
+        let bound = |device| Situation::bound(device, inputs, &here);
+        let mut situations: Vec<_> = devices.iter().map(bound).collect();
         let (mut objective, mut notes) = self.objective_of(plan);
         let facts = CostModel::facts_of(plan, &Known::default());
         // Each turn asks one device more what it supports, or leaves one more out.
         for _ in 0..=2 * devices.len() + 2 {
-            let decided = self.decide_among(plan, &facts, &situations, &mut objective, &mut notes);
+            let decided = self.decide_among((plan, &facts), &here, &situations, &mut objective, &mut notes);
             let decision = match decided {
                 Ok(decided) => decided,
                 Err(error @ PlaceError::Infeasible { .. }) => return Err(out_of_bounds(&error)),
@@ -175,15 +177,14 @@ impl FragmentRuntime {
     /// The decision; without the pins when they can't be kept, which is told.
     fn decide_among(
         &self,
-        plan: &FragmentPlan,
-        facts: &Facts,
+        (plan, facts): (&FragmentPlan, &Facts),
+        here: &Here<'_>,
         situations: &[Situation],
         objective: &mut Objective,
         notes: &mut Vec<String>,
     ) -> Result<Decision, PlaceError> {
         let (costs, graph) = (self.costs(), &plan.graph);
-        let decide =
-            |objective: &Objective| costs.decide(graph, facts, self.host(), situations, self.load(), objective);
+        let decide = |objective: &Objective| costs.decide(graph, facts, here, situations, objective);
         match decide(objective) {
             Err(error) if objective.pinned.iter().any(Option::is_some) && !is_out_of_bounds(&error) => {
                 notes.push(not_kept(&error.to_string()));
@@ -240,20 +241,13 @@ impl FragmentRuntime {
         decision: &Decision,
         situations: &[Situation],
     ) -> Result<Option<Arc<Helper>>, String> {
-        let (fragment, id) = (split.fragment, &decision.devices[split.candidate]);
-        let found = situations.iter().find(|situation| situation.device.info().id == *id);
-        let parts = Parts::of(&plan.graph, fragment, &split.builds);
-        let (Some(situation), Some(parts)) = (found, parts) else {
+        let fragment = split.fragment;
+        let supports = |variant: &Arc<dyn Variant>, graph: &Arc<Graph>| variant.support_bound(graph, inputs);
+        let Some((variant, parts)) = shared(plan, split, decision, situations, supports)? else {
             return Ok(None);
         };
-        let variant = situation.device.variant();
-        let support = variant.support_bound(&parts.graph, inputs);
-        let cant = support.iter().find_map(|support| match support {
-            Support::Supported => None,
-            Support::Unsupported { reason } => Some(reason.as_str()),
-        });
-        if let Some(reason) = cant.or_else(|| (!variant.warm(&parts.graph, inputs)).then_some(COMPILING)) {
-            return Err(format!("fragment {fragment} is not shared with {id}: {reason}"));
+        if !variant.warm(&parts.graph, inputs) {
+            return Err(not_shared(split, decision, COMPILING));
         }
         let always = plan.choice.objective.co_execution == CoExecution::Always;
         // What is always shared may be far from what was predicted.
@@ -303,14 +297,69 @@ impl FragmentRuntime {
         let devices = self.devices_of(choice);
         let situations: Vec<_> = devices.iter().map(Situation::unbound).collect();
         let facts = CostModel::facts_of(plan, &Known::default());
-        let decision = self
-            .decide_among(plan, &facts, &situations, &mut objective, &mut notes)
-            .map_err(|error| error.to_string())?;
+        let here = Here::unbound(self.host(), self.load());
+        let mut decide = |objective: &mut Objective| {
+            let decided = self.decide_among((plan, &facts), &here, &situations, objective, &mut notes);
+            decided.map_err(|error| error.to_string())
+        };
+        let mut decision = decide(&mut objective)?;
+        // A run would find that the device can't: nothing is said to be shared that won't be.
+        if let Ok(split) = &decision.split
+            && let Err(why) = shared(plan, split, &decision, &situations, unbound)
+        {
+            objective.co_execution = CoExecution::Off;
+            decision = decide(&mut objective)?;
+            notes.push(why);
+        }
         if !choice.is_by_cost() {
             notes.push("it does not run by cost: trireme.placement or trireme.device_mode decides where".to_owned());
         }
         Ok(Decided { facts, decision, notes })
     }
+}
+
+/// Who shares a fragment, and what it runs.
+type Sharing = (Arc<dyn Variant>, Parts);
+
+/// The device that shares a fragment, and what it would run; none when the fragment can't be cut after all.
+///
+/// # Errors
+/// Why the device can't, for people.
+fn shared(
+    plan: &FragmentPlan,
+    split: &Split,
+    decision: &Decision,
+    situations: &[Situation],
+    supports: impl Fn(&Arc<dyn Variant>, &Arc<Graph>) -> Vec<Support>,
+) -> Result<Option<Sharing>, String> {
+    let id = &decision.devices[split.candidate];
+    let found = situations.iter().find(|situation| situation.device.info().id == *id);
+    let parts = Parts::of(&plan.graph, split.fragment, &split.builds);
+    let (Some(situation), Some(parts)) = (found, parts) else {
+        return Ok(None);
+    };
+    let variant = situation.device.variant();
+    let support = supports(&variant, &parts.graph);
+    let cant = support.iter().find_map(|support| match support {
+        Support::Supported => None,
+        Support::Unsupported { reason } => Some(reason.as_str()),
+    });
+    match cant {
+        Some(reason) => Err(not_shared(split, decision, reason)),
+        None => Ok(Some((variant, parts))),
+    }
+}
+
+fn not_shared(split: &Split, decision: &Decision, reason: &str) -> String {
+    let device = &decision.devices[split.candidate];
+    format!("fragment {} is not shared with {device}: {reason}", split.fragment)
+}
+
+/// What a variant supports of a graph whose inputs are not bound.
+fn unbound(variant: &Arc<dyn Variant>, graph: &Arc<Graph>) -> Vec<Support> {
+    (0..graph.fragments.len())
+        .map(|id| variant.support(graph, id))
+        .collect()
 }
 
 /// Why a fragment stays on the processor.

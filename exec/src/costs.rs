@@ -8,10 +8,13 @@ mod measure;
 pub(crate) mod watch;
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use trireme_costs::calibrate::{self, Effort, Machine, Runner};
 use trireme_costs::catalogue;
 use trireme_costs::residual::Model;
@@ -20,7 +23,8 @@ use trireme_costs::{
     Rows, RowsFrom, ScanFacts,
 };
 use trireme_device_api::{
-    Device, DeviceInfo, FragmentId, FragmentReport, Graph, Inputs, ScanSource, Source, Support, Value, Variant, Vitals,
+    Device, DeviceInfo, FragmentId, FragmentReport, Graph, Inputs, ScanInput, ScanSource, Source, Support, Value,
+    Variant, Vitals,
 };
 
 use crate::load::Load;
@@ -31,10 +35,10 @@ pub use measure::{Measured as MeasuredDevice, Told};
 
 /// What was learned, in the folder of profiles.
 const LIBRARY_FILE: &str = "models.json";
+/// Files written, so that no two are written under one name.
+static WRITES: AtomicU64 = AtomicU64::new(0);
 /// Strings of more values are not codes.
 const DICTIONARY_MAX: f64 = 1e6;
-/// Runs between two writes of what was learned.
-const SAVE_EVERY: u32 = 200;
 
 /// The machine's cost model.
 pub struct CostModel {
@@ -47,7 +51,10 @@ pub struct CostModel {
     taken: RwLock<HashMap<String, Profile>>,
     library: Mutex<Arc<Library>>,
     learns: bool,
-    learned: Mutex<u32>,
+    /// Something was learned that the folder doesn't have.
+    unsaved: AtomicBool,
+    saving: Mutex<()>,
+    measuring: Mutex<()>,
     told: Told,
     judged: Mutex<judged::Ring>,
     resteers: bool,
@@ -77,8 +84,54 @@ pub(crate) struct Situation {
     pub(crate) support: Option<Vec<Support>>,
     /// By scan: the share that is in its memory.
     pub(crate) resident: Vec<f64>,
+    /// By scan: time in which the host decodes what it lacks.
+    pub(crate) decode_ms: Vec<f64>,
     /// Why it is no candidate.
     pub(crate) left_out: Option<&'static str>,
+}
+
+/// The processor at that moment.
+pub(crate) struct Here<'a> {
+    pub(crate) variant: &'a Arc<dyn Variant>,
+    /// What is claimed of all devices.
+    pub(crate) load: &'a Load,
+    /// By scan: time in which it decodes what isn't decoded.
+    pub(crate) decode_ms: Vec<f64>,
+}
+
+/// Segments of a scan that are looked at for what is decoded; of more, so many of them.
+const SEGMENTS_LOOKED_AT: usize = 32;
+
+impl<'a> Here<'a> {
+    /// With nothing to decode.
+    pub(crate) fn unbound(variant: &'a Arc<dyn Variant>, load: &'a Load) -> Self {
+        Self {
+            variant,
+            load,
+            decode_ms: Vec::new(),
+        }
+    }
+
+    /// Of a bound graph.
+    pub(crate) fn bound(variant: &'a Arc<dyn Variant>, load: &'a Load, inputs: &Inputs) -> Self {
+        let decode_ms = |scan: &Arc<dyn ScanInput>| {
+            let step = scan.segments().div_ceil(SEGMENTS_LOOKED_AT).max(1);
+            let (mut sum_ns, mut longest_ns) = (0.0, 0.0_f64);
+            for segment in (0..scan.segments()).step_by(step) {
+                for column in 0..scan.columns().len() {
+                    let ns = scan.decode_ns(segment, column);
+                    sum_ns += ns * step as f64;
+                    longest_ns = longest_ns.max(ns);
+                }
+            }
+            // Workers decode column by column.
+            (sum_ns / inputs.workers.max(1) as f64).max(longest_ns) / 1e6
+        };
+        Self {
+            decode_ms: inputs.scans.iter().map(decode_ms).collect(),
+            ..Self::unbound(variant, load)
+        }
+    }
 }
 
 impl Situation {
@@ -88,14 +141,18 @@ impl Situation {
             device: Arc::clone(device),
             support: None,
             resident: Vec::new(),
+            decode_ms: Vec::new(),
             left_out: None,
         }
     }
 
-    /// Of a bound graph.
-    pub(crate) fn bound(device: &Arc<dyn Device>, inputs: &Inputs) -> Self {
+    /// Of a bound graph of which the host has so much to decode.
+    pub(crate) fn bound(device: &Arc<dyn Device>, inputs: &Inputs, host: &Here<'_>) -> Self {
+        let resident = device.variant().resident(inputs);
+        let lacks = |(scan, ms): (usize, &f64)| (1.0 - resident.get(scan).unwrap_or(&0.0)) * ms;
         Self {
-            resident: device.variant().resident(inputs),
+            decode_ms: host.decode_ms.iter().enumerate().map(lacks).collect(),
+            resident,
             ..Self::unbound(device)
         }
     }
@@ -122,7 +179,9 @@ impl CostModel {
             taken: RwLock::default(),
             library: Mutex::new(Arc::new(library.unwrap_or_default())),
             learns,
-            learned: Mutex::new(0),
+            unsaved: AtomicBool::new(false),
+            saving: Mutex::default(),
+            measuring: Mutex::default(),
             told: Told::default(),
             judged: Mutex::default(),
             resteers: true,
@@ -153,6 +212,16 @@ impl CostModel {
     /// True when the processor's rates are those of this machine, not assumed.
     pub fn is_measured(&self) -> bool {
         self.processor.read().provenance == Measured::Measured
+    }
+
+    /// For whoever measures devices, until it is dropped: two at once would measure each other. Waits for its turn.
+    pub fn measuring(&self) -> MutexGuard<'_, ()> {
+        self.measuring.lock()
+    }
+
+    /// The same; none when another one measures.
+    pub fn try_measuring(&self) -> Option<MutexGuard<'_, ()>> {
+        self.measuring.try_lock()
     }
 
     /// Measures the processor, which takes seconds of all its cores, and keeps the profile.
@@ -197,9 +266,15 @@ impl CostModel {
     fn write(&self, name: &str, text: &str) -> std::io::Result<()> {
         let Some(folder) = &self.folder else { return Ok(()) };
         std::fs::create_dir_all(folder)?;
-        let fresh = folder.join(format!("{name}.new"));
-        std::fs::write(&fresh, text)?;
-        std::fs::rename(fresh, folder.join(name))
+        let (process, number) = (std::process::id(), WRITES.fetch_add(1, Ordering::Relaxed));
+        let fresh = folder.join(format!("{name}.{process}-{number}.new"));
+        let write = || {
+            let mut file = File::create(&fresh)?;
+            file.write_all(text.as_bytes())?;
+            file.sync_all()?;
+            std::fs::rename(&fresh, folder.join(name))
+        };
+        write().inspect_err(|_| drop(std::fs::remove_file(&fresh)))
     }
 
     /// What was learned: (model, what it says), for `system.models`.
@@ -236,11 +311,11 @@ impl CostModel {
         &self,
         graph: &Graph,
         facts: &Facts,
-        host: &Arc<dyn Variant>,
+        host: &Here<'_>,
         situations: &[Situation],
-        load: &Load,
         objective: &Objective,
     ) -> Result<Decision, PlaceError> {
+        let load = host.load;
         let processor = self.processor.read().clone();
         let others: Vec<_> = situations
             .iter()
@@ -250,14 +325,16 @@ impl CostModel {
                 Some((self.profile_of(&situation.device.info(), &vitals)?, situation, vitals))
             })
             .collect();
-        let mut candidates = vec![candidate(&processor, host, graph)];
+        let mut candidates = vec![candidate(&processor, host.variant, graph)];
         candidates[0].others_ms = load.of(&processor.id).left_ms;
+        candidates[0].decode_ms.clone_from(&host.decode_ms);
         for (profile, situation, vitals) in &others {
             let mut other = candidate(profile, &situation.device.variant(), graph);
             if let Some(support) = &situation.support {
                 other.support.clone_from(support);
             }
             other.resident.clone_from(&situation.resident);
+            other.decode_ms.clone_from(&situation.decode_ms);
             let taken = load.of(&profile.id);
             // What others claim and don't hold yet is taken too.
             let held = vitals.used_bytes as f64 - vitals.columns_bytes as f64;
@@ -340,25 +417,40 @@ impl CostModel {
                 Arc::make_mut(&mut library).learn(&seen.device, seen.variant, needs, &lesson.bare, lesson.own_ms);
             }
         }
-        let mut learned = self.learned.lock();
-        *learned += 1;
-        if learned.is_multiple_of(SAVE_EVERY)
-            && let Ok(text) = library.to_json()
-            && let Err(error) = self.write(LIBRARY_FILE, &text)
-        {
-            tracing::debug!(%error, "what was learned can't be kept");
+        self.unsaved.store(true, Ordering::Release);
+    }
+
+    /// Writes what was learned since the last time, if anything was.
+    ///
+    /// # Errors
+    /// When that can't be written; the next call tries again.
+    pub fn save(&self) -> std::io::Result<()> {
+        let _one = self.saving.lock();
+        if !self.unsaved.swap(false, Ordering::AcqRel) {
+            return Ok(());
         }
+        let library = Arc::clone(&self.library.lock());
+        self.keep(library.to_json().map_err(std::io::Error::other))
+    }
+
+    /// Writes what was learned, or remembers that it is unsaved.
+    fn keep(&self, text: std::io::Result<String>) -> std::io::Result<()> {
+        let saved = text.and_then(|text| self.write(LIBRARY_FILE, &text));
+        saved.inspect_err(|_| self.unsaved.store(true, Ordering::Release))
     }
 
     /// Forgets what was learned, in the folder too.
     ///
     /// # Errors
-    /// When that can't be written.
+    /// When that can't be written; the next [`CostModel::save`] tries again.
     pub fn forget(&self) -> std::io::Result<()> {
+        let _one = self.saving.lock();
         let mut library = self.library.lock();
         Arc::make_mut(&mut library).reset("");
-        let text = library.to_json().map_err(std::io::Error::other)?;
-        self.write(LIBRARY_FILE, &text)
+        self.unsaved.store(false, Ordering::Release);
+        let text = library.to_json().map_err(std::io::Error::other);
+        drop(library);
+        self.keep(text)
     }
 }
 
@@ -420,7 +512,7 @@ fn rows_from(provenance: Provenance) -> RowsFrom {
     match provenance {
         Provenance::Exact => RowsFrom::Exact,
         Provenance::Feedback => RowsFrom::Feedback,
-        Provenance::Sketch | Provenance::Bounds => RowsFrom::Sketch,
+        Provenance::Sketch | Provenance::Cache | Provenance::Bounds => RowsFrom::Sketch,
         Provenance::Sample => RowsFrom::Sample,
         Provenance::Default => RowsFrom::Default,
     }

@@ -187,11 +187,10 @@ impl Steering {
         let uses_device = self.on.lock().iter().any(Option::is_some);
         let weighed = self.watched(|watch| {
             let before = watch.names();
-            watch.bind(|variant| match uses_device {
+            let resteered = watch.resteer(trigger, |variant| match uses_device {
                 true => variant.support_bound(graph, &self.inputs),
                 false => supports(variant),
-            });
-            let resteered = watch.resteer(trigger)?;
+            })?;
             Ok::<_, trireme_costs::PlaceError>((before, watch.names(), watch.on(), resteered))
         })?;
         let (before, after, on, resteered) = match weighed {

@@ -18,6 +18,7 @@ use datafusion::physical_plan::operator_statistics::{
 use datafusion::physical_plan::{ExecutionPlan, PlanProperties};
 use parking_lot::Mutex;
 use trireme_exec::fused::FragmentRuntime;
+use trireme_exec::statistics::cached;
 
 use crate::fragments::{self, JoinOrder};
 
@@ -54,7 +55,7 @@ impl Foreseen {
         }
         let joins = JoinOrder {
             by_cost: false,
-            distinct: &|table, column| self.runtime.columns().distinct(table, column),
+            distinct: &|scan, column| cached::distinct(self.runtime.columns(), scan, column),
             statistics: self.runtime.statistics(),
         };
         let rows = fragments::foreseen(plan, joins);

@@ -22,6 +22,7 @@ use trireme_device_api::Support;
 use trireme_exec::devices::DeviceChoice;
 use trireme_exec::fused::FragmentRuntime;
 use trireme_exec::operators::{Expectations, FragmentExec, FragmentPlan};
+use trireme_exec::statistics::cached;
 use trireme_exec::steer::inject::Inject;
 
 use crate::fragments::{self, JoinOrder, Lowered, Reason};
@@ -113,7 +114,7 @@ impl PhysicalOptimizerRule for FuseFragments {
         };
         let joins = JoinOrder {
             by_cost: options.reorder_joins,
-            distinct: &|table, column| self.runtime.columns().distinct(table, column),
+            distinct: &|scan, column| cached::distinct(self.runtime.columns(), scan, column),
             statistics: self.runtime.statistics(),
         };
         let (plan, mut reasons) = fragments::rewrite(plan, joins, &accept, &make)?;

@@ -20,6 +20,7 @@ use datafusion::physical_plan::{
     ChildrenPropertiesMode, ExecutionPlan, ExecutionPlanProperties, ReplaceChildrenOptions,
 };
 
+use crate::lists::ListsApart;
 use crate::outer_joins::ForgetConstants;
 
 type LogicalRule = Arc<dyn OptimizerRule + Send + Sync>;
@@ -32,6 +33,7 @@ pub fn logical_rules() -> Vec<LogicalRule> {
             "push_down_filter" => filters_one_row,
             "eliminate_cross_join" => joins_nulls,
             "single_distinct_aggregation_to_group_by" => return Arc::new(TypesKept { rule }),
+            "simplify_expressions" => return Arc::new(ListsApart { rule }),
             _ => return rule,
         };
         Arc::new(Guarded { rule, unfit })

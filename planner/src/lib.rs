@@ -16,6 +16,7 @@ pub mod fuse;
 pub mod guards;
 pub mod hints;
 pub mod joins;
+mod lists;
 pub mod names;
 pub mod options;
 mod order_names;

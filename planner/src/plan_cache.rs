@@ -7,8 +7,10 @@
 //!
 //! Only plans that are one graph of fragments without streams are kept: every value then enters where kernels are prepared.
 //! A plan is used while each of its tables is the same object of the catalog, which makes a new one when files change, and for
-//! values that don't change by much how many rows its scans are expected to give; others are planned as they come.
+//! values that don't change by much how many rows its scans are expected to give; others are planned as they come. It is made
+//! anew when what its runs counted would have ordered its joins otherwise (`anew`).
 
+mod anew;
 pub mod shape;
 
 use std::fmt;
@@ -37,6 +39,7 @@ use trireme_exec::operators::FragmentExec;
 use crate::fragments::ParameterFunction;
 use crate::options::TriremeOptions;
 use crate::{functions, physical};
+use anew::MadeBy;
 use shape::Shape;
 
 /// What identifies a cached plan: whose session it is for, and the shape.
@@ -53,6 +56,7 @@ pub struct PlanCache {
     entries: moka::sync::Cache<PlanKey, Entry>,
     hits: AtomicU64,
     misses: AtomicU64,
+    replanned: AtomicU64,
 }
 
 #[derive(Clone)]
@@ -67,6 +71,7 @@ struct Kept {
     schema: SchemaRef,
     tables: Vec<(TableReference, Arc<dyn TableProvider>)>,
     hits: AtomicU64,
+    made_by: MadeBy,
 }
 
 /// What the cache says to a query.
@@ -88,6 +93,8 @@ pub struct PlanRow {
     pub state: String,
     /// Uses of the plan.
     pub hits: u64,
+    /// Times that it was made anew because other rows were counted than it was made by.
+    pub made_anew: u64,
 }
 
 impl PlanCache {
@@ -97,6 +104,7 @@ impl PlanCache {
             entries: moka::sync::Cache::new(shapes_max),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
+            replanned: AtomicU64::new(0),
         }
     }
 
@@ -105,13 +113,18 @@ impl PlanCache {
         (self.hits.load(Ordering::Relaxed), self.misses.load(Ordering::Relaxed))
     }
 
+    /// Kept plans that were made anew.
+    pub fn replanned(&self) -> u64 {
+        self.replanned.load(Ordering::Relaxed)
+    }
+
     /// Every shape.
     pub fn rows(&self) -> Vec<PlanRow> {
         let mut rows: Vec<_> = self
             .entries
             .iter()
             .map(|(key, entry)| {
-                let (state, hits) = match entry {
+                let (state, hits) = match &entry {
                     Entry::Seen => ("seen once".to_owned(), 0),
                     Entry::Refused(reason) => (reason.to_string(), 0),
                     Entry::Kept(kept) => ("kept".to_owned(), kept.hits.load(Ordering::Relaxed)),
@@ -120,6 +133,10 @@ impl PlanCache {
                     shape: key.shape.clone(),
                     state,
                     hits,
+                    made_anew: match entry {
+                        Entry::Kept(kept) => kept.made_by.times.into(),
+                        _ => 0,
+                    },
                 }
             })
             .collect();
@@ -152,7 +169,8 @@ impl PlanCache {
             self.entries.insert(key.clone(), Entry::Seen);
             return Cached::Learn;
         }
-        let Some(node) = kept.plan.downcast_ref::<FragmentExec>() else {
+        let kept = self.up_to_date(key, state, kept).await;
+        let Some(node) = kept.node() else {
             return Cached::Plain;
         };
         if !node.plan().validity.holds(&shape.values) {
@@ -160,7 +178,6 @@ impl PlanCache {
             return Cached::Plain;
         }
         self.hits.fetch_add(1, Ordering::Relaxed);
-        kept.hits.fetch_add(1, Ordering::Relaxed);
         let backup = Arc::new(ReplannedExec::new(
             Arc::clone(state),
             original.clone(),
@@ -168,6 +185,24 @@ impl PlanCache {
         ));
         let plan = node.with_parameters(shape.values.clone(), backup);
         Cached::Plan(Arc::new(plan), Arc::clone(&kept.schema))
+    }
+
+    /// The plan that is used now: what is kept, or made anew.
+    async fn up_to_date(&self, key: &PlanKey, state: &Arc<SessionState>, kept: Arc<Kept>) -> Arc<Kept> {
+        // One of those who use it at the same time finds each number.
+        let uses = kept.hits.fetch_add(1, Ordering::Relaxed) + 1;
+        if !kept.node().is_some_and(|node| kept.made_by.is_outdated(node, uses)) {
+            return kept;
+        }
+        let Ok(mut anew) = keep(state, &kept.made_by.shape, &kept.schema).await else {
+            return kept;
+        };
+        self.replanned.fetch_add(1, Ordering::Relaxed);
+        anew.made_by.times = kept.made_by.times + 1;
+        anew.hits = AtomicU64::new(uses);
+        let anew = Arc::new(anew);
+        self.entries.insert(key.clone(), Entry::Kept(Arc::clone(&anew)));
+        anew
     }
 
     /// The columns of a shape whose plan is kept and may be used: they are the same for all values.
@@ -190,6 +225,10 @@ impl PlanCache {
 }
 
 impl Kept {
+    fn node(&self) -> Option<&FragmentExec> {
+        self.plan.downcast_ref()
+    }
+
     /// Its tables are those that it was planned for.
     async fn is_current(&self, state: &SessionState) -> bool {
         for (name, provider) in &self.tables {
@@ -246,7 +285,9 @@ async fn keep(state: &Arc<SessionState>, shape: &Shape, schema: &SchemaRef) -> R
     if !same_columns(&plan.schema(), schema) {
         return Err("its constants decide its columns".to_owned());
     }
+    let made_by = MadeBy::of(node, shape, 0);
     Ok(Kept {
+        made_by,
         plan,
         schema: Arc::clone(schema),
         tables,

@@ -73,9 +73,25 @@ impl Admission {
             Err(_) => self.wait().await?,
         };
         self.metrics.queue_seconds.observe(began.elapsed().as_secs_f64());
+        Ok(self.permit(slot))
+    }
+
+    /// A turn, if there is one at once and more than half of the slots are free: whoever may not come for it shall be in nobody's way.
+    pub fn try_admit(&self) -> Option<Permit> {
+        if self.slots.available_permits() * 2 <= self.limits.running_max {
+            return None;
+        }
+        self.metrics.queue_seconds.observe(0.0);
+        Arc::clone(&self.slots)
+            .try_acquire_owned()
+            .ok()
+            .map(|slot| self.permit(slot))
+    }
+
+    fn permit(&self, slot: OwnedSemaphorePermit) -> Permit {
         let running = self.metrics.queries_running.clone();
         running.inc();
-        Ok(Permit { _slot: slot, running })
+        Permit { _slot: slot, running }
     }
 
     async fn wait(&self) -> Result<OwnedSemaphorePermit, QueryError> {

@@ -18,6 +18,7 @@ use trireme_catalog::{Catalog, CatalogError, CatalogOptions, SecretKey, SketchOp
 use trireme_columns::{ColumnCache, Limits};
 use trireme_config::{Config, SessionSettings};
 use trireme_device_api::Device;
+use trireme_device_runtime::yields_to_others;
 use trireme_exec::costs::{CostModel, Told};
 use trireme_exec::devices::Devices;
 use trireme_exec::fused::{FragmentRuntime, Known};
@@ -54,6 +55,10 @@ const NETWORK_THREADS_MIN: usize = 1;
 const STACK_BYTES: usize = 64 << 20;
 /// How often expired things are swept and gauges are set.
 const SWEEP: Duration = Duration::from_secs(1);
+/// How often what was learned of runs is written.
+const SAVE: Duration = Duration::from_secs(30);
+/// Tables are analysed unasked so much later than they are used: what a process is started for comes first.
+const SKETCH_AFTER: Duration = Duration::from_secs(3);
 /// After the drain deadline: time for cancelled statements to tell their clients.
 const CANCEL_GRACE: Duration = Duration::from_secs(2);
 
@@ -165,6 +170,7 @@ async fn run(config: Arc<Config>, threads: &Threads, began: Instant) -> Result<(
     }
     drain(&config, &front, stop, flight_server).await;
     http_server.abort();
+    front.engine.save();
     tracing::info!("stopped");
     Ok(())
 }
@@ -294,6 +300,8 @@ async fn assemble(
         sketches: Arc::clone(&fragments.statistics().sketches),
         sample_rows: config.statistics.sample_rows,
         sketch_below_bytes: config.statistics.sketch_below_bytes,
+        sketch_on_use: config.statistics.sketch_on_use,
+        yields: after_first_statements,
     });
     catalogs.register_catalog(CATALOG.to_owned(), catalog.provider());
 
@@ -354,6 +362,12 @@ fn planner_defaults(config: &Config) -> PlannerDefaults {
 }
 
 /// The catalog over the data folder.
+/// What the thread that analyses tables unasked does first.
+fn after_first_statements() {
+    std::thread::sleep(SKETCH_AFTER);
+    yields_to_others();
+}
+
 async fn open_catalog(
     config: &Config,
     runtime: &Runtime,
@@ -491,19 +505,25 @@ fn front_limits(config: &Config) -> FrontLimits {
         parameter_bytes_max: config.limits.max_message_bytes,
         tickets_max: config.limits.tickets_max,
         ticket_ttl: Duration::from_secs(config.limits.ticket_ttl_seconds),
+        start_ahead: Duration::from_millis(config.limits.start_ahead_ms),
         metadata_max: config.limits.metadata_concurrency_max,
     }
 }
 
-/// Ends what expired and what closed connections left; keeps the gauges.
+/// Ends what expired and what closed connections left; keeps the gauges, and what was learned.
 async fn sweep(front: Arc<Front>, mut closures: mpsc::UnboundedReceiver<u64>) {
     let mut ticks = tokio::time::interval(SWEEP);
+    let mut saves = tokio::time::interval(SAVE);
     loop {
         tokio::select! {
             closed = closures.recv() => match closed {
                 Some(connection) => front.connection_closed(connection),
                 None => return,
             },
+            _ = saves.tick() => {
+                let engine = Arc::clone(&front.engine);
+                tokio::task::spawn_blocking(move || engine.save());
+            }
             _ = ticks.tick() => {
                 front.expire();
                 front.metrics.memory_reserved_bytes.set(i64::try_from(front.engine.reserved_bytes()).unwrap_or(i64::MAX));

@@ -23,7 +23,7 @@ use async_trait::async_trait;
 use futures::Stream;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use trireme_exec::QueryError;
+use trireme_exec::{ErrorClass, QueryError};
 use trireme_planner::SessionChange;
 use trireme_planner::ddl::{Key, TableName};
 
@@ -41,6 +41,15 @@ pub struct Rows {
     pub batches: BatchStream,
     /// Why parts of it ran elsewhere than they were placed; complete when the batches have ended.
     pub fallbacks: Fallbacks,
+}
+
+/// What a query that is planned a second time is refused with when it has other columns then.
+pub fn columns_changed() -> QueryError {
+    QueryError::new(
+        ErrorClass::Unavailable,
+        "the columns of a table changed while the statement was planned",
+    )
+    .with_hint("send the statement again")
 }
 
 /// See [`Rows::fallbacks`].
@@ -194,6 +203,9 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Measures what its choices depend on, in the background, if there are choices and nothing was measured yet.
     fn measure(&self);
+
+    /// Writes what was learned of runs since the last time.
+    fn save(&self);
 }
 
 /// Counters of an engine, for metrics.
@@ -213,6 +225,12 @@ pub struct EngineCounts {
     pub plan_misses: u64,
     /// Tables that were found changed after a query over them had started.
     pub changed_ahead: u64,
+    /// Kept plans that were made anew because runs or statistics had told other rows.
+    pub replanned: u64,
+    /// Tables that were analysed unasked.
+    pub sketched: u64,
+    /// Tables that were to be, and were not.
+    pub not_sketched: u64,
 }
 
 /// Counters of all devices beside the processor.

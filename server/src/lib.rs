@@ -23,6 +23,8 @@ pub mod query;
 
 pub mod admission;
 
+pub mod ahead;
+
 pub mod engine;
 
 pub mod telemetry;

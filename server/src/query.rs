@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 use trireme_planner::redact::redacted;
 
+use crate::ahead::Slot;
+
 /// Where a query stands: Planned → Queued → Running → one of the last three.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum QueryState {
@@ -87,6 +89,7 @@ pub struct QueryHandle {
     rows: AtomicU64,
     bytes: AtomicU64,
     cancel: CancellationToken,
+    ahead: Slot,
 }
 
 impl QueryHandle {
@@ -98,6 +101,11 @@ impl QueryHandle {
     /// Who runs it; empty without authentication.
     pub fn user(&self) -> &str {
         &self.user
+    }
+
+    /// Its run, if it has begun before it is fetched.
+    pub fn ahead(&self) -> &Slot {
+        &self.ahead
     }
 
     /// Its state now.
@@ -144,6 +152,11 @@ impl QueryHandle {
         command.clone_into(&mut self.record.lock().command);
     }
 
+    /// Notes when it began to run, though nobody has asked for its rows; none when that was for nothing.
+    pub fn set_started(&self, at: Option<SystemTime>) {
+        self.record.lock().started = at;
+    }
+
     /// Moves on; false (and no change) when the query has ended already.
     pub fn advance(&self, state: QueryState) -> bool {
         let mut record = self.record.lock();
@@ -159,7 +172,20 @@ impl QueryHandle {
         }
         if state.is_terminal() {
             record.finished = Some(SystemTime::now());
+            drop(record);
+            drop(self.ahead.take());
         }
+        true
+    }
+
+    /// Moves on from where it waits to be fetched; false (and no change) when it doesn't.
+    pub fn fetch(&self) -> bool {
+        let mut record = self.record.lock();
+        if record.state != QueryState::Planned {
+            return false;
+        }
+        self.planned.fetch_sub(1, Ordering::Relaxed);
+        record.state = QueryState::Queued;
         true
     }
 
@@ -232,6 +258,7 @@ impl QueryRegistry {
             rows: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             cancel: CancellationToken::new(),
+            ahead: Slot::default(),
         });
         let mut inner = self.inner.lock();
         inner.by_id.insert(id.clone(), Arc::clone(&handle));
@@ -255,19 +282,11 @@ impl QueryRegistry {
         handle.advance(QueryState::Cancelled)
     }
 
-    /// Cancels everything that a closed session left.
-    pub fn cancel_session(&self, session_id: &str) {
-        let live: Vec<_> = self
-            .inner
-            .lock()
-            .by_id
-            .values()
-            .filter(|query| query.is_live_in(session_id))
-            .cloned()
-            .collect();
-        for query in live {
-            self.cancel(&query.id);
-        }
+    /// The live queries of a session.
+    pub fn live_in(&self, session_id: &str) -> Vec<String> {
+        let inner = self.inner.lock();
+        let live = inner.by_id.values().filter(|query| query.is_live_in(session_id));
+        live.map(|query| query.id.clone()).collect()
     }
 
     /// Ends queries that were planned longer ago than `ttl` and never fetched; gives their ids.

@@ -222,6 +222,8 @@ metrics! {
     prepared_statements: IntGauge = "trireme_prepared_statements";
     /// Results that wait to be fetched.
     tickets: IntGauge = "trireme_tickets";
+    /// Queries that ran before they were fetched, by what became of it: fetched, or given up (cancelled ones are neither).
+    started_ahead_total: IntCounterVec = "trireme_queries_started_ahead_total" ["end"];
     /// Statements that were refused before they ran, by reason.
     admission_rejected_total: IntCounterVec = "trireme_admission_rejected_total" ["reason"];
     /// Logins and tokens that were refused, by reason.
@@ -346,6 +348,12 @@ metrics! {
     plan_cache_hits_total: IntCounter = "trireme_plan_cache_hits_total";
     /// Statements that the plan cache had no plan for.
     plan_cache_misses_total: IntCounter = "trireme_plan_cache_misses_total";
+    /// Kept plans that were made anew because runs or ANALYZE told of other numbers of rows than they were made by.
+    plans_made_anew_total: IntCounter = "trireme_plans_made_anew_total";
+    /// Tables that were analysed unasked, when they were registered or used.
+    tables_sketched_total: IntCounter = "trireme_tables_sketched_total";
+    /// Tables that were to be analysed unasked and were not: too large, not Parquet, in a store, or gone.
+    tables_not_sketched_total: IntCounter = "trireme_tables_not_sketched_total";
     /// Remote tables whose files were found changed after a query over them had started: it was run again.
     catalog_changed_ahead_total: IntCounter = "trireme_catalog_changed_ahead_total";
     /// When the server started, in seconds since 1970.
@@ -404,6 +412,9 @@ impl Metrics {
         counter(&self.plan_cache_hits_total, counts.plan_hits);
         counter(&self.plan_cache_misses_total, counts.plan_misses);
         counter(&self.catalog_changed_ahead_total, counts.changed_ahead);
+        counter(&self.plans_made_anew_total, counts.replanned);
+        counter(&self.tables_sketched_total, counts.sketched);
+        counter(&self.tables_not_sketched_total, counts.not_sketched);
         self.lake_counts(&counts.lake);
     }
 

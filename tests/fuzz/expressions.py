@@ -399,8 +399,12 @@ class Expressions:
             return E("bool", rng.choice(["({} IS NULL)", "({} IS NOT NULL)"]), [self.any(depth - 1)])
         if form < 0.57:
             return self.like(depth)
+        if form < 0.65:
+            return self.in_list(self.make(self.ordered_kind(), depth - 1))
         if form < 0.7:
-            return self.in_list(depth)
+            operand = self.make(self.ordered_kind(), 0)
+            both = rng.choice(["({} AND {})", "({} OR {})", "(NOT ({} AND {}))", "(NOT ({} OR {}))"])
+            return E("bool", both, [self.in_list(operand), self.in_list(operand)])
         if form < 0.78:
             kind = self.ordered_kind()
             low, high = self.literal(kind), self.literal(kind)
@@ -433,11 +437,12 @@ class Expressions:
             return E("bool", "starts_with({}, {})", [self.make("str", depth - 1), self.make("str", 0)])
         return E("bool", f"({{}} {word} {{}})", [self.make("str", depth - 1), pattern], duck=not escaped)
 
-    def in_list(self, depth) -> E:
+    def in_list(self, operand) -> E:
         rng = self.rng
-        kind = self.ordered_kind()
+        kind = operand.kind
         size = rng.choice([1, 2, 2, 3, 3, 5, 5, 20])
-        args = [self.make(kind, depth - 1)] + [self.literal(kind) for _ in range(size)]
+        columns = self.of_kind(kind) if rng.random() < 0.1 else []
+        args = [operand] + [rng.choice(columns) if columns else self.literal(kind) for _ in range(size)]
         if kind == "bool":
             args = args[:3]
         word = rng.choice(["IN", "IN", "NOT IN"])

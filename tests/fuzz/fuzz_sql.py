@@ -43,7 +43,7 @@ def run(arguments, total):
     stop_at = time.time() + arguments.seconds
     shared = (arguments.seed, next_batch, last, arguments.set, arguments.serve, stop_at, results)
     workers = [context.Process(target=worker.main, args=shared, daemon=True) for _ in range(arguments.processes)]
-    begin = time.monotonic()
+    begin, before = time.monotonic(), total.seconds
     for process in workers:
         process.start()
     running = len(workers)
@@ -59,12 +59,13 @@ def run(arguments, total):
         if result is None:
             running -= 1
             continue
+        total.seconds = before + time.monotonic() - begin
         total.add(arguments.seed, *result)
         for _, _, text in result[5]:
             print(text, flush=True)
     for process in workers:
         process.join(timeout=30)
-    total.seconds += time.monotonic() - begin
+    total.seconds = before + time.monotonic() - begin
 
 
 def run_one(arguments):
@@ -84,7 +85,7 @@ def run_one(arguments):
 
 
 def figures(arguments, total):
-    settings = {"seconds": round(total.seconds), "processes": arguments.processes, "seeds": total.ranges()}
+    settings = {"seconds": round(total.seconds), "processes": arguments.processes, "seeds": total.ranges(), "queries_by_commit": total.by_commit}
     figures = Figures("fuzz-sql", settings)
     counts = total.counts
     figures.add("fuzz_queries", counts["queries"], "queries", at_least=QUERIES_WANTED)
@@ -115,7 +116,7 @@ def main():
     parser.add_argument("--only", type=int, help="run one query of the seed, by its number")
     parser.add_argument("--batch", type=int, default=0, help="the first batch of tables")
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--state", type=pathlib.Path, help="file of what ran before at this commit, to go on from")
+    parser.add_argument("--state", type=pathlib.Path, help="file of what ran before, to go on from")
     parser.add_argument("--write", action="store_true", help="write the figures to benchmarks/results")
     parser.add_argument("--verbose", action="store_true", help="an example of each error that all have")
     parser.add_argument("--serve", action="append", default=[], help="a further argument of the server")

@@ -1,4 +1,5 @@
-"""What runs of the fuzzer add up to: over the workers of a run, and over runs of one commit with the help of a file."""
+"""What runs of the fuzzer add up to: over the workers of a run, and over runs with the help of a file that says how many
+queries ran at which commit."""
 
 import collections
 import json
@@ -13,11 +14,12 @@ SAVE_SECONDS = 30.0
 
 
 class Total:
-    """Counts, CPU time, shapes and batches done. With `path` they are read from there, if they are of this commit."""
+    """Counts, CPU time, shapes and batches done. With `path` they are read from there and go on."""
 
     def __init__(self, path=None):
         self.path = path
         self.commit = describe_commit()
+        self.by_commit = collections.Counter()  # queries
         self.counts = collections.Counter()
         self.messages = collections.Counter()
         self.examples = {}
@@ -31,8 +33,7 @@ class Total:
             self._load(json.loads(path.read_text()))
 
     def _load(self, state):
-        if state["commit"] != self.commit:
-            raise SystemExit(f"{self.path} is of commit {state['commit']}, this tree is {self.commit}: name another file")
+        self.by_commit.update(state["queries_by_commit"])
         self.counts.update(state["counts"])
         self.cpu, self.seconds, self.memory = state["cpu_seconds"], state["seconds"], state["server_peak_bytes"]
         self.batches = {
@@ -48,6 +49,7 @@ class Total:
     def add(self, seed, number, counts, messages, examples, shapes, failures, cpu, memory):
         """What a worker says of one batch."""
         self.counts.update(counts)
+        self.by_commit[self.commit] += counts["queries"]
         self.messages.update(messages)
         self.examples |= examples
         self.shapes |= shapes
@@ -64,7 +66,7 @@ class Total:
             return
         self._saved = time.monotonic()
         state = {
-            "commit": self.commit,
+            "queries_by_commit": self.by_commit,
             "counts": self.counts,
             "cpu_seconds": self.cpu,
             "seconds": self.seconds,

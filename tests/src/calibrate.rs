@@ -1,6 +1,9 @@
 //! Measuring devices, from outside: the command, what the server shows of it, and what the configuration says in its place.
 
-use crate::fused::rows;
+use std::time::Duration;
+
+use crate::client::Client;
+use crate::fused::{rows, run};
 use crate::server::Server;
 
 #[tokio::test]
@@ -27,7 +30,7 @@ async fn rates_say_where_they_come_from() {
         if found.len() == 2 {
             break;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
     // Nobody measured: the reference's and the catalogue's rates. A simulated device is never measured unasked.
     assert_eq!(
@@ -55,7 +58,7 @@ async fn an_opencl_device_is_measured_in_the_background() {
                WHERE device LIKE 'opencl%' AND kind IS NOT NULL";
     let starting = "SELECT device FROM system.devices WHERE state = 'starting'";
     while !rows(&mut client, starting).await.is_empty() {
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
     if rows(&mut client, sql).await.is_empty() {
         return;
@@ -74,7 +77,7 @@ async fn an_opencl_device_is_measured_in_the_background() {
             assert!(log.contains("in time"), "{log}");
             return;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 
@@ -96,4 +99,54 @@ async fn devices_are_measured_again_on_request() {
         .await
         .expect_err("no such effort");
     assert!(error.message().contains("arguments"), "{error}");
+}
+
+#[tokio::test]
+async fn devices_are_measured_by_one_at_a_time() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start_with(data.path(), &["--set", "costs.calibrate=false"]);
+    let (mut one, mut other) = (server.client().await, server.client().await);
+    let calls = tokio::join!(
+        one.query("CALL calibrate('quick')"),
+        other.query("CALL calibrate('quick')")
+    );
+    let refused = [calls.0.map(drop), calls.1.map(drop)]
+        .into_iter()
+        .filter_map(Result::err);
+    let refused: Vec<_> = refused.map(|error| error.message().to_owned()).collect();
+    assert!(
+        refused.len() == 1 && refused[0].contains("being measured already"),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test]
+async fn what_was_learned_outlives_the_server() {
+    let data = tempfile::tempdir().unwrap();
+    let mut server = Server::start_with(data.path(), &["--set", "server.drain_seconds=1"]);
+    let mut client = server.client().await;
+    let made = "COPY (SELECT value AS x FROM range(20000)) TO 't.parquet' STORED AS PARQUET";
+    run(&mut client, &[made, "SET trireme.cpu_variant = 'fused'"]).await;
+    for _ in 0..3 {
+        rows(&mut client, "SELECT sum(x) FROM t WHERE x % 7 < 3").await;
+    }
+    // A run is learned from when its rows are on their way.
+    let before = learned_runs(&mut client, 3).await;
+    server.terminate();
+    assert!(server.wait(Duration::from_secs(10)).success());
+    let server = Server::start(data.path());
+    learned_runs(&mut server.client().await, before).await;
+}
+
+/// Runs that were learned from, once there are so many.
+async fn learned_runs(client: &mut Client, least: u32) -> u32 {
+    for _ in 0..200 {
+        let found = rows(client, "SELECT coalesce(max(runs), 0) FROM system.models").await;
+        let runs = found[0][0].parse().unwrap();
+        if runs >= least {
+            return runs;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("fewer than {least} runs were learned from");
 }

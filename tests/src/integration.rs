@@ -15,6 +15,7 @@ mod client;
 mod messages;
 mod server;
 
+mod ahead;
 mod auth;
 mod calibrate;
 mod coexec;

@@ -400,6 +400,12 @@ pub trait ScanInput: Send + Sync {
         true
     }
 
+    /// What decoding the column of a segment would take, in nanoseconds of one worker, about; 0 when it is decoded already.
+    fn decode_ns(&self, segment: usize, column: usize) -> f64 {
+        let _ = (segment, column);
+        0.0
+    }
+
     /// The column, decoded now if it is not resident. Called from several threads.
     ///
     /// # Errors

@@ -61,6 +61,13 @@ impl Reservation {
         self.grow(bytes.saturating_sub(self.bytes))
     }
 
+    /// Gives some back, at most what is held.
+    pub fn shrink(&mut self, bytes: usize) {
+        let bytes = bytes.min(self.bytes);
+        self.bytes -= bytes;
+        self.pool.release(bytes);
+    }
+
     /// Bytes held.
     pub fn bytes(&self) -> usize {
         self.bytes

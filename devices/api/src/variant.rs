@@ -171,6 +171,8 @@ pub struct FragmentReport {
     pub kernel_ns: u64,
     /// Time of copies, as the host saw it.
     pub copy_ns: u64,
+    /// Time in which some worker of the host loaded columns for it: fetching, decoding. 0 where that isn't told.
+    pub load_ns: u64,
     /// The device that ran a part of its rows at the same time.
     pub shared: Option<Shared>,
 }

@@ -10,6 +10,7 @@
 )]
 
 mod aggregate;
+mod bits;
 mod builder;
 mod bytes;
 mod compact;

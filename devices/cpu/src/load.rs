@@ -9,7 +9,7 @@ use std::sync::Arc;
 use arrow::buffer::BooleanBuffer;
 use trireme_device_api::{Carrier, Codes, DeviceColumn, DeviceError, Dictionary, Strings, Type, Values};
 
-use crate::isa::Isa;
+use crate::isa::{Isa, primitive};
 use crate::number::{Convert, Number, by_lane, convert, convert_base, map_values};
 use crate::tile::NO_ROW;
 use crate::vector::{Data, Shape, Vector};
@@ -23,14 +23,33 @@ pub(crate) enum Picked<'p> {
     Range(usize, usize),
     /// These rows; [`NO_ROW`] is NULL.
     Positions(&'p [u32]),
+    /// These rows, all of which lie below the number.
+    Below(usize, &'p [u32]),
 }
 
 impl Picked<'_> {
     fn rows(self) -> usize {
         match self {
             Picked::Range(_, rows) => rows,
-            Picked::Positions(positions) => positions.len(),
+            Picked::Positions(positions) | Picked::Below(_, positions) => positions.len(),
         }
+    }
+
+    /// Positions in so many rows, known as such where all are.
+    fn known(self, rows: usize, isa: Isa) -> Self {
+        match self {
+            Picked::Positions(positions) if rows <= NO_ROW as usize => match largest(isa, positions) as usize {
+                largest if largest < rows => Picked::Below(rows, positions),
+                _ => self,
+            },
+            _ => self,
+        }
+    }
+}
+
+primitive! {
+    fn largest[](positions: &[u32]) -> u32 {
+        positions.iter().fold(0, |largest, position| largest.max(*position))
     }
 }
 
@@ -44,6 +63,7 @@ pub(crate) fn load<'a>(
     picked: Picked<'_>,
     isa: Isa,
 ) -> Result<Vector<'a>, DeviceError> {
+    let picked = picked.known(column.rows, isa);
     let data = match (&column.values, shape.lane(), &shape.dictionary) {
         (Values::Nulls, ..) => return Ok(Vector::nulls(shape, picked.rows())),
         (Values::Integers { carrier, base }, Some(lane), _) => {
@@ -130,9 +150,9 @@ fn numbers<'a, S: Number + Convert<T>, T: Number>(values: &'a [S], base: T, pick
                 _ => T::data(convert_base(isa, values, base).into()),
             }
         }
-        Picked::Positions(rows) => T::data(
-            map_values(rows, |row| {
-                let value: T = values.get(row as usize).copied().unwrap_or_default().convert();
+        _ => T::data(
+            gather(values, picked, |value: S| {
+                let value: T = value.convert();
                 value.plus(base)
             })
             .into(),
@@ -146,7 +166,7 @@ fn plain<'a, T: Copy + Default>(values: &'a [T], picked: Picked<'_>) -> Cow<'a, 
             read_ahead(values, start, rows);
             Cow::Borrowed(&values[start..start + rows])
         }
-        Picked::Positions(rows) => gather(values, rows, |value| value).into(),
+        _ => gather(values, picked, |value| value).into(),
     }
 }
 
@@ -159,18 +179,28 @@ where
             read_ahead(values, start, rows);
             crate::number::map(isa, &values[start..start + rows], f).into()
         }
-        Picked::Positions(rows) => gather(values, rows, f).into(),
+        _ => gather(values, picked, f).into(),
     }
 }
 
-fn gather<S: Copy + Default, T>(values: &[S], rows: &[u32], f: impl Fn(S) -> T) -> Vec<T> {
-    map_values(rows, |row| f(values.get(row as usize).copied().unwrap_or_default()))
+/// `f` of the values of the rows; a row that isn't there has the default.
+fn gather<S: Copy + Default, T>(values: &[S], picked: Picked<'_>, f: impl Fn(S) -> T) -> Vec<T> {
+    match picked {
+        Picked::Range(start, rows) => values[start..start + rows].iter().map(|value| f(*value)).collect(),
+        Picked::Below(rows, positions) if rows <= values.len() => map_values(positions, |row| {
+            // SAFETY: the position lies below the number, and so many values are there.
+            f(unsafe { *values.get_unchecked(row as usize) })
+        }),
+        Picked::Positions(positions) | Picked::Below(_, positions) => map_values(positions, |row| {
+            f(values.get(row as usize).copied().unwrap_or_default())
+        }),
+    }
 }
 
 fn strings<'a>(values: &'a Strings, picked: Picked<'_>) -> Vec<&'a [u8]> {
     match picked {
         Picked::Range(start, rows) => (start..start + rows).map(|row| values.get(row)).collect(),
-        Picked::Positions(rows) => rows
+        Picked::Positions(rows) | Picked::Below(_, rows) => rows
             .iter()
             .map(|row| {
                 if *row == NO_ROW {
@@ -193,7 +223,7 @@ fn decoded<'a>(codes: &Codes, dictionary: &'a Dictionary, picked: Picked<'_>) ->
     };
     match picked {
         Picked::Range(start, rows) => (start..start + rows).map(value).collect(),
-        Picked::Positions(rows) => rows
+        Picked::Positions(rows) | Picked::Below(_, rows) => rows
             .iter()
             .map(|row| if *row == NO_ROW { &[][..] } else { value(*row as usize) })
             .collect(),
@@ -204,7 +234,7 @@ fn decoded<'a>(codes: &Codes, dictionary: &'a Dictionary, picked: Picked<'_>) ->
 fn bits(values: &BooleanBuffer, picked: Picked<'_>) -> Vec<u8> {
     match picked {
         Picked::Range(start, rows) => expand(values, start, rows),
-        Picked::Positions(rows) => rows
+        Picked::Positions(rows) | Picked::Below(_, rows) => rows
             .iter()
             .map(|row| u8::from(*row != NO_ROW && values.value(*row as usize)))
             .collect(),
@@ -215,7 +245,7 @@ fn bits(values: &BooleanBuffer, picked: Picked<'_>) -> Vec<u8> {
 pub(crate) fn validity<'a>(valid: Option<&BooleanBuffer>, picked: Picked<'_>) -> Option<Cow<'a, [u8]>> {
     let bytes = match (valid, picked) {
         (Some(valid), _) => bits(valid, picked),
-        (None, Picked::Range(..)) => return None,
+        (None, Picked::Range(..) | Picked::Below(..)) => return None,
         (None, Picked::Positions(rows)) => {
             if !rows.contains(&NO_ROW) {
                 return None;

@@ -48,6 +48,8 @@ pub(crate) trait Number:
     fn of_double(value: f64) -> Self;
     /// How far `self` lies above `low`, as an unsigned number: `x.above(low) <= high.above(low)` is `low <= x <= high`.
     fn above(self, low: Self) -> Self::Unsigned;
+    /// The low bits of such a distance.
+    fn distance_bits(distance: Self::Unsigned) -> i64;
     /// Integral values of any lane, in this one; none when they aren't integral.
     fn converted(data: &Data<'_>, isa: Isa) -> Option<Vec<Self>>;
     /// Values of this lane.
@@ -140,6 +142,10 @@ macro_rules! number {
             #[inline(always)]
             fn above(self, low: Self) -> $unsigned {
                 self.wrapping_sub(low) as $unsigned
+            }
+            #[inline(always)]
+            fn distance_bits(distance: $unsigned) -> i64 {
+                distance as i64
             }
             fn converted(data: &Data<'_>, isa: Isa) -> Option<Vec<Self>> {
                 Some(match data {

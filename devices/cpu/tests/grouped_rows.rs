@@ -148,6 +148,7 @@ fn rows_with_equal_columns_are_one_group() {
             data: data(build, probing, &mut rng),
             segmentation: Segmentation::One,
             seed,
+            alike: false,
         });
     };
     for groups in [&[2][..], &[1, 2], &[2, 3], &[0, 2, 3], &[3, 1, 2, 4], &[4, 2]] {

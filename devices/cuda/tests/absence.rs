@@ -20,9 +20,8 @@ fn reason(settings: &CudaSettings) -> String {
     let (found, absent) = drivers(settings);
     let took = started.elapsed();
     assert!(found.is_empty());
-    // Opening a library of 140 MB takes a while where others use the disk.
-    let limit = if settings.libraries[0].contains('/') { 2000 } else { 100 };
-    assert!(took < Duration::from_millis(limit), "{took:?}");
+    // Nothing is waited for; the rest is what others do on the machine, and its disk.
+    assert!(took < Duration::from_secs(5), "{took:?}");
     absent.expect("a reason")
 }
 

@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 
 use trireme_device_opencl::{OpenClSettings, OpenClType, drivers};
 
+/// Nothing is waited for; the rest is what others do on the machine.
+const AT_ONCE: Duration = Duration::from_secs(5);
+
 /// What a process of this program's finds, with the variables set.
 fn found_with(variables: &[(&str, &str)]) -> String {
     let program = std::env::current_exe().expect("this program");
@@ -27,7 +30,7 @@ fn tells_what_it_finds() {
     let (found, absent) = drivers(&OpenClSettings::default());
     let took = started.elapsed();
     if found.is_empty() {
-        assert!(took < Duration::from_millis(500), "{took:?}");
+        assert!(took < AT_ONCE, "{took:?}");
     }
     println!("\nfound: {} {}", found.len(), absent.unwrap_or_default());
 }
@@ -80,9 +83,5 @@ fn a_missing_library() {
         absent.as_deref(),
         Some("libNoSuchOpenCL.so.7 or libNorThis.so was not found")
     );
-    assert!(
-        started.elapsed() < Duration::from_millis(100),
-        "{:?}",
-        started.elapsed()
-    );
+    assert!(started.elapsed() < AT_ONCE, "{:?}", started.elapsed());
 }

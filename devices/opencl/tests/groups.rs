@@ -3,7 +3,8 @@
 //! `cargo test --release -p trireme-device-opencl --test groups -- --ignored --nocapture` prints a line per number of groups
 //! and kind of key: nanoseconds of the processor's time per row, of the best of a few runs, with all that the host does. The
 //! ratio from line to line is what counts. `TRIREME_GROUPS_ORDERED` puts rows in order of their hashes first,
-//! `TRIREME_GROUPS_POWER=22` takes 2^22 rows, `TRIREME_GROUPS_MIN` leaves out fewer groups.
+//! `TRIREME_GROUPS_POWER=22` takes 2^22 rows, `TRIREME_GROUPS_MIN` leaves out fewer groups, `TRIREME_GROUPS_RUN=4` puts so many
+//! rows of a key together.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
 
 #[path = "../../sim/tests/kit/aggregates.rs"]
@@ -94,10 +95,14 @@ fn row_count() -> usize {
 
 fn rows(keys: Keys, groups: i64) -> Vec<Row> {
     let mut rng = SmallRng::seed_from_u64(7);
+    let run = usize::try_from(number("TRIREME_GROUPS_RUN", 1)).unwrap();
+    let mut drawn = 0;
     (0..row_count())
-        .map(|_| {
-            let number = rng.random_range(0..groups);
-            vec![key(keys, number), Value::Int(rng.random_range(0..10_000))]
+        .map(|row| {
+            if row % run == 0 {
+                drawn = rng.random_range(0..groups);
+            }
+            vec![key(keys, drawn), Value::Int(rng.random_range(0..10_000))]
         })
         .collect()
 }
@@ -116,6 +121,7 @@ fn scan(graph: &Graph, rows: &[Row]) -> Arc<dyn ScanInput> {
         dictionary: 0.0,
         wide: 0.0,
         offset: 0.0,
+        ..Layout::default()
     };
     let mut rng = SmallRng::seed_from_u64(1);
     Arc::new(MemoryScan::new(&graph.scans[0].columns, rows, &layout, &mut rng).unwrap())
@@ -192,6 +198,31 @@ fn more_groups_than_expected() {
                 .iter()
                 .all(|row| row[1..] == [Value::Int(1), Value::Int(1), Value::Int(1)])
         );
+    }
+}
+
+/// A table is made for as many groups as an earlier run had; when the same graph has more, it runs again, with the same answer.
+#[test]
+fn more_groups_than_last_time() {
+    let probed = OpenClBackend::new(OpenClSettings::default(), Arc::new(FusedVariant::new())).probe();
+    let Some(device) = probed.devices.into_iter().next() else {
+        assert!(std::env::var("TRIREME_REQUIRE_OPENCL").is_err(), "no OpenCL device");
+        return;
+    };
+    let graph = Arc::new(graph(Some(&Type::Int64)));
+    // Both span the same values, so that they are the same kernels.
+    let scan_of = |groups: i64| {
+        let rows = (0..300_000).map(|row| vec![key(Keys::Sparse, row % groups * (140_000 / groups)), Value::Int(1)]);
+        scan(&graph, &rows.collect::<Vec<Row>>())
+    };
+    for groups in [10, 140_000, 10] {
+        let found = run(device.variant().as_ref(), &graph, inputs(&scan_of(groups)), 1).unwrap();
+        assert_eq!(found.len(), usize::try_from(groups).unwrap());
+        let rows: i128 = found
+            .iter()
+            .map(|row| if let Value::Int(rows) = row[1] { rows } else { 0 })
+            .sum();
+        assert_eq!(rows, 300_000, "{groups} groups");
     }
 }
 

@@ -166,6 +166,7 @@ fn measure(variant: &dyn Variant, keys: Keys, build: i64) -> f64 {
         dictionary: 0.0,
         wide: 0.0,
         offset: 0.0,
+        ..Layout::default()
     };
     let mut rng = SmallRng::seed_from_u64(1);
     let mut scans: Vec<Arc<dyn ScanInput>> = Vec::new();

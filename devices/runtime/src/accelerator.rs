@@ -181,10 +181,16 @@ impl Core {
     /// Notes that a fragment's table was larger than the cache.
     pub(crate) fn learn_large(&self, graph: &Arc<Graph>, id: FragmentId) {
         if self.limits.partition == Partition::Auto {
-            let mut hints = self.programs.hints(graph, id);
-            hints.partition = Some(self.partition_bytes());
-            self.programs.learn(graph, id, hints);
+            let bytes = self.partition_bytes();
+            self.programs.learn(graph, id, |hints| hints.partition = Some(bytes));
         }
+    }
+
+    /// Notes how many groups a fragment had.
+    pub(crate) fn learn_groups(&self, graph: &Arc<Graph>, id: FragmentId, groups: u64) {
+        let most = Some(groups.max(1).next_power_of_two());
+        self.programs
+            .learn(graph, id, |hints| hints.groups = hints.groups.max(most));
     }
 
     /// Memory that rows may take while they are put in order.

@@ -157,13 +157,14 @@ impl Decoding {
     /// When the device is lost.
     pub(crate) fn verify(&mut self, core: &Core) -> Result<(bool, u32), DeviceError> {
         let found = std::mem::take(self);
-        let Some(faults) = found.faults else {
+        // A run that was refused room has ended already; a device that is lost says so at the next one.
+        let Some(faults) = found.faults.filter(|_| !found.refused) else {
             return Ok((!found.refused, 0));
         };
         let mut word = [0_u8; 8];
         core.counters.syncs.fetch_add(1, Ordering::Relaxed);
         core.driver.download(Queue::Copy, faults.at(), &mut word)?;
-        let fine = !found.refused && word == [0; 8];
+        let fine = word == [0; 8];
         if fine {
             for (key, uploaded) in &found.keep {
                 core.columns.keep_column(*key, uploaded);

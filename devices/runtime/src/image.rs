@@ -109,7 +109,7 @@ impl Image {
         }
         match (&column.values, shape.storage) {
             (Values::Integers { carrier, base }, Storage::Integer(elem)) => {
-                let (base, values) = integers(column, carrier, *base, elem);
+                let (base, values) = integers(column, carrier, *base, (elem, shape));
                 image.base = base;
                 image.values = Some(values);
             }
@@ -173,7 +173,7 @@ impl Image {
             return Err(mismatch(column, shape));
         };
         let narrow: ScalarBuffer<i64> = values.iter().map(|value| low_half(*value)).collect();
-        let (base, values) = integers(column, &Carrier::I64(narrow), 0, elem);
+        let (base, values) = integers(column, &Carrier::I64(narrow), 0, (elem, shape));
         self.base = base;
         self.values = Some(values);
         Ok(self)
@@ -214,14 +214,18 @@ fn raw(carrier: &Carrier) -> Piece {
 }
 
 /// The base and the elements.
-fn integers(column: &DeviceColumn, carrier: &Carrier, base: i64, elem: Elem) -> (i64, Piece) {
+fn integers(column: &DeviceColumn, carrier: &Carrier, base: i64, (elem, shape): (Elem, &ColumnShape)) -> (i64, Piece) {
     if width(carrier) == elem.bytes() {
         return (base, raw(carrier));
     }
     if width(carrier) < elem.bytes() {
         return (base, widened(carrier.clone(), elem));
     }
-    let (low, high) = bounds(column, carrier, base);
+    let (low, high) = bounds(column, carrier, base).unwrap_or_else(|| {
+        // Of NULLs alone; they have a value that the range allows.
+        let low = shape.range.and_then(|(low, _)| i64::try_from(low).ok()).unwrap_or(base);
+        (low, low)
+    });
     let middle = match elem {
         Elem::I8 => low.saturating_add(1 << 7),
         Elem::I16 => low.saturating_add(1 << 15),
@@ -230,22 +234,20 @@ fn integers(column: &DeviceColumn, carrier: &Carrier, base: i64, elem: Elem) -> 
     (middle, rebased(carrier.clone(), (low, high), base, middle, elem))
 }
 
-/// Bounds of the values that are not NULL.
-fn bounds(column: &DeviceColumn, carrier: &Carrier, base: i64) -> (i64, i64) {
+/// Bounds of the values that are not NULL; none where all are.
+fn bounds(column: &DeviceColumn, carrier: &Carrier, base: i64) -> Option<(i64, i64)> {
     if let Some((low, high)) = column.zone.range
         && let (Ok(low), Ok(high)) = (i64::try_from(low), i64::try_from(high))
     {
-        return (low, high);
+        return Some((low, high));
     }
     let values = (0..column.rows)
         .filter(|row| !column.is_null(*row))
         .map(|row| base + carrier.get(row));
-    values
-        .fold(None, |range, value| match range {
-            None => Some((value, value)),
-            Some((low, high)) => Some((value.min(low), value.max(high))),
-        })
-        .unwrap_or((base, base))
+    values.fold(None, |range, value| match range {
+        None => Some((value, value)),
+        Some((low, high)) => Some((value.min(low), value.max(high))),
+    })
 }
 
 fn widened(carrier: Carrier, elem: Elem) -> Piece {

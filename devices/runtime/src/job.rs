@@ -2,11 +2,11 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use trireme_device_api::{DeviceError, FragmentId, FragmentReport, Output, Reservation, Rows};
+use trireme_device_api::{DeviceError, FragmentId, FragmentReport, Output, Reservation, Rows, Sink};
 use trireme_device_codegen::shape::Storage;
 use trireme_device_codegen::{Hints, Program, ProgramOutput};
 
@@ -52,6 +52,8 @@ pub(crate) struct RunJob {
     pub(crate) fills: Fills,
     attempt: Mutex<Attempt>,
     pub(crate) told: Mutex<Told>,
+    /// How long the host loaded columns.
+    pub(crate) load_ns: AtomicU64,
     /// Nobody waits any more.
     pub(crate) abandoned: AtomicBool,
 }
@@ -113,6 +115,7 @@ impl RunJob {
             fills: Fills::default(),
             attempt: Mutex::new(attempt),
             told: Mutex::default(),
+            load_ns: AtomicU64::new(0),
             abandoned: AtomicBool::new(false),
         }
     }
@@ -360,11 +363,11 @@ impl RunJob {
         for (position, needed) in needed {
             let hint = &mut attempt.hints[*position];
             let doubled = hint.capacity.unwrap_or(0).saturating_mul(2);
-            hint.capacity = Some(doubled.max(*needed).max(1024));
-            self.task
-                .core
-                .programs
-                .learn(&self.task.graph, self.task.ids[*position], *hint);
+            let capacity = Some(doubled.max(*needed).max(1024));
+            hint.capacity = capacity;
+            let (core, graph, id) = (&self.task.core, &self.task.graph, self.task.ids[*position]);
+            core.programs
+                .learn(graph, id, |known| known.capacity = known.capacity.max(capacity));
             attempt.reports[*position].retries += 1;
         }
         Ok(())
@@ -378,6 +381,13 @@ impl RunJob {
         run.count_rows(front)?;
         for position in run.large(front)? {
             task.core.learn_large(&task.graph, task.ids[position]);
+        }
+        for (id, report) in task.ids.iter().zip(&run.reports) {
+            let groups =
+                matches!(&task.graph.fragments[*id].sink, Sink::Aggregate { groups, .. } if !groups.is_empty());
+            if let Some(rows) = report.output_rows.filter(|_| groups) {
+                task.core.learn_groups(&task.graph, *id, rows);
+            }
         }
         let mut outcome = Outcome {
             outputs: Vec::new(),
@@ -464,7 +474,10 @@ impl RunJob {
         if let Err(error) = &outcome {
             self.task.core.note(error);
         }
-        let reports = std::mem::take(&mut self.attempt.lock().reports);
+        let mut reports = std::mem::take(&mut self.attempt.lock().reports);
+        if let Some(last) = reports.last_mut() {
+            last.load_ns = self.load_ns.load(Ordering::SeqCst);
+        }
         let mut told = self.told.lock();
         told.reports = self.task.ids.iter().copied().zip(reports).collect();
         told.outcome = Some(outcome);

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::compute::{cast, concat};
@@ -19,7 +20,7 @@ use trireme_device_api::{
 
 use crate::decoding;
 use crate::fills::{Brought, Columns};
-use crate::job::{Outcome, RunJob};
+use crate::job::{Outcome, RunJob, nanoseconds};
 use crate::packed::element;
 use crate::task::Task;
 use crate::warming;
@@ -66,6 +67,7 @@ struct Load {
     items: Vec<Item>,
     next: AtomicUsize,
     done: AtomicUsize,
+    began: Instant,
 }
 
 /// A part of it.
@@ -178,6 +180,9 @@ impl RunKernel {
             return Ok(Progress::More);
         }
         // The last one.
+        if load.items.iter().any(|item| matches!(item, Item::Column { .. })) {
+            job.load_ns.store(nanoseconds(load.began), Ordering::SeqCst);
+        }
         self.put(Phase::Runs(Arc::clone(job)));
         let core = &job.task.core;
         let (shared, wait) = (Arc::clone(job), core.limits.wait);
@@ -312,6 +317,7 @@ impl Load {
             items,
             next: AtomicUsize::new(0),
             done: AtomicUsize::new(0),
+            began: Instant::now(),
         })
     }
 

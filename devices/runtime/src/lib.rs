@@ -8,6 +8,7 @@
 
 mod accelerator;
 mod arena;
+mod background;
 mod columns;
 mod decoding;
 pub mod driver;
@@ -35,6 +36,7 @@ mod variant;
 mod warming;
 
 pub use accelerator::{Accelerator, Encoded, Limits, Partition};
+pub use background::yields_to_others;
 pub use driver::{Driver, DriverInfo, Event, ModuleId, Queue, Writer};
 pub use tier::Kernels;
 

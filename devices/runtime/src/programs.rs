@@ -152,10 +152,15 @@ impl Programs {
         found.map_or_else(Hints::default, |learned| learned.hints)
     }
 
-    /// Notes what a run found out.
-    pub(crate) fn learn(&self, graph: &Arc<Graph>, id: FragmentId, hints: Hints) {
+    /// Notes what a run found out, beside what others of the same graph do at the same time.
+    pub(crate) fn learn(&self, graph: &Arc<Graph>, id: FragmentId, note: impl FnOnce(&mut Hints)) {
         let mut learned = self.learned.lock();
-        learned.retain(|learned| learned.id != id || !Arc::ptr_eq(&learned.graph, graph));
+        let known = learned
+            .iter()
+            .position(|learned| learned.id == id && Arc::ptr_eq(&learned.graph, graph));
+        let known = known.and_then(|at| learned.remove(at));
+        let mut hints = known.map_or_else(Hints::default, |known| known.hints);
+        note(&mut hints);
         if learned.len() >= KEPT_MAX {
             learned.pop_front();
         }

@@ -7,8 +7,8 @@ use trireme_device_api::{ColumnProfile, DeviceColumn, DeviceError, Field, Fragme
 use trireme_device_codegen::ir::Elem;
 use trireme_device_codegen::shape::{ColumnShape, ScanShape, Storage};
 
-/// Rows per run of equal values from which a column counts as clustered.
-const CLUSTERED_RUN: f32 = 8.0;
+/// Rows per run of equal values from which a column counts as clustered: two values in no order make runs of two.
+const CLUSTERED_RUN: f32 = 3.0;
 
 /// Rows that a stream is taken to have before it has been read.
 const STREAM_ROWS: u64 = 1 << 20;

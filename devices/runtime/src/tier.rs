@@ -17,6 +17,7 @@ use trireme_device_codegen::bytecode::{Room, instructions, interpreted, runner};
 use trireme_device_codegen::{Groups, Program};
 
 use crate::accelerator::Core;
+use crate::background::yields_to_others;
 use crate::kernels::Loaded;
 use crate::programs::Lowered;
 use crate::warming;
@@ -68,10 +69,12 @@ impl Core {
             return;
         }
         let core = Arc::clone(self);
-        let work = move || match core.get_runner() {
-            Ok(_) => {}
-            // Runs go on without it.
-            Err(error) => core.note(&error),
+        let work = move || {
+            yields_to_others();
+            if let Err(error) = core.get_runner() {
+                // Runs go on without it.
+                core.note(&error);
+            }
         };
         // Without a thread there is none, and fragments wait for their own kernels.
         let _ = std::thread::Builder::new().name("compile".to_owned()).spawn(work);
@@ -159,8 +162,12 @@ impl Core {
         self.runner.rate.store(rate.to_bits(), Ordering::Relaxed);
     }
 
-    /// For certain: a guess doesn't take work from the processor.
+    /// For certain: a guess doesn't take work from the processor. One that is the processor itself never does, however fast
+    /// rows that a filter dropped at once made it look.
     fn beats_host(&self) -> bool {
+        if self.driver.info().device.kind == DeviceKind::Cpu {
+            return false;
+        }
         #[expect(clippy::cast_precision_loss, reason = "few processors")]
         let cores = std::thread::available_parallelism().map_or(1, usize::from) as f64;
         self.measured_rate()

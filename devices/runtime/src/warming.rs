@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use trireme_device_codegen::ir::Module;
 
 use crate::accelerator::Core;
+use crate::background::yields_to_others;
 use crate::decoding;
 use crate::kernels::Peeked;
 use crate::programs::Lowered;
@@ -62,6 +63,7 @@ pub(crate) fn compile(core: &Arc<Core>, mut programs: Vec<Arc<Lowered>>, decoder
     let core = Arc::clone(core);
     let work = move || {
         let _leaves = Leaves;
+        yields_to_others();
         for lowered in programs {
             let Ok(program) = &lowered.program else { continue };
             match core.kernels.get(&program.module) {

@@ -99,7 +99,7 @@ fn a_large_table_is_learned_of() {
 
 #[test]
 fn some_slots_in_local_memory() {
-    run("group=16,items=2,groups=2,wide=off,local=4KiB", cases(40));
+    run("group=16,items=2,groups=2,wide=off,local=64KiB", cases(40));
 }
 
 /// Sums that leave their type on the way and come back are none's fault; those that end outside are.

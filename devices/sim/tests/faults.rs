@@ -7,7 +7,7 @@
 
 mod kit;
 
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Barrier, mpsc};
 use std::time::{Duration, Instant};
 
 use kit::graphs::join_group_sort;
@@ -75,13 +75,18 @@ fn settled(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-/// That only columns are in the device's memory, and then nothing.
-fn gives_everything_back(device: Made) {
-    let (driver, accelerator) = device;
+/// Waits until a run's last threads are done with it: only columns are in the device's memory.
+fn is_idle(accelerator: &Accelerator) {
     settled("a run's blocks", || {
         let vitals = accelerator.vitals();
         vitals.used_bytes == vitals.columns_bytes
     });
+}
+
+/// That only columns are in the device's memory, and then nothing.
+fn gives_everything_back(device: Made) {
+    let (driver, accelerator) = device;
+    is_idle(&accelerator);
     drop(accelerator);
     settled("the device's blocks", || driver.allocated() == (0, 0));
     settled("the device's modules", || driver.modules() == 0);
@@ -146,6 +151,7 @@ fn with_fault(judged: &Judged, script: &Script, threads: usize, together: Togeth
         return Went::Unsupported;
     };
     assert_eq!(device.0.violation(), None);
+    is_idle(&device.1);
     let fired = device.0.fired();
     match (&first, judged.right(&first)) {
         (_, Ok(())) => {}
@@ -391,14 +397,17 @@ fn sixteen(together: Together) -> u64 {
             ..Script::default()
         };
         let limits = Limits {
-            wait: Duration::from_secs(30),
+            wait: Duration::from_secs(240),
             ..Limits::default()
         };
         let device = Arc::new(device(&script, 0, &host, limits).unwrap());
+        // All at once, however long the machine takes to start them.
+        let start = Arc::new(Barrier::new(16));
         let workers: Vec<_> = (0..16)
             .map(|worker| {
-                let (device, judged) = (Arc::clone(&device), Arc::clone(&judged));
+                let (device, judged, start) = (Arc::clone(&device), Arc::clone(&judged), Arc::clone(&start));
                 std::thread::spawn(move || {
+                    start.wait();
                     let rows = run(&device, &judged.case, 3, 1, together).unwrap();
                     let after = began.elapsed();
                     assert_eq!(

@@ -147,6 +147,7 @@ fn case(seed: u64, rows: &[usize]) -> Case {
         }),
         segmentation: Segmentation::Random,
         seed,
+        alike: false,
     }
 }
 

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use trireme_device_api::{DeviceError, DevicePool, Sink, Variant};
+use trireme_device_api::{DeviceError, DevicePool, Graph, Sink, Step, Variant};
 
 pub use compare::compare;
 pub use matrix::{Extent, matrix, matrix_cases};
@@ -144,7 +144,7 @@ pub fn check_all(variant: &dyn Variant, cases: impl IntoIterator<Item = Case>) -
     Ok(summary)
 }
 
-/// Given cases until the time is up, by several threads at once: each case is another query on the same device.
+/// Given cases until the time is up and some of them gave rows, by several threads at once: each case is another query on the same device.
 ///
 /// # Errors
 /// A mismatch, shrunk.
@@ -157,17 +157,24 @@ pub fn check_within(
     let began = Instant::now();
     let cases = Mutex::new(cases.into_iter().fuse());
     let failed = AtomicBool::new(false);
+    let with_rows = AtomicBool::new(false);
     let next = || {
-        let in_time = limit.is_none_or(|limit| began.elapsed() < limit);
+        let in_time = limit.is_none_or(|limit| began.elapsed() < limit) || !with_rows.load(Ordering::Relaxed);
         let mut cases = cases.lock().ok()?;
         (in_time && !failed.load(Ordering::Relaxed))
             .then(|| cases.next())
             .flatten()
     };
     let work = || {
-        let checked = check_all(variant, std::iter::from_fn(next));
-        failed.fetch_or(checked.is_err(), Ordering::Relaxed);
-        checked
+        let mut summary = Summary::default();
+        while let Some(case) = next() {
+            if let Err(mismatch) = judge_into(variant, &case, &mut summary) {
+                failed.store(true, Ordering::Relaxed);
+                return Err(mismatch);
+            }
+            with_rows.fetch_or(summary.rows > 0, Ordering::Relaxed);
+        }
+        Ok(summary)
     };
     let checked: Vec<_> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..threads.max(1)).map(|_| scope.spawn(work)).collect();
@@ -186,8 +193,14 @@ fn judge_into(variant: &dyn Variant, case: &Case, summary: &mut Summary) -> Resu
 }
 
 fn judge_unshrunk(variant: &dyn Variant, case: &Case, summary: &mut Summary) -> Result<(), Box<Mismatch>> {
+    let verdict = judge(variant, case)?;
+    if let (Verdict::Unsupported(_), Some(halves)) = (&verdict, halves(case)) {
+        return halves
+            .iter()
+            .try_for_each(|half| judge_unshrunk(variant, half, summary));
+    }
     summary.cases += 1;
-    match judge(variant, case)? {
+    match verdict {
         Verdict::Rows => {
             summary.rows += 1;
             if case.seed.is_multiple_of(8) {
@@ -203,6 +216,37 @@ fn judge_unshrunk(variant: &dyn Variant, case: &Case, summary: &mut Summary) -> 
         Verdict::Unsupported(reason) => *summary.unsupported.entry(reason).or_default() += 1,
     }
     Ok(())
+}
+
+/// A projection or an aggregation of many expressions as two of half as many: where a variant doesn't take one of them, the
+/// others are judged all the same.
+fn halves(case: &Case) -> Option<[Case; 2]> {
+    let [fragment] = case.graph.fragments.as_slice() else {
+        return None;
+    };
+    let (groups, count) = match (&fragment.steps[..], &fragment.sink) {
+        ([Step::Project(exprs)], Sink::Emit { .. }) => (0, exprs.len()),
+        ([], Sink::Aggregate { groups, aggregates }) => (groups.len(), aggregates.len()),
+        _ => return None,
+    };
+    (count > 1).then(|| {
+        [0..count / 2, count / 2..count].map(|kept| {
+            let mut graph = Graph::clone(&case.graph);
+            let fragment = &mut graph.fragments[0];
+            match (&mut fragment.steps[..], &mut fragment.sink) {
+                ([Step::Project(exprs)], _) => *exprs = exprs[kept.clone()].to_vec(),
+                (_, Sink::Aggregate { aggregates, .. }) => *aggregates = aggregates[kept.clone()].to_vec(),
+                _ => {}
+            }
+            let outputs = &fragment.output;
+            fragment.output = [&outputs[..groups], &outputs[groups + kept.start..groups + kept.end]].concat();
+            graph.output.clone_from(&fragment.output);
+            Case {
+                graph: graph.into(),
+                ..case.clone()
+            }
+        })
+    })
 }
 
 /// Random cases, then the matrix where an extent is given, past mismatches: one of each sort, at most `most`, for who mends
@@ -296,10 +340,15 @@ fn run_once(
     cancelled: bool,
 ) -> Option<Result<Vec<Row>, DeviceError>> {
     let mut rng = SmallRng::seed_from_u64(layout_seed);
-    let layout = Layout {
+    let mut layout = Layout {
         segmentation: case.segmentation,
+        alike: case.alike,
         ..Layout::default()
     };
+    if case.alike {
+        // One layout with plain strings, the other with dictionaries: without strings both share kernels.
+        layout.dictionary = if layout_seed == case.seed { 0.0 } else { 1.0 };
+    }
     let pool: Arc<dyn DevicePool> = Arc::<CountingPool>::clone(pool);
     let emits = matches!(
         case.graph.fragments.last().map(|last| &last.sink),

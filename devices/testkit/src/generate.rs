@@ -37,6 +37,8 @@ pub struct Case {
     pub segmentation: Segmentation,
     /// Seed of the layouts.
     pub seed: u64,
+    /// Layouts are alike ([`crate::inputs::Layout::alike`]): cases share kernels.
+    pub alike: bool,
 }
 
 /// A column that expressions may use.

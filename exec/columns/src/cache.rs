@@ -18,6 +18,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use moka::sync::Cache as FooterCache;
+use object_store::path::Path;
 use parking_lot::Mutex;
 use trireme_device_api::{DeviceColumn, DeviceError, DevicePool, Type};
 
@@ -28,6 +29,7 @@ use crate::files::FileId;
 use crate::footer::{FileMeta, Tails};
 use crate::keep::{self, Kept};
 use crate::metrics::{ColumnRow, Counters, Metrics, add, read};
+use crate::rates::{Kind, Rates};
 use crate::segments::Part;
 use crate::state::{Entry, Flight, State, value_of};
 
@@ -74,6 +76,7 @@ pub(crate) struct Inner {
     pub(crate) indexes: FooterCache<(Arc<FileId>, u64), Bytes>,
     pub(crate) tails: Arc<Tails>,
     pub(crate) counters: Counters,
+    pub(crate) rates: Rates,
     // Resources.
     budget: Arc<Budget>,
 }
@@ -97,6 +100,7 @@ pub(crate) struct Need {
     pub(crate) bytes: usize,
     /// Work of decoding, in the same unit for all columns: bytes and rows.
     pub(crate) work: f64,
+    pub(crate) kind: Kind,
 }
 
 impl ColumnCache {
@@ -120,6 +124,7 @@ impl ColumnCache {
                 indexes,
                 tails: Arc::default(),
                 counters: Counters::default(),
+                rates: Rates::default(),
                 budget: Budget::new(limits.budget_bytes),
             }),
         }
@@ -229,6 +234,18 @@ impl ColumnCache {
 }
 
 impl Inner {
+    /// What is made of the columns that are held of a file.
+    pub(crate) fn each_of_file<T>(
+        &self,
+        store_url: &str,
+        location: &Path,
+        make: impl Fn(&Key, &Entry) -> Option<T>,
+    ) -> Vec<T> {
+        let state = self.state.lock();
+        let held = state.of_file(store_url, location);
+        held.filter_map(|(key, entry)| make(key, entry)).collect()
+    }
+
     pub(crate) fn is_enabled(&self) -> bool {
         self.enabled.load(Ordering::Acquire)
     }
@@ -364,7 +381,9 @@ impl Inner {
         };
         let start = Instant::now();
         let column = decode()?;
-        let decode_ns = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let took = start.elapsed();
+        self.rates.learn(need.kind, need.work, took);
+        let decode_ns = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         let bytes = column.size_bytes();
         if bytes > lease.bytes() {
             let whole = self.take_cached(bytes, value_of(uses, need.work, bytes));

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use trireme_device_api::{DeviceError, EncodedColumn, Loaded};
 
 use crate::decode::{Failure, Task, encoded};
-use crate::scan::{ColumnKind, Scan, part_bytes};
+use crate::scan::{ColumnKind, Scan};
+use crate::segments::page_bytes;
 
 /// What a page takes beside its values, at most: its place among the others.
 const PAGE_BYTES: usize = 8;
@@ -32,7 +33,7 @@ impl Scan {
         }
         let stored = matches!(core.columns[column].kind, ColumnKind::Stored { .. });
         if !stored || core.made(segment, column).is_some() || core.cache.peek(&core.key(segment, column)).is_some() {
-            return Ok(decoded(self.handed_out(slot, column, core.fetch(segment, column)?)));
+            return Ok(decoded(self.handed_out(slot, column, core.fetch(segment, column)?)?));
         }
         let dictionary = self.profiles[column].dictionary.as_ref();
         let codes = dictionary.and_then(|dictionary| u32::try_from(dictionary.len()).ok());
@@ -48,7 +49,7 @@ impl Scan {
         })?;
         Ok(match handed.map_err(|failure: Failure| DeviceError::from(failure))? {
             Ok(encoded) => Loaded::Encoded(Arc::new(encoded)),
-            Err((fetched, reason)) => Loaded::Decoded(self.handed_out(slot, column, fetched), Some(reason)),
+            Err((fetched, reason)) => Loaded::Decoded(self.handed_out(slot, column, fetched)?, Some(reason)),
         })
     }
 }
@@ -58,7 +59,7 @@ fn pages(task: &Task<'_>, codes: Option<u32>, decoded_bytes: usize) -> Result<Pa
         Ok(values) => values,
         Err(reason) => return Ok(Err(reason)),
     };
-    let uncompressed: usize = task.segment.parts.iter().map(|part| part_bytes(task, part)).sum();
+    let uncompressed = page_bytes(task.metadata, task.segment, task.leaf);
     if uncompressed >= decoded_bytes {
         return Ok(Err(AS_LARGE));
     }

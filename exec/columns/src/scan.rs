@@ -24,6 +24,7 @@ use crate::keep::{self, Kept};
 use crate::open::constant::Constants;
 use crate::open::kept::KeptRows;
 use crate::pages::Pages;
+use crate::rates::Kind;
 use crate::segments::{self, Part, Promise, Segment};
 use crate::source::Source;
 
@@ -62,6 +63,17 @@ impl Column {
             ColumnKind::Stored { files, .. } => files[file].leaf(),
             ColumnKind::Constant(_) | ColumnKind::Kept(_) => None,
         }
+    }
+
+    /// Its domain may have values that came after a dictionary of it.
+    fn may_exceed(&self, dictionary: &Dictionary) -> bool {
+        let ColumnKind::Stored {
+            domain: Some(domain), ..
+        } = &self.kind
+        else {
+            return false;
+        };
+        domain.try_lock().is_none_or(|values| values.len() > dictionary.len())
     }
 
     /// Names it in the cache.
@@ -125,6 +137,25 @@ impl Core {
     pub(crate) fn is_spelled_out(&self, segment: &Segment, column: usize) -> bool {
         let leaf = self.columns[column].leaf(segment.file);
         leaf.is_some_and(|leaf| segments::is_spelled_out(&self.files[segment.file].0.metadata, segment, leaf))
+    }
+
+    /// Bytes of dictionary pages that have all values of a column of strings of a local file; none where only all of its pages have.
+    pub(crate) fn listed_bytes(&self, segment: &Segment, column: usize) -> Option<usize> {
+        let (meta, source) = &self.files[segment.file];
+        let ColumnKind::Stored { files, .. } = &self.columns[column].kind else {
+            return None;
+        };
+        let leaf = match files[segment.file] {
+            FileColumn::Pages { leaf, physical } if physical == decode::Physical::Bytes && source.is_local() => leaf,
+            _ => return None,
+        };
+        if !segments::is_listed(&meta.metadata, segment, leaf) {
+            return None;
+        }
+        let of = |part: &Part| segments::dictionary_range(meta.metadata.row_group(part.row_group).column(leaf));
+        let ranges = segment.parts.iter().filter_map(of);
+        let bytes: u64 = ranges.map(|range| range.end - range.start).sum();
+        usize::try_from(bytes).ok()
     }
 
     /// The bytes of a column of a segment; none where its file hasn't it.
@@ -221,6 +252,29 @@ impl Core {
         found
     }
 
+    /// What decoding the column of a segment will take, in nanoseconds of one worker, when the cache doesn't have it.
+    fn decode_ns(&self, segment: usize, column: usize) -> f64 {
+        let (at, of) = (&self.segments[segment], &self.columns[column]);
+        let ColumnKind::Stored { files, domain } = &of.kind else {
+            return 0.0;
+        };
+        let physical = match files[at.file] {
+            FileColumn::Missing => return 0.0,
+            FileColumn::Pages { physical, .. } => Some(physical),
+            FileColumn::Arrow { .. } => None,
+        };
+        let (meta, _) = &self.files[at.file];
+        let Some(leaf) = of.leaf(at.file) else { return 0.0 };
+        if self.cache.peek(&self.key(segment, column)).is_some() {
+            return 0.0;
+        }
+        let codes = domain.is_some() && !of.is_raw.load(Ordering::Acquire);
+        let is_listed = !segments::is_spelled_out(&meta.metadata, at, leaf);
+        let work = segments::page_bytes(&meta.metadata, at, leaf) + at.rows;
+        let kind = Kind::of(physical, codes, is_listed);
+        self.cache.rates.expected_ns(kind, work as f64)
+    }
+
     /// Its bytes are used.
     pub(crate) fn book(&self, task: &Task<'_>) {
         if !task.source.is_local() {
@@ -288,23 +342,14 @@ impl Core {
     }
 }
 
-/// A part's share of the uncompressed bytes of its chunk.
-pub(crate) fn part_bytes(task: &Task<'_>, part: &Part) -> usize {
-    let group = task.metadata.row_group(part.row_group);
-    let bytes = usize::try_from(group.column(task.leaf).uncompressed_size()).unwrap_or(0);
-    let rows = usize::try_from(group.num_rows()).unwrap_or(0);
-    match part.rows < rows {
-        true => bytes / rows.max(1) * part.rows,
-        false => bytes,
-    }
-}
-
 fn need(task: &Task<'_>) -> Need {
     let rows = task.segment.rows;
-    let uncompressed: usize = task.segment.parts.iter().map(|part| part_bytes(task, part)).sum();
+    let uncompressed = segments::page_bytes(task.metadata, task.segment, task.leaf);
+    let is_listed = !segments::is_spelled_out(task.metadata, task.segment, task.leaf);
     Need {
         bytes: decode::estimate_bytes(task, uncompressed) + rows.div_ceil(8),
         work: (uncompressed + rows) as f64,
+        kind: Kind::of(task.physical, matches!(task.shape, Shape::Codes(..)), is_listed),
     }
 }
 
@@ -335,12 +380,26 @@ impl Scan {
     }
 
     /// What was fetched, with the scan's dictionary.
-    pub(crate) fn handed_out(&self, slot: usize, column: usize, fetched: Arc<DeviceColumn>) -> Arc<DeviceColumn> {
+    ///
+    /// # Errors
+    /// When the file has values that the dictionary lacks, though it was complete by the footer.
+    pub(crate) fn handed_out(
+        &self,
+        slot: usize,
+        column: usize,
+        fetched: Arc<DeviceColumn>,
+    ) -> Result<Arc<DeviceColumn>, DeviceError> {
         let loaded = match &self.profiles[column].dictionary {
-            Some(dictionary) => with_dictionary(fetched, dictionary),
+            Some(dictionary) => {
+                if self.core.columns[column].may_exceed(dictionary) && exceeds(&fetched, dictionary.len()) {
+                    let text = "strings that the scan's dictionary lacks, against the file's footer";
+                    return Err(DeviceError::Unsupported(text.to_owned()));
+                }
+                with_dictionary(fetched, dictionary)
+            }
             None => fetched,
         };
-        self.remember(slot, column, loaded)
+        Ok(self.remember(slot, column, loaded))
     }
 
     fn remember(&self, slot: usize, column: usize, loaded: Arc<DeviceColumn>) -> Arc<DeviceColumn> {
@@ -388,9 +447,13 @@ impl ScanInput for Scan {
     }
 
     fn identity(&self, segment: usize, column: usize) -> Option<u64> {
+        let cache = &self.core.cache;
         match &self.core.columns[column].kind {
-            ColumnKind::Stored { .. } => Some(self.core.cache.identities.hash_one(self.core.key(segment, column))),
-            ColumnKind::Constant(_) | ColumnKind::Kept(_) => None,
+            // Who keeps nothing for the next query doesn't let devices keep it either.
+            ColumnKind::Stored { .. } if cache.is_enabled() => {
+                Some(cache.identities.hash_one(self.core.key(segment, column)))
+            }
+            _ => None,
         }
     }
 
@@ -407,6 +470,14 @@ impl ScanInput for Scan {
 
     fn late(&self, _segment: usize) -> bool {
         self.core.late.load(Ordering::Relaxed)
+    }
+
+    fn decode_ns(&self, segment: usize, column: usize) -> f64 {
+        let slot = segment * self.profiles.len() + column;
+        if self.slots[slot].lock().strong_count() > 0 {
+            return 0.0;
+        }
+        self.core.decode_ns(segment, column)
     }
 
     fn dismiss(&self, segment: usize) {
@@ -428,8 +499,23 @@ impl ScanInput for Scan {
             return Ok(held);
         }
         let fetched = self.core.fetch(segment, column)?;
-        Ok(self.handed_out(slot, column, fetched))
+        self.handed_out(slot, column, fetched)
     }
+}
+
+/// Some code is none of a dictionary of so many values. Rows that are NULL have one too, which devices look up; it is 0 where
+/// all are.
+fn exceeds(column: &DeviceColumn, values: usize) -> bool {
+    let Values::Codes { codes, .. } = &column.values else {
+        return false;
+    };
+    let most = match codes {
+        Codes::U8(codes) => codes.iter().max().map(|code| usize::from(*code)),
+        Codes::U16(codes) => codes.iter().max().map(|code| usize::from(*code)),
+        Codes::U32(codes) => codes.iter().max().map(|code| *code as usize),
+    };
+    let no_values = most == Some(0) && column.zone.null_count == column.rows;
+    most.is_some_and(|most| most >= values) && !no_values
 }
 
 /// The codes of a held column with the scan's dictionary; they keep the held column, which is how the cache sees that it is in

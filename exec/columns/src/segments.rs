@@ -1,18 +1,20 @@
 //! Segments of a file, and what its footer promises of them.
 //!
 //! ```text
-//!  row groups   | 400 Ki | 400 Ki | 400 Ki |        | 2.5 Mi                      |
-//!  segments     |   two groups    | group  |        | 1 Mi      | 1 Mi      | .5  |      never across files
+//!  row groups   | 400 Ki | 400 Ki | 400 Ki | … |        | 2.5 Mi                      |
+//!  segments     |   two groups    | group  | … |        | 1 Mi      | 1 Mi      | .5  |      never across files
 //! ```
+//!
+//! Of small files fewer row groups are put together: they are decoded side by side.
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use parquet::basic::{Encoding, PageType};
+use parquet::basic::{Encoding, EncodingMask, PageType};
 use parquet::data_type::AsBytes;
 use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
 use parquet::file::statistics::Statistics;
-use trireme_device_api::{Type, ZoneMap};
+use trireme_device_api::{MORSEL_ROWS, Type, ZoneMap};
 
 use crate::decode::Physical;
 use crate::pages::Pages;
@@ -106,26 +108,77 @@ pub(crate) fn is_partial(parts: &[Part], rows: usize) -> bool {
     parts.iter().map(|part| part.rows).sum::<usize>() < rows
 }
 
+fn is_codes(encoding: Encoding) -> bool {
+    matches!(encoding, Encoding::PLAIN_DICTIONARY | Encoding::RLE_DICTIONARY)
+}
+
+/// Encodings of a chunk's data pages, as its counts of pages tell; none where these name no data page.
+fn counted(chunk: &ColumnChunkMetaData) -> Option<impl Iterator<Item = Encoding>> {
+    let mask = chunk.page_encoding_stats_mask().map(EncodingMask::encodings);
+    let pages = chunk.page_encoding_stats().into_iter().flatten();
+    let data = pages.filter(|page| page.page_type != PageType::DICTIONARY_PAGE);
+    let mut encodings = mask
+        .into_iter()
+        .flatten()
+        .chain(data.map(|page| page.encoding))
+        .peekable();
+    encodings.peek().is_some().then_some(encodings)
+}
+
 /// A string column's values were too many for the writer's dictionary: probably for ours too.
 pub(crate) fn is_spelled_out(metadata: &ParquetMetaData, segment: &Segment, leaf: usize) -> bool {
     let of = |part: &Part| {
         let chunk = metadata.row_group(part.row_group).column(leaf);
-        let in_codes = |encoding| matches!(encoding, Encoding::PLAIN_DICTIONARY | Encoding::RLE_DICTIONARY);
-        match (chunk.page_encoding_stats_mask(), chunk.page_encoding_stats()) {
-            (Some(mask), _) => !mask.encodings().all(in_codes),
-            (None, Some(pages)) => pages
-                .iter()
-                .any(|page| page.page_type != PageType::DICTIONARY_PAGE && !in_codes(page.encoding)),
-            (None, None) => chunk.dictionary_page_offset().is_none(),
+        match counted(chunk) {
+            Some(mut encodings) => !encodings.all(is_codes),
+            None => chunk.dictionary_page_offset().is_none(),
         }
     };
     segment.parts.iter().any(of)
 }
 
+/// All values of a column of strings stand in its dictionary pages, as the footer says for certain.
+pub(crate) fn is_listed(metadata: &ParquetMetaData, segment: &Segment, leaf: usize) -> bool {
+    let in_codes = |part: &Part| {
+        let chunk = metadata.row_group(part.row_group).column(leaf);
+        // Without counts of data pages the list of encodings tells, where it names none for other pages.
+        let of_codes = |encoding| encoding == Encoding::RLE || is_codes(encoding);
+        let named = || chunk.encodings().any(is_codes) && chunk.encodings().all(of_codes);
+        dictionary_range(chunk).is_some() && (counted(chunk).is_some() || named())
+    };
+    !is_spelled_out(metadata, segment, leaf) && segment.parts.iter().all(in_codes)
+}
+
+/// Bytes of a column's pages in a segment, uncompressed: of a part of a chunk its share.
+pub(crate) fn page_bytes(metadata: &ParquetMetaData, segment: &Segment, leaf: usize) -> usize {
+    let of = |part: &Part| {
+        let group = metadata.row_group(part.row_group);
+        let bytes = usize::try_from(group.column(leaf).uncompressed_size()).unwrap_or(0);
+        let rows = usize::try_from(group.num_rows()).unwrap_or(0);
+        match part.rows < rows {
+            true => bytes / rows.max(1) * part.rows,
+            false => bytes,
+        }
+    };
+    segment.parts.iter().map(of).sum()
+}
+
+/// The bytes of a chunk's dictionary page, where the footer tells them apart.
+pub(crate) fn dictionary_range(chunk: &ColumnChunkMetaData) -> Option<Range<u64>> {
+    let start = u64::try_from(chunk.dictionary_page_offset()?).ok()?;
+    let end = u64::try_from(chunk.data_page_offset()).ok()?;
+    (start < end && end <= chunk_range(chunk)?.end).then_some(start..end)
+}
+
+/// Segments that a file has at least, where its row groups allow: workers decode them side by side.
+const SEGMENTS_MIN: usize = 8;
+
 /// Cuts a file into segments of at most so many rows. None is empty.
 pub(crate) fn plan(file: usize, metadata: &ParquetMetaData, segment_rows: usize) -> Vec<Segment> {
     let mut segments: Vec<(u64, Vec<Part>)> = Vec::new();
     let mut first_row = 0_u64;
+    let file_rows = usize::try_from(metadata.file_metadata().num_rows()).unwrap_or(0);
+    let merged_rows = segment_rows.min((file_rows / SEGMENTS_MIN).max(MORSEL_ROWS));
     let rows_of = |parts: &[Part]| parts.iter().map(|part| part.rows).sum::<usize>();
     for (row_group, group) in metadata.row_groups().iter().enumerate() {
         let group_rows = usize::try_from(group.num_rows()).unwrap_or(0);
@@ -133,7 +186,7 @@ pub(crate) fn plan(file: usize, metadata: &ParquetMetaData, segment_rows: usize)
             let rows = segment_rows.min(group_rows - skip);
             let part = Part { row_group, skip, rows };
             match segments.last_mut() {
-                Some((_, parts)) if skip == 0 && rows == group_rows && rows_of(parts) + rows <= segment_rows => {
+                Some((_, parts)) if skip == 0 && rows == group_rows && rows_of(parts) + rows <= merged_rows => {
                     parts.push(part);
                 }
                 _ => segments.push((first_row, vec![part])),
@@ -250,4 +303,57 @@ pub(crate) fn big_endian(bytes: &[u8]) -> Option<i128> {
         .get_mut(16_usize.checked_sub(bytes.len())?..)?
         .copy_from_slice(bytes);
     Some(i128::from_be_bytes(padded))
+}
+
+#[cfg(test)]
+mod tests {
+    use parquet::file::metadata::{FileMetaData, PageEncodingStats, RowGroupMetaData};
+    use parquet::schema::parser::parse_message_type;
+    use parquet::schema::types::SchemaDescriptor;
+
+    use super::*;
+
+    /// A chunk of strings with a dictionary page, and these counts of pages.
+    fn counting(pages: &[(PageType, Encoding)]) -> ParquetMetaData {
+        let schema = parse_message_type("message m { required binary x; }").unwrap();
+        let schema = Arc::new(SchemaDescriptor::new(Arc::new(schema)));
+        let page = |(page_type, encoding): &(PageType, Encoding)| PageEncodingStats {
+            page_type: *page_type,
+            encoding: *encoding,
+            count: 1,
+        };
+        let chunk = ColumnChunkMetaData::builder(schema.column(0))
+            .set_encodings(vec![Encoding::PLAIN, Encoding::RLE, Encoding::RLE_DICTIONARY])
+            .set_dictionary_page_offset(Some(4))
+            .set_data_page_offset(20)
+            .set_total_compressed_size(100)
+            .set_page_encoding_stats(pages.iter().map(page).collect())
+            .build()
+            .unwrap();
+        let group = RowGroupMetaData::builder(Arc::clone(&schema))
+            .set_num_rows(9)
+            .add_column_metadata(chunk)
+            .build()
+            .unwrap();
+        ParquetMetaData::new(FileMetaData::new(1, 9, None, None, schema, None), vec![group])
+    }
+
+    #[test]
+    fn counts_of_no_data_pages_say_nothing() {
+        let dictionary = (PageType::DICTIONARY_PAGE, Encoding::PLAIN);
+        let codes = (PageType::DATA_PAGE, Encoding::RLE_DICTIONARY);
+        let plain = (PageType::DATA_PAGE, Encoding::PLAIN);
+        let cases: [(&[_], bool); 5] = [
+            (&[], false),
+            (&[dictionary], false),
+            (&[dictionary, codes], true),
+            (&[codes], true),
+            (&[dictionary, codes, plain], false),
+        ];
+        for (pages, listed) in cases {
+            let metadata = counting(pages);
+            let segments = plan(0, &metadata, 100);
+            assert_eq!(is_listed(&metadata, &segments[0], 0), listed, "{pages:?}");
+        }
+    }
 }

@@ -134,6 +134,14 @@ impl State {
         stale.iter().filter(|key| self.remove(key)).count()
     }
 
+    /// What is held of a file.
+    pub(crate) fn of_file(&self, store_url: &str, location: &Path) -> impl Iterator<Item = (&Key, &Entry)> {
+        let place: (Arc<str>, Path) = (Arc::from(store_url), location.clone());
+        let keys = self.versions.get(&place).map(|(_, keys)| keys.as_slice());
+        let keys = keys.unwrap_or_default().iter();
+        keys.filter_map(|key| Some((key, self.entries.get(key)?)))
+    }
+
     pub(crate) fn insert(&mut self, key: Key, mut entry: Entry) {
         self.remove(&key);
         self.next += 1;

@@ -26,6 +26,9 @@ pub struct Judged {
     pub own_ms: f64,
 }
 
+/// A fragment that loaded columns says something of running only if that was this part of its time.
+const RAN_SHARE_MIN: f64 = 0.5;
+
 /// The latest.
 #[derive(Debug, Default)]
 pub(super) struct Ring(VecDeque<Judged>);
@@ -112,22 +115,25 @@ impl CostModel {
     }
 }
 
-/// What a fragment took itself. Of several that ran as one on a device the last has the time of all, the others that of their
+/// What a fragment took itself, without loading columns; 0 when that can't be told. Of several that ran as one on a device the last has the time of all, the others that of their
 /// kernels: what is neither's, each has an equal part of.
 fn own_ms(observed: &[Observed], at: usize, profile: &Profile) -> f64 {
     let seen = &observed[at];
     if profile.is_host() {
-        return seen.ms;
+        // Meanwhile others may have worked: of what is mostly loading too little is known.
+        let ran_ms = seen.ms - seen.report.load_ns as f64 / 1e6;
+        return if ran_ms < seen.ms * RAN_SHARE_MIN { 0.0 } else { ran_ms };
     }
     let kernel_ms = |seen: &Observed| seen.report.kernel_ns as f64 / 1e6;
+    let load_ms = |seen: &Observed| seen.report.load_ns as f64 / 1e6;
     let together = || observed.iter().filter(|other| other.device == seen.device);
     let kernels_ms: f64 = together().map(kernel_ms).sum();
     if kernels_ms <= 0.0 {
-        return seen.ms;
+        return (seen.ms - load_ms(seen)).max(0.0);
     }
     // Times of kernels went through whole nanoseconds.
     let lasts = together().filter(|other| other.ms > kernel_ms(other) + 1e-6);
-    let rest_ms = (lasts.map(|last| last.ms).sum::<f64>() - kernels_ms).max(0.0);
+    let rest_ms = (lasts.map(|last| last.ms - load_ms(last)).sum::<f64>() - kernels_ms).max(0.0);
     kernel_ms(seen) + rest_ms / together().count() as f64
 }
 
@@ -164,11 +170,19 @@ mod tests {
         // 7 ms in all, 3 ms in kernels: 2 ms more each.
         assert!((own_ms(&observed, 0, &accelerator) - 4.0).abs() < 1e-9);
         assert!((own_ms(&observed, 1, &reference()) - 50.0).abs() < 1e-9);
+        observed[1].report.load_ns = 20_000_000;
+        assert!((own_ms(&observed, 1, &reference()) - 30.0).abs() < 1e-9);
+        observed[1].report.load_ns = 30_000_000;
+        assert!(own_ms(&observed, 1, &reference()) <= 0.0);
         assert!((own_ms(&observed, 2, &accelerator) - 3.0).abs() < 1e-9);
+        // Of the 4 ms that no kernel took, 3 are the host's, which decoded.
+        observed[2].report.load_ns = 3_000_000;
+        assert!((own_ms(&observed, 0, &accelerator) - 2.5).abs() < 1e-9);
+        assert!((own_ms(&observed, 2, &accelerator) - 1.5).abs() < 1e-9);
         // A device that doesn't tell: all is the last one's.
         observed[0].ms = 0.0;
         observed.iter_mut().for_each(|seen| seen.report.kernel_ns = 0);
-        assert!((own_ms(&observed, 2, &accelerator) - 7.0).abs() < 1e-9);
+        assert!((own_ms(&observed, 2, &accelerator) - 4.0).abs() < 1e-9);
     }
 
     #[test]

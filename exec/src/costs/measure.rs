@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use trireme_costs::calibrate::{self, Counters, Effort, POWERCAP, Ran, Runner};
 use trireme_costs::{Power, Profile, Provenance};
 use trireme_device_api::{
-    Device, DeviceError, DeviceInfo, DeviceState, FragmentReport, Graph, Inputs, Kernel, Variant, Vitals,
+    Device, DeviceError, DeviceInfo, DeviceState, FragmentId, FragmentReport, Graph, Inputs, Kernel, Variant, Vitals,
 };
 
 use super::CostModel;
@@ -71,7 +71,7 @@ impl InPool {
 
 impl Runner for InPool {
     fn run(&mut self, graph: &Arc<Graph>, inputs: &Inputs) -> Result<Ran, DeviceError> {
-        let seen = Arc::new(Mutex::new(Vec::<(Duration, FragmentReport)>::new()));
+        let seen = Arc::new(Mutex::new(Vec::<(FragmentId, Duration, FragmentReport)>::new()));
         let inputs = Inputs {
             workers: self.pool.workers(),
             cancelled: Arc::default(),
@@ -89,7 +89,7 @@ impl Runner for InPool {
             wake: self.pool.waker(),
             took: Box::new({
                 let seen = Arc::clone(&seen);
-                move |took| seen.lock().push((took.time, took.report))
+                move |took| seen.lock().push((took.fragment, took.time, took.report))
             }),
             begun: Box::new(|| false),
             steer: None,
@@ -100,15 +100,26 @@ impl Runner for InPool {
         let began = Instant::now();
         kernel.finish()?;
         let fetched = began.elapsed();
-        let (times, reports): (Vec<_>, Vec<_>) = std::mem::take(&mut *seen.lock()).into_iter().unzip();
-        // Of fragments that ran as one the last has the time of all.
-        let took = match self.is_device {
-            true => times.into_iter().max().unwrap_or_default() + fetched,
-            false => times.into_iter().sum(),
+        let mut seen = std::mem::take(&mut *seen.lock());
+        seen.sort_by_key(|(fragment, ..)| *fragment);
+        let ms = |time: Duration| time.as_secs_f64() * 1e3;
+        let times = || seen.iter().map(|(_, time, _)| ms(*time));
+        let kernels = || seen.iter().map(|(.., report)| report.kernel_ns as f64 / 1e6);
+        // Of fragments that ran as one the last has the time of all; what no kernel took they share, as runs of queries are judged.
+        let whole_ms = match self.is_device {
+            true => times().fold(0.0, f64::max) + ms(fetched),
+            false => times().sum(),
+        };
+        let rest_ms = (whole_ms - kernels().sum::<f64>()).max(0.0) / seen.len().max(1) as f64;
+        let fragments_ms = match self.is_device {
+            true if kernels().sum::<f64>() > 0.0 => kernels().map(|kernel_ms| kernel_ms + rest_ms).collect(),
+            true => Vec::new(),
+            false => times().collect(),
         };
         Ok(Ran {
-            ms: took.as_secs_f64() * 1e3,
-            reports,
+            ms: whole_ms,
+            fragments_ms,
+            reports: seen.into_iter().map(|(.., report)| report).collect(),
         })
     }
 }

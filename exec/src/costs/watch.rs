@@ -168,13 +168,6 @@ impl Watch {
         self.facts.fragments.get(id).map_or(0.0, |needs| needs.output_rows.rows)
     }
 
-    /// What the device supports now that inputs are bound.
-    pub(crate) fn bind(&mut self, supports: impl Fn(&Arc<dyn Variant>) -> Vec<Support>) {
-        for seat in self.seats.iter_mut().skip(1) {
-            seat.support = supports(&seat.variant);
-        }
-    }
-
     pub(crate) fn started(&mut self, ids: &[FragmentId]) {
         ids.iter().for_each(|id| self.monitor.started(*id));
     }
@@ -194,25 +187,46 @@ impl Watch {
         self.monitor.see(event, &self.facts, &self.decision)
     }
 
-    /// Decides anew and takes that for what is expected from now on.
+    /// Decides anew and takes that for what is expected from now on. What devices support now that inputs are bound, which takes
+    /// longer than all else, is asked of them only when something would move to one.
     ///
     /// # Errors
     /// When what remains can't be placed.
-    pub(crate) fn resteer(&mut self, trigger: Trigger) -> Result<Resteered, PlaceError> {
+    pub(crate) fn resteer(
+        &mut self,
+        trigger: Trigger,
+        supports: impl Fn(&Arc<dyn Variant>) -> Vec<Support>,
+    ) -> Result<Resteered, PlaceError> {
+        let mut asked = vec![false; self.seats.len()];
+        let resteered = loop {
+            let resteered = self.weigh(trigger.clone())?;
+            let mut used = resteered.decision.chosen.iter().copied().filter(|at| *at > 0);
+            match used.find(|at| resteered.moved && !asked[*at]) {
+                Some(at) => {
+                    let seat = &mut self.seats[at];
+                    seat.support = supports(&seat.variant);
+                    asked[at] = true;
+                }
+                None => break resteered,
+            }
+        };
+        self.facts = resteered.facts.clone();
+        self.decision = resteered.decision.clone();
+        Ok(resteered)
+    }
+
+    fn weigh(&self, trigger: Trigger) -> Result<Resteered, PlaceError> {
         let (graph, parameters) = (&self.plan.graph, &self.plan.parameters);
         let expected = self.plan.expectations.rows(graph, parameters, &self.counted);
         let facts = facts(graph, &self.plan.scans, parameters, &expected, &self.monitor.known());
-        let resteered = self.monitor.resteer(
+        self.monitor.resteer(
             trigger,
             graph,
             facts,
             &candidates(&self.seats),
             &environment(&self.library),
             &self.decision,
-        )?;
-        self.facts = resteered.facts.clone();
-        self.decision = resteered.decision.clone();
-        Ok(resteered)
+        )
     }
 
     /// Names of devices by fragment.

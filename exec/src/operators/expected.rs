@@ -13,6 +13,8 @@ pub enum Provenance {
     Feedback,
     /// From counts of distinct values.
     Sketch,
+    /// From distinct values that the column cache counted.
+    Cache,
     /// From a sample of the table's rows.
     Sample,
     /// From the least and largest value.
@@ -28,6 +30,7 @@ impl Provenance {
             Provenance::Exact => "exact",
             Provenance::Feedback => "feedback",
             Provenance::Sketch => "sketch",
+            Provenance::Cache => "cache",
             Provenance::Sample => "sample",
             Provenance::Bounds => "bounds",
             Provenance::Default => "default",

@@ -39,6 +39,7 @@ use crate::devices::{DeviceChoice, DeviceMode};
 use crate::fused::{FragmentRuntime, query_error};
 use crate::history::{FragmentRun, Resteer};
 use crate::placement::Decided;
+use crate::statistics::Statistics;
 
 /// What holds of the values of a plan's rows when its partitions are one: a sort above may count on it.
 fn same_values(plan: &Arc<dyn ExecutionPlan>) -> EquivalenceProperties {
@@ -125,6 +126,11 @@ impl FragmentExec {
     /// What it runs.
     pub fn plan(&self) -> &FragmentPlan {
         &self.plan
+    }
+
+    /// What is known of tables and earlier runs.
+    pub fn statistics(&self) -> &Arc<Statistics> {
+        self.runtime.statistics()
     }
 
     /// What it stands for.

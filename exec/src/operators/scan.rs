@@ -55,6 +55,10 @@ pub struct ColumnStatistics {
     pub distinct: Option<f64>,
     /// Smallest and largest value of an integral column, in units of its values (decimals unscaled, dates in days).
     pub range: Option<(f64, f64)>,
+    /// The part of the rows that is NULL.
+    pub nulls: Option<f64>,
+    /// `distinct` is what the column cache counted.
+    pub cached: bool,
 }
 
 /// One column of a scan.

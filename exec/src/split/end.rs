@@ -103,6 +103,7 @@ pub(super) fn add(sum: &mut FragmentReport, part: &FragmentReport) {
     sum.compile_ns += part.compile_ns;
     sum.kernel_ns += part.kernel_ns;
     sum.copy_ns += part.copy_ns;
+    sum.load_ns += part.load_ns;
     for (reason, columns) in &part.host_decoded {
         *sum.host_decoded.entry(reason).or_default() += columns;
     }

@@ -3,6 +3,7 @@
 //! Both are found by what the files are, not by what a table is called: a file that changed makes another version, under which
 //! nothing is found. Nothing here decides a result; what is wrong or missing costs time only.
 
+pub mod cached;
 pub mod feedback;
 pub mod sketches;
 
@@ -12,8 +13,8 @@ use std::sync::Arc;
 
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::memory::DataSourceExec;
-use datafusion::datasource::physical_plan::ParquetSource;
 use datafusion::datasource::physical_plan::parquet::ParquetRowSelection;
+use datafusion::datasource::physical_plan::{FileScanConfig, ParquetSource};
 use datafusion::physical_plan::ExecutionPlan;
 
 pub use feedback::{Counted, Feedback, FeedbackCounts};
@@ -44,12 +45,17 @@ impl Default for Statistics {
 
 /// Names the files that a plan reads in their present state; none where it reads no files.
 pub fn version_of(plan: &Arc<dyn ExecutionPlan>) -> Option<u64> {
+    let config = file_scan(plan)?;
+    let files = config.file_groups.iter().flat_map(|group| group.files());
+    Some(version(config.object_store_url.as_str(), files))
+}
+
+/// The one scan of Parquet files in a plan.
+pub fn file_scan(plan: &Arc<dyn ExecutionPlan>) -> Option<&FileScanConfig> {
     if let Some(source) = plan.downcast_ref::<DataSourceExec>() {
-        let (config, _) = source.downcast_to_file_source::<ParquetSource>()?;
-        let files = config.file_groups.iter().flat_map(|group| group.files());
-        return Some(version(config.object_store_url.as_str(), files));
+        return Some(source.downcast_to_file_source::<ParquetSource>()?.0);
     }
-    let mut found = plan.children().into_iter().filter_map(version_of);
+    let mut found = plan.children().into_iter().filter_map(file_scan);
     let only = found.next();
     // Of several scans none is the table.
     only.filter(|_| found.next().is_none())

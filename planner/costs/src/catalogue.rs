@@ -45,7 +45,7 @@ pub fn reference() -> Profile {
         workers: 1,
         morsel_rows: MORSEL_ROWS,
         worker_efficiency: 0.9,
-        spread_ms: 0.03,
+        spread_ms: 0.1,
         overlap: 0.0,
         memory_bytes: 8e9,
         memory_bytes_per_second_max: 72e9,
@@ -69,6 +69,7 @@ pub fn reference() -> Profile {
         inserts_per_second_by_footprint_bytes: Curve::new(vec![(64e3, 1.8e9), (1e6, 850e6), (32e6, 360e6)]),
         operations: Operations {
             simple_per_second: 41e9,
+            tests_per_second: 4e9,
             gathers_per_second: 2.7e9,
             hashes_per_second: 110e6,
             new_groups_per_second: 45e6,
@@ -81,7 +82,9 @@ pub fn reference() -> Profile {
         upload: None,
         download: None,
         chunk_rows: CHUNK_ROWS,
-        start_ms: 0.01,
+        start_ms: 0.02,
+        wake_ms: 0.02,
+        node_ms: 0.0005,
         launch_ms: 0.0,
         launches: 0.0,
         sync_ms: 0.0,
@@ -108,6 +111,7 @@ pub(crate) fn scaled(profile: &Profile, factor: f64) -> Profile {
         inserts_per_second_by_footprint_bytes: profile.inserts_per_second_by_footprint_bytes.scaled(factor),
         operations: Operations {
             simple_per_second: operations.simple_per_second * factor,
+            tests_per_second: operations.tests_per_second * factor,
             gathers_per_second: operations.gathers_per_second * factor,
             hashes_per_second: operations.hashes_per_second * factor,
             new_groups_per_second: operations.new_groups_per_second * factor,
@@ -156,6 +160,17 @@ struct Described {
     sync_ms: Option<f64>,
     #[serde(default)]
     compile_ms: Option<f64>,
+}
+
+/// Rows put into groups, by their number: few contend where there are many workers, many are not cached.
+fn updates(tables: &Curve, cache_bytes: f64, memory_bytes: f64, contended: bool) -> Curve {
+    let most = tables.at(1.0);
+    Curve::new(vec![
+        (1.0, most * if contended { 0.3 } else { 1.0 }),
+        (1e3, most),
+        (cache_bytes / SECTOR_BYTES, most),
+        (cache_bytes, tables.at(memory_bytes)),
+    ])
 }
 
 /// What can be wrong with a description.
@@ -293,13 +308,7 @@ impl Described {
             (self.memory_bytes, in_memory * 0.6),
         ]);
         let tables = random.scaled(UPDATES_PER_ACCESS);
-        let contended = tables.at(1.0) * if is_gpu { 0.3 } else { 1.0 };
-        let updates = vec![
-            (1.0, contended),
-            (1e3, tables.at(1.0)),
-            (cache_bytes / SECTOR_BYTES, tables.at(1.0)),
-            (cache_bytes, tables.at(self.memory_bytes)),
-        ];
+        let updates = updates(&tables, cache_bytes, self.memory_bytes, is_gpu);
         let stream = self.memory_bytes_per_second * STREAM_SHARE;
         Ok(Profile {
             version: PROFILE_VERSION,
@@ -322,10 +331,11 @@ impl Described {
             stream_bytes_per_second_by_carrier_bytes: Curve::new(vec![(1.0, stream * 0.7), (4.0, stream)]),
             write_bytes_per_second: stream,
             random_accesses_per_second_by_footprint_bytes: random,
-            group_updates_per_second_by_groups: Curve::new(updates),
+            group_updates_per_second_by_groups: updates,
             inserts_per_second_by_footprint_bytes: tables,
             operations: Operations {
                 simple_per_second: operations,
+                tests_per_second: operations,
                 gathers_per_second: in_memory,
                 hashes_per_second: operations / 20.0,
                 new_groups_per_second: in_memory / 4.0,
@@ -339,6 +349,8 @@ impl Described {
             download: Some(link),
             chunk_rows: CHUNK_ROWS,
             start_ms: 0.05,
+            wake_ms: 0.0,
+            node_ms: 0.0,
             launch_ms: self.launch_ms.unwrap_or(if is_gpu { 0.006 } else { 0.03 }),
             launches: 3.0,
             sync_ms: self.sync_ms.unwrap_or(0.02),

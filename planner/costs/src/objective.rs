@@ -107,10 +107,10 @@ impl Default for Objective {
             max_usd: None,
             max_joules: None,
             pinned: Vec::new(),
-            gain_share_min: 0.1,
-            gain_ms_min: 0.2,
+            gain_share_min: 0.15,
+            gain_ms_min: 0.1,
             gain_sigmas_min: 1.0,
-            search_ms_min: 0.5,
+            search_ms_min: 0.2,
             co_execution: CoExecution::Off,
         }
     }

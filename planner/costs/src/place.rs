@@ -22,6 +22,8 @@ pub struct Candidate<'a> {
     /// By scan: the share of its columns' bytes in the device's memory; the host's for the processor. What is missing is 0
     /// for accelerators and 1 for the processor.
     pub resident: Vec<f64>,
+    /// By scan: time in which the host decodes what the device lacks of it, where that is known; else bytes and rates tell.
+    pub decode_ms: Vec<f64>,
     /// All kernels are compiled, as [`trireme_device_api::Variant::warm`] says.
     pub warm: bool,
     /// Time until the device takes work.
@@ -42,6 +44,7 @@ impl<'a> Candidate<'a> {
             variant: "fused",
             support: Vec::new(),
             resident: Vec::new(),
+            decode_ms: Vec::new(),
             warm: true,
             queue_ms: 0.0,
             others_ms: Vec::new(),
@@ -290,6 +293,8 @@ fn options(
                 Some(library) => library.corrected(device, candidate.variant, needs, bare),
                 None => bare,
             };
+            let known_ms = scan.and_then(|scan| candidate.decode_ms.get(scan));
+            let cost = known_ms.map_or(cost, |ms| cost.after_decoding(*ms, candidate.profile));
             match !candidate.profile.is_host() && cost.memory_bytes > candidate.free_bytes {
                 true => Err(format!(
                     "it needs {:.0} MiB of memory, {:.0} MiB are free",

@@ -4,7 +4,7 @@
 //!  total = compile + queue + start + max(load, upload, kernel) + fill + download
 //!    compile   compile_ms(nodes) / expected uses, if its kernel isn't there yet
 //!    queue     the wait for the device
-//!    start     start_ms + launches × chunks × launch_ms
+//!    start     start_ms + launches × chunks × launch_ms, node_ms for each node; wake_ms of a graph's first fragment
 //!    load      max(fetch from the store, decode by the host) of what isn't in the host's memory   (the host decodes itself: in its kernel's place)
 //!    upload    source bytes that aren't in the device's memory: latency + bytes / rate
 //!    kernel    overlap × max(terms) + (1 − overlap) × sum(terms), at the rate of the workers that the rows keep busy: one for
@@ -136,7 +136,9 @@ pub fn predict(facts: &FragmentFacts, device: &Profile, around: &Surroundings) -
         true => 0.0,
         false => device.compile_ms_by_nodes.at(facts.nodes.max(1.0)) / around.expected_uses.max(1.0),
     };
-    let start_ms = device.start_ms + device.launches * chunks * device.launch_ms;
+    let wake_ms = if facts.first { device.wake_ms } else { 0.0 };
+    let prepared_ms = device.node_ms * facts.nodes;
+    let start_ms = device.start_ms + wake_ms + prepared_ms + device.launches * chunks * device.launch_ms;
     let fetch_ms = match in_store > 0.0 {
         true => around.store_latency_ms + per_second_ms(facts.encoded_bytes * in_store, around.store_bytes_per_second),
         false => 0.0,
@@ -183,9 +185,9 @@ pub fn predict(facts: &FragmentFacts, device: &Profile, around: &Surroundings) -
 }
 
 impl Prediction {
-    /// With a learned factor on what the device does itself: not on waits and compilation.
-    pub(crate) fn corrected(mut self, factor: f64, sigma: f64) -> Self {
-        let fixed_ms = self.queue_ms + self.compile_ms;
+    /// With a learned factor on what the device does itself: not on waits and compilation, nor on so much else.
+    pub(crate) fn corrected(mut self, factor: f64, sigma: f64, else_ms: f64) -> Self {
+        let fixed_ms = self.queue_ms + self.compile_ms + else_ms;
         let ran_ms = self.total_ms - fixed_ms;
         let occupied_ms = self.total_ms - self.queue_ms;
         self.total_ms = fixed_ms + ran_ms * factor;
@@ -194,6 +196,29 @@ impl Prediction {
         self.joules *= grown;
         self.correction = factor;
         self.sigma_ms = ran_ms * factor * sigma;
+        self
+    }
+}
+
+impl Prediction {
+    /// As if all columns were where they are read.
+    pub(crate) fn resident(self) -> Self {
+        let own_ms = self.queue_ms + self.compile_ms + self.start_ms + self.kernel_ms;
+        Self {
+            fetch_ms: 0.0,
+            decode_ms: 0.0,
+            upload_ms: 0.0,
+            total_ms: self.total_ms.min(own_ms),
+            ..self
+        }
+    }
+
+    /// After the host has decoded for so long, whatever was learned of running.
+    pub(crate) fn after_decoding(mut self, decode_ms: f64, device: &Profile) -> Self {
+        self.decode_ms += decode_ms;
+        self.total_ms += decode_ms;
+        self.usd += decode_ms * device.price_usd_per_hour / MS_PER_HOUR;
+        self.joules += decode_ms * device.power.active_watts / MS_PER_SECOND;
         self
     }
 }
@@ -299,6 +324,7 @@ fn kernel_by(work: &Work, device: &Profile, workers: f64) -> Kernel {
         + work.updates.iter().map(update_ms).sum::<f64>();
 
     let compute_ms = each_ms(work.simple_operations, rates.simple_per_second)
+        + each_ms(work.tested_rows, rates.tests_per_second)
         + each_ms(work.gathered_values, rates.gathers_per_second)
         + each_ms(work.wide_operations, rates.wide_per_second)
         + each_ms(work.text_bytes, rates.text_bytes_per_second)

@@ -98,6 +98,9 @@ pub struct Link {
 pub struct Operations {
     /// Nodes × rows of arithmetic, comparisons, logic, look-ups of dictionary codes.
     pub simple_per_second: f64,
+    /// Rows tested by a condition, beside its expression.
+    #[serde(default = "untold")]
+    pub tests_per_second: f64,
     /// Values read by position, for the rows that filters left.
     pub gathers_per_second: f64,
     /// Keys hashed, and compared with what is found.
@@ -112,6 +115,11 @@ pub struct Operations {
     pub host_calls_per_second: f64,
     /// Comparisons of sorts.
     pub comparisons_per_second: f64,
+}
+
+/// A rate that older profiles don't have: nothing is lost by it.
+fn untold() -> f64 {
+    1e15
 }
 
 /// Power drawn.
@@ -188,6 +196,12 @@ pub struct Profile {
     pub chunk_rows: f64,
     /// Preparing and starting one fragment, compiled before.
     pub start_ms: f64,
+    /// What the first fragment of a graph takes beside that: workers wake, and nothing is in caches.
+    #[serde(default)]
+    pub wake_ms: f64,
+    /// Preparing a node of its expressions.
+    #[serde(default)]
+    pub node_ms: f64,
     /// Launching one kernel.
     pub launch_ms: f64,
     /// Kernels per fragment and chunk.
@@ -285,6 +299,7 @@ impl Profile {
             ("insert rate", self.inserts_per_second_by_footprint_bytes.is_sound()),
             ("compile time", self.compile_ms_by_nodes.is_sound()),
             ("simple_per_second", positive(operations.simple_per_second)),
+            ("tests_per_second", positive(operations.tests_per_second)),
             ("gathers_per_second", positive(operations.gathers_per_second)),
             ("hashes_per_second", positive(operations.hashes_per_second)),
             ("new_groups_per_second", positive(operations.new_groups_per_second)),
@@ -296,6 +311,8 @@ impl Profile {
             ("link", links_hold && self.upload.is_some() == self.download.is_some()),
             ("chunk_rows", positive(self.chunk_rows)),
             ("start_ms", not_negative(self.start_ms)),
+            ("wake_ms", not_negative(self.wake_ms)),
+            ("node_ms", not_negative(self.node_ms)),
             ("launch_ms", not_negative(self.launch_ms)),
             ("launches", not_negative(self.launches)),
             ("sync_ms", not_negative(self.sync_ms)),

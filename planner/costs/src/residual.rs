@@ -254,13 +254,28 @@ impl Library {
         if self.models.is_empty() {
             return bare;
         }
-        let model = self.models.get(&key(device, variant, facts.sink));
-        let general = model.and_then(|model| model.correction(&features(facts, &bare)));
-        let shape = shapes::key(device, variant, facts, moved_share(&bare));
-        match self.shapes.correction(shape.as_deref(), general) {
-            Some(Correction { factor, sigma }) => bare.corrected(factor, sigma),
+        if let Some(Correction { factor, sigma }) = self.correction(device, variant, facts, &bare) {
+            return bare.corrected(factor, sigma, 0.0);
+        }
+        // Of columns on their way nothing is known: what was learned over resident ones holds for the rest.
+        let resident = bare.resident();
+        match self.correction(device, variant, facts, &resident) {
+            Some(Correction { factor, sigma }) => {
+                let mut corrected = bare.corrected(factor, sigma, bare.total_ms - resident.total_ms);
+                // Parts may overlap: none of those that were not corrected ends sooner.
+                let slowest_ms = bare.fetch_ms.max(bare.decode_ms).max(bare.upload_ms);
+                corrected.total_ms = corrected.total_ms.max(bare.queue_ms + bare.compile_ms + slowest_ms);
+                corrected
+            }
             None => bare,
         }
+    }
+
+    fn correction(&self, device: &str, variant: &str, facts: &FragmentFacts, bare: &Prediction) -> Option<Correction> {
+        let model = self.models.get(&key(device, variant, facts.sink));
+        let general = model.and_then(|model| model.correction(&features(facts, bare)));
+        let shape = shapes::key(device, variant, facts, moved_share(bare));
+        self.shapes.correction(shape.as_deref(), general)
     }
 
     /// Models by `device/variant/sink`, for people.

@@ -151,6 +151,7 @@ fn perturbed(profile: &Profile, most: f64, chance: &mut Chance) -> Profile {
         write_bytes_per_second: of(profile.write_bytes_per_second),
         operations: Operations {
             simple_per_second: of(operations.simple_per_second),
+            tests_per_second: of(operations.tests_per_second),
             gathers_per_second: of(operations.gathers_per_second),
             hashes_per_second: of(operations.hashes_per_second),
             new_groups_per_second: of(operations.new_groups_per_second),

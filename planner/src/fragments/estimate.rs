@@ -152,6 +152,7 @@ pub(super) fn scan_estimate(scan: &FileScan) -> Estimate {
         let sampled = at.and_then(|at| u16::try_from(at).ok()).map(|at| (0, at));
         ColumnEstimate {
             sampled,
+            nulls: known.nulls,
             ..ColumnEstimate::of_table(rows, sketched.or(known.distinct), known.range, &column.data_type)
         }
     });

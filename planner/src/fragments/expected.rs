@@ -67,6 +67,7 @@ impl Expectations for KnownInputs {
 
 fn scan_known(scan: &FileScan) -> Known {
     let of = |column: usize| match scan.statistics.columns.get(column) {
+        Some(known) if known.cached => Provenance::Cache,
         Some(known) if known.distinct.is_some() || scan.statistics.sketch.is_some() => Provenance::Sketch,
         Some(known) if known.range.is_some() => Provenance::Bounds,
         _ => Provenance::Default,

@@ -26,6 +26,7 @@ use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use trireme_device_api::{Expr, Field, JoinKind, Node, SortKey, Type};
+use trireme_exec::operators::{FileColumn, FileScan};
 use trireme_exec::statistics::Statistics;
 
 use super::aggregate::{aggregates, gives_states, reading, sort_keys};
@@ -60,8 +61,8 @@ type Lowered = Result<RelationId, String>;
 pub struct JoinOrder<'a> {
     /// By estimated cost; else as DataFusion left them.
     pub by_cost: bool,
-    /// Distinct values of a table's column of strings, if they were counted.
-    pub distinct: &'a dyn Fn(&str, &str) -> Option<usize>,
+    /// Distinct values of a scan's column, if the column cache has counted them.
+    pub distinct: &'a dyn Fn(&FileScan, &FileColumn) -> Option<f64>,
     /// What earlier runs and ANALYZE found.
     pub statistics: &'a Arc<Statistics>,
 }
@@ -245,10 +246,15 @@ impl<'a> Lowering<'a> {
             limit,
         } = scan;
         scan.statistics.sketch = self.joins.statistics.sketches.get(scan.version());
-        for (column, known) in scan.columns.iter().zip(&mut scan.statistics.columns) {
-            if known.distinct.is_none() && column.data_type.is_bytes() {
-                known.distinct = (self.joins.distinct)(&scan.name, &column.name).map(|count| count as f64);
+        if scan.statistics.sketch.is_none() {
+            let mut columns = std::mem::take(&mut scan.statistics.columns);
+            for (column, known) in scan.columns.iter().zip(&mut columns) {
+                if known.distinct.is_none() {
+                    known.distinct = (self.joins.distinct)(&scan, column);
+                    known.cached = known.distinct.is_some();
+                }
             }
+            scan.statistics.columns = columns;
         }
         let mut relation = self.tree.scan(scan, &nullable);
         let all = self.tree.columns(relation);

@@ -209,7 +209,7 @@ fn add_kept(columns: &mut Vec<FileColumn>, nullable: &mut Vec<bool>, statistics:
     // Rows that were deleted are not counted anywhere else either.
     statistics.columns.push(ColumnStatistics {
         distinct: Some(1.0),
-        range: None,
+        ..ColumnStatistics::default()
     });
     columns.push(FileColumn {
         name: "kept rows".to_owned(),
@@ -242,7 +242,19 @@ fn column_statistics(files: &[&Statistics], index: usize) -> ColumnStatistics {
     ColumnStatistics {
         distinct: distinct.and_then(|column| column.distinct_count.get_value().map(|count| *count as f64)),
         range: range.flatten(),
+        nulls: null_share(files, index),
+        cached: false,
     }
+}
+
+/// The part of the rows in which a column is NULL.
+fn null_share(files: &[&Statistics], index: usize) -> Option<f64> {
+    let (mut nulls, mut rows) = (0.0, 0.0);
+    for file in files {
+        nulls += *file.column_statistics.get(index)?.null_count.get_value()? as f64;
+        rows += *file.num_rows.get_value()? as f64;
+    }
+    (rows > 0.0).then(|| (nulls / rows).min(1.0))
 }
 
 fn number(value: &Precision<ScalarValue>) -> Option<f64> {

@@ -10,8 +10,9 @@
 //! nothing new.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::path::Path;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use datafusion::catalog::TableProvider;
@@ -21,6 +22,7 @@ use trireme_exec::io::{Access, in_one_look};
 use trireme_planner::ddl::TableName;
 
 use crate::catalog::Catalog;
+use crate::discover::{Seen, entries};
 use crate::listing::Signature;
 use crate::resolve::Source;
 
@@ -34,6 +36,8 @@ struct Statement {
     began: Instant,
     ahead: bool,
     checks: Mutex<HashMap<TableName, JoinHandle<bool>>>,
+    /// What was in the data folder when it was first asked for.
+    seen: OnceLock<Arc<Vec<Seen>>>,
 }
 
 impl Statement {
@@ -42,6 +46,7 @@ impl Statement {
             began: Instant::now(),
             ahead,
             checks: Mutex::default(),
+            seen: OnceLock::new(),
         })
     }
 }
@@ -62,6 +67,13 @@ pub async fn ahead_of_checks<T>(planning: impl Future<Output = T>) -> (T, Checks
 /// When the planning of the task's statement began.
 pub(crate) fn statement_began() -> Option<Instant> {
     STATEMENT.try_with(|statement| statement.began).ok()
+}
+
+/// What is in the data folder: read once for a statement, however many tables it names.
+pub(crate) fn seen(data: &Path) -> Arc<Vec<Seen>> {
+    let now = || Arc::new(entries(data));
+    let of_statement = STATEMENT.try_with(|statement| Arc::clone(statement.seen.get_or_init(now)));
+    of_statement.unwrap_or_else(|_| now())
 }
 
 /// Whether the files are still those that the statement was planned with.
@@ -92,7 +104,7 @@ impl Catalog {
         name: &TableName,
         source: &Source,
         origin: &str,
-    ) -> Option<Arc<dyn TableProvider>> {
+    ) -> Option<(Arc<dyn TableProvider>, Signature)> {
         let Source::External(external) = source else {
             return None;
         };
@@ -111,14 +123,15 @@ impl Catalog {
             let tables = self.tables.lock();
             let cached = tables.get(name)?;
             let usable = cached.origin == origin && cached.steady;
-            usable.then(|| (Arc::clone(&cached.provider), cached.signature.clone()))?
+            usable.then(|| cached.known())?
         };
         let catalog = self.this.upgrade()?;
         statement.checks.lock().entry(name.clone()).or_insert_with(|| {
             let (name, source, origin) = (name.clone(), source.clone(), origin.to_owned());
+            let signature = signature.clone();
             tokio::spawn(async move { catalog.unchanged(&name, &source, &origin, &signature).await })
         });
-        Some(provider)
+        Some((provider, signature))
     }
 
     async fn unchanged(&self, name: &TableName, source: &Source, origin: &str, signature: &Signature) -> bool {

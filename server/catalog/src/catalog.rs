@@ -22,6 +22,7 @@ use crate::folder::Folder;
 use crate::provider::CatalogHandle;
 use crate::resolve::Cached;
 use crate::secrets::{SecretKey, SecretsFile};
+use crate::sketching::Sketching;
 use crate::statistics::{SketchOptions, StatisticsFile};
 use crate::views::ViewPlanner;
 
@@ -81,8 +82,8 @@ pub struct Catalog {
     pub(crate) statistics: RwLock<StatisticsFile>,
     /// Where plans look for samples, and how many rows each has.
     pub(crate) sketches: OnceLock<SketchOptions>,
-    /// Held while a table is analysed in the background: one after the other.
-    pub(crate) sketching: tokio::sync::Mutex<()>,
+    /// Tables that wait to be analysed unasked.
+    pub(crate) sketching: Sketching,
     pub(crate) secrets: RwLock<SecretsFile>,
     pub(crate) planner: OnceLock<Arc<dyn ViewPlanner>>,
     pub(crate) system: RwLock<Option<Arc<dyn SchemaProvider>>>,
@@ -102,10 +103,6 @@ impl Catalog {
     ///
     /// # Errors
     /// [`CatalogError::Locked`], [`CatalogError::FormatVersion`], [`CatalogError::Corrupt`], [`CatalogError::Io`].
-    #[expect(
-        clippy::unused_async,
-        reason = "opening may come to read remote definitions; callers shouldn't change then"
-    )]
     pub async fn open(options: CatalogOptions) -> Result<Arc<Self>, CatalogError> {
         std::fs::create_dir_all(&options.data_dir).map_err(CatalogError::io(&options.data_dir))?;
         let (folder, definitions) = Folder::open(options.locations.data_folder())?;
@@ -120,7 +117,7 @@ impl Catalog {
             .with_runtime_env(options.runtime)
             .with_default_features()
             .build();
-        Ok(Arc::new_cyclic(|this| Self {
+        let catalog = Arc::new_cyclic(|this| Self {
             locations: options.locations,
             stores: options.stores,
             refresh_interval: options.refresh_interval,
@@ -138,12 +135,14 @@ impl Catalog {
             deltas: Mutex::new(HashMap::new()),
             statistics: RwLock::new(statistics),
             sketches: OnceLock::new(),
-            sketching: tokio::sync::Mutex::default(),
+            sketching: Sketching::default(),
             secrets: RwLock::new(secrets),
             planner: OnceLock::new(),
             system: RwLock::new(None),
             this: Weak::clone(this),
-        }))
+        });
+        catalog.prune_statistics().await;
+        Ok(catalog)
     }
 
     /// The object stores.

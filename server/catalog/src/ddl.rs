@@ -91,7 +91,7 @@ impl Catalog {
         let (keys, definition) = (table.keys, Definition::External(external));
         let is_new = self.define(&table.name, definition, keys, if_exists).await?;
         if is_new && is_parquet {
-            self.sketch_later(&table.name, listing.signature.bytes);
+            self.sketch_registered(&table.name);
         }
         Ok(DONE)
     }
@@ -248,6 +248,7 @@ impl Catalog {
             },
         )?;
         self.tables.lock().retain(|table, _| table.schema != name);
+        self.forget_statistics(|table| table.schema == name);
         for definition in tables.values() {
             self.remove_files(definition);
         }
@@ -347,6 +348,7 @@ impl Catalog {
         let mut definitions = (*self.snapshot()).clone();
         let removed = definitions.remove_table(name);
         self.commit(definitions, name)?;
+        self.forget_statistics(|table| table == name);
         if let Some(definition) = removed {
             self.remove_files(&definition);
         }

@@ -46,6 +46,14 @@ pub(crate) enum Lookup {
     Clash(Vec<Found>),
 }
 
+/// An entry of a folder.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    name: String,
+    path: PathBuf,
+    folder: bool,
+}
+
 enum Class {
     Table(FoundKind),
     Schema,
@@ -54,9 +62,10 @@ enum Class {
 
 /// Names of the folders that are schemas, without the default one.
 pub(crate) fn schemas(data: &Path) -> Vec<String> {
-    let mut names: Vec<String> = folders(data)
-        .filter(|(name, path)| name != DEFAULT_SCHEMA && matches!(classify(path), Class::Schema))
-        .map(|(name, _)| name)
+    let mut names: Vec<String> = entries(data)
+        .into_iter()
+        .filter(|seen| seen.folder && seen.name != DEFAULT_SCHEMA && matches!(classify(&seen.path), Class::Schema))
+        .map(|seen| seen.name)
         .collect();
     names.sort();
     names
@@ -64,37 +73,43 @@ pub(crate) fn schemas(data: &Path) -> Vec<String> {
 
 /// The folder schema of this name; an unquoted name finds any spelling.
 pub(crate) fn schema_folder(data: &Path, schema: &str) -> Option<PathBuf> {
-    let spelled =
-        |(name, _): &(String, PathBuf)| name == schema || (is_folded(schema) && name.to_lowercase() == schema);
-    let mut matching: Vec<(String, PathBuf)> = folders(data).filter(spelled).collect();
-    matching.sort_by_key(|(name, _)| name != schema);
-    let (_, path) = matching.into_iter().next()?;
-    (schema == DEFAULT_SCHEMA || matches!(classify(&path), Class::Schema)).then_some(path)
+    schema_among(&entries(data), schema)
+}
+
+fn schema_among(data: &[Seen], schema: &str) -> Option<PathBuf> {
+    let folded = is_folded(schema);
+    let spelled = |name: &str| name == schema || (folded && name.to_lowercase() == schema);
+    let mut matching: Vec<&Seen> = data.iter().filter(|seen| seen.folder && spelled(&seen.name)).collect();
+    matching.sort_by_key(|seen| seen.name != schema);
+    let path = &matching.first()?.path;
+    (schema == DEFAULT_SCHEMA || matches!(classify(path), Class::Schema)).then(|| path.clone())
 }
 
 /// All tables of a schema, by name; clashing ones are all in the list.
 pub(crate) fn tables(data: &Path, schema: &str) -> Vec<Found> {
+    let data = entries(data);
     let mut found = Vec::new();
     if schema == DEFAULT_SCHEMA {
-        found.extend(tables_in(data, true, |_| true));
+        found.extend(tables_in(&data, true, |_| true));
     }
-    if let Some(folder) = schema_folder(data, schema) {
-        found.extend(tables_in(&folder, false, |_| true));
+    if let Some(folder) = schema_among(&data, schema) {
+        found.extend(tables_in(&entries(&folder), false, |_| true));
     }
     found.sort_by(|left, right| (&left.name, &left.path).cmp(&(&right.name, &right.path)));
     found
 }
 
-/// The table of this name. A quoted name finds its exact spelling; an unquoted one, which arrives in lower case, any.
-pub(crate) fn lookup(data: &Path, schema: &str, table: &str) -> Lookup {
+/// The table of this name, by the entries of the data folder. A quoted name finds its exact spelling; an unquoted one, which
+/// arrives in lower case, any.
+pub(crate) fn lookup(data: &[Seen], schema: &str, table: &str) -> Lookup {
     let folded = is_folded(table);
     let wanted = |name: &str| name == table || (folded && name.to_lowercase() == table);
     let mut found = Vec::new();
     if schema == DEFAULT_SCHEMA {
         found.extend(tables_in(data, true, wanted));
     }
-    if let Some(folder) = schema_folder(data, schema) {
-        found.extend(tables_in(&folder, false, wanted));
+    if let Some(folder) = schema_among(data, schema) {
+        found.extend(tables_in(&entries(&folder), false, wanted));
     }
     if found.iter().any(|entry| entry.name == table) {
         found.retain(|entry| entry.name == table);
@@ -111,31 +126,28 @@ fn is_folded(name: &str) -> bool {
     name.to_lowercase() == name
 }
 
-/// Tables directly in a folder. In the data folder itself, folders of folders are schemas; deeper they are tables.
-fn tables_in(folder: &Path, schemas_below: bool, wanted: impl Fn(&str) -> bool) -> Vec<Found> {
+/// Tables among a folder's entries. In the data folder itself, folders of folders are schemas; deeper they are tables.
+fn tables_in(folder: &[Seen], schemas_below: bool, wanted: impl Fn(&str) -> bool) -> Vec<Found> {
     let mut found = Vec::new();
-    for entry in visible(folder) {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let path = entry.path();
-        if is_folder(&entry) {
-            if !wanted(&name) || (schemas_below && name == DEFAULT_SCHEMA) {
+    for Seen { name, path, folder } in folder {
+        let mut add = |name: &str, kind| {
+            found.push(Found {
+                name: name.to_owned(),
+                path: path.clone(),
+                kind,
+            });
+        };
+        if *folder {
+            if !wanted(name) || (schemas_below && name == DEFAULT_SCHEMA) {
                 continue;
             }
-            match classify(&path) {
-                Class::Table(kind) => found.push(Found { name, path, kind }),
-                Class::Schema if !schemas_below => found.push(Found {
-                    name,
-                    path,
-                    kind: FoundKind::Folder,
-                }),
+            match classify(path) {
+                Class::Table(kind) => add(name, kind),
+                Class::Schema if !schemas_below => add(name, FoundKind::Folder),
                 Class::Schema | Class::Nothing => {}
             }
-        } else if let Some((stem, _)) = data_file(&name).filter(|(stem, _)| wanted(stem)) {
-            found.push(Found {
-                name: stem.to_owned(),
-                path,
-                kind: FoundKind::File,
-            });
+        } else if let Some((stem, _)) = data_file(name).filter(|(stem, _)| wanted(stem)) {
+            add(stem, FoundKind::File);
         }
     }
     found
@@ -187,10 +199,14 @@ fn has_data(folder: &Path, depth: usize) -> bool {
     depth < DEPTH_MAX && below.iter().any(|path| has_data(path, depth + 1))
 }
 
-fn folders(folder: &Path) -> impl Iterator<Item = (String, PathBuf)> + use<> {
-    visible(folder)
-        .filter(is_folder)
-        .map(|entry| (entry.file_name().to_string_lossy().into_owned(), entry.path()))
+/// What is in a folder now.
+pub(crate) fn entries(folder: &Path) -> Vec<Seen> {
+    let seen = |entry: DirEntry| Seen {
+        name: entry.file_name().to_string_lossy().into_owned(),
+        path: entry.path(),
+        folder: is_folder(&entry),
+    };
+    visible(folder).map(seen).collect()
 }
 
 /// Asks the file system again for symbolic links only: a lookup passes every entry of the data folder.
@@ -251,24 +267,33 @@ mod tests {
         );
         assert_eq!(schemas(data.path()), ["sales"]);
         assert_eq!(names(data.path(), "sales"), ["deep", "items"]);
-        assert!(matches!(lookup(data.path(), "public", "orders"), Lookup::One(_)));
-        assert!(matches!(lookup(data.path(), "public", "Orders"), Lookup::One(_)));
-        assert!(matches!(lookup(data.path(), "public", "oRDERS"), Lookup::None));
         assert!(matches!(
-            lookup(data.path(), "public", "lake"),
+            lookup(&entries(data.path()), "public", "orders"),
+            Lookup::One(_)
+        ));
+        assert!(matches!(
+            lookup(&entries(data.path()), "public", "Orders"),
+            Lookup::One(_)
+        ));
+        assert!(matches!(
+            lookup(&entries(data.path()), "public", "oRDERS"),
+            Lookup::None
+        ));
+        assert!(matches!(
+            lookup(&entries(data.path()), "public", "lake"),
             Lookup::One(Found {
                 kind: FoundKind::Delta,
                 ..
             })
         ));
-        assert!(matches!(lookup(data.path(), "sales", "deep"), Lookup::One(_)));
+        assert!(matches!(lookup(&entries(data.path()), "sales", "deep"), Lookup::One(_)));
     }
 
     #[test]
     fn one_name_for_two_files_clashes() {
         let data = data(&["a.csv", "a.json", "B.csv", "b.csv"]);
-        assert!(matches!(lookup(data.path(), "public", "a"), Lookup::Clash(_)));
-        assert!(matches!(lookup(data.path(), "public", "b"), Lookup::One(_)));
-        assert!(matches!(lookup(data.path(), "public", "B"), Lookup::One(_)));
+        assert!(matches!(lookup(&entries(data.path()), "public", "a"), Lookup::Clash(_)));
+        assert!(matches!(lookup(&entries(data.path()), "public", "b"), Lookup::One(_)));
+        assert!(matches!(lookup(&entries(data.path()), "public", "B"), Lookup::One(_)));
     }
 }

@@ -35,6 +35,7 @@ mod provider;
 mod resolve;
 mod samples;
 mod secrets;
+mod sketching;
 mod statistics;
 mod subqueries;
 mod table;
@@ -47,6 +48,7 @@ pub use describe::{DescribeFilter, TableEntry, TableKind};
 pub use error::CatalogError;
 pub use folder::FORMAT_VERSION;
 pub use secrets::SecretKey;
+pub use sketching::SketchCounts;
 pub use statistics::{ColumnStatisticsEntry, SketchOptions, TableStatistics};
 pub use views::ViewPlanner;
 

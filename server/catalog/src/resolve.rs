@@ -6,7 +6,7 @@ use std::time::Instant;
 use datafusion::catalog::TableProvider;
 use trireme_planner::ddl::{TableName, TableVersionRef};
 
-use crate::ahead::statement_began;
+use crate::ahead::{seen, statement_began};
 use crate::catalog::{Catalog, DEFAULT_SCHEMA};
 use crate::definitions::{Definition, External, View};
 use crate::describe::TableKind;
@@ -66,6 +66,12 @@ pub(crate) struct Cached {
     once: bool,
 }
 
+impl Cached {
+    pub(crate) fn known(&self) -> (Arc<dyn TableProvider>, Signature) {
+        (Arc::clone(&self.provider), self.signature.clone())
+    }
+}
+
 impl Catalog {
     /// The table of this name, or `None`.
     pub(crate) async fn table(
@@ -90,7 +96,7 @@ impl Catalog {
         let name = canonical(name, &source);
         match version {
             Some(version) => self.table_version(&name, &source, version).await.map(Some),
-            None => self.current(&name, &source).await.map(Some),
+            None => self.current(&name, &source).await.map(|(provider, _)| Some(provider)),
         }
     }
 
@@ -117,7 +123,7 @@ impl Catalog {
                 Definition::View(view) => Source::View(view.clone()),
             }));
         }
-        match discover::lookup(self.data_dir(), &name.schema, &name.table) {
+        match discover::lookup(&seen(self.data_dir()), &name.schema, &name.table) {
             Lookup::None => Ok(None),
             Lookup::One(found) => Ok(Some(Source::Discovered(found))),
             Lookup::Clash(found) => Err(self.clash(name, &found)),
@@ -183,7 +189,12 @@ impl Catalog {
         }
     }
 
-    async fn current(&self, name: &TableName, source: &Source) -> Result<Arc<dyn TableProvider>, CatalogError> {
+    /// The table, and the state of the files that it reads.
+    pub(crate) async fn current(
+        &self,
+        name: &TableName,
+        source: &Source,
+    ) -> Result<(Arc<dyn TableProvider>, Signature), CatalogError> {
         let origin = source.origin();
         // A managed table's log is one small folder, and a session must see its own writes.
         let may_wait = !matches!(source, Source::Managed(_));
@@ -193,10 +204,10 @@ impl Catalog {
             may_wait && cached.origin == origin && (for_this || cached.checked.elapsed() < self.refresh_interval)
         };
         if let Some(cached) = self.tables.lock().get(name).filter(recent) {
-            return Ok(Arc::clone(&cached.provider));
+            return Ok(cached.known());
         }
-        if let Some(provider) = self.ahead_of_check(name, source, &origin) {
-            return Ok(provider);
+        if let Some(known) = self.ahead_of_check(name, source, &origin) {
+            return Ok(known);
         }
         let checked = Instant::now();
         let listing = self.listing(name, source).await?;
@@ -206,7 +217,7 @@ impl Catalog {
         {
             if cached.signature == listing.signature {
                 (cached.checked, cached.steady) = (checked, true);
-                return Ok(Arc::clone(&cached.provider));
+                return Ok(cached.known());
             }
             steady = false;
         }
@@ -220,13 +231,14 @@ impl Catalog {
         let cached = Cached {
             origin,
             signature: listing.signature,
-            provider: Arc::clone(&provider),
+            provider,
             checked,
             steady,
             once: may_wait,
         };
+        let known = cached.known();
         self.tables.lock().insert(name.clone(), cached);
-        Ok(provider)
+        Ok(known)
     }
 
     fn clash(&self, name: &TableName, found: &[Found]) -> CatalogError {

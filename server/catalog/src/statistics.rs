@@ -22,6 +22,7 @@ use trireme_exec::statistics::sketches::Load;
 use trireme_exec::statistics::{Sketches, TableSketch, version_of};
 use trireme_planner::ddl::TableName;
 
+use crate::ahead::in_statement;
 use crate::catalog::{Applied, Catalog};
 use crate::error::CatalogError;
 use crate::folder::{Folder, read_json, write_json};
@@ -87,8 +88,12 @@ pub struct SketchOptions {
     pub sketches: Arc<Sketches>,
     /// Rows of a sample.
     pub sample_rows: usize,
-    /// Bytes of files up to which a new table is analysed in the background.
+    /// Bytes of files up to which a table is analysed unasked; 0: never.
     pub sketch_below_bytes: u64,
+    /// Not only when it is registered, also when a statement uses it.
+    pub sketch_on_use: bool,
+    /// Makes the calling thread yield to all others: it is called before the first of waiting tables.
+    pub yields: fn(),
 }
 
 /// All statistics, by schema and table, as they are on disk.
@@ -116,6 +121,28 @@ impl StatisticsFile {
 
     fn get(&self, name: &TableName) -> Option<&Stored> {
         self.tables.get(&name.schema)?.get(&name.table)
+    }
+
+    fn len(&self) -> usize {
+        self.tables.values().map(BTreeMap::len).sum()
+    }
+
+    /// Whether a table is among so many, or can be.
+    pub(crate) fn has_room(&self, name: &TableName, most: usize) -> bool {
+        self.get(name).is_some() || self.len() < most
+    }
+
+    /// True when any was there.
+    fn remove(&mut self, gone: impl Fn(&TableName) -> bool) -> bool {
+        let before = self.len();
+        for (schema, tables) in &mut self.tables {
+            tables.retain(|table, _| {
+                let (schema, table) = (schema.clone(), table.clone());
+                !gone(&TableName { schema, table })
+            });
+        }
+        self.tables.retain(|_, tables| !tables.is_empty());
+        self.len() < before
     }
 }
 
@@ -190,11 +217,9 @@ impl Catalog {
             ));
         }
         let name = canonical(name, &source);
-        // Taken before the rows are read: a change meanwhile makes the statistics stale, never wrong unnoticed.
-        let signature = self.listing(&name, &source).await?.signature;
-        let Some(table) = self.table(&name, None).await? else {
-            return Err(self.not_found("table", &name));
-        };
+        self.sketching.began(&name);
+        // Of the files that are read, which may not be the newest: a change makes the statistics stale, never wrong unnoticed.
+        let (table, signature) = self.current(&name, &source).await?;
         let schema = table.schema();
         let aggregates = schema
             .fields()
@@ -224,10 +249,24 @@ impl Catalog {
             version,
             sampled: sample.as_ref().map_or(0, |sample| sample.num_rows() as u64),
         };
-        if let (Some(sample), Some(version)) = (&sample, version) {
+        self.keep(&name, stored, sample.as_ref()).await?;
+        if let (Some(options), Some(version)) = (self.sketches.get(), version)
+            && let Some(sketch) = options.sketches.get(version)
+        {
+            sketch.warm();
+        }
+        Ok(Applied { rows: Some(rows) })
+    }
+
+    /// Keeps what was found of a table that is still there.
+    async fn keep(&self, name: &TableName, stored: Stored, sample: Option<&RecordBatch>) -> Result<(), CatalogError> {
+        let _changing = self.changing.lock().await;
+        if self.is_gone(name) {
+            return Err(self.not_found("table", name));
+        }
+        if let (Some(sample), Some(version)) = (sample, stored.version) {
             samples::write(&self.folder.sample_file(version), sample)?;
         }
-        let _changing = self.changing.lock().await;
         let mut file = self.statistics.read().clone();
         file.tables
             .entry(name.schema.clone())
@@ -236,12 +275,31 @@ impl Catalog {
         write_json(&self.folder.statistics_file(), &file)?;
         *self.statistics.write() = file;
         self.offer_sketches();
-        if let (Some(options), Some(version)) = (self.sketches.get(), version)
-            && let Some(sketch) = options.sketches.get(version)
-        {
-            sketch.warm();
+        Ok(())
+    }
+
+    /// Whether no table has this name. Where that can't be told, it may have one.
+    fn is_gone(&self, name: &TableName) -> bool {
+        matches!(self.source(name), Ok(None | Some(Source::View(_))))
+    }
+
+    /// Forgets tables that are no longer there: files of the data folder vanish without a statement.
+    pub(crate) async fn prune_statistics(&self) {
+        let _changing = self.changing.lock().await;
+        in_statement(async { self.forget_statistics(|name| self.is_gone(name)) }).await;
+    }
+
+    /// Forgets tables and their samples. The caller holds `changing`. Failing to costs only space.
+    pub(crate) fn forget_statistics(&self, gone: impl Fn(&TableName) -> bool) {
+        let mut file = self.statistics.read().clone();
+        if !file.remove(gone) {
+            return;
         }
-        Ok(Applied { rows: Some(rows) })
+        if let Err(error) = write_json(&self.folder.statistics_file(), &file) {
+            tracing::warn!(%error, "statistics of dropped tables can't be removed; the next start will try again");
+        }
+        *self.statistics.write() = file;
+        self.offer_sketches();
     }
 
     /// Where plans look for what ANALYZE found, and how much it samples.
@@ -258,21 +316,9 @@ impl Catalog {
         }
     }
 
-    /// Analyses a new table in the background, if its files are few bytes. Nobody waits for it, and whatever goes wrong is
-    /// only noted: the table may be gone meanwhile.
-    pub(crate) fn sketch_later(&self, name: &TableName, bytes: u64) {
-        let most = self.sketches.get().map_or(0, |options| options.sketch_below_bytes);
-        let Some(catalog) = self.this.upgrade().filter(|_| bytes <= most && most > 0) else {
-            return;
-        };
-        let name = name.clone();
-        tokio::spawn(async move {
-            let _one = catalog.sketching.lock().await;
-            let session = Arc::clone(&catalog.session);
-            if let Err(error) = catalog.analyze(&session, &name).await {
-                tracing::debug!(%error, table = %name, "a new table was not analysed");
-            }
-        });
+    /// Whether what is known of a table is of these files.
+    pub(crate) fn is_fresh(&self, name: &TableName, signature: &Signature) -> bool {
+        fresh_rows(self, name, signature).is_some()
     }
 
     /// Offers all samples that are kept; those of tables that were analysed anew are removed.

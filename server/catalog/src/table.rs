@@ -2,6 +2,7 @@
 //! and keeps keys away from the optimizer.
 
 use std::borrow::Cow;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Weak};
 
 use arrow::datatypes::SchemaRef;
@@ -27,6 +28,8 @@ pub(crate) struct CatalogTable {
     inner: Arc<dyn TableProvider>,
     /// The managed table's folder, for writes; `None` for what is read-only.
     folder: Option<String>,
+    /// It was asked whether these files should be analysed, or they never are.
+    looked: AtomicBool,
 }
 
 impl CatalogTable {
@@ -38,6 +41,7 @@ impl CatalogTable {
             kind,
             inner,
             folder: None,
+            looked: AtomicBool::new(false),
         }
     }
 
@@ -54,6 +58,7 @@ impl CatalogTable {
             name: name.clone(),
             kind,
             inner,
+            looked: AtomicBool::new(folder.is_none()),
             folder,
         }
     }
@@ -109,6 +114,9 @@ impl TableProvider for CatalogTable {
     }
 
     async fn scan_with_args<'a>(&self, state: &dyn Session, args: ScanArgs<'a>) -> Result<ScanResult> {
+        if let Some(catalog) = self.catalog.upgrade() {
+            catalog.sketch_used(&self.name, &self.looked);
+        }
         self.inner.scan_with_args(state, args).await
     }
 

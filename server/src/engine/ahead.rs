@@ -16,7 +16,7 @@ use trireme_planner::parse::{self, touches_files};
 use trireme_planner::{output, physical};
 
 use super::local::LocalHandle;
-use super::{BatchStream, Fallbacks, Rows, Submit, Submitted};
+use super::{BatchStream, Fallbacks, Rows, Submit, Submitted, columns_changed};
 
 /// A planned query that waits to be fetched.
 pub(super) struct Ready {
@@ -122,15 +122,18 @@ impl LocalHandle {
         let workers = here.unwrap_or_else(|| self.0.workers.clone());
         let promised = Arc::clone(&schema);
         let finish: driver::Finish = Arc::new(move |batch| output::conform(&batch, &promised));
-        let run = move |plan| driver::run(&workers, plan, Arc::clone(&context), timeout, Arc::clone(&finish));
+        let mut run = move |plan| driver::run(&workers, plan, Arc::clone(&context), timeout, Arc::clone(&finish));
         let (told, ran) = (Arc::clone(&fallbacks), plans.clone());
         let end = stream::poll_fn(move |_| {
             *told.lock() = ran.iter().flat_map(operators::fallbacks).collect();
             Poll::Ready(None)
         });
+        // The first runs from now on, whether somebody looks or not.
+        let mut plans = plans.into_iter();
+        let first = stream::iter(plans.next().map(&mut run)).flatten();
         Rows {
             schema,
-            batches: stream::iter(plans).flat_map(run).chain(end).boxed(),
+            batches: first.chain(stream::iter(plans).flat_map(run)).chain(end).boxed(),
             fallbacks,
         }
     }
@@ -147,11 +150,7 @@ impl LocalHandle {
         self.plan_checked(request, true).await?;
         let rows = self.run_telling(self.take(&query_id)?, fallbacks);
         if rows.schema != *promised {
-            return Err(QueryError::new(
-                ErrorClass::Unavailable,
-                "the columns of a table changed while the statement was planned",
-            )
-            .with_hint("send the statement again"));
+            return Err(columns_changed());
         }
         Ok(rows.batches)
     }

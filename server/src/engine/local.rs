@@ -508,8 +508,15 @@ impl Engine for LocalHandle {
         self.0.measure_in_background();
     }
 
+    fn save(&self) {
+        if let Err(error) = self.0.fragments.costs().save() {
+            tracing::warn!(%error, "what was learned of runs can't be kept");
+        }
+    }
+
     fn counts(&self) -> EngineCounts {
         let (plan_hits, plan_misses) = self.0.plans.counts();
+        let sketches = self.0.catalog.sketch_counts();
         EngineCounts {
             columns: self.0.fragments.columns().metrics(),
             fragments: self.0.fragments.counts(),
@@ -518,6 +525,9 @@ impl Engine for LocalHandle {
             plan_hits,
             plan_misses,
             changed_ahead: self.0.catalog.changed_ahead(),
+            replanned: self.0.plans.replanned(),
+            sketched: sketches.done,
+            not_sketched: sketches.left,
         }
     }
 }

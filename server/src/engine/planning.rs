@@ -184,6 +184,7 @@ impl LocalEngine {
             if devices.is_empty() {
                 return;
             }
+            let _one = costs.measuring();
             if !costs.is_measured() {
                 match costs.calibrate(Effort::Quick) {
                     Ok(profile) => tracing::info!(device = %profile.id, "measured for the cost model"),

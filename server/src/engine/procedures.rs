@@ -2,14 +2,10 @@
 
 use std::sync::Arc;
 
-use tokio::sync::Mutex;
 use trireme_costs::calibrate::Effort;
 use trireme_exec::fused::FragmentRuntime;
 use trireme_exec::{ErrorClass, QueryError};
 use trireme_planner::procedures::Procedure;
-
-/// Two calibrations at once would measure each other.
-static CALIBRATING: Mutex<()> = Mutex::const_new(());
 
 /// Runs it; gives what it counts: devices that were measured, models that were forgotten.
 ///
@@ -24,12 +20,6 @@ pub(super) async fn call(fragments: &Arc<FragmentRuntime>, procedure: Procedure)
             Ok(models)
         }
         Procedure::Calibrate { full } => {
-            let Ok(_one) = CALIBRATING.try_lock() else {
-                return Err(QueryError::new(
-                    ErrorClass::Conflict,
-                    "the devices are being measured already",
-                ));
-            };
             let effort = if full { Effort::Full } else { Effort::Quick };
             let fragments = Arc::clone(fragments);
             let measured = tokio::task::spawn_blocking(move || calibrate(&fragments, effort)).await;
@@ -40,6 +30,13 @@ pub(super) async fn call(fragments: &Arc<FragmentRuntime>, procedure: Procedure)
 
 fn calibrate(fragments: &FragmentRuntime, effort: Effort) -> Result<u64, QueryError> {
     let costs = fragments.costs();
+    let Some(_one) = costs.try_measuring() else {
+        let error = QueryError::new(ErrorClass::Conflict, "the devices are being measured already");
+        return Err(error.with_hint(
+            "another calibrate(), or the first measurement after the server's start, ends within seconds; \
+             system.devices.measured_at says when it did",
+        ));
+    };
     let kept = costs.calibrate(effort);
     kept.map_err(|error| QueryError::new(ErrorClass::Internal, format!("the profile can't be kept: {error}")))?;
     let mut measured = 1;

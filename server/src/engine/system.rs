@@ -519,5 +519,6 @@ fn plans(rows: &[trireme_planner::plan_cache::PlanRow]) -> Result<RecordBatch> {
         ("shape", text(rows, |row| &row.shape)),
         ("state", text(rows, |row| &row.state)),
         ("hits", number(rows, |row| Some(row.hits))),
+        ("made_anew", number(rows, |row| Some(row.made_anew))),
     ])
 }

@@ -28,6 +28,8 @@ pub struct FrontLimits {
     pub tickets_max: usize,
     /// How long they wait.
     pub ticket_ttl: Duration,
+    /// How long a query that runs before it is fetched keeps its slot; zero: none runs before.
+    pub start_ahead: Duration,
     /// Metadata commands at once.
     pub metadata_max: usize,
 }
@@ -128,7 +130,7 @@ impl Front {
         let ttl = self.limits.ticket_ttl;
         self.done.lock().retain(|_, (_, at)| at.elapsed() <= ttl);
         for session_id in self.sessions.expire() {
-            self.queries.cancel_session(&session_id);
+            self.cancel_session(&session_id);
         }
         self.metrics
             .tickets
@@ -138,7 +140,21 @@ impl Front {
     /// Ends everything that a closed connection left.
     pub fn connection_closed(&self, connection: u64) {
         if let Some(session_id) = self.sessions.close_connection(connection) {
-            self.queries.cancel_session(&session_id);
+            self.cancel_session(&session_id);
+        }
+    }
+
+    /// Cancels a live query, and forgets its plan; false when there is none of this id.
+    pub fn cancel(&self, query_id: &str) -> bool {
+        let cancelled = self.queries.cancel(query_id);
+        self.engine.forget(query_id);
+        cancelled
+    }
+
+    /// Cancels everything that a closed session left.
+    pub fn cancel_session(&self, session_id: &str) {
+        for query_id in self.queries.live_in(session_id) {
+            self.cancel(&query_id);
         }
     }
 }

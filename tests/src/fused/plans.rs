@@ -105,6 +105,34 @@ async fn queries_that_differ_in_constants_share_a_plan() {
 }
 
 #[tokio::test]
+async fn a_kept_plan_is_made_anew_once_when_more_is_known_of_its_tables() {
+    let (_data, server, mut client) = fixture(&["statistics.feedback_max=0", "statistics.sketch_on_use=false"]).await;
+    let shape = |least: i64| {
+        format!(
+            "SELECT d.region, count(*) AS remade FROM facts f JOIN dims d ON f.k = d.k WHERE f.id + 1000 >= {least} GROUP BY d.region ORDER BY 1"
+        )
+    };
+    let made_anew = async |client: &mut Client| {
+        let sql =
+            "SELECT made_anew FROM system.plans WHERE strpos(shape, 'AS remade') > 0 AND strpos(shape, 'system.') = 0";
+        rows(client, sql).await[0][0].clone()
+    };
+    let wanted = rows(&mut client, &shape(0)).await;
+    learn(&mut client, &shape(0), "AS remade").await;
+    for least in 0..8 {
+        assert_eq!(rows(&mut client, &shape(least)).await, wanted);
+    }
+    assert_eq!(made_anew(&mut client).await, "0");
+    run(&mut client, &["ANALYZE TABLE facts", "ANALYZE TABLE dims"]).await;
+    // It is looked at after twice as many uses.
+    for least in 0..40 {
+        assert_eq!(rows(&mut client, &shape(least)).await, wanted);
+    }
+    assert_eq!(made_anew(&mut client).await, "1");
+    wait_for_metric(&server, "trireme_plans_made_anew_total", |plans| plans > 0.5).await;
+}
+
+#[tokio::test]
 async fn a_kept_plan_ends_with_its_files() {
     let (data, server, mut client) = fixture(&[]).await;
     let shape = |most: i64| format!("SELECT count(*) AS n, sum(k) AS s FROM dims WHERE k < {most}");

@@ -7,6 +7,9 @@ use crate::server::Server;
 const JOIN: &str = "SELECT d.region, count(*) FROM facts f JOIN dims d ON f.k = d.k WHERE f.v > 100 AND d.label LIKE 'dim1%' \
                     GROUP BY d.region";
 
+/// Nothing is analysed but by ANALYZE.
+const UNASKED_OFF: &str = "statistics.sketch_on_use=false";
+
 /// (rows that reached the sink, rows expected, by what) of the fragments that probe, latest run.
 async fn probes(client: &mut Client) -> Vec<(f64, f64, String)> {
     let sql = "SELECT sink_rows, expected_sink_rows, expected_by FROM system.fragments WHERE text LIKE '% probe %' \
@@ -21,7 +24,7 @@ async fn probes(client: &mut Client) -> Vec<(f64, f64, String)> {
 
 #[tokio::test]
 async fn a_second_run_expects_what_the_first_counted_until_files_change() {
-    let (data, server, mut client) = fixture(&[]).await;
+    let (data, server, mut client) = fixture(&[UNASKED_OFF]).await;
     let wanted = sorted(&query(&mut client, JOIN).await);
     let first = probes(&mut client).await;
     assert!(first.iter().all(|(.., by)| by != "feedback"), "{first:?}");
@@ -59,7 +62,7 @@ async fn a_second_run_expects_what_the_first_counted_until_files_change() {
 
 #[tokio::test]
 async fn feedback_can_be_switched_off() {
-    let (_data, server, mut client) = fixture(&["statistics.feedback_max=0"]).await;
+    let (_data, server, mut client) = fixture(&["statistics.feedback_max=0", UNASKED_OFF]).await;
     for _ in 0..2 {
         query(&mut client, JOIN).await;
         let found = probes(&mut client).await;
@@ -74,7 +77,7 @@ async fn feedback_can_be_switched_off() {
 
 #[tokio::test]
 async fn samples_tell_what_goes_together_and_survive_a_restart() {
-    let (data, server, mut client) = fixture(&["statistics.feedback_max=0"]).await;
+    let (data, server, mut client) = fixture(&["statistics.feedback_max=0", UNASKED_OFF]).await;
     // A third of the rows is flagged, and each of these has an id that is a multiple of three.
     let sql = "SELECT k, count(*) FROM facts WHERE flag AND id % 3 <> 1 AND name = 'name4' GROUP BY k";
     let wanted = sorted(&query(&mut client, sql).await);
@@ -91,7 +94,10 @@ async fn samples_tell_what_goes_together_and_survive_a_restart() {
     assert_eq!(rows(&mut client, by).await[0][0], "sample");
     drop(client);
     drop(server);
-    let server = Server::start_with(data.path(), &["--set", "statistics.feedback_max=0"]);
+    let server = Server::start_with(
+        data.path(),
+        &["--set", "statistics.feedback_max=0", "--set", UNASKED_OFF],
+    );
     let mut client = server.client().await;
     assert_eq!(sorted(&query(&mut client, sql).await), wanted);
     assert_eq!(rows(&mut client, by).await[0][0], "sample", "after a restart");
@@ -102,8 +108,38 @@ async fn samples_tell_what_goes_together_and_survive_a_restart() {
 }
 
 #[tokio::test]
+async fn tables_that_are_used_are_analysed_unasked_once_if_they_are_small() {
+    let sql = "SELECT k, count(*) FROM facts WHERE flag AND id % 3 <> 1 AND name = 'name4' GROUP BY k";
+    let by = "SELECT expected_by FROM system.fragments WHERE text LIKE '%scan facts%aggregate by k%' ORDER BY run DESC LIMIT 1";
+    let (data, server, mut client) = fixture(&["statistics.feedback_max=0"]).await;
+    let wanted = sorted(&query(&mut client, sql).await);
+    wait_for_metric(&server, "trireme_tables_sketched_total", |tables| tables > 0.5).await;
+    assert_eq!(sorted(&query(&mut client, sql).await), wanted);
+    assert_eq!(rows(&mut client, by).await[0][0], "sample");
+    drop(client);
+    drop(server);
+    let server = Server::start_with(data.path(), &["--set", "statistics.feedback_max=0"]);
+    let mut client = server.client().await;
+    assert_eq!(sorted(&query(&mut client, sql).await), wanted);
+    assert_eq!(rows(&mut client, by).await[0][0], "sample", "after a restart");
+    let other = "SELECT value AS id, value % 97 AS k, 'name4' AS name, value % 2 = 0 AS flag FROM range(30000)";
+    replace(&mut client, data.path(), "facts.parquet", other).await;
+    query(&mut client, sql).await;
+    assert_ne!(rows(&mut client, by).await[0][0], "sample", "of other files");
+    wait_for_metric(&server, "trireme_tables_sketched_total", |tables| tables > 0.5).await;
+    query(&mut client, sql).await;
+    assert_eq!(rows(&mut client, by).await[0][0], "sample", "of these files");
+    let small = ["statistics.feedback_max=0", "statistics.sketch_below_bytes=1000"];
+    let (_data, server, mut client) = fixture(&small).await;
+    query(&mut client, sql).await;
+    wait_for_metric(&server, "trireme_tables_not_sketched_total", |tables| tables > 0.5).await;
+    query(&mut client, sql).await;
+    assert_ne!(rows(&mut client, by).await[0][0], "sample", "the table is too large");
+}
+
+#[tokio::test]
 async fn datafusion_chooses_a_joins_sides_by_our_estimates_and_fused_plans_keep_theirs() {
-    let (_data, _server, mut client) = fixture(&[]).await;
+    let (_data, _server, mut client) = fixture(&[UNASKED_OFF]).await;
     // DataFusion takes a fifth of the rows to pass what it can't tell.
     let sql = "EXPLAIN SELECT d.region, f.v FROM facts f JOIN dims d ON f.k = d.k WHERE f.id % 10000 = 7";
     let explained = async |client: &mut Client, settings: &[&str]| {

@@ -10,7 +10,7 @@
 //! the values of a run or block are divided. So no group waits for another, and one launch does any number of pages. Pages are
 //! decompressed before, and levels are bits of validity. What a page says is never trusted: a cursor that would leave it, an
 //! index beyond the dictionary, a value out of its range or a count that is wrong sets the column's fault word, and the page's
-//! remaining rows hold anything.
+//! rows hold the range's least value.
 //!
 //! The format: <https://parquet.apache.org/docs/file-format/data-pages/encodings/>.
 

@@ -75,7 +75,7 @@ pub struct Page {
     pub dictionary: (u64, u64),
     /// What values are; not of dictionaries, which hold elements.
     pub lane: Lane,
-    /// Bits of the column, set where a value is; none where no row of the page is NULL.
+    /// Bits of the column, set where a value is; none where no row of the page is NULL. Other rows get the lane's least value.
     pub validity: Option<u64>,
     /// An array for the dense values of this page; used where there is validity.
     pub dense: u64,
@@ -187,6 +187,12 @@ impl Places {
         b.when(above.gt(self.span.into()), |b| fault(b, self.fault));
         Expr::from(value).minus(self.base.into()).to(elem.scalar())
     }
+
+    /// The element of the least value.
+    pub(super) fn least(&self, b: &mut Builder, elem: Elem) -> Var {
+        let least = Expr::from(self.low).minus(self.base.into());
+        b.set(elem.scalar(), least.to(elem.scalar()))
+    }
 }
 
 /// Something in a page is wrong.
@@ -249,10 +255,28 @@ pub(super) fn kernel(elem: Elem, group: u32) -> Kernel {
                 });
             });
             b.push(Stmt::Barrier);
-            b.when(spread.into(), |b| ranks(b, group, elem, sums, &places));
+            b.when(spread.into(), |b| {
+                ranks(b, group, elem, sums, &places);
+                b.push(Stmt::Barrier);
+            });
+            discard(b, elem, group, &places);
         },
     );
     b.kernel("decode_pages", BLOCK_WORDS)
+}
+
+/// Once something is wrong, all wanted rows of the page get the least value: kernels look values up before anybody has seen
+/// the fault.
+fn discard(b: &mut Builder, elem: Elem, group: u32, places: &Places) {
+    let target = Target::Arena(place(Elem::U64, places.fault.into(), u64(0)));
+    let faults = b.fetch(Scalar::U64, target, Atomic::Load);
+    b.when(Expr::from(faults).ne(u64(0)), |b| {
+        let least = places.least(b, elem);
+        mine(b, group, places.keep.into(), |b, row| {
+            let at = Expr::from(places.first).plus(row.into());
+            b.store(place(elem, places.output.into(), at), least.into());
+        });
+    });
 }
 
 /// The values of a page, as registers of the element: `emit(position, value)`.

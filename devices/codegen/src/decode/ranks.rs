@@ -4,11 +4,13 @@ use super::page::{Places, fault, scan};
 use crate::build::{Builder, place, u64};
 use crate::ir::{Elem, Expr, LocalId, Scalar};
 
-/// Fills the wanted rows of a page; rows that are NULL get 0.
+/// Fills the wanted rows of a page. Rows that are NULL get the least value: kernels look values up without asking for NULL, and
+/// element 0 is a value that may lie outside of the column's range.
 pub(super) fn ranks(b: &mut Builder, group: u32, elem: Elem, sums: LocalId, places: &Places) {
     let before = b.set(Scalar::U64, places.passed.into());
     let step = u64(u64::from(group));
     let scalar = elem.scalar();
+    let least = places.least(b, elem);
     b.range(Scalar::U64, u64(0), places.keep.into(), step, |b, tile| {
         let row = b.set(Scalar::U64, Expr::from(tile).plus(Expr::LocalIndex.to(Scalar::U64)));
         let inside = b.set(Scalar::Bool, Expr::from(row).lt(places.keep.into()));
@@ -23,7 +25,7 @@ pub(super) fn ranks(b: &mut Builder, group: u32, elem: Elem, sums: LocalId, plac
         let (sum, all) = scan(b, group, sums, valid);
         b.when(inside.into(), |b| {
             let rank = b.set(Scalar::U64, Expr::from(before).plus(sum.into()).minus(u64(1)));
-            let value = b.set(scalar, u64(0).to(scalar));
+            let value = b.set(scalar, least.into());
             let is_valid = || Expr::from(valid).ne(u64(0));
             let known = Expr::from(rank).lt(places.values.into());
             b.when(is_valid().and(known.clone()), |b| {

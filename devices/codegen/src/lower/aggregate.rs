@@ -5,7 +5,7 @@
 //!
 //!  no groups, few words     registers                 reduced in local memory at the end of the kernel, then atomics
 //!  few slots                local memory, private     likewise
-//!  a slot per key, hashed   arena                     atomics; a few slots of each group of work-items in local memory
+//!  a slot per key, hashed   arena                     atomics; a few slots in local memory; a run of rows of one key in registers
 //! ```
 //!
 //! Everything that tables and words depend on is known before the first kernel is written: the fragment is lowered once with
@@ -22,9 +22,12 @@ mod plan;
 mod radix;
 mod reduce;
 mod result;
+mod run;
 mod slots;
 mod table;
 mod terms;
+#[cfg(test)]
+mod tests;
 
 use trireme_device_api::{Aggregate, Expr};
 
@@ -39,9 +42,10 @@ use finish::Finisher;
 use fold::Share;
 use known::Known;
 use plan::{Primitive, Recipe, Source};
+use run::Run;
 use slots::{Slots, slot_value};
-use table::Table;
-use terms::{Look, Terms};
+use table::{Found, Table};
+use terms::Terms;
 
 /// Words in registers at most, and slots.
 const REGISTERS_MAX: u64 = 48;
@@ -52,20 +56,7 @@ const LOCAL_SHARE: u64 = 2;
 /// The sink of groups and aggregates.
 pub(super) fn sink(l: &mut Lowering<'_>, groups: &[Expr], aggregates: &[Aggregate]) -> Lowered<Box<dyn Sink>> {
     let terms = Terms::new(groups, aggregates);
-    let mut look = Look {
-        groups: vec![None; groups.len()],
-        arguments: vec![None; terms.arguments.len()],
-        terms: terms.clone(),
-    };
-    l.dry_run(&mut look)?;
-    let known = |known: Vec<Option<Known>>, exprs: &[Expr]| -> Vec<Known> {
-        let pairs = known.into_iter().zip(exprs);
-        pairs
-            .map(|(known, expr)| known.unwrap_or_else(|| Known::nothing(&expr.data_type)))
-            .collect()
-    };
-    let groups = known(look.groups, &terms.groups);
-    let arguments = known(look.arguments, &terms.arguments);
+    let (groups, arguments) = terms.known(l)?;
     Ok(Box::new(Grouping::new(l, terms, &groups, arguments, aggregates)?))
 }
 
@@ -94,6 +85,8 @@ struct Grouping {
     slots: Slots,
     /// The table, where rows are put in order for it.
     large: Option<Large>,
+    /// Rows of a key are thought to stand together.
+    runs: bool,
     sets: Vec<Set>,
     bests: Vec<Best>,
     home: Home,
@@ -101,6 +94,7 @@ struct Grouping {
     registers: Vec<Vec<Register>>,
     local: Option<LocalId>,
     cache: Option<Cache>,
+    run: Option<Run>,
 }
 
 /// The slot of the current row.
@@ -110,8 +104,18 @@ struct Place {
     /// In the first copy, which says what all copies share.
     first: Shared,
     shared: Shared,
-    /// Where the cache has it, if it does (Bool).
-    cached: Option<(Ir, Shared)>,
+    held: Held,
+}
+
+/// Who folds for a slot before the arena does.
+enum Held {
+    Nobody,
+    /// The cache is to be asked.
+    Asked,
+    /// The cache, where it has the slot (Bool).
+    Cached(Ir, Cells),
+    /// The work-item's run.
+    Run(Cells),
 }
 
 impl Grouping {
@@ -140,7 +144,10 @@ impl Grouping {
             (Some(table), slots)
         };
         let home = home(l, table.as_ref(), words);
-        let large = table.as_ref().and_then(|table| table.large(l, words));
+        let runs = home == Home::Arena && run::worth(l, &terms.groups, recipe.words);
+        // Rows in another order would have no runs, and those that stand together need none.
+        let large = table.as_ref().filter(|_| !runs);
+        let large = large.and_then(|table| table.large(l, words));
         let bests = recipe.bests.iter().map(|wanted| Best::new(l, wanted.clone())).collect();
         let mut grouping = Self {
             bests,
@@ -150,11 +157,13 @@ impl Grouping {
             table,
             slots,
             large,
+            runs,
             sets: Vec::new(),
             home,
             registers: Vec::new(),
             local: None,
             cache: None,
+            run: None,
         };
         grouping.make_sets(l)?;
         Ok(grouping)
@@ -263,6 +272,25 @@ impl Grouping {
         })
     }
 
+    /// The slot of a key, and who folds for it.
+    fn find(&self, l: &mut Lowering<'_>, table: &Table, keys: &[Value]) -> Lowered<(Found, Held)> {
+        let named = table.named(l, keys)?;
+        if let Some(run) = &self.run {
+            let found = run.follow(l, table, &named, |l, slot| {
+                let into = (self.slots, self.cache.as_ref());
+                run::put(l, into, slot, &run.cells(), &self.recipe.primitives)
+            })?;
+            return Ok((found, Held::Run(run.cells())));
+        }
+        let Some(cache) = &self.cache else {
+            return Ok((table.find_named(l, &named)?, Held::Nobody));
+        };
+        if let Some((found, hit, cells)) = cache.find_keyed(l, table, &named)? {
+            return Ok((found, Held::Cached(hit, cells)));
+        }
+        Ok((table.find_named(l, &named)?, Held::Asked))
+    }
+
     fn fold(&self, l: &mut Lowering<'_>, shares: &[Share], place: &Place) -> Lowered<()> {
         let into = |l: &mut Lowering<'_>, cells: &Cells| {
             let mut shares = shares.iter();
@@ -290,12 +318,10 @@ impl Grouping {
             }
             Home::Arena => {
                 let arena = Cells::Shared(place.shared.clone());
-                match &place.cached {
-                    None => into(l, &arena),
-                    Some((hit, cached)) => {
-                        let cached = Cells::Shared(cached.clone());
-                        l.either(hit.clone(), |l| into(l, &cached), |l| into(l, &arena))
-                    }
+                match &place.held {
+                    Held::Nobody | Held::Asked => into(l, &arena),
+                    Held::Cached(hit, cached) => l.either(hit.clone(), |l| into(l, cached), |l| into(l, &arena)),
+                    Held::Run(cells) => into(l, cells),
                 }
             }
         }
@@ -366,6 +392,10 @@ fn home(l: &Lowering<'_>, table: Option<&Table>, words: u64) -> Home {
 }
 
 impl Sink for Grouping {
+    fn in_runs(&self) -> bool {
+        self.runs
+    }
+
     fn large(&self) -> Option<Large> {
         self.large
     }
@@ -408,8 +438,9 @@ impl Sink for Grouping {
                 );
             }
             Home::Arena => {
-                let dense = self.table.as_ref().filter(|table| table.dense());
-                self.cache = Cache::begin(l, dense.map(Table::slots), self.recipe.words);
+                self.cache = Cache::begin(l, self.table.as_ref(), self.recipe.words, !self.runs);
+                let table = self.table.as_ref().filter(|_| self.runs);
+                self.run = table.map(|table| Run::begin(l, table, &self.recipe.primitives));
             }
         }
         Ok(())
@@ -418,26 +449,33 @@ impl Sink for Grouping {
     fn row(&mut self, l: &mut Lowering<'_>, row: &mut Row) -> Lowered<()> {
         let keys = self.terms.keys(l, row)?;
         let values = self.terms.arguments(l, row, None)?;
-        let (slot, found) = match &self.table {
-            None => (u64(0), None),
+        let (slot, found, held) = match &self.table {
+            None => (u64(0), None, Held::Nobody),
             Some(table) => {
-                let found = table.find(l, &keys)?;
-                (found.slot, found.found)
+                let (found, held) = self.find(l, table, &keys)?;
+                (found.slot, found.found, held)
             }
         };
         let mut bests = std::mem::take(&mut self.bests);
         let rest = |l: &mut Lowering<'_>| {
             let first = self.slots.shared(l, slot.clone());
             let shared = match self.home {
-                Home::Arena if self.slots.copies > 1 => self.slots.own(l, slot.clone()),
+                Home::Arena if self.slots.copies > 1 && self.run.is_none() => self.slots.own(l, slot.clone()),
                 _ => first.clone(),
             };
-            let cached = self.cache.as_ref().map(|cache| cache.find(l, &slot));
+            // Asked where there is a slot: entries that are taken are folded into it.
+            let held = match (held, &self.cache) {
+                (Held::Asked, Some(cache)) => {
+                    let (hit, cells) = cache.find(l, &slot);
+                    Held::Cached(hit, cells)
+                }
+                (held, _) => held,
+            };
             let place = Place {
                 slot,
                 first,
                 shared,
-                cached,
+                held,
             };
             self.apply(l, None, &values, &place)?;
             offer(l, &mut bests, row, None, &place)?;
@@ -468,10 +506,15 @@ impl Sink for Grouping {
         match self.home {
             Home::Registers { .. } => self.flush_registers(l),
             Home::Local { .. } => self.flush_local(l),
-            Home::Arena => match self.cache.take() {
-                Some(cache) => cache.flush(l, self.slots, &self.recipe.primitives),
-                None => Ok(()),
-            },
+            Home::Arena => {
+                if let Some(run) = self.run.take() {
+                    run.end(l, self.slots, &self.recipe.primitives)?;
+                }
+                match self.cache.take() {
+                    Some(cache) => cache.flush(l, self.slots, &self.recipe.primitives),
+                    None => Ok(()),
+                }
+            }
         }
     }
 
@@ -484,6 +527,7 @@ impl Sink for Grouping {
             large_from: self
                 .table
                 .as_ref()
+                .filter(|_| !self.runs)
                 .and_then(|table| table.large_from(l, u64::from(self.recipe.words))),
             bests: &self.bests,
             rows,

@@ -61,7 +61,7 @@ impl Lowering<'_> {
 
     /// Lowers the fragment for a sink that only looks. What the host evaluated for it is kept: evaluated again, it would give
     /// other dictionaries.
-    pub(super) fn dry_run(&mut self, sink: &mut dyn Sink) -> Lowered<()> {
+    fn dry_run(&mut self, sink: &mut dyn Sink) -> Lowered<()> {
         let mut dry = Lowering::new(self.graph, self.fragment, self.bound, self.target);
         dry.parts.expressions = std::mem::take(&mut self.parts.expressions);
         let written = main_kernel(&mut dry, sink).and_then(|_| pass_kernels(&mut dry, sink));

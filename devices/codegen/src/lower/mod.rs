@@ -102,6 +102,8 @@ pub struct Bound<'a> {
 pub struct Hints {
     /// Entries that its hash table or output needs at least.
     pub capacity: Option<u64>,
+    /// Groups that it had at most, as a power of two. Should there be more, the table is made as if this weren't known.
+    pub groups: Option<u64>,
     /// Its hash table is larger than the device's cache: rows are put in order for it, if they take no more than so many bytes
     /// of memory on their way.
     pub partition: Option<u64>,
@@ -166,6 +168,11 @@ pub(crate) trait Sink {
     /// finishing kernel can't.
     fn takes_chunks(&self) -> bool {
         true
+    }
+
+    /// Rows that stand next to each other in the source are to go to one work-item.
+    fn in_runs(&self) -> bool {
+        false
     }
 
     /// The sink's table of keys, where it is one that rows are to be put in order for.

@@ -116,7 +116,8 @@ pub(crate) fn graph(tables: &[Table]) -> Graph {
     }
 }
 
-struct NoHost;
+/// Evaluates nothing.
+pub(crate) struct NoHost;
 
 impl Host for NoHost {
     fn evaluate(&self, _: &Expr, _: &DeviceColumn, _: &[Constant]) -> Result<DeviceColumn, DeviceError> {

@@ -3,7 +3,7 @@
 //! ```text
 //!  for tile = group, group + groups, …:                       segments: advance to the tile's segment
 //!     words of the segment that its columns need (hoisted)
-//!     for k in 0 … items:  row = start of tile + k · GROUP + local index
+//!     for k in 0 … items:  row = start of tile + k · GROUP + local index; for runs: + local index · items + k
 //!        if row < rows { steps … sink's row }
 //!        sink's end of slot
 //! ```
@@ -126,6 +126,24 @@ pub(super) fn pass_kernels(l: &mut Lowering<'_>, sink: &mut dyn Sink) -> Lowered
 }
 
 impl Lowering<'_> {
+    /// By column of the source: rows of equal values are thought to stand together.
+    pub(crate) fn clustered_columns(&self) -> Vec<bool> {
+        match self.source_rows() {
+            Ok(Rows::Segments(shape)) => shape.columns.iter().map(|column| column.clustered).collect(),
+            Ok(Rows::Resident(rows)) => rows.columns.iter().map(|column| column.shape.clustered).collect(),
+            Err(_) => Vec::new(),
+        }
+    }
+
+    /// U32: the row of a tile that begins at row `start` which is number `k` of this work-item's (both U32).
+    fn row_of_tile(&self, start: Ir, k: Ir, in_runs: bool) -> Ir {
+        if in_runs {
+            start.plus(Ir::LocalIndex.times(u32(self.target.items))).plus(k)
+        } else {
+            start.plus(k.times(u32(self.target.group))).plus(Ir::LocalIndex)
+        }
+    }
+
     fn tile_rows(&self) -> u32 {
         self.target.group * self.target.items
     }
@@ -152,9 +170,9 @@ impl Lowering<'_> {
     /// The row slots of a tile that begins at row `start` of `rows` (both U32). `body` gets a row's number in the source and
     /// in the work-item's part of the tile.
     fn tile(&mut self, (start, rows): (Ir, Ir), sink: &mut dyn Sink, body: &mut Body<'_>) -> Lowered<()> {
-        let group = self.target.group;
-        let mut slot = |l: &mut Self, k: Ir, first: Ir| {
-            let row = l.b.set(Scalar::U32, first.plus(Ir::LocalIndex));
+        let mut slot = |l: &mut Self, k: Ir| {
+            let row = l.row_of_tile(start.clone(), k.clone(), sink.in_runs());
+            let row = l.b.set(Scalar::U32, row);
             l.when(Ir::from(row).lt(rows.clone()), |l| body(l, &row.into(), &k, sink))?;
             let last_tile = l.last_slot.take();
             let last = k.eq(u32(l.target.items - 1));
@@ -164,20 +182,17 @@ impl Lowering<'_> {
             ended
         };
         if self.target.items == 1 {
-            return slot(self, u32(0), start);
+            return slot(self, u32(0));
         }
-        self.range(Scalar::U32, (u32(0), u32(self.target.items), u32(1)), |l, k| {
-            slot(l, k.clone(), start.clone().plus(k.times(u32(group))))
-        })
+        self.range(Scalar::U32, (u32(0), u32(self.target.items), u32(1)), slot)
     }
 
     /// A tile of the source's rows, which go through all steps.
     fn source_tile(&mut self, (start, rows): (Ir, Ir), columns: Columns<'_>, sink: &mut dyn Sink) -> Lowered<()> {
         let mut ahead = Vec::new();
         if self.target.wide && self.target.items > 1 {
-            let group = self.target.group;
             let places = (0..self.target.items).map(|k| {
-                let row = start.clone().plus(u32(k * group)).plus(Ir::LocalIndex);
+                let row = self.row_of_tile(start.clone(), u32(k), sink.in_runs());
                 // Slots behind the last row load that one.
                 self.b.set(Scalar::U32, row.min(rows.clone().minus(u32(1)))).into()
             });

@@ -258,6 +258,30 @@ fn pages_are_decoded() {
 }
 
 #[test]
+fn rows_that_are_null_have_a_value_of_the_range() {
+    let column = pages::Column::around(vec![Some(1), Some(-75), Some(1), None, None, Some(-3)]);
+    for (name, run) in runs(&trireme_device_codegen::decode::module(Elem::U8, 4)) {
+        let mut arena = column.arena();
+        run("decode_pages", 1, &mut arena);
+        column.check(&arena, name);
+        assert_eq!(column.bytes(&arena), [1, -75, 1, -75, -75, -3], "{name}");
+    }
+}
+
+#[test]
+fn rows_of_wrong_pages_have_a_value_of_the_range() {
+    let nullable = vec![Some(1), Some(-75), Some(1), None, None, Some(-3)];
+    let mut column = pages::Column::around(nullable);
+    column.cut();
+    for (name, run) in runs(&trireme_device_codegen::decode::module(Elem::U8, 4)) {
+        let mut arena = column.arena();
+        run("decode_pages", 1, &mut arena);
+        assert!(column.is_faulty(&arena), "{name}");
+        assert_eq!(column.bytes(&arena), [-75; 6], "{name}");
+    }
+}
+
+#[test]
 fn pages_of_another_writer_are_decoded() {
     let delta = pages::Written {
         encoding: Encoding::Delta,
@@ -296,8 +320,10 @@ fn damaged_pages_are_read_inside_of_their_bounds() {
         for _ in 0..30 {
             let mut column = pages::Column::random(&mut rng, elem, 2);
             column.damage(&mut rng);
-            let done = column.machine().launch(&module, 0, 2, 0, &Schedule::sequential());
+            let mut machine = column.machine();
+            let done = machine.launch(&module, 0, 2, 0, &Schedule::sequential());
             done.unwrap_or_else(|violation| panic!("{violation}"));
+            column.check_range(&machine);
         }
     }
 }

@@ -115,6 +115,50 @@ impl Column {
         column.finished()
     }
 
+    /// One page of bytes from −75 to 180 with rows that are NULL, carried as two's complement around 53.
+    pub(crate) fn around(rows: Vec<Option<i64>>) -> Self {
+        let lane = Lane {
+            bytes: 4,
+            signed: true,
+            low: -75,
+            span: 255,
+            base: 53,
+        };
+        let mut column = Self::new(Elem::U8, lane, 1);
+        let held: Vec<u8> = rows
+            .iter()
+            .flatten()
+            .flat_map(|value| value.to_le_bytes()[..4].to_vec())
+            .collect();
+        let at = column.space(held.len());
+        column.arena[at..at + held.len()].copy_from_slice(&held);
+        column.pages.push(Page {
+            encoding: Encoding::Plain,
+            at: at as u64,
+            end: (at + held.len()) as u64,
+            values: rows.iter().flatten().count() as u64,
+            skip: 0,
+            passed: 0,
+            keep: rows.len() as u64,
+            output: 0,
+            first: 0,
+            dictionary: (0, 0),
+            lane,
+            validity: Some(0),
+            dense: 0,
+            fault: 0,
+        });
+        column.rows = rows;
+        column.finished()
+    }
+
+    /// The decoded values, also of rows that are NULL.
+    pub(crate) fn bytes(&self, arena: &[u8]) -> Vec<i64> {
+        let decoded = &arena[self.output..][..self.rows.len()];
+        let value = |byte: &u8| i64::from(byte.cast_signed()) + self.lane.base;
+        decoded.iter().map(value).collect()
+    }
+
     pub(crate) fn random(rng: &mut StdRng, elem: Elem, pages: usize) -> Self {
         let lane = lane(rng, elem);
         let mut column = Self::new(elem, lane, pages);
@@ -276,6 +320,14 @@ impl Column {
         self.block_again();
     }
 
+    /// Cuts the last byte of the last page off.
+    pub(crate) fn cut(&mut self) {
+        if let Some(page) = self.pages.last_mut() {
+            page.end -= 1;
+        }
+        self.block_again();
+    }
+
     /// A machine to whose eyes each page and array is an allocation of its own.
     pub(crate) fn machine(&self) -> Machine {
         let mut machine = Machine::new(self.arena.len());
@@ -284,6 +336,22 @@ impl Column {
             machine.write(*at as u64, &self.arena[*at..at + bytes]).expect("inside");
         }
         machine
+    }
+
+    /// Whatever a page holds, rows have values of the range.
+    pub(crate) fn check_range(&self, machine: &Machine) {
+        let (bytes, lane) = (self.elem.bytes() as usize, self.lane);
+        let most = u64::MAX >> (64 - bytes * 8);
+        for page in &self.pages {
+            for row in page.first as usize..(page.first + page.keep) as usize {
+                let at = (self.output + row * bytes) as u64;
+                let mut element = [0; 8];
+                element[..bytes].copy_from_slice(machine.read(at, bytes as u64).expect("inside"));
+                let value = u64::from_le_bytes(element).wrapping_add_signed(lane.base);
+                let above = value.wrapping_sub(lane.low.cast_unsigned()) & most;
+                assert!(above <= lane.span, "row {row} of {page:?} is {above} above the least");
+            }
+        }
     }
 
     /// Whether a run found something wrong.
@@ -326,7 +394,8 @@ impl Column {
         for page in &self.pages {
             for row in page.first as usize..(page.first + page.keep) as usize {
                 let got = &arena[self.output + row * bytes..][..bytes];
-                let due = self.rows[row].map_or(vec![0; bytes], |value| self.element(value));
+                // A row without a value has one of the range, too.
+                let due = self.element(self.rows[row].unwrap_or(self.lane.low));
                 assert_eq!(got, due, "{about}: row {row} of {page:?}");
             }
         }

@@ -279,7 +279,7 @@ fn sweep() {
         .unwrap_or(12_000_000);
     let quantity = || (shape(decimal(15, 2), Some((100, 5000))), Flat::I16(vec![1234; rows]));
     let only = std::env::var("KIND").ok();
-    for kind in ["direct", "hash", "hash sorted", "direct sorted", "bytes"] {
+    for kind in ["direct", "hash", "hash sorted", "hash each", "direct sorted", "bytes"] {
         if only.as_ref().is_some_and(|only| only != kind) {
             continue;
         }
@@ -292,6 +292,10 @@ fn sweep() {
             if kind.ends_with("sorted") {
                 keys.sort_unstable();
             }
+            if kind.ends_with("each") {
+                // Each key equally often, in runs.
+                keys = (0..rows as i64).map(|row| row * count / rows as i64).collect();
+            }
             let key = if kind.starts_with("direct") {
                 let keys = keys.iter().map(|&key| key as i32).collect();
                 (
@@ -302,7 +306,10 @@ fn sweep() {
                 let keys = keys.iter().map(|key| format!("customer#{key}")).collect();
                 (shape(Type::Utf8, None), Flat::Bytes(keys))
             } else {
-                let keys = keys.iter().map(|&key| key * 1_000_003).collect();
+                let keys = keys
+                    .iter()
+                    .map(|&key| key.wrapping_mul(0x1E37_79B9_7F4A_7C15) & i64::MAX)
+                    .collect();
                 (shape(Type::Int64, Some((0, i64::MAX.into()))), Flat::I64(keys))
             };
             let bench = Bench {

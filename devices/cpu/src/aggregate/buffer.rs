@@ -3,6 +3,9 @@
 //! With many groups a random row misses the caches and the address translation once for each array it touches. Gathering
 //! rows by part first, a few thousand each, lets a part's arrays stay in the second-level cache while they are updated, and
 //! takes its lock once. What waits is small: the key, and for each primitive nothing, 32 or 64 bits, as its values need.
+//!
+//! Where most rows are groups of their own, a part's arrays outgrow that cache, too. Then what fills is set aside until all rows
+//! have come, and each part's arrays are made and gone over once.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -55,18 +58,37 @@ pub(super) struct Buffers {
     /// Rows of the source that cells of a part stand for at most, beside one each.
     further: Vec<usize>,
     room: usize,
+    /// By part, cells that were full.
+    aside: Vec<Vec<Aside>>,
+    aside_bytes: usize,
+    /// How often cells could have been set aside.
+    fills: usize,
     /// Where the entries of a tile go.
     places: Vec<u32>,
     reservation: Reservation,
 }
 
+/// See [`Buffers::set_aside`].
+const LOOKED_AT: usize = 4;
+
+/// Of one worker's entries so many bytes are set aside at most.
+const ASIDE_BYTES: usize = 256 << 20;
+
+/// What once waited in a part's cells.
+struct Aside {
+    bytes: usize,
+    keys: Keys,
+    columns: Vec<Column>,
+    counted: usize,
+}
+
 /// Keys that wait for one part.
 pub(super) enum Waiting<'a> {
     Slots(&'a [u32]),
-    Keys(Keys),
+    Keys(Cow<'a, Keys>),
 }
 
-/// What waits for one part.
+/// Some of what waits for one part.
 pub(super) struct Pending<'a> {
     pub(super) keys: Waiting<'a>,
     pub(super) inputs: Vec<Input<'a>>,
@@ -107,6 +129,14 @@ impl Column {
             Column::Ones => 0,
             Column::Ints(_) => 4,
             Column::Longs(_) => 8,
+        }
+    }
+
+    fn copy(&self, range: Range<usize>) -> Self {
+        match self {
+            Column::Ones => Column::Ones,
+            Column::Ints(values) => Column::Ints(values[range].to_vec()),
+            Column::Longs(values) => Column::Longs(values[range].to_vec()),
         }
     }
 
@@ -186,6 +216,9 @@ impl Buffers {
             fill: vec![0; parts],
             further: vec![0; parts],
             room,
+            aside: (0..parts).map(|_| Vec::new()).collect(),
+            aside_bytes: 0,
+            fills: 0,
             places: Vec::new(),
             reservation,
         };
@@ -248,33 +281,90 @@ impl Buffers {
         }
     }
 
-    /// What waits for a part; none when nothing does.
-    pub(super) fn pending(&self, part: usize, primitives: &[Primitive]) -> Option<Pending<'_>> {
-        let (start, filled) = (part * self.room, self.fill[part] as usize);
-        if filled == 0 {
-            return None;
+    /// Sets aside what waits in a part's cells; false where keys are slots, memory is short, or for one in [`LOOKED_AT`], which
+    /// goes into its table and so tells whether rows are still groups of their own.
+    pub(super) fn set_aside(&mut self, part: usize) -> bool {
+        self.fills += 1;
+        if self.fills.is_multiple_of(LOOKED_AT) {
+            return false;
         }
-        let range = start..start + filled;
-        let keys = match &self.keys {
-            Cells::Slots(slots) => Waiting::Slots(&slots[range.clone()]),
-            Cells::U64(keys) => Waiting::Keys(Keys::U64(keys[range.clone()].to_vec())),
-            Cells::U128(keys) => Waiting::Keys(Keys::U128(keys[range.clone()].to_vec())),
+        let range = self.cells_of(part);
+        let key_bytes = match &self.keys {
+            Cells::Slots(_) => return false,
+            Cells::U64(_) => 8,
+            Cells::U128(_) => 16,
         };
-        Some(Pending {
+        let width = key_bytes + self.columns.iter().map(Column::width_bytes).sum::<usize>();
+        let bytes = range.len() * width;
+        let Some(keys) = self.keys_at(range.clone()) else {
+            return false;
+        };
+        if self.aside_bytes + bytes > ASIDE_BYTES || self.reservation.grow(bytes).is_err() {
+            return false;
+        }
+        self.aside_bytes += bytes;
+        self.aside[part].push(Aside {
+            bytes,
             keys,
-            inputs: primitives
-                .iter()
-                .zip(&self.columns)
+            columns: self.columns.iter().map(|column| column.copy(range.clone())).collect(),
+            counted: self.further[part].saturating_add(range.len()),
+        });
+        (self.fill[part], self.further[part]) = (0, 0);
+        true
+    }
+
+    /// Entries that wait for a part.
+    pub(super) fn waiting(&self, part: usize) -> usize {
+        let aside: usize = self.aside[part].iter().map(|aside| aside.keys.len()).sum();
+        aside + self.fill[part] as usize
+    }
+
+    fn cells_of(&self, part: usize) -> Range<usize> {
+        part * self.room..part * self.room + self.fill[part] as usize
+    }
+
+    /// A copy of keys that aren't slots.
+    fn keys_at(&self, range: Range<usize>) -> Option<Keys> {
+        match &self.keys {
+            Cells::Slots(_) => None,
+            Cells::U64(keys) => Some(Keys::U64(keys[range].to_vec())),
+            Cells::U128(keys) => Some(Keys::U128(keys[range].to_vec())),
+        }
+    }
+
+    /// What waits for a part, in the order in which it came.
+    pub(super) fn pending<'b>(&'b self, part: usize, primitives: &'b [Primitive]) -> impl Iterator<Item = Pending<'b>> {
+        let inputs = |columns: &'b [Column], range: Range<usize>| {
+            let columns = primitives.iter().zip(columns);
+            columns
                 .map(|(primitive, column)| column.input(primitive, range.clone()))
-                .collect(),
-            counted: self.further[part].saturating_add(filled),
-        })
+                .collect()
+        };
+        let aside = self.aside[part].iter().map(move |aside| Pending {
+            keys: Waiting::Keys(Cow::Borrowed(&aside.keys)),
+            inputs: inputs(&aside.columns, 0..aside.keys.len()),
+            counted: aside.counted,
+        });
+        let range = self.cells_of(part);
+        let keys = match &self.keys {
+            Cells::Slots(slots) => Some(Waiting::Slots(&slots[range.clone()])),
+            _ => self.keys_at(range.clone()).map(|keys| Waiting::Keys(Cow::Owned(keys))),
+        };
+        let last = keys.filter(|_| !range.is_empty()).map(|keys| Pending {
+            keys,
+            inputs: inputs(&self.columns, range.clone()),
+            counted: self.further[part].saturating_add(range.len()),
+        });
+        aside.chain(last)
     }
 
     /// A part's entries are in its table.
     pub(super) fn clear(&mut self, part: usize) {
         self.fill[part] = 0;
         self.further[part] = 0;
+        let bytes = self.aside[part].drain(..).map(|aside| aside.bytes).sum();
+        self.aside_bytes -= bytes;
+        self.reservation.shrink(bytes);
     }
 }
 

@@ -1,4 +1,4 @@
-//! Groups of a key that comes in ascending order, as that of a table in the order of its primary key does: each run of rows is the next
+//! Groups of keys that come in ascending order, as those of a table in the order of its primary key do: each run of rows is the next
 //! group, and no table of slots is needed, which would have a place for every key that might have been there.
 //!
 //! ```text
@@ -47,8 +47,8 @@ pub(super) struct Ordered {
 
 impl AggregatePlan {
     /// Whether ascending keys are looked for.
-    pub(super) fn may_ascend(keys_rung: Rung, keys: usize, primitives: &[Primitive]) -> bool {
-        keys_rung == Rung::DirectShared && keys == 1 && runs::summable(primitives, 0, true)
+    pub(super) fn may_ascend(keys_rung: Rung, primitives: &[Primitive]) -> bool {
+        keys_rung == Rung::DirectShared && runs::summable(primitives, 0, true)
     }
 
     /// Whether the next tile of a worker may be the next groups.

@@ -196,7 +196,7 @@ impl Index {
     }
 
     /// Makes room so that `more` keys can be inserted.
-    fn make_room(&mut self, more: usize) {
+    pub(super) fn make_room(&mut self, more: usize) {
         let wanted = Self::entries_for(self.len() + more);
         if wanted <= self.entries.len() {
             return;

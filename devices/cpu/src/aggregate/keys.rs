@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  code of a column   NULL → 0, else value − low + (1 where NULL may occur)            below its cardinality
-//!  Direct             code₀ + code₁ · n₀ + code₂ · n₀ · n₁ …                          the slot of an array
+//!  Direct             … code₀ · n₁ · n₂ + code₁ · n₂ + code₂                           the slot of an array; rows in order ascend
 //!  Packed             code₀ | code₁ << b₀ | code₂ << (b₀ + b₁) …                      64 or 128 bits
 //!  Bytes              [null? value …]  with the length before each string
 //! ```
@@ -125,10 +125,12 @@ impl KeyPlan {
         let mut columns: Vec<KeyColumn> = groups.iter().map(KeyColumn::new).collect();
         let mut slots = Some(1_u32);
         let mut shift = 0_u32;
-        for column in &mut columns {
+        for column in columns.iter_mut().rev() {
             column.stride = slots.unwrap_or(0);
             let cardinality = u32::try_from(column.cardinality).ok().filter(|&count| count != 0);
             slots = slots.and_then(|slots| slots.checked_mul(cardinality?));
+        }
+        for column in &mut columns {
             column.shift = shift;
             shift = shift.saturating_add(column.bits);
         }

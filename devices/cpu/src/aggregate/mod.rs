@@ -6,7 +6,7 @@
 //!  Single, Tiny      SIMD passes over the tile, no ids                                  a table per worker
 //!  Direct            slot = mixed-radix number of the codes, ≤ 64 Ki slots              a table per worker
 //!  DirectShared      the same, ≤ 16 Mi slots, in pages of ≤ 64 Ki                       one table for all, a lock per page
-//!                    while a single key ascends: no slots, the next run is the next group   a list per worker
+//!                    while keys ascend: no slots, the next run is the next group   a list per worker
 //!  Packed64/128      keys of bits, hashed                        ≤ 128 Ki groups: a table per worker; above: one for all,
 //!  Bytes             keys of bytes, hashed                       in partitions by hash with a lock each
 //! ```
@@ -23,6 +23,7 @@ mod buffer;
 mod clustered;
 mod column;
 mod distinct;
+mod few;
 mod hash;
 mod input;
 mod keys;
@@ -51,6 +52,7 @@ use trireme_device_api::{Aggregate, DeviceError, DevicePool, Rows, Type};
 
 use crate::aggregate::buffer::Buffers;
 use crate::aggregate::clustered::{Ascending, Ordered as InOrder};
+use crate::aggregate::few::Few;
 use crate::aggregate::hash::Keys;
 use crate::aggregate::input::{Input, Pick, input};
 use crate::aggregate::keys::{DIRECT_SLOTS, KeyPlan, Rung};
@@ -58,7 +60,6 @@ use crate::aggregate::primitive::{Operation, Recipe, supported};
 use crate::aggregate::shared::Parted;
 use crate::aggregate::table::Table;
 use crate::isa::{Isa, primitive};
-use crate::number::count_ones;
 use crate::vector::{Shape, Vector};
 
 pub(crate) use ordered::Ordered;
@@ -88,12 +89,15 @@ pub(crate) struct AggregatePlan {
     part_shift: u32,
     /// Workers without a table of their own go to the partitions.
     shared: AtomicBool,
-    /// A single key may turn out to come in ascending order.
+    /// Keys may turn out to come in ascending order.
     may_ascend: bool,
     /// It doesn't.
     disorder: AtomicBool,
     /// Entries wait in buffers by part, since a word for each primitive says all.
     buffered: bool,
+    /// Keys that waited in buffers, and those of them that became groups.
+    applied: AtomicUsize,
+    made: AtomicUsize,
     /// COUNT(DISTINCT x) without groups: x is the key, and the result is how many groups there are.
     counts_values: bool,
     /// [`LOCAL_GROUPS`], unless a test wants less.
@@ -105,6 +109,7 @@ pub(crate) struct Local {
     table: Option<Table>,
     ascending: Option<Ascending>,
     buffers: Option<Buffers>,
+    few: Option<Few>,
     scratch: Scratch,
 }
 
@@ -207,7 +212,7 @@ impl AggregatePlan {
         } else {
             (workers.next_power_of_two().trailing_zeros() + 2).clamp(*PARTITION_BITS.start(), *PARTITION_BITS.end())
         };
-        let may_ascend = !counts_values && Self::may_ascend(keys.rung, keys.columns.len(), &recipe.primitives);
+        let may_ascend = !counts_values && Self::may_ascend(keys.rung, &recipe.primitives);
         let (parts, part_shift) = match keys.rung {
             Rung::Single | Rung::Tiny | Rung::Direct => (1, u32::BITS - 1),
             Rung::DirectShared => (keys.slots.div_ceil(1 << page_bits(keys.slots)), page_bits(keys.slots)),
@@ -225,9 +230,19 @@ impl AggregatePlan {
             may_ascend,
             disorder: AtomicBool::new(false),
             buffered,
+            applied: AtomicUsize::new(0),
+            made: AtomicUsize::new(0),
             counts_values,
             local_groups: LOCAL_GROUPS,
         })
+    }
+
+    /// With fewer partitions, which fill sooner.
+    #[cfg(test)]
+    pub(crate) fn with_two_partitions(mut self) -> Self {
+        self.parts.truncate(2);
+        self.part_shift = u64::BITS - 1;
+        self
     }
 
     /// Whether `update` reads the argument of aggregate `index`; an equal expression's argument is read once.
@@ -267,6 +282,7 @@ impl AggregatePlan {
             table: None,
             ascending: None,
             buffers: None,
+            few: None,
             scratch: Scratch {
                 bytes: Vec::new(),
                 slots: Vec::new(),
@@ -305,6 +321,9 @@ impl AggregatePlan {
         };
         if matches!(self.keys.rung, Rung::Single | Rung::Tiny) {
             return self.update_small(local, groups, &inputs(), mask, rows);
+        }
+        if self.update_few(local, groups, &inputs, mask, rows)? {
+            return Ok(());
         }
         let selected = mask.and_then(selection);
         let selected = selected.as_deref();
@@ -404,55 +423,6 @@ impl AggregatePlan {
         Ok(table.insert(made))
     }
 
-    fn update_small(
-        &self,
-        local: &mut Local,
-        groups: &[Vector],
-        inputs: &[Input],
-        mask: Option<&[u8]>,
-        rows: usize,
-    ) -> Result<(), DeviceError> {
-        let table = self.own_table(&mut local.table)?;
-        table.make_room(rows, 0)?;
-        let count = self.keys.slots;
-        let ids = &mut local.scratch.bytes;
-        self.keys.byte_slots_of(self.isa, groups, rows, ids);
-        if let Some(mask) = mask {
-            small::leave_out(self.isa, ids, mask);
-        }
-        let all = self.keys.columns.is_empty() && mask.is_none();
-        let ids = (!all).then_some(&ids[..]);
-        let counts = match ids {
-            None => {
-                table.seen[0] = 1;
-                None
-            }
-            Some(ids) => {
-                let counts = small::counts(self.isa, ids, count);
-                let mut counted = 0;
-                for (seen, &count) in table.seen.iter_mut().zip(&counts) {
-                    *seen |= u8::from(count > 0);
-                    counted += count as usize;
-                }
-                let wanted = mask.map_or(rows, |mask| count_ones(self.isa, mask));
-                if counted != wanted {
-                    return Err(DeviceError::Internal("a group key is outside its range".into()));
-                }
-                Some(counts)
-            }
-        };
-        for ((primitive, state), input) in self.recipe.primitives.iter().zip(&mut table.states).zip(inputs) {
-            let tile = small::Tile {
-                ids,
-                counts: counts.as_ref(),
-                rows,
-                groups: count,
-            };
-            small::update(self.isa, primitive, state, input, &tile);
-        }
-        Ok(())
-    }
-
     /// Begins to merge, when no update runs any more.
     pub(crate) fn start_merge(&self, locals: Vec<Local>) -> Merge {
         let shared =
@@ -525,6 +495,7 @@ impl AggregatePlan {
         for (shares, table) in &merge.tables {
             self.fold(table, shares, task)?;
         }
+        self.expect(task, &merge.buffers)?;
         for buffers in &merge.buffers {
             self.apply(task, buffers)?;
         }

@@ -88,6 +88,10 @@ pub(super) fn count(recipe: &Recipe, values: usize) -> Rows {
 
 fn group_columns(keys: &KeyPlan, table: &Table, base: usize, groups: &[u32]) -> Result<Vec<DeviceColumn>, DeviceError> {
     let each = |column: &KeyColumn| match table.index.as_ref().map(|index| &index.keys) {
+        Some(Keys::U64(slots)) if keys.direct() => {
+            let slots = groups.iter().map(|&group| slots[group as usize] as u32);
+            narrow_column(column, codes_of(keys, column, slots))
+        }
         Some(Keys::U64(keys)) => {
             let (shift, mask) = (
                 column.shift.min(63),
@@ -113,21 +117,23 @@ fn group_columns(keys: &KeyPlan, table: &Table, base: usize, groups: &[u32]) -> 
             if let Some(start) = first_key(keys, column, base) {
                 return Ok(ascending(&column.shape.data_type, start, groups));
             }
-            let (stride, count) = (column.stride.max(1), (column.cardinality as u32).max(1));
             let slots = groups.iter().map(|&group| base as u32 + group);
-            narrow_column(
-                column,
-                if keys.columns.len() == 1 {
-                    slots.map(u64::from).collect()
-                } else {
-                    slots.map(|slot| u64::from(slot / stride % count)).collect()
-                },
-            )
+            narrow_column(column, codes_of(keys, column, slots))
         }
     };
     match table.index.as_ref().map(|index| &index.keys) {
         Some(Keys::Bytes(arena)) => decoded_columns(keys, arena, groups),
         _ => keys.columns.iter().map(each).collect(),
+    }
+}
+
+/// A column's codes in direct slots.
+fn codes_of(keys: &KeyPlan, column: &KeyColumn, slots: impl Iterator<Item = u32>) -> Vec<u64> {
+    let (stride, count) = (column.stride.max(1), (column.cardinality as u32).max(1));
+    if keys.columns.len() == 1 {
+        slots.map(u64::from).collect()
+    } else {
+        slots.map(|slot| u64::from(slot / stride % count)).collect()
     }
 }
 

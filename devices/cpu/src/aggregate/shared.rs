@@ -64,6 +64,9 @@ impl Parted {
 /// Entries of a tile that go to more pages wait in buffers.
 const PARTS_AT_ONCE: u32 = 4;
 
+/// Of about so many keys it is known how many were new.
+const RECENT_KEYS: usize = 1 << 16;
+
 impl AggregatePlan {
     /// Runs `work` on a part, which it makes if it isn't there.
     pub(super) fn in_part(
@@ -215,37 +218,65 @@ impl AggregatePlan {
         for (turn, parts) in parts.chunks(TILE_ROWS).enumerate() {
             buffers.push(turn * TILE_ROWS, parts, keys, &words, clustered);
             for part in buffers.full() {
-                self.apply(part, buffers)?;
-                buffers.clear(part);
+                if !(self.mostly_new() && buffers.set_aside(part)) {
+                    self.apply(part, buffers)?;
+                    buffers.clear(part);
+                }
             }
         }
         Ok(())
     }
 
+    /// Counts keys and those of them that were new; later ones weigh more. Workers who do it at once lose a few, no more.
+    fn count_new(&self, keys: usize, new: usize) {
+        let applied = self.applied.fetch_add(keys, Ordering::Relaxed) + keys;
+        let made = self.made.fetch_add(new, Ordering::Relaxed) + new;
+        if applied > RECENT_KEYS {
+            self.applied.store(applied / 2, Ordering::Relaxed);
+            self.made.store(made / 2, Ordering::Relaxed);
+        }
+    }
+
+    /// Of the keys that waited for parts of the hash table last, most were groups of their own.
+    fn mostly_new(&self) -> bool {
+        self.made.load(Ordering::Relaxed) * 2 > self.applied.load(Ordering::Relaxed)
+    }
+
+    /// Makes room in a part for what waits for it, where that is mostly groups of their own: its table doesn't grow step by step.
+    pub(super) fn expect(&self, part: usize, buffers: &[Buffers]) -> Result<(), DeviceError> {
+        let waiting: usize = buffers.iter().map(|buffers| buffers.waiting(part)).sum();
+        if waiting == 0 || !self.mostly_new() {
+            return Ok(());
+        }
+        self.in_part(part, |table| {
+            table.expect(waiting);
+            Ok(())
+        })
+    }
+
     /// Folds what waits for a part into it.
     pub(super) fn apply(&self, part: usize, buffers: &Buffers) -> Result<(), DeviceError> {
-        let Some(pending) = buffers.pending(part, &self.recipe.primitives) else {
-            return Ok(());
-        };
-        let (inputs, counted) = (&pending.inputs, pending.counted);
-        let keys = match pending.keys {
-            Waiting::Keys(keys) => keys,
-            Waiting::Slots(ids) => {
-                return self.in_part(part, |table| {
+        let (mut hashes, mut ids) = (Vec::new(), Vec::new());
+        for pending in buffers.pending(part, &self.recipe.primitives) {
+            let (inputs, counted) = (&pending.inputs, pending.counted);
+            match pending.keys {
+                Waiting::Slots(ids) => self.in_part(part, |table| {
                     table.make_room(ids.len(), 0)?;
                     table.update(Pick::new(ids, None), inputs, counted);
                     Ok(())
-                });
+                })?,
+                Waiting::Keys(keys) => self.in_part(part, |table| {
+                    let before = table.groups();
+                    keys.hash(&mut hashes);
+                    table.make_room(keys.len(), 0)?;
+                    table.locate(&keys, &hashes, None, &mut ids);
+                    table.update(Pick::new(&ids, None), inputs, counted);
+                    self.count_new(keys.len(), table.groups() - before);
+                    Ok(())
+                })?,
             }
-        };
-        let (mut hashes, mut ids) = (Vec::new(), Vec::with_capacity(keys.len()));
-        keys.hash(&mut hashes);
-        self.in_part(part, |table| {
-            table.make_room(keys.len(), 0)?;
-            table.locate(&keys, &hashes, None, &mut ids);
-            table.update(Pick::new(&ids, None), inputs, counted);
-            Ok(())
-        })
+        }
+        Ok(())
     }
 
     /// Moves a worker's own table into the shared partitions.

@@ -103,6 +103,14 @@ impl Table {
         self.reserve(bytes)
     }
 
+    /// Makes room for so many keys of a fixed width at once; where memory is short for that, it grows step by step.
+    pub(super) fn expect(&mut self, keys: usize) {
+        let reserved = self.make_room(keys, 0).is_ok();
+        if let Some(index) = self.index.as_mut().filter(|_| reserved) {
+            index.make_room(keys);
+        }
+    }
+
     /// The ids of keys, of an indexed table; states grow with it.
     pub(super) fn locate(&mut self, keys: &Keys, hashes: &[u64], picks: Option<&[u32]>, ids: &mut Vec<u32>) {
         if let Some(index) = &mut self.index {

@@ -173,7 +173,7 @@ pub(super) struct Case {
 }
 
 impl Case {
-    fn shapes(&self) -> (Vec<Shape>, Vec<(Aggregate, Option<Shape>)>) {
+    pub(super) fn shapes(&self) -> (Vec<Shape>, Vec<(Aggregate, Option<Shape>)>) {
         let groups = self.groups.iter().map(|group| group.shape.clone()).collect();
         let aggregates = self.aggregates.iter();
         let shape = |column: &Option<Column>| column.as_ref().map(|column| column.shape.clone());
@@ -181,6 +181,7 @@ impl Case {
         (groups, aggregates.collect())
     }
 
+    /// `local_groups`: groups of a worker's own table at most; 0 also makes partitions few, so that they fill.
     pub(super) fn run(
         &self,
         rung: Option<Rung>,
@@ -193,6 +194,9 @@ impl Case {
         let pool: Arc<dyn DevicePool> = Arc::new(Unlimited);
         let mut plan = AggregatePlan::with_rung(&groups, &aggregates, workers, isa, &pool, self.rows, rung)?;
         plan.local_groups = local_groups;
+        if local_groups == 0 {
+            plan = plan.with_two_partitions();
+        }
         let mut locals: Vec<_> = (0..workers).map(|_| plan.local()).collect();
         for (turn, start) in (0..self.rows).step_by(tile).enumerate() {
             let end = (start + tile).min(self.rows);

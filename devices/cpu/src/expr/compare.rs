@@ -9,7 +9,8 @@ use trireme_device_api::{BinaryOperator, DeviceError, Type, Value};
 
 use super::arithmetic::{scale, shifted};
 use super::constant::constant;
-use super::{Compiled, Input, Mask, Node, in_list, not_integral, range, text};
+use super::{ColumnTest, Compiled, Input, Mask, Node, in_list, not_integral, range, text};
+use crate::bits::Order;
 use crate::isa::{Isa, primitive};
 use crate::number::{Number, between, between_and, by_lane, map, zip, zip_values};
 use crate::vector::{Data, Lane, Shape, Vector, both_valid};
@@ -234,6 +235,18 @@ impl Node for Interval {
         })
     }
 
+    fn take_tests(&mut self, tests: &mut Vec<ColumnTest>) -> bool {
+        let Some(column) = self.operand.column else {
+            return false;
+        };
+        tests.push(ColumnTest::Runs {
+            column,
+            runs: vec![(self.low, self.high)],
+            negated: self.negated,
+        });
+        true
+    }
+
     fn truth(&self, input: &Input<'_, '_>, mask: &mut Mask) -> Result<(), DeviceError> {
         let vector = self.operand.eval(input)?;
         by_lane!(self.lane, T => {
@@ -260,6 +273,28 @@ struct Compare {
 }
 
 impl Node for Compare {
+    fn take_tests(&mut self, tests: &mut Vec<ColumnTest>) -> bool {
+        let (Kind::Integral(_), Some(left), Some(right)) = (self.kind, self.left.column, self.right.column) else {
+            return false;
+        };
+        let (left, order, right, negated) = match self.operator {
+            BinaryOperator::Equal => (left, Order::Equal, right, false),
+            BinaryOperator::NotEqual => (left, Order::Equal, right, true),
+            BinaryOperator::Less => (left, Order::Less, right, false),
+            BinaryOperator::GreaterOrEqual => (left, Order::Less, right, true),
+            BinaryOperator::Greater => (right, Order::Less, left, false),
+            BinaryOperator::LessOrEqual => (right, Order::Less, left, true),
+            _ => return false,
+        };
+        tests.push(ColumnTest::Order {
+            left,
+            order,
+            right,
+            negated,
+        });
+        true
+    }
+
     fn eval<'x>(&self, input: &Input<'_, 'x>) -> Result<Vector<'x>, DeviceError> {
         let (left, right) = (self.left.eval(input)?, self.right.eval(input)?);
         let values = self.values(&left, &right, input)?;

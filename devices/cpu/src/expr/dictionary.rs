@@ -16,7 +16,7 @@ use trireme_device_api::{DeviceError, Dictionary, Expr, Node as ExprNode, String
 
 use super::case::assemble;
 use super::constant::{constant, fail};
-use super::{Compiled, Compiler, Input, Mask, Node, Slots, not_integral};
+use super::{ColumnTest, Compiled, Compiler, Input, Mask, Node, Slots, not_integral};
 use crate::isa::{Isa, primitive};
 use crate::number::{Number, by_lane, map_values, zip};
 use crate::tile::RawStrings;
@@ -359,6 +359,18 @@ impl Node for Lookup {
             return Err(error.clone());
         }
         Ok(self.values.take(&codes))
+    }
+
+    fn take_tests(&mut self, tests: &mut Vec<ColumnTest>) -> bool {
+        let (Some(runs), Some(dictionary)) = (&self.runs, &self.operand.dictionary) else {
+            return false;
+        };
+        tests.push(ColumnTest::Codes {
+            column: self.column,
+            dictionary: Arc::clone(dictionary),
+            runs: runs.clone(),
+        });
+        true
     }
 
     fn truth(&self, input: &Input<'_, '_>, mask: &mut Mask) -> Result<(), DeviceError> {

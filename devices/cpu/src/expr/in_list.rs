@@ -9,7 +9,7 @@ use super::arithmetic::scale;
 use super::constant::constant;
 use super::text::views;
 use super::words::{self, WORD_BYTES};
-use super::{Compiled, Input, Node, compare, not_boolean, not_integral};
+use super::{ColumnTest, Compiled, Input, Node, compare, not_boolean, not_integral};
 use crate::isa::primitive;
 use crate::join::hash::{hash_bytes, hash_u64};
 use crate::number::{Number, by_lane, map, map_values};
@@ -186,6 +186,21 @@ struct InList {
 }
 
 impl Node for InList {
+    fn take_tests(&mut self, tests: &mut Vec<ColumnTest>) -> bool {
+        // With a NULL among them NOT IN is TRUE for no row.
+        let (Set::Few(_, values), Some(column), false) =
+            (&self.set, self.operand.column, self.has_null && self.negated)
+        else {
+            return false;
+        };
+        tests.push(ColumnTest::Runs {
+            column,
+            runs: values.iter().map(|value| (*value, *value)).collect(),
+            negated: self.negated,
+        });
+        true
+    }
+
     fn eval<'x>(&self, input: &Input<'_, 'x>) -> Result<Vector<'x>, DeviceError> {
         let (found, valid) = match &self.set {
             Set::Words(set) => {

@@ -10,7 +10,7 @@ use trireme_device_api::{BinaryOperator, DeviceError, Expr, Node as ExprNode, Ty
 use super::bound::{Bound, bound};
 use super::compare::interval;
 use super::constant::constant;
-use super::{Compiled, Compiler, Input, Mask, Node, in_list, not_boolean};
+use super::{ColumnTest, Compiled, Compiler, Input, Mask, Node, in_list, not_boolean};
 use crate::compact::kept;
 use crate::isa::Isa;
 use crate::number::{map, zip};
@@ -172,6 +172,13 @@ impl Node for Junction {
             data: Data::Bool(values),
             valid,
         })
+    }
+
+    fn take_tests(&mut self, tests: &mut Vec<ColumnTest>) -> bool {
+        if self.and {
+            self.parts.retain_mut(|part| !part.node.take_tests(tests));
+        }
+        self.parts.is_empty()
     }
 
     fn truth(&self, input: &Input<'_, '_>, mask: &mut Mask) -> Result<(), DeviceError> {

@@ -32,6 +32,7 @@ mod interval;
 mod like;
 mod logic;
 mod range;
+mod sieve;
 mod slice;
 mod support;
 mod text;
@@ -50,6 +51,7 @@ use crate::number::{and_bytes, map_values, zip};
 use crate::tile::{RawStrings, Tile};
 use crate::vector::{Data, Shape, Vector};
 
+pub(crate) use sieve::{ColumnTest, Span};
 pub(crate) use support::support;
 use words::Words;
 
@@ -90,6 +92,11 @@ impl Program {
         self.root.fails
     }
 
+    /// It must see only rows that count, or had better, as it is slow.
+    pub(crate) fn is_selective(&self) -> bool {
+        self.root.selective()
+    }
+
     /// The columns that it reads, ascending.
     pub(crate) fn columns(&self) -> &[usize] {
         &self.columns
@@ -98,6 +105,12 @@ impl Program {
     /// The column that it is, as it is.
     pub(crate) fn column(&self) -> Option<usize> {
         self.root.column
+    }
+
+    /// Moves conjuncts of a predicate that test source columns to `tests`; true when none is left. The row's columns are the
+    /// source's.
+    pub(crate) fn take_tests(&mut self, tests: &mut Vec<ColumnTest>) -> bool {
+        !self.can_fail() && self.root.node.take_tests(tests)
     }
 
     /// The value of all rows, when it is known before any row is seen.
@@ -266,6 +279,12 @@ trait Node: Send + Sync {
     /// The values of strings as words, where that is faster than by way of vectors.
     fn words<'x>(&self, _input: &Input<'_, 'x>) -> Result<Option<Words<'x>>, DeviceError> {
         Ok(None)
+    }
+
+    /// Moves what it asks of source columns, as far as it is TRUE only where they say so, to `tests`; true when that is all it
+    /// asks. It can't fail.
+    fn take_tests(&mut self, _tests: &mut Vec<ColumnTest>) -> bool {
+        false
     }
 
     /// Takes the rows out of the mask for which it isn't TRUE.

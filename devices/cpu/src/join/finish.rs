@@ -45,6 +45,9 @@ const RANKED_ALWAYS: u128 = 1 << 23;
 const RANKED_PER_ROW: u128 = 1024;
 const RANKED_MAX: u128 = 1 << 27;
 
+/// At most one value in so many of a key's range is there: most rows have none of them.
+const HELD_SPARSE: usize = 4;
+
 /// Tables by position of up to so many keys stay in the first cache, in which they are faster than counting bits.
 const DENSE_BEFORE_SORTED: u128 = 1 << 14;
 
@@ -95,6 +98,14 @@ pub(crate) struct BuildTable {
     reservations: Vec<Reservation>,
 }
 
+/// The values of one key of a build side: a bit for each, from the least on.
+pub(crate) struct HeldKeys<'t> {
+    /// Which key.
+    pub(crate) key: usize,
+    pub(crate) least: i128,
+    pub(crate) words: &'t [u64],
+}
+
 /// What is known of a key of a build side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum KeyBounds {
@@ -135,6 +146,22 @@ impl BuildTable {
             },
             _ => KeyBounds::Unknown,
         }
+    }
+
+    /// The values of one key that are there, where they are few of its range.
+    pub(crate) fn held_keys(&self) -> Option<HeldKeys<'_>> {
+        let (key, packing, ranks) = match (&self.index, &self.packing, &self.screen) {
+            (Index::Ranked(ranks, _) | Index::Sorted(ranks), Some(packing), _) if self.kinds.len() == 1 => {
+                (0, packing, ranks)
+            }
+            (Index::Hash(_), _, Some(screen)) => (screen.key, &screen.packing, &screen.held),
+            _ => return None,
+        };
+        let words = ranks.words();
+        let sparse = ranks.count() * HELD_SPARSE <= words.len() * u64::BITS as usize;
+        let integral = matches!(self.kinds.get(key), Some(KeyKind::Integer(_)));
+        let (least, _) = packing.bounds(0).filter(|_| sparse && integral)?;
+        Some(HeldKeys { key, least, words })
     }
 
     /// Rows, also those with NULL keys.

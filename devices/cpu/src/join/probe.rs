@@ -51,7 +51,7 @@ pub(crate) struct ProbeKind {
 pub(crate) struct Prober {
     pub(super) table: Arc<BuildTable>,
     adapters: Vec<Adapter>,
-    how: ProbeKind,
+    pub(crate) how: ProbeKind,
     isa: Isa,
     /// 1 for build rows with a match, for kinds that give build rows at the end.
     pub(super) matched: Option<Zeroed<AtomicU8>>,

@@ -25,9 +25,9 @@ const ROWS_PER_VALUE: u128 = 2;
 /// The values of one key that are there.
 #[derive(Debug)]
 pub(super) struct Screen {
-    key: usize,
-    packing: Packing,
-    held: Ranks,
+    pub(super) key: usize,
+    pub(super) packing: Packing,
+    pub(super) held: Ranks,
 }
 
 impl Screen {

@@ -12,8 +12,10 @@ mod groups;
 mod late;
 mod learned;
 mod live;
+mod loads;
 mod ordered;
 mod probing;
+mod sieve;
 mod sink;
 mod source;
 mod stages;
@@ -28,8 +30,8 @@ use trireme_device_api::{
 
 use crate::isa::Isa;
 use crate::number::count_ones;
-use crate::tile::{Origin, Selection, Slot, Tile};
-use crate::vector::{Shape, TILE_ROWS};
+use crate::tile::{Origin, Slot, Tile};
+use crate::vector::Shape;
 
 use late::Late;
 use sink::{Sink, SinkLocal};
@@ -214,21 +216,24 @@ impl FusedKernel {
         let behind = || self.client_behind();
         let mut walk = Walk::new(self.step_pairs, places, &behind, &self.enough);
         let mut flow = Flow::Done;
+        let sieved = self.stages.sift(&morsel)?;
         while done < morsel.rows && !self.enough.load(Ordering::Relaxed) {
-            let rows = TILE_ROWS.min(morsel.rows - done);
-            let tile = Tile {
-                rows,
-                origins: vec![Origin {
-                    columns: &morsel.columns,
-                    selection: Selection::Range(morsel.start + done),
-                }],
-                slots: slots.clone(),
-            };
-            flow = self.push(tile, 0, &mut walk, local)?;
-            if flow == Flow::Stopped {
-                break;
+            let cut = sieved.cut(&morsel, done, self.isa);
+            if cut.rows > 0 {
+                let tile = Tile {
+                    rows: cut.rows,
+                    origins: vec![Origin {
+                        columns: &morsel.columns,
+                        selection: cut.selection,
+                    }],
+                    slots: slots.clone(),
+                };
+                flow = self.push(tile, 0, cut.mask, &mut walk, local)?;
+                if flow == Flow::Stopped {
+                    break;
+                }
             }
-            done += rows;
+            done += cut.covered;
         }
         self.read.fetch_add((done - before) as u64, Ordering::Relaxed);
         if flow == Flow::Stopped {
@@ -248,10 +253,11 @@ impl FusedKernel {
         &self,
         tile: Tile<'_>,
         from: usize,
+        mask: Option<Vec<u8>>,
         walk: &mut Walk<'_>,
         local: &mut SinkLocal,
     ) -> Result<Flow, DeviceError> {
-        self.stages.push(tile, from, walk, &mut |tile, mask| {
+        self.stages.push(tile, from, mask, walk, &mut |tile, mask| {
             let mask = match mask {
                 Some(mask) if !self.takes_masks => {
                     tile.retain(mask, self.isa);
@@ -354,7 +360,7 @@ impl FusedKernel {
         let behind = || self.client_behind();
         let mut walk = Walk::new(self.step_pairs, places, &behind, &self.enough);
         let stopped = self.stages.build_side(stage, start + done..end, &mut |tile| {
-            self.push(tile, stage + 1, &mut walk, local)
+            self.push(tile, stage + 1, None, &mut walk, local)
         })?;
         let Some(at) = stopped else { return Ok(Flow::Done) };
         lock(&self.paused).push(Paused {
@@ -397,6 +403,7 @@ impl Kernel for FusedKernel {
         let report = FragmentReport {
             input_rows: self.read.load(Ordering::Relaxed),
             sink_rows: Some(self.reached.load(Ordering::Relaxed)),
+            load_ns: u64::try_from(self.source.loaded_for().as_nanos()).unwrap_or(u64::MAX),
             ..FragmentReport::default()
         };
         vec![(self.id, report)]

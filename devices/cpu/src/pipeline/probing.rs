@@ -67,11 +67,11 @@ impl Stages {
                     Selection::Positions(std::mem::take(&mut scratch.build)),
                 );
                 drop(scratch);
-                self.push(tile, index + 1, walk, consume)
+                self.push(tile, index + 1, None, walk, consume)
             }
             JoinKind::Inner => {
                 let mut on = |pairs: Tile<'t>, _: &[u32], _: &[u32], walk: &mut Walk<'_>| {
-                    self.push(pairs, index + 1, walk, consume)
+                    self.push(pairs, index + 1, None, walk, consume)
                 };
                 self.all_matches(probe, &tile, &mut scratch, walk, &mut on)
             }
@@ -141,7 +141,7 @@ impl Stages {
                 if probe.kind != JoinKind::Left {
                     probe.prober.mark(build);
                 }
-                self.push(pairs, index + 1, walk, consume)
+                self.push(pairs, index + 1, None, walk, consume)
             };
             if let Some(pairs) = self.matches(probe, tile, scratch, walk, &mut on)? {
                 return Ok(walk.stop(Place {
@@ -160,7 +160,7 @@ impl Stages {
             return Ok(Flow::Done);
         }
         add_build(&mut rest, probe, Selection::NoRows);
-        let flow = self.push(rest, index + 1, walk, consume)?;
+        let flow = self.push(rest, index + 1, None, walk, consume)?;
         Ok(stopped_after(flow, unmatched, walk))
     }
 
@@ -179,7 +179,7 @@ impl Stages {
         } else {
             tile.retain(&exists, self.isa);
         }
-        self.push(tile, index + 1, walk, consume)
+        self.push(tile, index + 1, None, walk, consume)
     }
 
     /// As [`Stages::matches`], for probes that need nothing more to go on.

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use trireme_device_api::{
     Bounds, DeviceColumn, DeviceError, Expr, Field, Fragment, JoinKind, MORSEL_ROWS, Node, RowTest, Rows, ScanInput,
@@ -16,6 +17,7 @@ use trireme_device_api::{
 use crate::vector::Shape;
 
 use super::late::Late;
+use super::loads::Loads;
 
 /// Segments loaded at a time: the one that is worked on, and the next.
 const LOADING: usize = 2;
@@ -60,6 +62,7 @@ pub(super) struct Segments {
     morsels: usize,
     rows: usize,
     scan: Option<Arc<dyn ScanInput>>,
+    loads: Loads,
     used: Vec<usize>,
     /// For segments of which columns are put off.
     late: Option<Late>,
@@ -158,6 +161,14 @@ impl Source {
         match self {
             Source::Segments(segments) => Some(segments.rows),
             Source::Stream(_) => None,
+        }
+    }
+
+    /// Time in which columns were loaded.
+    pub(super) fn loaded_for(&self) -> Duration {
+        match self {
+            Source::Segments(segments) => segments.loads.total(),
+            Source::Stream(_) => Duration::ZERO,
         }
     }
 
@@ -267,6 +278,7 @@ impl Segments {
             done: AtomicUsize::new(0),
             segments,
             scan,
+            loads: Loads::default(),
             used,
             late: None,
         }
@@ -335,7 +347,7 @@ impl Segments {
             state.loading[claimed] = Loading::Claimed;
             claimed
         };
-        let column = scan.load(index, self.used[claimed])?;
+        let column = self.loads.during(|| scan.load(index, self.used[claimed]))?;
         let mut state = lock(&segment.state);
         state.loading[claimed] = Loading::Loaded(column);
         state.loaded += 1;

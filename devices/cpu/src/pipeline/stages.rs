@@ -17,20 +17,23 @@ use crate::vector::Shape;
 
 use super::live;
 use super::probing::exists;
-use super::source::column_shape;
+use super::sieve::{Sieve, Sieved};
+use super::source::{Morsel, column_shape};
 use super::walk::{Flow, Walk};
 
 /// A filter that keeps less than one row in so many has its survivors compacted; otherwise the mask travels to the sink.
-const COMPACT_BELOW: usize = 4;
+pub(super) const COMPACT_BELOW: usize = 4;
 
 /// All steps of a fragment.
 pub(super) struct Stages {
+    /// What the source's rows pass before all stages.
+    sieve: Sieve,
     pub(super) stages: Vec<Stage>,
     /// Shapes of the row before each stage, and of the last.
     pub(super) rows: Vec<Vec<Shape>>,
     /// Stages whose build rows flow on after the source has ended, in order.
     build_phases: Vec<usize>,
-    /// From this stage on there are only filters, and the sink takes masks.
+    /// From this stage on a mask passes all, and the sink takes it.
     masked_from: usize,
     pub(super) isa: Isa,
     /// Looked at for every piece of a join that multiplies rows: one tile may give millions.
@@ -44,12 +47,12 @@ pub(super) enum Stage {
 }
 
 impl Stage {
-    /// It only leaves out rows, and says which by a mask.
+    /// A mask may pass it: it leaves out rows and says which, or computes what it also may for rows that are left out.
     fn masks(&self) -> bool {
         match self {
             Stage::Filter(_) => true,
             Stage::Probe(probe) => probe.masks,
-            Stage::Project(_) => false,
+            Stage::Project(projections) => !projections.iter().any(Projection::is_selective),
         }
     }
 }
@@ -57,6 +60,12 @@ impl Stage {
 pub(super) enum Projection {
     Keep(usize),
     Compute(Box<Program>),
+}
+
+impl Projection {
+    fn is_selective(&self) -> bool {
+        matches!(self, Projection::Compute(program) if program.is_selective())
+    }
 }
 
 pub(super) struct ProbeStage {
@@ -132,12 +141,15 @@ impl Stages {
                 }
             }
         }
+        let (sieve, gone) = Sieve::take(&mut stages, &mut rows);
+        build_phases.iter_mut().for_each(|stage| *stage -= gone);
         let row = rows.last().map_or(0, Vec::len);
         live::mark(&mut stages, live::in_sink(&fragment.sink, row));
-        let filters = stages.iter().rev().take_while(|stage| stage.masks()).count();
+        let masked = stages.iter().rev().take_while(|stage| stage.masks()).count();
         Ok(Self {
+            sieve,
             masked_from: if sink_takes_masks(fragment) {
-                stages.len() - filters
+                stages.len() - masked
             } else {
                 usize::MAX
             },
@@ -147,6 +159,11 @@ impl Stages {
             isa,
             cancelled: Arc::clone(&inputs.cancelled),
         })
+    }
+
+    /// The rows of a morsel that pass the tests before all stages.
+    pub(super) fn sift(&self, morsel: &Morsel) -> Result<Sieved, DeviceError> {
+        self.sieve.sift(morsel, self.masked_from == 0, self.isa)
     }
 
     /// Shapes of the row that the sink gets.
@@ -205,15 +222,15 @@ impl Stages {
         }
     }
 
-    /// Sends a tile through the stages from `from` on, as far as the walk goes.
+    /// Sends a tile, of which only rows of the mask count, through the stages from `from` on, as far as the walk goes.
     pub(super) fn push<'t>(
         &'t self,
         mut tile: Tile<'t>,
         from: usize,
+        mut mask: Option<Vec<u8>>,
         walk: &mut Walk<'_>,
         consume: &mut Consume<'_>,
     ) -> Result<Flow, DeviceError> {
-        let mut mask: Option<Vec<u8>> = None;
         for (index, stage) in self.stages.iter().enumerate().skip(from) {
             if tile.rows == 0 {
                 return Ok(Flow::Done);

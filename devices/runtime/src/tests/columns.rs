@@ -9,6 +9,8 @@ use trireme_device_api::{
     ScanSource, Sink, Source, Step, Strings, Type, Value, Values, ZoneMap,
 };
 use trireme_device_codegen::Host;
+use trireme_device_codegen::ir::Elem;
+use trireme_device_codegen::shape::{ColumnShape, Storage};
 use trireme_device_cpu::FusedVariant;
 use trireme_device_testkit::conformance::compare;
 use trireme_device_testkit::driver::{Together, run_as, step_until_done};
@@ -21,6 +23,7 @@ use super::driver::TestDriver;
 use super::kit::{accelerator, count};
 use crate::accelerator::Limits;
 use crate::host::HostEvaluator;
+use crate::image::Image;
 
 fn emit() -> Sink {
     Sink::Emit { limit: None, offset: 0 }
@@ -92,6 +95,36 @@ fn columns_of_all_types_come_back() {
         };
         run_data(&graph, &data, seed);
     }
+}
+
+#[test]
+fn a_narrowed_segment_of_nulls_has_a_value_of_the_range() {
+    let column = DeviceColumn {
+        data_type: Type::Int64,
+        rows: 2,
+        values: Values::Integers {
+            carrier: Carrier::I16(vec![1_000, 1_100].into()),
+            base: 0,
+        },
+        validity: Some([false, false].into_iter().collect()),
+        zone: ZoneMap {
+            null_count: 2,
+            ..ZoneMap::default()
+        },
+    };
+    let shape = ColumnShape {
+        data_type: Type::Int64,
+        storage: Storage::Integer(Elem::I8),
+        nullable: true,
+        range: Some((1_000, 1_100)),
+        dictionary: None,
+        clustered: false,
+    };
+    let image = Image::new(&column, &shape).unwrap();
+    let mut bytes = [0; 2];
+    image.values.unwrap().write(0, &mut bytes);
+    let values = bytes.map(|byte| image.base + i64::from(byte.cast_signed()));
+    assert!(values.iter().all(|value| (1_000..=1_100).contains(value)), "{values:?}");
 }
 
 #[test]

@@ -123,12 +123,14 @@ fn pages_are_decoded_on_the_device_and_kept() {
             "{report:?}"
         );
         assert_eq!(report.syncs, 2, "{report:?}");
+        assert!(report.load_ns > 0, "{report:?}");
         // Once more, from the device's memory.
         let handed = scan.handed.load(Ordering::SeqCst);
         assert!(handed > 0);
         let report = run(&device, &graph, &inputs, &rows);
         assert_eq!(scan.handed.load(Ordering::SeqCst), handed);
         assert_eq!((report.encoded_bytes, report.decoded_bytes), (0, 0));
+        assert_eq!(report.load_ns, 0, "{report:?}");
         device.trim();
         assert_eq!(driver.machine.lock().allocated(), (0, 0));
     }

@@ -30,8 +30,14 @@ const FUNCTIONS: [AggregateFunction; 13] = [
     AggregateFunction::Last,
 ];
 
-/// A table of `types` and one aggregation of it.
-fn case(name: String, columns: &[(Type, Nulls, Flavor)], rows: usize, sink: Sink, seed: u64) -> Case {
+/// A table of `types` and one aggregation of it; rows whose first `clustered` values are equal stand together.
+fn case(
+    name: String,
+    columns: &[(Type, Nulls, Flavor)],
+    (rows, clustered): (usize, usize),
+    sink: Sink,
+    seed: u64,
+) -> Case {
     let mut rng = SmallRng::seed_from_u64(seed);
     let made: Vec<Vec<Value>> = columns
         .iter()
@@ -40,6 +46,9 @@ fn case(name: String, columns: &[(Type, Nulls, Flavor)], rows: usize, sink: Sink
     let mut table: Vec<Row> = (0..rows)
         .map(|row| made.iter().map(|values| values[row].clone()).collect())
         .collect();
+    if clustered > 0 {
+        table.sort_by_cached_key(|row| format!("{:?}", &row[..clustered]));
+    }
     // The last column orders FIRST and LAST.
     for (row, unique) in table.iter_mut().zip((0..).map(|row| row * 7_919 % 1_000_003)) {
         row[columns.len() - 1] = Value::Int(unique);
@@ -93,6 +102,7 @@ fn over(name: String, columns: &[(Type, bool)], table: Vec<Row>, sink: Sink, see
         },
         segmentation: Segmentation::Random,
         seed,
+        alike: false,
     }
 }
 
@@ -192,7 +202,9 @@ pub fn random(seed: u64) -> Case {
     }
     let rows = *[0, 1, 7, 60, 300].choose(&mut rng).unwrap();
     let sink = Sink::Aggregate { groups, aggregates };
-    case(format!("random aggregates {seed}"), &columns, rows, sink, seed)
+    let clustered = if rng.random_bool(0.4) { keys } else { 0 };
+    let name = format!("random aggregates {seed}");
+    case(name, &columns, (rows, clustered), sink, seed)
 }
 
 /// SUM, AVG and MAX of these values, all in one group where there are groups.

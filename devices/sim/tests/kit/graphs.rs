@@ -132,5 +132,6 @@ pub fn join_group_sort(seed: u64, customers: usize, orders: usize) -> Case {
         }),
         segmentation: Segmentation::Random,
         seed,
+        alike: false,
     }
 }

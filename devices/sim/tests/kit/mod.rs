@@ -3,10 +3,12 @@
 
 pub mod graphs;
 
+use std::collections::HashMap;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread::ThreadId;
 
 use trireme_device_api::{
     Cost, Device, DeviceError, FragmentId, Graph, Inputs, Kernel, Output, Support, Variant, Workload,
@@ -51,12 +53,15 @@ pub fn simulated_as_data(script: &Script) -> (Arc<SimDriver>, Accelerator) {
     device(script, 0, &host, limits).unwrap()
 }
 
-/// A variant that asks for a new device each time that inputs are bound. The device's seed is drawn from the graph and the
+/// A device and its script's driver.
+type Made = Arc<(Arc<SimDriver>, Accelerator)>;
+
+/// A variant that asks for a new device each time that inputs are bound, one for each thread that binds some. The device's seed is drawn from the graph and the
 /// script's own, so that a case behaves the same alone.
 pub struct Fresh {
     script: Script,
     make: fn(&Script) -> (Arc<SimDriver>, Accelerator),
-    current: Mutex<Arc<(Arc<SimDriver>, Accelerator)>>,
+    current: Mutex<HashMap<ThreadId, Made>>,
     /// Of devices before this one.
     launches: AtomicU64,
 }
@@ -77,26 +82,31 @@ impl Fresh {
     }
 
     fn made_by(script: Script, make: fn(&Script) -> (Arc<SimDriver>, Accelerator)) -> Self {
-        let current = Mutex::new(Arc::new(make(&script)));
         Self {
             script,
             make,
-            current,
+            current: Mutex::default(),
             launches: AtomicU64::new(0),
         }
     }
 
+    fn current(&self) -> Made {
+        let mut current = self.current.lock().unwrap();
+        let made = || Arc::new((self.make)(&self.script));
+        Arc::clone(current.entry(std::thread::current().id()).or_insert_with(made))
+    }
+
     pub fn driver(&self) -> Arc<SimDriver> {
-        Arc::clone(&self.current.lock().unwrap().0)
+        Arc::clone(&self.current().0)
     }
 
     /// Kernels that ran, each under a schedule of its own.
     pub fn launches(&self) -> u64 {
-        self.launches.load(Ordering::Relaxed) + self.current.lock().unwrap().1.vitals().launches
+        self.launches.load(Ordering::Relaxed) + self.current().1.vitals().launches
     }
 
     fn variant(&self) -> Arc<dyn Variant> {
-        self.current.lock().unwrap().1.variant()
+        self.current().1.variant()
     }
 
     fn renew(&self, graph: &Graph) {
@@ -106,9 +116,10 @@ impl Fresh {
             seed: hasher.finish(),
             ..self.script.clone()
         };
-        let mut current = self.current.lock().unwrap();
-        self.launches.fetch_add(current.1.vitals().launches, Ordering::Relaxed);
-        *current = Arc::new((self.make)(&script));
+        let made = Arc::new((self.make)(&script));
+        let before = self.current.lock().unwrap().insert(std::thread::current().id(), made);
+        let launches = before.map_or(0, |before| before.1.vitals().launches);
+        self.launches.fetch_add(launches, Ordering::Relaxed);
     }
 }
 

@@ -161,6 +161,7 @@ pub(super) fn case(name: String, segmentation: Segmentation, seed: u64, pipeline
         data,
         segmentation,
         seed,
+        alike: false,
     }
 }
 

@@ -1,7 +1,13 @@
 //! The whole matrix in parts: it takes longer than one run may, so `TRIREME_CONFORMANCE_SHARD=3/40` runs the third of forty parts.
 //!
-//! Parts are taken turn by turn, for neighbours are alike; together they are the matrix, each case once. A part says at its end
-//! how long all of them would take.
+//! Parts take turns in blocks: neighbours are alike and share kernels, blocks are of all sorts. Together they are the matrix,
+//! each case once. A part says at its end how long all of them would take.
+//!
+//! On devices whose compiler takes longer than any kernel runs, cases are [`Case::alike`]: what a kernel is made from doesn't
+//! depend on rows, but for whether there may be NULLs and which of few bounds hold them. So one kernel serves all NULL patterns,
+//! sizes, slices and segmentations of an operation on a type, and each of these still runs. What else a kernel may be made from
+//! (bounds of every width, zone maps, runs of one key) is drawn where cases aren't alike: on the simulated device, in random
+//! graphs, and in the part of the matrix that is always run.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,6 +15,9 @@ use std::time::Duration;
 
 use super::{Extent, Summary, matrix_cases};
 use crate::generate::Case;
+
+/// Neighbours that stay together.
+const BLOCK: usize = 32;
 
 /// A part of the whole matrix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +62,15 @@ impl Shard {
 
     /// Its cases.
     pub fn cases(self, extent: Extent) -> impl Iterator<Item = Case> + Send {
-        matrix_cases(extent).skip(self.number).step_by(self.of)
+        let cases = matrix_cases(extent).enumerate();
+        cases
+            .filter(move |(index, _)| index / BLOCK % self.of == self.number)
+            .map(|(_, case)| case)
+    }
+
+    /// The same, alike.
+    pub fn cases_alike(self, extent: Extent) -> impl Iterator<Item = Case> + Send {
+        self.cases(extent).map(|case| Case { alike: true, ..case })
     }
 
     /// Such a part of anything.
@@ -88,8 +105,10 @@ mod tests {
             })
             .collect();
         let mut together = Vec::new();
-        for turn in 0..whole.len().div_ceil(3) {
-            together.extend(parts.iter().filter_map(|part| part.get(turn).cloned()));
+        for turn in 0..whole.len().div_ceil(3 * BLOCK) {
+            for part in &parts {
+                together.extend(part.iter().skip(turn * BLOCK).take(BLOCK).cloned());
+            }
         }
         assert_eq!(together, whole);
     }

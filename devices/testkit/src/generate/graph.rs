@@ -138,6 +138,7 @@ pub fn graph(seed: u64) -> Case {
         data,
         segmentation,
         seed,
+        alike: false,
     }
 }
 

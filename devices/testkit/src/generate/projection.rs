@@ -102,5 +102,6 @@ pub fn projection(seed: u64, count: usize, fits: &dyn Fn(&Expr) -> bool) -> Case
         },
         segmentation: Segmentation::Random,
         seed,
+        alike: false,
     }
 }

@@ -40,6 +40,19 @@ pub struct Layout {
     pub wide: f64,
     /// Chance that buffers start at an offset.
     pub offset: f64,
+    /// What kernels are made from is said of columns as coarsely as can be, so that runs over other rows share kernels:
+    /// bounds of the type, or of small values; no zone maps.
+    pub alike: bool,
+}
+
+/// Bounds that columns of smaller values are said to have, where layouts are alike.
+const SMALL: [(i128, i128); 2] = [(-1_024, 1_023), (-0x8000_0000, 0x7fff_ffff)];
+
+/// The narrowest of few bounds around these.
+fn coarse(range: (i128, i128), whole: (i128, i128)) -> (i128, i128) {
+    let holds = |(low, high): &(i128, i128)| *low <= range.0 && range.1 <= *high;
+    let small = SMALL.into_iter().find(holds).unwrap_or(whole);
+    (small.0.max(whole.0), small.1.min(whole.1))
 }
 
 impl Default for Layout {
@@ -49,6 +62,7 @@ impl Default for Layout {
             dictionary: 0.5,
             wide: 0.3,
             offset: 0.3,
+            alike: false,
         }
     }
 }
@@ -107,7 +121,7 @@ impl MemoryScan {
             salt,
             profiles,
             segments,
-            zones_known: rng.random_bool(0.8),
+            zones_known: rng.random_bool(0.8) && !layout.alike,
             identity: IDENTITIES.fetch_add(columns, Ordering::Relaxed),
         })
     }
@@ -158,19 +172,24 @@ impl ColumnShape {
             dictionary = Some(Arc::new(all));
         }
         let exact = range_of(values);
-        let range = data_type.value_range().filter(|_| !all_null).map(|whole| {
-            let (low, high) = exact.unwrap_or(whole);
-            if rng.random_bool(layout.wide) {
-                widen((low, high), whole, rng)
-            } else {
-                (low, high)
-            }
-        });
+        let range = data_type
+            .value_range()
+            .filter(|_| layout.alike || !all_null)
+            .map(|whole| {
+                let (low, high) = exact.unwrap_or(whole);
+                if layout.alike {
+                    coarse(exact.unwrap_or((0, 0)), whole)
+                } else if rng.random_bool(layout.wide) {
+                    widen((low, high), whole, rng)
+                } else {
+                    (low, high)
+                }
+            });
         Self {
             profile: ColumnProfile {
                 data_type: data_type.clone(),
                 range,
-                nullable: has_null || nulls || (field.nullable && rng.random_bool(0.5)),
+                nullable: has_null || nulls || (!layout.alike && field.nullable && rng.random_bool(0.5)),
                 dictionary,
                 distinct: rng.random_bool(0.5).then(|| distinct(values)),
             },

@@ -15,6 +15,7 @@ use super::strings::{Code, Coded, Spelled};
 use super::validity::Validity;
 use super::{Shape, Task, estimate_bytes};
 use crate::dictionary::{Domain, TakeBytes};
+use crate::segments::{is_listed, is_spelled_out, page_bytes};
 use crate::source::Ranges;
 
 /// The column, as [`super::decode`] gives it, with range, NULLs and order in its zone map.
@@ -83,7 +84,12 @@ fn finish(
 
 fn strings(task: &Task<'_>, ranges: &Ranges) -> Result<DeviceColumn, PageError> {
     let rows = task.segment.rows;
-    let bytes = estimate_bytes(task, 0).saturating_sub(rows * 4);
+    // In plain pages each value stands behind its length; what a dictionary's become is known later.
+    let pages = match is_spelled_out(task.metadata, task.segment, task.leaf) {
+        true => page_bytes(task.metadata, task.segment, task.leaf),
+        false => 0,
+    };
+    let bytes = estimate_bytes(task, pages).saturating_sub((rows + 1) * 4);
     let mut target = Spelled::new(rows, bytes);
     let validity = fill(task, ranges, &mut target)?;
     let (offsets, mut bytes) = (target.offsets, target.bytes);
@@ -94,7 +100,9 @@ fn strings(task: &Task<'_>, ranges: &Ranges) -> Result<DeviceColumn, PageError> 
             return Err(PageError::corrupt("a string that is not UTF-8"));
         }
     }
-    bytes.shrink_to_fit();
+    if bytes.capacity() > bytes.len() + bytes.len() / 8 {
+        bytes.shrink_to_fit();
+    }
     let values = Strings {
         offsets: offsets.into(),
         bytes: bytes.into(),
@@ -127,7 +135,9 @@ fn codes_of<T: Code>(
     domain: &Domain,
     take: TakeBytes<'_>,
 ) -> Result<Option<(Vec<T>, Validity)>, PageError> {
-    let mut target: Coded<'_, T> = Coded::new(domain, take, task.data_type.is_text(), task.segment.rows);
+    let is_listed = task.source.is_local() && is_listed(task.metadata, task.segment, task.leaf);
+    let is_text = task.data_type.is_text();
+    let mut target: Coded<'_, T> = Coded::new(domain, take, is_text, is_listed, task.segment.rows);
     match fill(task, ranges, &mut target) {
         Ok(validity) => Ok(Some((target.out, validity))),
         Err(PageError::Narrow) => Ok(None),

@@ -6,6 +6,7 @@ mod column;
 pub(crate) mod encoded;
 mod flat;
 mod hybrid;
+pub(crate) mod listed;
 mod pages;
 mod physical;
 mod plain;

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use parquet::basic::Encoding;
+use trireme_device_api::DeviceError;
 
 use super::Failure;
 use super::hybrid::{each_index, look_up};
@@ -85,10 +86,14 @@ fn entries(page: &Bytes, count: usize) -> Result<Vec<Range<usize>>, PageError> {
     Ok(entries)
 }
 
+/// Bytes that are made room for at most before they are there.
+const AHEAD_BYTES: usize = 16 << 20;
+
 /// Offsets and bytes being filled.
 pub(crate) struct Spelled {
     pub(crate) offsets: Vec<u32>,
     pub(crate) bytes: Vec<u8>,
+    rows: usize,
     dictionary: (Bytes, Vec<Range<usize>>),
 }
 
@@ -99,6 +104,7 @@ impl Spelled {
         Self {
             offsets,
             bytes: Vec::with_capacity(bytes),
+            rows,
             dictionary: (Bytes::new(), Vec::new()),
         }
     }
@@ -107,7 +113,7 @@ impl Spelled {
 fn end_of(bytes: &[u8]) -> Result<u32, PageError> {
     u32::try_from(bytes.len()).map_err(|_| {
         let text = "more than 4 GiB of strings in one segment";
-        PageError::Failed(trireme_device_api::DeviceError::Unsupported(text.to_owned()).into())
+        PageError::Failed(DeviceError::Unsupported(text.to_owned()).into())
     })
 }
 
@@ -118,6 +124,10 @@ impl Target for Spelled {
 
     fn dictionary(&mut self, page: &Bytes, count: usize) -> Result<(), PageError> {
         self.dictionary = (page.clone(), entries(page, count)?);
+        // As if each were used as often: growing in many steps would copy what is there each time.
+        let mean = (page.len() / count.max(1)).saturating_sub(4);
+        let left = self.rows.saturating_sub(self.len());
+        self.bytes.reserve(mean.saturating_mul(left).min(AHEAD_BYTES));
         Ok(())
     }
 
@@ -199,17 +209,20 @@ pub(crate) struct Coded<'a, T> {
     domain: &'a Domain,
     take: TakeBytes<'a>,
     is_text: bool,
+    /// The footer says that all pages are codes.
+    is_listed: bool,
     /// Codes of the page's dictionary.
     dictionary: Vec<T>,
     pub(crate) out: Vec<T>,
 }
 
 impl<'a, T: Code> Coded<'a, T> {
-    pub(crate) fn new(domain: &'a Domain, take: TakeBytes<'a>, is_text: bool, rows: usize) -> Self {
+    pub(crate) fn new(domain: &'a Domain, take: TakeBytes<'a>, is_text: bool, is_listed: bool, rows: usize) -> Self {
         Self {
             domain,
             take,
             is_text,
+            is_listed,
             dictionary: Vec::new(),
             out: Vec::with_capacity(rows),
         }
@@ -272,6 +285,11 @@ impl<T: Code> Target for Coded<'_, T> {
     fn append(&mut self, encoding: Encoding, page: &Bytes, count: usize) -> Result<(), PageError> {
         if matches!(encoding, Encoding::RLE_DICTIONARY | Encoding::PLAIN_DICTIONARY) {
             return look_up(page, count, &self.dictionary, &mut self.out);
+        }
+        if self.is_listed {
+            // Scans were opened with the dictionary's values alone: another reader has to take this file.
+            let text = "a page of strings that are not codes, against the file's footer";
+            return Err(PageError::Failed(DeviceError::Unsupported(text.to_owned()).into()));
         }
         let values = (encoding, page.as_ref(), count);
         let rows = self.out.len();

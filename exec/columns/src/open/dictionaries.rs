@@ -9,11 +9,14 @@ use trireme_device_api::{DeviceError, Dictionary};
 
 use super::Opener;
 use super::footers::in_parallel;
-use crate::decode::Failure;
+use crate::decode::{self, Failure};
 use crate::dictionary::Domain;
 use crate::footer::FileColumn;
 use crate::scan::{Column, ColumnKind, Core};
 use crate::segments::Segment;
+
+/// Bytes of dictionary pages that are worth a thread of their own.
+const THREAD_BYTES: usize = 256 << 10;
 
 /// Entries of the list that are looked at for one whose bytes are here.
 const LOOK_AHEAD: usize = 256;
@@ -49,8 +52,10 @@ pub(super) fn unknown(opener: &Opener, cores: &[Core], in_passing: bool) -> Opti
             let lacks: Vec<_> = segments
                 .filter(|(_, segment)| !values.covers(&core.place(segment)))
                 .collect();
-            if core.stops && !lacks.is_empty() {
-                // To know all values is to read all segments.
+            // To know all values is to read all segments; where nothing of that is kept, they would be read twice.
+            let twice =
+                || !core.cache.is_enabled() && lacks.iter().any(|(_, at)| core.listed_bytes(at, column).is_none());
+            if !lacks.is_empty() && (core.stops || twice()) {
                 of.is_raw.store(true, Ordering::Release);
                 continue;
             }
@@ -71,12 +76,24 @@ pub(super) fn unknown(opener: &Opener, cores: &[Core], in_passing: bool) -> Opti
 /// Gives all their values codes.
 pub(super) fn read(opener: &Opener, cores: &[Core], unknown: Vec<Unknown>) -> Result<(), DeviceError> {
     let count = unknown.len();
+    let threads = threads(opener, cores, &unknown);
     let (doubtful, certain): (VecDeque<_>, _) = unknown.into_iter().partition(|each| each.doubtful);
     let waiting = Mutex::new([certain, doubtful]);
-    in_parallel(count, opener.options.workers.max(1), |_| {
+    in_parallel(count, threads, |_| {
         let each = next(opener, cores, &waiting)?;
         each.map_or(Ok(()), |each| intern(&cores[each.scan], each.segment, each.column))
     })
+}
+
+/// As many as there are workers, if that is worth the start of a thread.
+fn threads(opener: &Opener, cores: &[Core], unknown: &[Unknown]) -> usize {
+    let bytes = |each: &Unknown| {
+        let core = &cores[each.scan];
+        let at = &core.segments[each.segment];
+        core.listed_bytes(at, each.column).unwrap_or(usize::MAX)
+    };
+    let bytes = unknown.iter().map(bytes).fold(0, usize::saturating_add);
+    (bytes / THREAD_BYTES).clamp(1, opener.options.workers.max(1))
 }
 
 /// The first whose bytes are here, of the first list that isn't empty; waits for one. What is asked for becomes urgent: what
@@ -124,10 +141,14 @@ fn intern(core: &Core, segment: usize, column: usize) -> Result<(), DeviceError>
     let Some((domain, _)) = coded(of) else {
         return Ok(());
     };
-    match core.fetch(segment, column) {
-        Ok(fetched) => {
-            let place = core.place(&core.segments[segment]);
-            domain.lock().cover(place, fetched.rows);
+    let interned = match core.with_task(segment, column, |task, _| decode::listed::intern(task))? {
+        Ok(false) => core.fetch(segment, column).map(|_| ()),
+        other => other.map(|_| ()),
+    };
+    match interned {
+        Ok(()) => {
+            let at = &core.segments[segment];
+            domain.lock().cover(core.place(at), at.rows);
             Ok(())
         }
         Err(Failure::TooMany) => {

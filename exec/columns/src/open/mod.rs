@@ -2,12 +2,13 @@
 //!
 //! ```text
 //!  files ─▶ footers, all at once ─▶ drafts: segments that hold wanted rows ─▶ plan ─▶ one Prefetch over all scans
-//!                                    └─▶ Bloom filters, page indexes: fewer   └─▶ dictionaries, decoded as they come
+//!                                    └─▶ Bloom filters, page indexes: fewer   └─▶ dictionaries, read as they come
 //! ```
 //!
-//! String columns are decoded here, unless the cache knows all their values: kernels need the complete dictionary, or that
-//! there is none, before they run. A far scan with a filter and a limit has none then: its strings are read segment by segment,
-//! as all other columns, which are decoded when they are first loaded.
+//! Strings get their codes here, unless the cache knows all values of their column: kernels need the complete dictionary, or
+//! that there is none, before they run. Of a local file whose footer says that all pages are codes, dictionary pages alone are
+//! read; else the column is decoded. A far scan with a filter and a limit has no dictionary: its strings are read segment by
+//! segment, as all other columns, which are decoded when they are first loaded.
 
 mod columns;
 pub(crate) mod constant;
@@ -76,7 +77,7 @@ impl ColumnCache {
 
     /// Binds all scans of a graph: their footers are read together, and what they will need is fetched ahead in the order of
     /// its use. What the cache knows all about is bound here and now; else this runs on the runtime's blocking threads (without
-    /// a runtime, on this thread) and on `workers` more while strings are decoded.
+    /// a runtime, on this thread) and on `workers` more while dictionaries are read.
     ///
     /// # Errors
     /// As [`ColumnCache::open`].

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arrow::array::{ArrayRef, Int64Array, StringArray};
+use parquet::basic::Encoding;
 use parquet::file::properties::WriterProperties;
 use trireme_device_api::{DeviceError, DevicePool, Type, Values};
 
 use super::write::{batch, cache, open, table, write};
-use crate::OpenOptions;
+use crate::{ColumnCache, Limits, OpenOptions};
 
 fn numbers(rows: i64) -> ArrayRef {
     Arc::new(Int64Array::from_iter_values((0..rows).map(|row| row * 100_003)))
@@ -34,6 +35,55 @@ fn a_second_scan_hits_and_a_new_version_misses() {
     let metrics = cache.metrics();
     assert_eq!((metrics.misses, metrics.entries, metrics.evictions), (2, 1, 1));
     assert_eq!(cache.snapshot()[0].rows, 2000);
+}
+
+#[test]
+fn columns_in_order_tell_how_many_values_they_have() {
+    let folder = tempfile::tempdir().unwrap();
+    let ints = |of: fn(i64) -> i64, rows: std::ops::Range<i64>| -> ArrayRef {
+        Arc::new(Int64Array::from_iter_values(rows.map(of)))
+    };
+    let columns = |rows: std::ops::Range<i64>| {
+        let fours = ints(|row| row / 4 * 10, rows.clone());
+        let mixed = ints(|row| row * 7919 % 1000, rows.clone());
+        batch(vec![
+            ("key", ints(|row| row * 3, rows)),
+            ("fours", fours),
+            ("mixed", mixed),
+        ])
+    };
+    for (name, rows) in [("b.parquet", 6000..12_000), ("a.parquet", 0..6000)] {
+        write(&folder.path().join(name), &[columns(rows)], WriterProperties::default());
+    }
+    let cache = cache(1 << 20);
+    let wanted = [("key", Type::Int64), ("fours", Type::Int64), ("mixed", Type::Int64)];
+    let files = table(folder.path(), &["b.parquet", "a.parquet"], &wanted, true);
+    let (store, known) = (files.store_url.clone(), files.files.clone());
+    let distinct = |column: &str| cache.distinct_in_order(&store, known.iter().cloned(), column, 12_000.0);
+    assert_eq!(distinct("key"), None, "nothing is held");
+    let scan = open(&cache, files).unwrap();
+    for column in 0..3 {
+        scan.load(0, column).unwrap();
+    }
+    assert_eq!(distinct("key"), None, "half is held");
+    for column in 0..3 {
+        scan.load(1, column).unwrap();
+    }
+    assert_eq!((distinct("key"), distinct("mixed")), (Some(12_000.0), None));
+    let fours = distinct("fours").unwrap();
+    assert!((2900.0..3100.0).contains(&fours), "{fours}");
+    assert_eq!(
+        cache.distinct_in_order(&store, known.iter().cloned(), "key", 12_001.0),
+        None,
+        "not all rows"
+    );
+    let mut other = known.clone();
+    other[0].version.push('x');
+    assert_eq!(
+        cache.distinct_in_order(&store, other.into_iter(), "key", 12_000.0),
+        None,
+        "another version"
+    );
 }
 
 #[test]
@@ -126,6 +176,10 @@ fn switched_off_it_keeps_nothing_and_gives_the_same() {
     };
     assert_eq!(dictionary.get(codes.get(12)), b"5");
     assert_eq!((cache.metrics().used_bytes, cache.metrics().entries), (0, 0));
+    // Nor do devices, which name what they keep.
+    assert_eq!(scan.identity(0, 0), None);
+    cache.set_enabled(true);
+    assert!(scan.identity(0, 0).is_some());
 }
 
 #[test]
@@ -162,7 +216,60 @@ fn appended_files_extend_the_dictionary_and_keep_old_codes() {
     };
     assert!(Arc::ptr_eq(dictionary, of));
     assert!((0..500).all(|row| old.get(row) == new.get(row)));
-    assert_eq!(cache.metrics().misses, 2);
+    // Of the second file its dictionary alone was read.
+    assert_eq!(cache.metrics().misses, 1);
+}
+
+#[test]
+fn opening_reads_dictionaries_alone_and_nothing_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = |row: usize| (!row.is_multiple_of(3)).then(|| format!("{}", row % 700));
+    let strings: ArrayRef = Arc::new(StringArray::from_iter((0..5000).map(text)));
+    let listed = WriterProperties::builder().set_max_row_group_row_count(Some(1000));
+    let spelled = listed.clone().set_dictionary_enabled(false);
+    let lengths = spelled.clone().set_encoding(Encoding::DELTA_LENGTH_BYTE_ARRAY);
+    for (name, properties) in [("listed", listed), ("spelled", spelled), ("lengths", lengths)] {
+        write(
+            &folder.path().join(name),
+            &[batch(vec![("s", Arc::clone(&strings))])],
+            properties.build(),
+        );
+    }
+    let (all, cases) = (
+        ["listed", "spelled", "lengths"],
+        [(true, 1), (true, 3), (false, 1), (false, 3)],
+    );
+    for (enabled, files) in cases {
+        let cache = ColumnCache::new(Limits {
+            segment_rows: 2500,
+            ..Limits::default()
+        });
+        cache.set_enabled(enabled);
+        let scan = open(&cache, table(folder.path(), &all[..files], &[("s", Type::Utf8)], true)).unwrap();
+        // Strings one by one are worth codes where these are kept.
+        let coded = enabled || files == 1;
+        let read_ahead = if enabled { 3 * (files as u64 - 1) } else { 0 };
+        assert_eq!(cache.metrics().misses, read_ahead, "{enabled} {files}");
+        let dictionary = scan.columns()[0].dictionary.as_ref().map(|dictionary| dictionary.len());
+        assert_eq!(dictionary, coded.then_some(700), "{enabled} {files}");
+        assert_eq!(scan.segments(), 3 * files);
+        assert!(scan.decode_ns(0, 0) > 0.0);
+        for segment in 0..scan.segments() {
+            let column = scan.load(segment, 0).unwrap();
+            for row in (0..column.rows).filter(|row| !column.is_null(*row)) {
+                let found = match &column.values {
+                    Values::Codes { codes, dictionary } => dictionary.get(codes.get(row)).to_vec(),
+                    Values::Strings(strings) => strings.get(row).to_vec(),
+                    other => panic!("{other:?}"),
+                };
+                let of_file = segment % 3 * 2000 + row;
+                assert_eq!(Some(found), text(of_file).map(String::into_bytes));
+            }
+        }
+        // Some are held by the scan itself.
+        assert_eq!(scan.decode_ns(0, 0) == 0.0, enabled || files == 1);
+        assert_eq!(cache.metrics().misses, 3 * files as u64, "{enabled} {files}");
+    }
 }
 
 #[test]

@@ -282,6 +282,7 @@ fn all_types_and_encodings() {
                 segment_rows: *[100, 400, 1 << 20].choose(&mut rng).unwrap(),
                 ..Limits::default()
             });
+            cache.set_enabled(rng.random_bool(0.5));
             let columns = [("x", wanted.clone())];
             let scan = open(
                 &cache,

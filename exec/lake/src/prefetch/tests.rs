@@ -88,7 +88,7 @@ fn quiet() -> Arc<dyn Fn() + Send + Sync> {
 }
 
 async fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    for _ in 0..2000 {
+    for _ in 0..15_000 {
         if holds() {
             return;
         }
@@ -155,7 +155,8 @@ async fn never_more_than_the_window_but_one_range_always() {
     assert!(pool.most() <= 4000, "{}", pool.most());
     assert_eq!(pool.used(), 0);
     assert_eq!(prefetch.state().held_bytes, 0);
-    assert_eq!(came.load(Ordering::SeqCst), 41);
+    // Whoever takes a range may have it before `woken` was called for it.
+    until("all were told", || came.load(Ordering::SeqCst) == 41).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,6 +4,7 @@
 //!  start, launch, wait    a chain of fragments over few rows, by its length
 //!  each rate, in order    time(large) − time(small) = prediction(large) − prediction(small), solved for that rate;
 //!                         what is solved before stays
+//!  all rates together     queries' graphs, explained by them ([`super::fit`])
 //!  copies                 the same run over columns that are there, and over new ones
 //!  compilation            what first runs tell
 //! ```
@@ -16,6 +17,8 @@ use std::time::{Duration, Instant};
 
 use trireme_device_api::{DeviceError, DeviceInfo, DeviceKind, FragmentReport, Graph, Inputs, Vitals};
 
+use super::engine::{KNOBS, cool};
+use super::fit::{Sample, fitted};
 use super::graphs::{self, Bound, Trial};
 use super::{Effort, Micro, RATIO_MAX, Ratios, now_unix_s};
 use crate::catalogue;
@@ -48,6 +51,8 @@ const ORDER: [Micro; 18] = [
 const ORDER_LEAST: usize = 5;
 /// … but not when it is so many times over.
 const OVERTIME: u32 = 10;
+/// Of the time, what rates by themselves may take; queries take the rest.
+const ALONE_SHARE: f64 = 0.6;
 /// Sizes of copies, in KiB.
 const COPIES: [u32; 3] = [64, 1 << 10, 16 << 10];
 /// Fragments of the long chain.
@@ -58,6 +63,8 @@ const RUNS_MAX: usize = 20;
 /// What rows take must be this part of what starting takes, and this long, to be told from it.
 const TELLING_SHARE: f64 = 0.5;
 const TELLING_MS: f64 = 0.5;
+/// What starting takes, before it is fitted.
+const LEAST_MS: f64 = 0.01;
 /// Segments of the largest table.
 const SEGMENTS_MAX: usize = 64;
 /// Of the device's memory, what a trial may take.
@@ -73,8 +80,8 @@ impl Effort {
     /// For a device.
     fn limit(self) -> Duration {
         match self {
-            Effort::Quick => Duration::from_millis(1_500),
-            Effort::Full => Duration::from_secs(35),
+            Effort::Quick => Duration::from_millis(1_300),
+            Effort::Full => Duration::from_secs(30),
         }
     }
 }
@@ -126,12 +133,13 @@ pub fn accelerator(
         effort,
         segments_max,
         compiled: Vec::new(),
+        samples: Vec::new(),
     };
     let base = bench.started(base)?;
     let mut ratios = Vec::new();
     for (at, micro) in ORDER.into_iter().enumerate() {
         // On a machine with other work the first few are worth their time.
-        if bench.is_over() && (at >= ORDER_LEAST || bench.is_long_over()) {
+        if bench.began.elapsed() >= bench.limit.mul_f64(ALONE_SHARE) && (at >= ORDER_LEAST || bench.is_long_over()) {
             break;
         }
         if let Some(ratio) = graphs::of(micro).and_then(|trial| bench.solved(&trial, &base, &ratios)) {
@@ -151,7 +159,8 @@ pub fn accelerator(
         .map(|micro| (micro, seen))
         .collect();
     ratios.extend(assumed);
-    let mut profile = Ratios(&ratios).applied(&base);
+    let profile = Ratios(&ratios).applied(&base);
+    let mut profile = bench.explained(profile);
     let widest = profile.stream_bytes_per_second_by_carrier_bytes.points();
     let most = widest.iter().map(|(_, rate)| *rate).fold(0.0, f64::max);
     profile.memory_bytes_per_second_max = most;
@@ -180,6 +189,8 @@ fn median(mut values: Vec<f64>) -> Option<f64> {
 pub struct Ran {
     /// What its fragments took, as the times of queries' fragments are taken, until the rows are in the host's memory.
     pub ms: f64,
+    /// By fragment, where they can be told apart.
+    pub fragments_ms: Vec<f64>,
     /// What the device counted.
     pub reports: Vec<FragmentReport>,
 }
@@ -201,6 +212,8 @@ pub(super) struct Bench<'a> {
     pub(super) segments_max: usize,
     /// Compilations: nodes and time.
     pub(super) compiled: Vec<(f64, f64)>,
+    /// What was timed so far.
+    pub(super) samples: Vec<Sample>,
 }
 
 impl Bench<'_> {
@@ -212,24 +225,30 @@ impl Bench<'_> {
         self.began.elapsed() >= self.limit * OVERTIME
     }
 
-    /// The least time over a trial's tables.
-    pub(super) fn least(&mut self, trial: &Trial, bound: &Bound) -> Result<Ran, DeviceError> {
-        let mut least = self.runner.run(&trial.graph, &bound.inputs)?;
+    /// The first run that is as later ones.
+    pub(super) fn ready(&mut self, graph: &Arc<Graph>, bound: &Bound) -> Result<Ran, DeviceError> {
+        let mut first = self.runner.run(graph, &bound.inputs)?;
         // What runs as data runs otherwise when its own kernels are compiled, which happens beside it.
-        while least.reports.iter().any(|report| report.interpreted) {
+        while first.reports.iter().any(|report| report.interpreted) {
             if self.is_long_over() {
                 return Err(DeviceError::Unsupported(
                     "its kernels are not compiled in time".to_owned(),
                 ));
             }
             std::thread::sleep(COMPILES);
-            least = self.runner.run(&trial.graph, &bound.inputs)?;
+            first = self.runner.run(graph, &bound.inputs)?;
         }
-        let compile_ms: f64 = least.reports.iter().map(|report| report.compile_ns as f64 / 1e6).sum();
-        if compile_ms > 0.0 && least.reports.iter().any(|report| report.compiled > 0) {
+        let compile_ms: f64 = first.reports.iter().map(|report| report.compile_ns as f64 / 1e6).sum();
+        if compile_ms > 0.0 && first.reports.iter().any(|report| report.compiled > 0) {
             let nodes = bound.facts.fragments.iter().map(|facts| facts.nodes.max(1.0)).sum();
             self.compiled.push((nodes, compile_ms));
         }
+        Ok(first)
+    }
+
+    /// The least time over a trial's tables.
+    pub(super) fn least(&mut self, trial: &Trial, bound: &Bound) -> Result<Ran, DeviceError> {
+        let mut least = self.ready(&trial.graph, bound)?;
         let began = Instant::now();
         let mut runs = 0;
         while runs < RUNS || (began.elapsed() < self.effort.budget() / 4 && runs < RUNS_MAX) {
@@ -294,12 +313,34 @@ impl Bench<'_> {
         if ms <= 0.0 {
             return None;
         }
+        self.samples.push(Sample {
+            facts: large.facts.clone(),
+            fragment: None,
+            ms: ms + few.ms,
+        });
         let predicted_ms = |ratio: f64| {
             let with: Vec<_> = measured.iter().copied().chain([(trial.micro, ratio)]).collect();
             let profile = Ratios(&with).applied(base);
             kernel_ms(&large.facts, &profile) - kernel_ms(&small.facts, &profile)
         };
         Some(solve(predicted_ms, ms))
+    }
+
+    /// With rates that explain what queries take as well, as far as there is time for these.
+    fn explained(&mut self, profile: Profile) -> Profile {
+        let workers = match profile.kind {
+            DeviceKind::Cpu => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            _ => 0,
+        };
+        self.time_queries(&mut || cool(workers));
+        // What is nothing can't be multiplied.
+        let profile = Profile {
+            start_ms: profile.start_ms.max(LEAST_MS),
+            wake_ms: profile.wake_ms.max(LEAST_MS),
+            node_ms: profile.node_ms.max(LEAST_MS / 100.0),
+            ..profile
+        };
+        fitted(&profile, &KNOBS, &self.samples)
     }
 
     /// Copies to the device and back, where it has a link at all.
@@ -425,4 +466,4 @@ fn seen_at_least(predicted_ms: &impl Fn(f64) -> f64) -> f64 {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -1,37 +1,84 @@
-//! The processor as queries' fragments find it: micro-graphs run by its fused variant and all workers say what plain loops can't.
+//! The processor as queries' fragments find it: graphs as queries have them, run by its fused variant and all workers.
 //!
 //! ```text
-//!  start       a chain of fragments over few rows, by its length
-//!  efficiency  rows hashed by one worker (a morsel) beside rows hashed by all (many morsels)
-//!  spread      a morsel for each worker: what that takes beyond all of them working from the start
+//!  plain loops ([`super::host`]) ─▶ how this machine's rates stand to the base's ─┐
+//!  queries' graphs over few rows and many, caches and workers cold ───────────────┴─▶ fit ([`super::fit`])
 //! ```
 //!
-//! Rates stay: those of the base stand to one another as fragments of real queries have them, and micro-graphs reach up to ten
-//! times that.
+//! A loop over the same columns finds them in its caches and its workers awake; a query doesn't. So before each run as much
+//! memory is read as caches hold, by as many threads, and workers go to sleep meanwhile.
 
+use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use super::device::{Bench, Runner};
-use super::graphs::{self, Bound};
+use super::fit::{Knob, Sample, fitted};
+use super::queries::{Query, Tables, queries};
 use super::{Effort, Micro};
 use crate::profile::Profile;
 
-/// A fragment starts within this.
-const START_MS_MAX: f64 = 1.0;
-/// Further workers join within this.
-const SPREAD_MS_MAX: f64 = 0.5;
+/// Read between two runs by each worker: more than the caches of a core, as a query's client, service and planner leave them.
+const CACHED_BYTES: usize = 8 << 20;
+/// Then nobody has anything to do for so long.
+const PAUSE: Duration = Duration::from_millis(2);
+/// What is fitted to the times.
+pub(super) const KNOBS: [Knob; 26] = [
+    Knob::Start,
+    Knob::Wake,
+    Knob::Node,
+    Knob::Spread,
+    Knob::Loss,
+    Knob::Rate(Micro::Stream(1)),
+    Knob::Rate(Micro::Stream(2)),
+    Knob::Rate(Micro::Stream(4)),
+    Knob::Rate(Micro::Stream(8)),
+    Knob::Rate(Micro::Simple),
+    Knob::Rate(Micro::Test),
+    Knob::Rate(Micro::Gather),
+    Knob::Rate(Micro::Random(8)),
+    Knob::Rate(Micro::Random(512)),
+    Knob::Rate(Micro::Random(16 << 10)),
+    Knob::Rate(Micro::Insert(512)),
+    Knob::Rate(Micro::Insert(16 << 10)),
+    Knob::Rate(Micro::Update(4)),
+    Knob::Rate(Micro::Update(1 << 10)),
+    Knob::Rate(Micro::Update(1 << 18)),
+    Knob::Rate(Micro::Hash),
+    Knob::Rate(Micro::NewGroups),
+    Knob::Rate(Micro::Write),
+    Knob::Rate(Micro::Divide),
+    Knob::Rate(Micro::Text),
+    Knob::Rate(Micro::Sort),
+];
 
 impl Effort {
     fn engine_limit(self) -> Duration {
         match self {
-            Effort::Quick => Duration::from_millis(300),
-            Effort::Full => Duration::from_secs(3),
+            Effort::Quick => Duration::from_millis(850),
+            Effort::Full => Duration::from_secs(8),
+        }
+    }
+
+    /// Rows of the first table.
+    pub(super) fn sizes(self) -> &'static [usize] {
+        match self {
+            Effort::Quick => &[1 << 13, 1 << 20, 1 << 17],
+            Effort::Full => &[1 << 13, 1 << 21, 1 << 16, 1 << 19],
+        }
+    }
+
+    /// Runs of each, at most.
+    pub(super) fn runs(self) -> usize {
+        match self {
+            Effort::Quick => 3,
+            Effort::Full => 6,
         }
     }
 }
 
 /// A profile with what graphs say; what they don't stays.
 pub(super) fn measured(profile: Profile, runner: &mut dyn Runner, effort: Effort) -> Profile {
+    let workers = profile.workers as usize;
     let mut bench = Bench {
         runner,
         began: Instant::now(),
@@ -39,93 +86,82 @@ pub(super) fn measured(profile: Profile, runner: &mut dyn Runner, effort: Effort
         effort,
         segments_max: 1,
         compiled: Vec::new(),
+        samples: Vec::new(),
     };
-    let Ok(started) = bench.started(profile.clone()) else {
-        return profile;
-    };
-    let profile = Profile {
-        // Fragments of a chain start quicker than the first of a query, whose columns are looked up.
-        start_ms: started.start_ms.clamp(profile.start_ms, START_MS_MAX),
-        ..profile
-    };
-    bench.shared(&profile).unwrap_or(profile)
+    bench.time_queries(&mut || cool(workers));
+    fitted(&profile, &KNOBS, &bench.samples)
 }
 
 impl Bench<'_> {
-    /// How workers share a fragment.
-    fn shared(&mut self, profile: &Profile) -> Option<Profile> {
-        let others = f64::from(profile.workers) - 1.0;
-        if others < 1.0 {
-            return None;
+    /// What queries take; `before` each of their runs something else is done.
+    pub(super) fn time_queries(&mut self, before: &mut dyn FnMut()) {
+        let (effort, queries) = (self.effort, queries());
+        let Some(smallest) = effort.sizes().first() else {
+            return;
+        };
+        let mut tables = Tables::new(*smallest);
+        for rows in effort.sizes() {
+            if rows != smallest {
+                tables = tables.resized(*rows);
+            }
+            for query in queries.iter().filter(|query| query.grows() || rows == smallest) {
+                if self.is_over() {
+                    return;
+                }
+                let samples = self.sampled(query, &tables, before);
+                self.samples.extend(samples);
+            }
         }
-        let trial = graphs::of(Micro::Hash)?;
-        let few_ms = self.least(&trial, &trial.small()).ok()?.ms;
-        let mut ms = |bound: &Bound| Some((self.least(&trial, bound).ok()?.ms - few_ms).max(1e-6));
-        #[expect(clippy::cast_possible_truncation, reason = "a number of rows")]
-        let morsel = profile.morsel_rows as usize;
-        let alone_ms = ms(&trial.of_rows(morsel))?;
-        let (many, each) = (trial.large(1), trial.of_rows(morsel * profile.workers as usize));
-        let (many_ms, each_ms) = (ms(&many)?, ms(&each)?);
-        let rows = |bound: &Bound| -> f64 { bound.facts.fragments.iter().map(|facts| facts.source_rows.rows).sum() };
-        let few = rows(&trial.small());
-        let row_ms = alone_ms / (profile.morsel_rows - few).max(1.0);
-        let shared_ms = (many_ms - each_ms).max(1e-6) / (rows(&many) - rows(&each)).max(1.0);
-        let efficiency = ((row_ms / shared_ms - 1.0) / others).clamp(0.0, 1.0);
-        let workers = 1.0 + others * efficiency;
-        let spread_ms = (each_ms + row_ms * few - row_ms * rows(&each) / workers) / (1.0 - 1.0 / workers).max(0.1);
-        Some(Profile {
-            worker_efficiency: efficiency,
-            spread_ms: spread_ms.clamp(0.0, SPREAD_MS_MAX),
-            ..profile.clone()
-        })
     }
+
+    /// A query's fragments, as far as they are told apart; the whole of it where they are not.
+    fn sampled(&mut self, query: &Query, tables: &Tables, before: &mut dyn FnMut()) -> Vec<Sample> {
+        let bound = tables.bound(query);
+        let Ok(first) = self.ready(&query.graph, &bound) else {
+            return Vec::new();
+        };
+        let (mut whole_ms, mut parts_ms) = (first.ms, first.fragments_ms);
+        for _ in 0..self.effort.runs() {
+            before();
+            let Ok(ran) = self.runner.run(&query.graph, &bound.inputs) else {
+                return Vec::new();
+            };
+            whole_ms = whole_ms.min(ran.ms);
+            for (least, ms) in parts_ms.iter_mut().zip(ran.fragments_ms) {
+                *least = least.min(ms);
+            }
+            if self.is_over() {
+                break;
+            }
+        }
+        let sample = |fragment, ms| Sample {
+            facts: bound.facts.clone(),
+            fragment,
+            ms,
+        };
+        match parts_ms.len() == query.graph.fragments.len() {
+            true => (0..).zip(parts_ms).map(|(id, ms)| sample(Some(id), ms)).collect(),
+            false => vec![sample(None, whole_ms)],
+        }
+    }
+}
+
+/// Reads other memory with so many threads, then lets workers fall asleep.
+pub(super) fn cool(workers: usize) {
+    let values = vec![1_u64; CACHED_BYTES / 8];
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                black_box(
+                    black_box(&values)
+                        .iter()
+                        .fold(0_u64, |sum, value| sum.wrapping_add(*value)),
+                )
+            });
+        }
+    });
+    std::thread::sleep(PAUSE);
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use trireme_device_api::{DeviceError, Graph, Inputs};
-
-    use super::super::device::Ran;
-    use super::*;
-    use crate::catalogue::reference;
-
-    /// Four workers of which the further three are half as good, and join late.
-    struct Shared;
-
-    const START_MS: f64 = 0.04;
-    const SPREAD_MS: f64 = 0.06;
-    const MS_PER_MORSEL: f64 = 0.3;
-
-    impl Runner for Shared {
-        fn run(&mut self, graph: &Arc<Graph>, inputs: &Inputs) -> Result<Ran, DeviceError> {
-            let rows: usize = (0..inputs.scans[0].segments()).map(|at| inputs.scans[0].rows(at)).sum();
-            let alone_ms = rows as f64 / 32_768.0 * MS_PER_MORSEL;
-            let busy = rows.div_ceil(32_768).min(4) as f64;
-            let workers = 1.0 + (busy - 1.0) * 0.5;
-            let late_ms = SPREAD_MS.min(alone_ms);
-            Ok(Ran {
-                ms: START_MS * graph.fragments.len() as f64 + late_ms + (alone_ms - late_ms) / workers,
-                reports: Vec::new(),
-            })
-        }
-    }
-
-    #[test]
-    fn starts_and_workers_are_measured() {
-        let base = Profile {
-            workers: 4,
-            ..reference()
-        };
-        let found = measured(base.clone(), &mut Shared, Effort::Quick);
-        found.check().unwrap();
-        let near = |what: &str, found: f64, wanted: f64| {
-            assert!((found / wanted - 1.0).abs() < 0.15, "{what}: {found} is not {wanted}");
-        };
-        near("start", found.start_ms, START_MS);
-        near("efficiency", found.worker_efficiency, 0.5);
-        near("spread", found.spread_ms, SPREAD_MS);
-        assert_eq!(found.operations, base.operations);
-    }
-}
+mod tests;

@@ -34,7 +34,7 @@ const TEXT: &[u8] = b"carefully final deposits sleep furiously";
 
 /// A column's values.
 #[derive(Debug, Clone, Copy)]
-enum Fill {
+pub(super) enum Fill {
     /// Below a number, at random, in carriers of so many bytes.
     Random(u64, u8),
     /// The rows' numbers, in 4 bytes.
@@ -47,7 +47,7 @@ enum Fill {
 
 /// A table to make.
 #[derive(Debug, Clone)]
-struct Table {
+pub(super) struct Table {
     columns: Vec<Fill>,
     rows: usize,
     /// More segments of the same rows may be added.
@@ -80,16 +80,6 @@ impl Trial {
         self.bound(&self.small, 1)
     }
 
-    /// The tables with many rows, the growing ones with so many.
-    pub(super) fn of_rows(&self, rows: usize) -> Bound {
-        let cut = |table: &Table| Table {
-            rows: if table.grows { rows } else { table.rows },
-            ..table.clone()
-        };
-        let tables: Vec<_> = self.large.iter().map(cut).collect();
-        self.bound(&tables, 1)
-    }
-
     /// More segments make it longer.
     pub(super) fn grows(&self) -> bool {
         self.large.iter().any(|table| table.grows)
@@ -106,16 +96,23 @@ impl Trial {
             facts: Facts::of(&self.graph, &facts, &[], &[], &Known::default()),
             inputs: Inputs {
                 scans,
-                streams: Vec::new(),
-                parameters: Vec::new(),
-                workers: 1,
-                pool: Arc::new(Unlimited),
-                cancelled: Arc::new(AtomicBool::new(false)),
-                batch_rows: 8_192,
-                emit: None,
-                wake: None,
+                ..nothing_bound()
             },
         }
+    }
+}
+
+pub(super) fn nothing_bound() -> Inputs {
+    Inputs {
+        scans: Vec::new(),
+        streams: Vec::new(),
+        parameters: Vec::new(),
+        workers: 1,
+        pool: Arc::new(Unlimited),
+        cancelled: Arc::new(AtomicBool::new(false)),
+        batch_rows: 8_192,
+        emit: None,
+        wake: None,
     }
 }
 
@@ -194,7 +191,15 @@ impl Fill {
 }
 
 impl Table {
-    fn facts(&self, segments: usize) -> ScanFacts {
+    pub(super) fn of_rows(rows: usize, columns: &[Fill]) -> Self {
+        Self {
+            columns: columns.to_vec(),
+            rows,
+            grows: false,
+        }
+    }
+
+    pub(super) fn facts(&self, segments: usize) -> ScanFacts {
         let rows = (self.rows * segments) as f64;
         let column = |fill: &Fill| ColumnFacts {
             carrier_bytes: fill.bytes(),
@@ -214,7 +219,7 @@ impl Table {
 }
 
 /// A table that was made.
-struct Made {
+pub(super) struct Made {
     profiles: Vec<ColumnProfile>,
     /// Segments that differ, and their columns; those beyond repeat them.
     parts: Vec<Vec<Arc<DeviceColumn>>>,
@@ -224,7 +229,7 @@ struct Made {
 }
 
 impl Made {
-    fn new(table: &Table, segments: usize) -> Self {
+    pub(super) fn new(table: &Table, segments: usize) -> Self {
         /// Far from the hashes that files' columns have, as far as that can be.
         static NEXT: AtomicU64 = AtomicU64::new(0xca11_b8a7_0000_0000);
         let profile = |fill: &Fill| ColumnProfile {
@@ -285,15 +290,15 @@ impl ScanInput for Made {
     }
 }
 
-fn column(index: usize) -> Expr {
+pub(super) fn column(index: usize) -> Expr {
     Expr::column(index, Type::Int64)
 }
 
-fn number(value: i128) -> Expr {
+pub(super) fn number(value: i128) -> Expr {
     Expr::literal(Value::Int(value), Type::Int64)
 }
 
-fn binary(op: BinaryOperator, left: Expr, right: Expr) -> Expr {
+pub(super) fn binary(op: BinaryOperator, left: Expr, right: Expr) -> Expr {
     let data_type = match op {
         BinaryOperator::Less => Type::Boolean,
         _ => Type::Int64,
@@ -301,7 +306,7 @@ fn binary(op: BinaryOperator, left: Expr, right: Expr) -> Expr {
     Expr::binary(op, left, right, data_type)
 }
 
-fn aggregate(function: AggregateFunction, argument: Option<Expr>) -> Aggregate {
+pub(super) fn aggregate(function: AggregateFunction, argument: Option<Expr>) -> Aggregate {
     Aggregate {
         function,
         argument,
@@ -322,7 +327,7 @@ fn fields(count: usize, sink: &Sink) -> Vec<Field> {
     (0..count).map(field).collect()
 }
 
-fn fragment(source: Source, steps: Vec<Step>, sink: Sink, columns: usize) -> Fragment {
+pub(super) fn fragment(source: Source, steps: Vec<Step>, sink: Sink, columns: usize) -> Fragment {
     Fragment {
         source,
         steps,
@@ -332,13 +337,13 @@ fn fragment(source: Source, steps: Vec<Step>, sink: Sink, columns: usize) -> Fra
 }
 
 /// The sum of an expression over a source, grouped by others.
-fn sum(source: Source, steps: Vec<Step>, groups: Vec<Expr>, of: Expr) -> Fragment {
+pub(super) fn sum(source: Source, steps: Vec<Step>, groups: Vec<Expr>, of: Expr) -> Fragment {
     let columns = groups.len() + 1;
     let aggregates = vec![aggregate(AggregateFunction::Sum, Some(of))];
     fragment(source, steps, Sink::Aggregate { groups, aggregates }, columns)
 }
 
-fn emit(source: Source, columns: usize) -> Fragment {
+pub(super) fn emit(source: Source, columns: usize) -> Fragment {
     fragment(source, Vec::new(), Sink::Emit { limit: None, offset: 0 }, columns)
 }
 
@@ -351,38 +356,32 @@ fn many(columns: &[Fill]) -> Table {
     }
 }
 
-fn of_rows(rows: usize, columns: &[Fill]) -> Table {
-    Table {
-        columns: columns.to_vec(),
-        rows,
-        grows: false,
-    }
-}
-
-fn trial(micro: Micro, fragments: Vec<Fragment>, large: Vec<Table>, small: Vec<Table>) -> Trial {
+/// A graph of fragments over tables of these columns.
+pub(super) fn graph_of<'a>(fragments: Vec<Fragment>, tables: impl IntoIterator<Item = &'a [Fill]>) -> Arc<Graph> {
     let field = |(index, fill): (usize, &Fill)| Field {
         name: format!("c{index}"),
         data_type: fill.data_type(),
         nullable: false,
     };
-    let scan = |table: &Table| ScanSource {
+    let scan = |columns: &[Fill]| ScanSource {
         name: "made".to_owned(),
-        columns: table.columns.iter().enumerate().map(field).collect(),
+        columns: columns.iter().enumerate().map(field).collect(),
     };
-    let output = fragments
-        .last()
-        .map(|fragment| fragment.output.clone())
-        .unwrap_or_default();
+    let output = fragments.last().map(|fragment| fragment.output.clone());
+    Arc::new(Graph {
+        version: GRAPH_VERSION,
+        scans: tables.into_iter().map(scan).collect(),
+        fragments,
+        streams: Vec::new(),
+        parameters: Vec::new(),
+        output: output.unwrap_or_default(),
+    })
+}
+
+fn trial(micro: Micro, fragments: Vec<Fragment>, large: Vec<Table>, small: Vec<Table>) -> Trial {
     Trial {
         micro,
-        graph: Arc::new(Graph {
-            version: GRAPH_VERSION,
-            scans: large.iter().map(scan).collect(),
-            fragments,
-            streams: Vec::new(),
-            parameters: Vec::new(),
-            output,
-        }),
+        graph: graph_of(fragments, large.iter().map(|table| table.columns.as_slice())),
         large,
         small,
     }
@@ -390,7 +389,7 @@ fn trial(micro: Micro, fragments: Vec<Fragment>, large: Vec<Table>, small: Vec<T
 
 /// Fragments over one table.
 fn over(micro: Micro, fragments: Vec<Fragment>, columns: &[Fill]) -> Trial {
-    let small = vec![of_rows(FEW_ROWS, columns)];
+    let small = vec![Table::of_rows(FEW_ROWS, columns)];
     trial(micro, fragments, vec![many(columns)], small)
 }
 
@@ -431,24 +430,24 @@ pub(super) fn copied_segments(kib: u32) -> usize {
 pub(super) fn returned(kib: u32) -> Trial {
     let rows = (kib as usize * 128).max(FEW_ROWS / 8);
     let columns = [Fill::Random(SMALL, 8)];
-    let large = vec![of_rows(rows, &columns)];
-    let small = vec![of_rows(FEW_ROWS / 8, &columns)];
+    let large = vec![Table::of_rows(rows, &columns)];
+    let small = vec![Table::of_rows(FEW_ROWS / 8, &columns)];
     trial(Micro::Download(kib), vec![emit(Source::Scan(0), 1)], large, small)
 }
 
-fn build_of(source: Source) -> Fragment {
+pub(super) fn build_of(source: Source, steps: Vec<Step>, key: usize, payload: &[usize]) -> Fragment {
     let side = BuildSide {
-        keys: vec![column(0)],
-        payload: Vec::new(),
+        keys: vec![column(key)],
+        payload: payload.iter().map(|at| column(*at)).collect(),
     };
-    fragment(source, Vec::new(), Sink::Build(side), 0)
+    fragment(source, steps, Sink::Build(side), payload.len())
 }
 
-fn probe(build: FragmentId) -> Step {
+pub(super) fn probe(build: FragmentId, key: usize) -> Step {
     Step::Probe(Probe {
         build,
         kind: JoinKind::Inner,
-        keys: vec![column(0)],
+        keys: vec![column(key)],
         residual: None,
         null_equals_null: false,
         null_aware: false,
@@ -463,17 +462,17 @@ fn keys(kib: u32) -> usize {
 fn join(micro: Micro, kib: u32, filled: bool) -> Trial {
     let keys = keys(kib);
     let fragments = vec![
-        build_of(Source::Scan(0)),
-        sum(Source::Scan(1), vec![probe(0)], Vec::new(), column(0)),
+        build_of(Source::Scan(0), Vec::new(), 0, &[]),
+        sum(Source::Scan(1), vec![probe(0, 0)], Vec::new(), column(0)),
     ];
-    let build = of_rows(keys, &[Fill::Row]);
+    let build = Table::of_rows(keys, &[Fill::Row]);
     let probes = [Fill::Random(keys as u64, 4)];
-    let few = of_rows(FEW_ROWS, &probes);
+    let few = Table::of_rows(FEW_ROWS, &probes);
     match filled {
         // The build side is there in both.
         true => trial(micro, fragments, vec![build.clone(), many(&probes)], vec![build, few]),
         false => {
-            let little = of_rows(FEW_ROWS, &[Fill::Row]);
+            let little = Table::of_rows(FEW_ROWS, &[Fill::Row]);
             trial(micro, fragments, vec![build, few.clone()], vec![little, few])
         }
     }
@@ -487,23 +486,26 @@ fn simple() -> Expr {
     })
 }
 
-fn text_search() -> Fragment {
-    let bytes = |text: &[u8]| Expr::literal(Value::Bytes(text.into()), Type::Utf8);
-    let like = Expr {
+/// Strings that hold a word.
+pub(super) fn searched(index: usize) -> Step {
+    let pattern = Value::Bytes(b"%special%"[..].into());
+    Step::Filter(Expr {
         node: Node::Like {
-            expr: Box::new(Expr::column(0, Type::Utf8)),
-            pattern: Box::new(bytes(b"%furious_y")),
+            expr: Box::new(Expr::column(index, Type::Utf8)),
+            pattern: Box::new(Expr::literal(pattern, Type::Utf8)),
             negated: false,
             case_insensitive: false,
         },
         data_type: Type::Boolean,
-    };
-    let aggregates = vec![aggregate(AggregateFunction::Count, None)];
+    })
+}
+
+fn text_search() -> Fragment {
     let sink = Sink::Aggregate {
         groups: Vec::new(),
-        aggregates,
+        aggregates: vec![aggregate(AggregateFunction::Count, None)],
     };
-    fragment(Source::Scan(0), vec![Step::Filter(like)], sink, 1)
+    fragment(Source::Scan(0), vec![searched(0)], sink, 1)
 }
 
 fn sorted() -> Vec<Fragment> {
@@ -554,17 +556,17 @@ pub(super) fn of(micro: Micro) -> Option<Trial> {
         Micro::Hash => over(micro, by_key(), &[Fill::Wide(1 << 10), small(4)]),
         Micro::NewGroups => {
             let columns = [Fill::Wide(1 << 17), small(4)];
-            let large = vec![of_rows(1 << 18, &columns)];
-            trial(micro, by_key(), large, vec![of_rows(FEW_ROWS, &columns)])
+            let large = vec![Table::of_rows(1 << 18, &columns)];
+            trial(micro, by_key(), large, vec![Table::of_rows(FEW_ROWS, &columns)])
         }
         Micro::Insert(kib) => join(micro, kib, false),
         Micro::Random(kib) => join(micro, kib, true),
         Micro::Text => over(micro, vec![text_search()], &[Fill::Text]),
         Micro::Sort => {
             let columns = [Fill::Random(1 << 30, 4)];
-            let large = vec![of_rows(1 << 18, &columns)];
-            trial(micro, sorted(), large, vec![of_rows(FEW_ROWS, &columns)])
+            let large = vec![Table::of_rows(1 << 18, &columns)];
+            trial(micro, sorted(), large, vec![Table::of_rows(FEW_ROWS, &columns)])
         }
-        Micro::StreamAll | Micro::Launch | Micro::Upload(_) | Micro::Download(_) => return None,
+        Micro::StreamAll | Micro::Launch | Micro::Test | Micro::Upload(_) | Micro::Download(_) => return None,
     })
 }

@@ -5,15 +5,16 @@
 //! ```
 //!
 //! A micro-kernel is simpler than what the engine does, so its own rate would promise too much; the ratio of two machines
-//! carries over. The base of processors is [`crate::catalogue::reference`], which was fitted to real fragments. What a
-//! [`Probe`] can't measure stays as the base has it. Nothing here is exact to more than a few percent: learned corrections do
-//! the rest.
+//! carries over. The base of processors is [`crate::catalogue::reference`]. What a [`Probe`] can't measure stays as the base has
+//! it. Then all rates are fitted to what graphs like queries' take (`queries`, `fit`). Learned corrections do the rest.
 
 mod device;
 mod energy;
 mod engine;
+mod fit;
 mod graphs;
 mod host;
+mod queries;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -44,6 +45,8 @@ pub enum Micro {
     Random(u32),
     /// Rows put into a join table of so many KiB.
     Insert(u32),
+    /// Rows tested by conditions.
+    Test,
     /// Values read at ascending positions with gaps.
     Gather,
     /// Rows added to sums, by groups.
@@ -103,7 +106,7 @@ impl Effort {
     /// For one micro-kernel, its preparation left out.
     pub fn budget(self) -> Duration {
         match self {
-            Effort::Quick => Duration::from_millis(25),
+            Effort::Quick => Duration::from_millis(15),
             Effort::Full => Duration::from_millis(600),
         }
     }
@@ -128,6 +131,7 @@ fn own(micro: Micro, base: &Profile) -> Option<f64> {
         Micro::StreamAll => base.memory_bytes_per_second_max,
         Micro::Write => base.write_bytes_per_second,
         Micro::Random(kib) => base.random_accesses_per_second_by_footprint_bytes.at(bytes(kib)),
+        Micro::Test => base.operations.tests_per_second,
         Micro::Gather => base.operations.gathers_per_second,
         Micro::Update(groups) => base.group_updates_per_second_by_groups.at(groups.into()),
         Micro::Hash => base.operations.hashes_per_second,
@@ -261,6 +265,7 @@ impl Ratios<'_> {
             group_updates_per_second_by_groups: self.curve(&base.group_updates_per_second_by_groups, groups),
             operations: Operations {
                 simple_per_second: operations.simple_per_second * simple,
+                tests_per_second: operations.tests_per_second * self.of(Micro::Test),
                 gathers_per_second: operations.gathers_per_second * self.of(Micro::Gather),
                 hashes_per_second: operations.hashes_per_second * self.of(Micro::Hash),
                 new_groups_per_second: operations.new_groups_per_second * new_groups,

@@ -104,6 +104,7 @@ impl<'a> Estimator<'a> {
         };
         let facts = FragmentFacts {
             text: String::new(),
+            first: id == 0,
             source: fragment.source.clone(),
             builds,
             sink: SinkKind::of(&fragment.sink),
@@ -128,6 +129,7 @@ impl<'a> Estimator<'a> {
         for conjunct in conjuncts {
             if let Some(meter) = meter.as_deref_mut() {
                 meter.evaluate(conjunct, &relation);
+                meter.work.tested_rows += relation.rows.rows;
             }
             relation = self.kept(&relation, conjunct);
         }
@@ -242,7 +244,12 @@ impl<'a> Estimator<'a> {
                 keys.iter().for_each(|key| meter.evaluate(&key.expr, relation));
                 let output = limited(relation, *limit, *offset);
                 meter.read_all(&output);
-                meter.work.comparisons += comparisons(rows.rows, output.rows.rows + *offset as f64);
+                let kept = output.rows.rows + *offset as f64;
+                if kept < rows.rows {
+                    // Each is compared with the last of those kept, many at once.
+                    meter.work.simple_operations += rows.rows;
+                }
+                meter.work.comparisons += comparisons(rows.rows, kept);
                 let bytes = output.rows.rows * output.row_bytes();
                 meter.work.written_bytes += bytes;
                 (output, bytes)
@@ -417,11 +424,11 @@ fn limited(relation: &Relation, limit: Option<usize>, offset: usize) -> Relation
     }
 }
 
-/// To sort rows of which the first `kept` are wanted: each is compared with the last of those kept, few enter.
+/// To sort rows of which the first `kept` are wanted: few enter these.
 fn comparisons(rows: f64, kept: f64) -> f64 {
     if kept >= rows {
         return rows * rows.max(2.0).log2();
     }
     let entering = kept * (1.0 + (rows / kept.max(1.0)).ln());
-    rows + entering * kept.max(2.0).log2()
+    entering * kept.max(2.0).log2()
 }

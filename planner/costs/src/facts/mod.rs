@@ -194,6 +194,8 @@ impl SinkKind {
 pub struct FragmentFacts {
     /// What it does, in few words: `lineitem → filter → probe 1 → group`.
     pub text: String,
+    /// It is the first of its graph.
+    pub first: bool,
     /// Where rows come from.
     pub source: Source,
     /// Build sides that it probes: they must be on its device.

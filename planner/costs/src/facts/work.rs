@@ -56,6 +56,9 @@ pub struct Work {
     pub updates: Vec<Updates>,
     /// Values of columns read by position, for the rows that filters and probes left.
     pub gathered_values: f64,
+    /// Rows that conditions were tested for: those that are left are numbered.
+    #[serde(default)]
+    pub tested_rows: f64,
     /// Nodes × rows of simple expressions.
     pub simple_operations: f64,
     /// Nodes × rows of divisions and parts of dates.
@@ -79,6 +82,7 @@ impl Work {
         for value in [
             &mut self.rows,
             &mut self.gathered_values,
+            &mut self.tested_rows,
             &mut self.simple_operations,
             &mut self.wide_operations,
             &mut self.text_bytes,
@@ -195,13 +199,18 @@ impl Meter {
             column if column.text == Text::Raw => column.bytes,
             _ => 0.0,
         };
+        let is_code =
+            |operand: &Expr| matches!(operand.node, Node::Column(_)) && relation.column(operand).text == Text::Codes;
         match &expr.node {
             Node::Column(_) | Node::Literal(_) | Node::Parameter(_) => {}
             Node::Binary { op, left, right } => match op {
                 BinaryOperator::Divide | BinaryOperator::Remainder => work.wide_operations += rows,
-                _ if left.data_type.is_bytes() => work.text_bytes += rows * text(left).max(text(right)),
+                _ if left.data_type.is_bytes() && !is_code(left) && !is_code(right) => {
+                    work.text_bytes += rows * text(left).max(text(right));
+                }
                 _ => work.simple_operations += rows * weight(&left.data_type),
             },
+            Node::Like { expr, .. } if is_code(expr) => work.simple_operations += rows,
             Node::Like { expr, .. } => work.text_bytes += rows * text(expr),
             Node::InList { expr, list, .. } => match text(expr) {
                 0.0 => work.simple_operations += rows * (list.len() as f64 / LIST_PER_OPERATION).ceil(),

@@ -18,6 +18,7 @@ fn device(id: &str) -> Profile {
     device.memory_bytes_per_second_max = 2.5e9;
     device.worker_efficiency = 1.0;
     device.spread_ms = 0.0;
+    (device.wake_ms, device.node_ms) = (0.0, 0.0);
     device.start_ms = 0.5;
     device
 }
@@ -25,6 +26,7 @@ fn device(id: &str) -> Profile {
 fn facts(rows: f64) -> FragmentFacts {
     FragmentFacts {
         text: String::new(),
+        first: false,
         source: Source::Scan(0),
         builds: Vec::new(),
         sink: SinkKind::Total,
@@ -224,7 +226,7 @@ fn a_correction_leaves_waits_alone() {
         ..Surroundings::default()
     };
     let bare = predict(&facts(1e6), &gpu, &around);
-    let twice = bare.corrected(2.0, 0.1);
+    let twice = bare.corrected(2.0, 0.1, 0.0);
     let ran_ms = bare.total_ms - bare.queue_ms - bare.compile_ms;
     near(twice.total_ms, bare.total_ms + ran_ms);
     near(twice.sigma_ms, ran_ms * 0.2);

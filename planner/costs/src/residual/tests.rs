@@ -12,6 +12,7 @@ use crate::predict::{Surroundings, predict};
 fn facts(rows: f64) -> FragmentFacts {
     FragmentFacts {
         text: String::new(),
+        first: false,
         source: Source::Scan(0),
         builds: Vec::new(),
         sink: SinkKind::Total,
@@ -133,6 +134,38 @@ fn a_library_is_kept_as_json_and_reset() {
     assert_eq!(library.reset("cuda0/"), 0);
     assert_eq!(library.reset("cpu-2c/"), 1);
     assert_eq!(correction(&library, 1e5), 1.0);
+}
+
+#[test]
+fn what_was_learned_over_resident_columns_holds_for_running_where_they_are_not() {
+    let accelerator = device("gpu-l4");
+    let resident = Surroundings {
+        device_share: 1.0,
+        ..Surroundings::default()
+    };
+    let needs = FragmentFacts {
+        text: "scan points".to_owned(),
+        ..facts(1e6)
+    };
+    let (there, elsewhere) = (
+        predict(&needs, &accelerator, &resident),
+        predict(&needs, &accelerator, &Surroundings::default()),
+    );
+    let moved_ms = elsewhere.total_ms - there.total_ms;
+    assert!(elsewhere.upload_ms > 0.0 && moved_ms > 0.0);
+    let mut library = Library::default();
+    for _ in 0..20 {
+        library.learn("gpu-l4", "fused", &needs, &there, there.total_ms * 4.0);
+    }
+    let of = |library: &Library, bare| library.corrected("gpu-l4", "fused", &needs, bare).total_ms;
+    let wanted_ms = of(&library, there) + moved_ms;
+    assert!((of(&library, elsewhere) / wanted_ms - 1.0).abs() < 0.02, "{wanted_ms}");
+    // Once it has run so, that is what counts.
+    for _ in 0..20 {
+        library.learn("gpu-l4", "fused", &needs, &elsewhere, elsewhere.total_ms * 1.5);
+    }
+    let found_ms = of(&library, elsewhere);
+    assert!((found_ms / elsewhere.total_ms - 1.5).abs() < 0.15, "{found_ms}");
 }
 
 #[test]

@@ -36,13 +36,14 @@ impl Rules<'_> {
             if let (Some((index, low, high)), Some(column)) = (bounds, known)
                 && let Some((share, range)) = share(column.range, (low, high))
             {
-                part *= share;
+                part *= share * column.present();
                 let distinct = (column.distinct * share).max(1.0);
                 columns.insert(
                     index,
                     ColumnEstimate {
                         distinct,
                         range,
+                        nulls: None,
                         ..column
                     },
                 );
@@ -163,7 +164,7 @@ impl Rules<'_> {
                     a + b - a * b
                 }
                 BinaryOperator::Equal | BinaryOperator::NotDistinct => {
-                    1.0 / input.distinct(left).max(input.distinct(right))
+                    present(input, left) * present(input, right) / input.distinct(left).max(input.distinct(right))
                 }
                 BinaryOperator::NotEqual | BinaryOperator::Distinct => {
                     1.0 - 1.0 / input.distinct(left).max(input.distinct(right)).max(1.01)
@@ -177,7 +178,10 @@ impl Rules<'_> {
                 _ => 0.5,
             },
             Node::Not(inner) => 1.0 - self.selectivity(input, inner),
-            Node::InList { expr, list, negated } => all(*negated, (list.len() as f64 / input.distinct(expr)).min(1.0)),
+            Node::InList { expr, list, negated } => {
+                let part = (list.len() as f64 / input.distinct(expr)).min(1.0);
+                present(input, expr) * all(*negated, part)
+            }
             Node::Like { pattern, negated, .. } => {
                 let within = match &pattern.node {
                     Node::Literal(Value::Bytes(bytes)) => bytes.first() == Some(&b'%'),
@@ -190,11 +194,21 @@ impl Rules<'_> {
             }
             // All that are known to be read are true.
             Node::Column(index) if input.columns.get(*index).is_some_and(|column| column.distinct <= 1.0) => 1.0,
-            Node::IsNull(_) => NULLS,
-            Node::IsNotNull(_) => 1.0 - NULLS,
+            Node::IsNull(of) => nulls(input, of),
+            Node::IsNotNull(of) => 1.0 - nulls(input, of),
             _ => OTHER,
         }
     }
+}
+
+/// The part of the rows in which an expression is NULL.
+fn nulls(input: &Estimate, expr: &Expr) -> f64 {
+    input.column(expr).and_then(|column| column.nulls).unwrap_or(NULLS)
+}
+
+/// The part of the rows in which it is not, as far as that is known.
+fn present(input: &Estimate, expr: &Expr) -> f64 {
+    input.column(expr).map_or(1.0, |column| column.present())
 }
 
 /// A column of which a condition leaves so many values at most.

@@ -77,6 +77,8 @@ impl Rules<'_> {
         };
         let columns = columns.into_iter().map(|column| ColumnEstimate {
             distinct: column.distinct.min(rows.max(1.0)),
+            // Outer joins make NULLs, inner ones take them away.
+            nulls: None,
             ..column
         });
         let mut joined = Estimate {
@@ -268,6 +270,7 @@ impl Rules<'_> {
         });
         let columns = keys.chain(made).map(|column| ColumnEstimate {
             sampled: None,
+            nulls: None,
             ..column
         });
         Estimate {

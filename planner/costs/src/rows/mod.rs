@@ -102,6 +102,8 @@ pub struct ColumnEstimate {
     pub counted: bool,
     /// The part of the estimate and the column of its sketch that it comes from.
     pub sampled: Option<(u16, u16)>,
+    /// The part of the rows that is NULL, where no join has changed it.
+    pub nulls: Option<f64>,
 }
 
 /// What is expected of a relation.
@@ -129,6 +131,11 @@ impl ColumnEstimate {
             range: range.filter(|_| data_type.is_integral()),
             ..Self::made(distinct.or(of_range).unwrap_or(guess).clamp(1.0, rows.max(1.0)), rows)
         }
+    }
+
+    /// The part of the rows that has a value.
+    fn present(self) -> f64 {
+        1.0 - self.nulls.unwrap_or(0.0)
     }
 
     /// The same column among so many rows.

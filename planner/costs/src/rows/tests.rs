@@ -146,3 +146,32 @@ fn what_a_projection_makes_of_a_sampled_column_is_counted() {
     let made = Rules::new(&[]).projected(&input, std::slice::from_ref(&first));
     assert_eq!(made.columns[0].distinct, 2.0, "not a hundred and forty-four");
 }
+
+#[test]
+fn nulls_that_footers_counted_decide_what_is_null() {
+    let rules = Rules::new(&[]);
+    let column = ColumnEstimate {
+        nulls: Some(0.9),
+        ..ColumnEstimate::of_table(1e6, Some(10.0), None, &Type::Int64)
+    };
+    let input = Estimate {
+        rows: 1e6,
+        columns: vec![column],
+        parts: Arc::default(),
+    };
+    let of = |node: Node| Expr {
+        node,
+        data_type: Type::Boolean,
+    };
+    let value = || Box::new(Expr::column(0, Type::Int64));
+    let rows = |condition: Expr| rules.filtered(&input, &[condition]).rows.round();
+    assert_eq!(
+        (rows(of(Node::IsNull(value()))), rows(of(Node::IsNotNull(value())))),
+        (9e5, 1e5)
+    );
+    assert_eq!(
+        rows(compared(0, Value::Int(7), Type::Int64)),
+        1e4,
+        "a tenth of what has a value"
+    );
+}

@@ -277,6 +277,8 @@ async fn small_new_tables_are_analysed_in_the_background() {
         sketches: Arc::clone(&sketches),
         sample_rows: 10,
         sketch_below_bytes: small,
+        sketch_on_use: false,
+        yields: || {},
     });
     for table in ["large", "small"] {
         lake.apply(Ddl::CreateExternalTable {
@@ -298,6 +300,96 @@ async fn small_new_tables_are_analysed_in_the_background() {
         .map(|found| (found.table.table.as_str(), found.rows, found.sampled))
         .collect();
     assert_eq!(found, [("x_small", 100, 10)]);
+}
+
+#[tokio::test]
+async fn small_tables_that_are_used_are_analysed_in_the_background() {
+    let lake = Lake::new().await;
+    for (table, rows) in [("large", 100_000), ("small", 100), ("unused", 100)] {
+        lake.write_parquet(&format!("{table}.parquet"), &batch(0, rows));
+    }
+    lake.write("text.csv", "a\n1\n");
+    lake.catalog().share_sketches(SketchOptions {
+        sketches: Arc::default(),
+        sample_rows: 10,
+        sketch_below_bytes: std::fs::metadata(lake.path("small.parquet")).unwrap().len(),
+        sketch_on_use: true,
+        yields: || {},
+    });
+    let looked = async |done: u64, left: u64| {
+        for _ in 0..100 {
+            let counts = lake.catalog().sketch_counts();
+            if counts.done >= done && counts.left >= left {
+                return assert_eq!((counts.done, counts.left), (done, left));
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        panic!("{:?}", lake.catalog().sketch_counts());
+    };
+    for _ in 0..2 {
+        for table in ["large", "small", "text"] {
+            lake.sql(&format!("SELECT count(*) FROM {table}")).await;
+        }
+    }
+    looked(1, 2).await;
+    let found = lake.catalog().statistics().await;
+    assert_eq!(
+        (found.len(), found[0].table.table.as_str(), found[0].sampled),
+        (1, "small", 10)
+    );
+    // Analysed a moment ago: not again, although it is another table now.
+    lake.write_parquet("small.parquet", &batch(0, 50));
+    lake.sql("SELECT count(*) FROM small").await;
+    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    looked(1, 2).await;
+    assert!(lake.catalog().statistics().await[0].stale);
+}
+
+#[tokio::test]
+async fn statistics_and_samples_go_with_their_tables() {
+    let mut lake = Lake::new().await;
+    let share = |lake: &Lake| {
+        lake.catalog().share_sketches(SketchOptions {
+            sketches: Arc::default(),
+            sample_rows: 10,
+            sketch_below_bytes: 0,
+            sketch_on_use: false,
+            yields: || {},
+        });
+    };
+    let kept = |lake: &Lake| {
+        let files = std::fs::read_dir(lake.path(".trireme/statistics")).unwrap();
+        let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+        let samples = names.filter(|name| name.ends_with(".arrow")).count();
+        let stored = std::fs::read_to_string(lake.path(".trireme/statistics/tables.json")).unwrap();
+        (samples, stored.matches("analyzed_at").count())
+    };
+    share(&lake);
+    lake.write_parquet("vanishes.parquet", &batch(0, 10));
+    lake.write_parquet("stays.parquet", &batch(0, 20));
+    lake.write_parquet("x/f.parquet", &batch(0, 30));
+    lake.apply(Ddl::CreateExternalTable {
+        table: external("dropped", FileFormat::Parquet, "x/", &[]),
+        if_exists: IfExists::Fail,
+    })
+    .await
+    .unwrap();
+    for table in ["vanishes", "stays", "dropped"] {
+        lake.apply(Ddl::Analyze { name: name(table) }).await.unwrap();
+    }
+    assert_eq!(kept(&lake), (3, 3));
+    lake.apply(Ddl::DropTable {
+        name: name("dropped"),
+        missing_ok: false,
+    })
+    .await
+    .unwrap();
+    assert_eq!(kept(&lake), (2, 2));
+    std::fs::remove_file(lake.path("vanishes.parquet")).unwrap();
+    lake.restart().await;
+    share(&lake);
+    assert_eq!(kept(&lake), (1, 1));
+    assert_eq!(lake.catalog().statistics().await[0].table, name("stays"));
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use trireme_planner::ddl::{Ddl, FileFormat, IfExists};
 
 use super::{Lake, external};
+use crate::SketchOptions;
 
 /// Serves files by path; a path ending in `→ URL` redirects; `?list-type=2` lists a bucket as S3 does.
 fn serve(files: &[(&str, &str)]) -> u16 {
@@ -207,4 +208,35 @@ async fn a_folder_that_is_known_is_listed_while_the_statement_is_planned() {
     assert!(checks.hold().await);
     assert_eq!(lists.load(Ordering::Relaxed), 1);
     assert_eq!(lake.catalog().changed_ahead(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_is_not_listed_to_be_analysed_unasked() {
+    let (port, lists) = serve_counted(&[("/b/t/1.csv", "x\n1\n")]);
+    let endpoint = format!("http://127.0.0.1:{port}");
+    let lake = Lake::allowing(&["s3://b/t", &endpoint]).await;
+    let options = [
+        ("aws.endpoint", endpoint.as_str()),
+        ("aws.allow_http", "true"),
+        ("aws.region", "here"),
+        ("aws.skip_signature", "true"),
+    ];
+    lake.apply(define("t", "s3://b/t/", &options)).await.unwrap();
+    lake.catalog().share_sketches(SketchOptions {
+        sketches: Arc::default(),
+        sample_rows: 10,
+        sketch_below_bytes: 1 << 20,
+        sketch_on_use: true,
+        yields: || {},
+    });
+    lists.store(0, Ordering::Relaxed);
+    assert_eq!(crate::in_statement(lake.sql("SELECT sum(x) FROM t")).await, "1");
+    for _ in 0..100 {
+        if lake.catalog().sketch_counts().left > 0 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert_eq!(lake.catalog().sketch_counts().left, 1);
+    assert_eq!(lists.load(Ordering::Relaxed), 1);
 }

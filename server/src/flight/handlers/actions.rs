@@ -137,10 +137,7 @@ fn cancel(front: &Front, caller: &Caller, info: FlightInfo) -> bool {
             .queries
             .get(&query_id)
             .is_some_and(|query| query.user() == caller.user);
-        if own && front.queries.cancel(&query_id) {
-            front.engine.forget(&query_id);
-            cancelled = true;
-        }
+        cancelled |= own && front.cancel(&query_id);
     }
     cancelled
 }
@@ -224,7 +221,7 @@ fn options(front: &Front, caller: &Caller) -> GetSessionOptionsResult {
 fn close_session(front: &Front, caller: &Caller) -> CloseSessionResult {
     let closed = caller.keys.iter().find_map(|key| front.sessions.close(key));
     if let Some(session_id) = &closed {
-        front.queries.cancel_session(session_id);
+        front.cancel_session(session_id);
     }
     let status = if closed.is_some() {
         CloseStatus::Closed

@@ -72,13 +72,13 @@ where
     let command = put.command.clone();
     match command {
         Command::StatementUpdate { sql } | Command::StatementQuery { sql } => {
-            update_result(statement::run(front, session, &sql, Vec::new()).await?)
+            update_result(front, statement::run(front, session, &sql, Vec::new()).await?)
         }
         Command::PreparedUpdate { handle } => {
             let prepared = session.prepared(&handle)?;
             let batches = rows(front, put).await?;
             let batches = prepared::checked(&prepared, batches)?;
-            update_result(statement::run(front, session, &prepared.sql, batches).await?)
+            update_result(front, statement::run(front, session, &prepared.sql, batches).await?)
         }
         Command::PreparedQuery { handle } => {
             session.prepared(&handle)?;
@@ -97,10 +97,12 @@ where
     }
 }
 
-fn update_result(ran: statement::Ran) -> Result<PutResult, QueryError> {
+fn update_result(front: &Front, ran: statement::Ran) -> Result<PutResult, QueryError> {
     let record_count = match ran.submitted.outcome {
         Outcome::Done { count, .. } => count,
         Outcome::Rows => {
+            // Nobody gets a ticket for them.
+            front.cancel(&ran.query_id);
             return Err(QueryError::invalid("this statement returns rows")
                 .with_hint("run it as a query, with GetFlightInfo and DoGet"));
         }
@@ -157,6 +159,8 @@ where
         front.metrics.rows_received_total.inc_by(batch.num_rows() as u64);
         batches.push(batch);
     }
+    // A stream that its client has reset looks like one that has ended; who waits once more is dropped in that case.
+    tokio::task::yield_now().await;
     Ok(batches)
 }
 

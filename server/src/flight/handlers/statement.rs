@@ -7,6 +7,8 @@ use arrow::datatypes::{Schema, SchemaRef};
 use arrow_flight::{FlightDescriptor, FlightEndpoint, FlightInfo, IpcMessage, SchemaAsIpc};
 use trireme_exec::{ErrorClass, QueryError};
 
+use crate::ahead::{self, Ahead};
+use crate::engine::columns_changed;
 use crate::engine::local::count_schema;
 use crate::engine::{Fallbacks, Outcome, Submit, Submitted};
 use crate::flight::front::Front;
@@ -74,10 +76,11 @@ impl Unfinished<'_> {
 
 impl Drop for Unfinished<'_> {
     fn drop(&mut self) {
-        if let Some(query) = self.query.take()
-            && query.advance(QueryState::Cancelled)
-        {
-            record_end(&self.front.metrics, &query);
+        if let Some(query) = self.query.take() {
+            self.front.engine.forget(query.id());
+            if query.advance(QueryState::Cancelled) {
+                record_end(&self.front.metrics, &query);
+            }
         }
     }
 }
@@ -87,7 +90,7 @@ async fn submit(
     session: &Session,
     sql: &str,
     parameters: Vec<RecordBatch>,
-    query: &QueryHandle,
+    query: &Arc<QueryHandle>,
 ) -> Result<Submitted, QueryError> {
     let kind = front.engine.classify(sql)?;
     query.set_command(&kind.command);
@@ -105,11 +108,8 @@ async fn submit(
         sql: sql.to_owned(),
         parameters,
     };
-    let cancelled = query.cancelled();
-    let submitted = tokio::select! {
-        submitted = front.engine.submit(request) => submitted?,
-        () = cancelled.cancelled() => return Err(QueryError::new(ErrorClass::Cancelled, "the statement was cancelled")),
-    };
+    let submitted = unless_cancelled(query, front.engine.submit(request.clone())).await?;
+    ahead::start(front, query, request, &submitted).await?;
     if let Outcome::Done { count, change } = &submitted.outcome {
         if let Some(change) = change {
             apply_change(front, session, change).await?;
@@ -119,6 +119,17 @@ async fn submit(
         record_end(&front.metrics, query);
     }
     Ok(submitted)
+}
+
+async fn unless_cancelled<T>(
+    query: &QueryHandle,
+    work: impl Future<Output = Result<T, QueryError>>,
+) -> Result<T, QueryError> {
+    let cancelled = query.cancelled();
+    tokio::select! {
+        done = work => done,
+        () = cancelled.cancelled() => Err(QueryError::new(ErrorClass::Cancelled, "the statement was cancelled")),
+    }
 }
 
 async fn apply_change(
@@ -208,13 +219,12 @@ pub async fn fetch(front: &Front, user: &str, query_id: &str) -> Result<BatchRes
     if state == QueryState::Cancelled {
         return Err(QueryError::new(ErrorClass::Cancelled, "the statement was cancelled"));
     }
-    if state != QueryState::Planned {
+    if !query.fetch() {
         return Err(
             QueryError::new(ErrorClass::Precondition, "this result was fetched already")
                 .with_hint("run the statement again"),
         );
     }
-    query.advance(QueryState::Queued);
     let guard = Unfinished {
         front,
         query: Some(Arc::clone(&query)),
@@ -240,13 +250,26 @@ pub async fn fetch(front: &Front, user: &str, query_id: &str) -> Result<BatchRes
 }
 
 async fn start(front: &Front, query: &Arc<QueryHandle>) -> Result<(SchemaRef, QueryStream, Fallbacks), QueryError> {
-    let cancelled = query.cancelled();
-    let permit = tokio::select! {
-        permit = front.admission.admit() => permit?,
-        () = cancelled.cancelled() => return Err(QueryError::new(ErrorClass::Cancelled, "the statement was cancelled")),
+    let (rows, permit) = match query.ahead().take() {
+        Some(Ahead::Runs { rows, permit, .. }) => {
+            front.metrics.started_ahead_total.with_label_values(&["fetched"]).inc();
+            (rows, permit)
+        }
+        Some(Ahead::GivenUp(request, promised)) => {
+            let permit = unless_cancelled(query, front.admission.admit()).await?;
+            unless_cancelled(query, front.engine.submit(request)).await?;
+            let rows = front.engine.stream(query.id()).await?;
+            if rows.schema != promised {
+                return Err(columns_changed());
+            }
+            (rows, permit)
+        }
+        None => {
+            let permit = unless_cancelled(query, front.admission.admit()).await?;
+            (front.engine.stream(query.id()).await?, permit)
+        }
     };
     query.advance(QueryState::Running);
-    let rows = front.engine.stream(query.id()).await?;
     let stream = QueryStream::new(
         rows.batches,
         Arc::clone(&rows.schema),

@@ -206,6 +206,19 @@ impl Cells {
         }
     }
 
+    /// Makes a private word that of no rows.
+    pub(super) fn clear(&self, l: &mut Lowering<'_>, at: u32) {
+        self.store(l, at, u64(0));
+    }
+
+    /// Folds private cells into these, whatever they are.
+    pub(super) fn take(&self, l: &mut Lowering<'_>, other: &Cells, primitives: &[Primitive]) -> Lowered<()> {
+        match self {
+            Cells::Shared(shared) => other.flush(l, shared, primitives),
+            _ => self.fold_all(l, other, primitives),
+        }
+    }
+
     /// Folds words into the slot's.
     pub(super) fn fold(&self, l: &mut Lowering<'_>, part: &Part) -> Lowered<()> {
         match (self, part.fold) {

@@ -50,7 +50,7 @@ impl Known {
         }
     }
 
-    /// Takes in what another kernel, or another place of the same, knows.
+    /// Takes in what another place knows.
     pub(super) fn merge(&mut self, other: Known) -> Lowered<()> {
         self.nullable |= other.nullable;
         match (&self.shape.kind, &other.shape.kind) {
@@ -78,18 +78,6 @@ impl Known {
             ir,
             null,
             shape: self.shape.clone(),
-        }
-    }
-}
-
-/// Merges into a place that may be empty yet.
-pub(super) fn learn(known: &mut Option<Known>, value: &Value) -> Lowered<()> {
-    let new = Known::of(value);
-    match known {
-        Some(known) => known.merge(new),
-        None => {
-            *known = Some(new);
-            Ok(())
         }
     }
 }

@@ -15,7 +15,7 @@ use super::slots::{Slots, slot_known};
 use crate::build::{bool, place, u32, u64};
 use crate::ir::{Atomic, Elem, Expr as Ir, Scalar, Stmt, Target, Var};
 use crate::lower::partition::Large;
-use crate::lower::{Key, KeyShape, Lowered, Lowering, Nulls, Unsupported, Value};
+use crate::lower::{Key, KeyShape, KeyWord, Lowered, Lowering, Nulls, Unsupported, Value};
 use crate::program::{Fill, Lifetime, Region, STATUS_FAULTS, Word};
 use crate::shape::RegionRef;
 
@@ -29,6 +29,8 @@ const DENSE_BYTES_MAX: u64 = 1 << 31;
 const ROOMY_BYTES: u64 = 128 << 20;
 /// The least guess of the number of keys.
 const KEYS_MIN: u64 = 1 << 16;
+/// The same where an earlier run counted groups.
+const COUNTED_MIN: u64 = 1 << 13;
 /// Entries of a table of wide keys that work-items may hold unpublished.
 const SPARES: u64 = 1 << 16;
 /// Slots that are tried for one key.
@@ -44,8 +46,15 @@ const BITS_PER_ROW: u64 = 32;
 pub(super) struct Table {
     shape: KeyShape,
     keys: Keys,
-    /// Keys that it is made for.
-    expected: u64,
+    room: Room,
+}
+
+/// How many keys a table is made for.
+#[derive(Debug, Clone, Copy)]
+struct Room {
+    keys: u64,
+    /// What the next one is made for where that was too few.
+    next: u64,
     /// There can't be more.
     all: bool,
 }
@@ -91,6 +100,32 @@ pub(super) struct Found {
     pub(super) new: Ir,
 }
 
+/// What a table knows a slot by.
+#[derive(Debug, Clone)]
+pub(super) enum Named {
+    /// Its number (U64).
+    Slot(Ir),
+    Key(Key),
+}
+
+impl Named {
+    /// Bool: this is what a slot (U64) has, or the words (U64, cheap expressions) of its key.
+    pub(super) fn same(&self, l: &mut Lowering<'_>, slot: &Ir, words: &[Ir]) -> Ir {
+        match self {
+            Named::Slot(number) => number.clone().eq(slot.clone()),
+            Named::Key(key) => l.equal(key, words),
+        }
+    }
+
+    /// The key's words.
+    pub(super) fn words(&self) -> Vec<Ir> {
+        match self {
+            Named::Slot(_) => Vec::new(),
+            Named::Key(key) => key.words.iter().map(KeyWord::ir).collect(),
+        }
+    }
+}
+
 /// U64: where a key is looked for first, by the top bits of its hash: what is near there is near here.
 fn first_slot(l: &mut Lowering<'_>, key: &Key, mask: u64) -> Var {
     let hash = l.hash(key);
@@ -108,9 +143,10 @@ pub(super) fn zeroed(l: &mut Lowering<'_>, name: &str, bytes: u64) -> RegionRef 
     })
 }
 
-/// How many keys to expect, of at most `domain` different ones, and whether there can't be more. A slot takes about so many
-/// bytes.
-fn expected(l: &Lowering<'_>, domain: Option<u64>, slot_bytes: u64) -> (u64, bool) {
+/// How many keys to expect, of at most `domain` different ones. A slot takes about so many bytes. A table of groups is as large
+/// as an earlier run's groups ask for: to clear it, and to go over it, costs more than most rows do. Should there be more, it is
+/// as large the next time as if nothing had been counted.
+fn expected(l: &Lowering<'_>, domain: Option<u64>, slot_bytes: u64, is_groups: bool) -> Room {
     let rows = l.rows_guess();
     let half = rows / 2;
     let guess = if half.saturating_mul(2 * slot_bytes) <= ROOMY_BYTES {
@@ -120,7 +156,32 @@ fn expected(l: &Lowering<'_>, domain: Option<u64>, slot_bytes: u64) -> (u64, boo
     };
     let guess = guess.max(KEYS_MIN).max(l.bound.hints.capacity.unwrap_or(0));
     let most = l.rows_bound().unwrap_or(u64::MAX).min(domain.unwrap_or(u64::MAX));
-    (guess.min(most).clamp(1, 1 << 30), most <= guess)
+    let hints = &l.bound.hints;
+    let counted = hints
+        .groups
+        .filter(|_| is_groups && hints.capacity.is_none() && most > guess);
+    let made_for = match counted {
+        Some(groups) => guess.min(groups.saturating_mul(2).max(COUNTED_MIN)),
+        None => guess,
+    };
+    let possible = |keys: u64| keys.min(most).clamp(1, 1 << 30);
+    let keys = possible(made_for);
+    Room {
+        keys,
+        next: keys.saturating_mul(4).max(possible(guess)),
+        all: most <= made_for,
+    }
+}
+
+impl Room {
+    /// For all keys that there can be.
+    fn all(keys: u64) -> Self {
+        Self {
+            keys,
+            next: keys,
+            all: true,
+        }
+    }
 }
 
 fn key_shape(known: &[Known], nulls: Nulls) -> KeyShape {
@@ -144,14 +205,13 @@ impl Table {
             let table = Self {
                 shape,
                 keys: Keys::Dense(radix),
-                expected: slots,
-                all: true,
+                room: Room::all(slots),
             };
             return Ok((table, Slots::copied(l, slots, words)));
         }
         let domain = shape.dense();
-        let (expected, all) = expected(l, domain, (words + 1) * 8);
-        let slots = (expected * 2).next_power_of_two();
+        let room = expected(l, domain, (words + 1) * 8, true);
+        let slots = (room.keys * 2).next_power_of_two();
         if domain.is_some_and(|keys| keys < u64::MAX) {
             let region = zeroed(l, "groups", slots * (words + 1) * 8);
             let keys = Keys::Packed {
@@ -159,23 +219,13 @@ impl Table {
                 stride: words + 1,
                 slots,
             };
-            let table = Self {
-                shape,
-                keys,
-                expected,
-                all,
-            };
+            let table = Self { shape, keys, room };
             return Ok((table, Slots::new(region, words + 1, 1)));
         }
-        let wide = Wide::new(l, &shape, expected);
+        let wide = Wide::new(l, &shape, room.keys);
         let region = zeroed(l, "groups", wide.entries * words * 8);
         let keys = Keys::Wide(wide);
-        let table = Self {
-            shape,
-            keys,
-            expected,
-            all,
-        };
+        let table = Self { shape, keys, room };
         Ok((table, Slots::new(region, words, 0)))
     }
 
@@ -196,12 +246,11 @@ impl Table {
             return Ok(Self {
                 shape,
                 keys,
-                expected: u64::MAX,
-                all: true,
+                room: Room::all(u64::MAX),
             });
         }
-        let (expected, all) = expected(l, domain, 8);
-        let slots = (expected * 2).next_power_of_two();
+        let room = expected(l, domain, 8, false);
+        let slots = (room.keys * 2).next_power_of_two();
         let keys = if domain.is_some_and(|keys| keys < u64::MAX) {
             let words = zeroed(l, "values", slots * 8);
             Keys::Packed {
@@ -210,14 +259,9 @@ impl Table {
                 slots,
             }
         } else {
-            Keys::Wide(Wide::new(l, &shape, expected))
+            Keys::Wide(Wide::new(l, &shape, room.keys))
         };
-        Ok(Self {
-            shape,
-            keys,
-            expected,
-            all,
-        })
+        Ok(Self { shape, keys, room })
     }
 
     /// Slots are below this.
@@ -282,26 +326,51 @@ impl Table {
 
     /// The slot of these values, made if there is none yet.
     pub(super) fn find(&self, l: &mut Lowering<'_>, values: &[Value]) -> Lowered<Found> {
-        if let Keys::Dense(radix) = &self.keys {
-            let number = radix.number(l, values)?;
-            return Ok(Found {
-                slot: if radix.scalar() == Scalar::U64 {
-                    number
-                } else {
-                    number.to(Scalar::U64)
-                },
-                found: None,
-                new: bool(false),
-            });
-        }
-        let key = l.key(&self.shape, values)?;
-        let word = |key: &Key| key.words.first().map_or(u64(0), |word| word.ir());
+        let named = self.named(l, values)?;
+        self.find_named(l, &named)
+    }
+
+    /// What tells these values' slot from others'.
+    pub(super) fn named(&self, l: &mut Lowering<'_>, values: &[Value]) -> Lowered<Named> {
+        let Keys::Dense(radix) = &self.keys else {
+            return Ok(Named::Key(l.key(&self.shape, values)?));
+        };
+        let number = radix.number(l, values)?;
+        let number = match radix.scalar() {
+            Scalar::U64 => number,
+            _ => number.to(Scalar::U64),
+        };
+        Ok(Named::Slot(number))
+    }
+
+    /// Keys are one word below all ones, which are hashed.
+    pub(super) fn one_word(&self) -> bool {
+        matches!(self.keys, Keys::Packed { .. }) && self.key_words() == 1
+    }
+
+    /// Words of a [`Named::Key`].
+    pub(super) fn key_words(&self) -> usize {
+        if self.dense() { 0 } else { self.shape.words() }
+    }
+
+    /// As [`Table::find`].
+    pub(super) fn find_named(&self, l: &mut Lowering<'_>, named: &Named) -> Lowered<Found> {
+        let key = match named {
+            Named::Slot(slot) => {
+                return Ok(Found {
+                    slot: slot.clone(),
+                    found: None,
+                    new: bool(false),
+                });
+            }
+            Named::Key(key) => key,
+        };
         match &self.keys {
             Keys::Dense(_) => Err(Unsupported("a dense table without numbers".to_owned())),
-            Keys::Packed { words, stride, slots } => self.packed(l, &key, (*words, *stride, *slots - 1)),
-            Keys::Wide(wide) => self.wide(l, &key, wide),
+            Keys::Packed { words, stride, slots } => self.packed(l, key, (*words, *stride, *slots - 1)),
+            Keys::Wide(wide) => self.wide(l, key, wide),
             Keys::Bits { bits } => {
-                let bit = word(&key);
+                let bit = key.words.first().map_or(u64(0), KeyWord::ir);
                 let base = l.base(*bits);
                 let target = Target::Arena(place(Elem::U32, base, bit.clone().shr(u64(5))));
                 let mask = u32(1).shl(bit.to(Scalar::U32).and(u32(31)));
@@ -358,7 +427,7 @@ impl Table {
 
     /// Counts a probe, and leaves the loop where there were too many or the table is known to be too small.
     fn give_up(&self, l: &mut Lowering<'_>, probes: Var, found: Var) {
-        if self.all {
+        if self.room.all {
             return;
         }
         l.b.assign(probes, Ir::from(probes).plus(u32(1)));
@@ -390,7 +459,7 @@ impl Table {
     }
 
     fn too_small(&self, l: &mut Lowering<'_>) {
-        let needed = l.word(Word::Value(self.expected.saturating_mul(4)));
+        let needed = l.word(Word::Value(self.room.next));
         l.capacity_fault(needed);
     }
 

@@ -2,11 +2,10 @@
 
 use trireme_device_api::{Aggregate, Expr};
 
-use super::known::{Known, learn};
-use crate::lower::{Lowered, Lowering, ProgramOutput, Row, Sink, Unsupported, Value};
+use super::known::Known;
+use crate::lower::{Lowered, Lowering, Row, Value};
 
 /// The expressions of the sink, each once.
-#[derive(Clone)]
 pub(super) struct Terms {
     pub(super) groups: Vec<Expr>,
     pub(super) arguments: Vec<Expr>,
@@ -41,9 +40,53 @@ impl Terms {
         }
     }
 
+    /// What the groups and the arguments are like in all kernels.
+    pub(super) fn known(&self, l: &mut Lowering<'_>) -> Lowered<(Vec<Known>, Vec<Known>)> {
+        let values = l.look(&|l, row| self.values(l, row))?.unwrap_or_default();
+        let mut values = values.iter().map(Known::of);
+        let or_nothing = |known: Option<Known>, expr: &Expr| known.unwrap_or_else(|| Known::nothing(&expr.data_type));
+        let groups = self.groups.iter().map(|expr| or_nothing(values.next(), expr)).collect();
+        let mut arguments: Vec<Option<Known>> = vec![None; self.arguments.len()];
+        let used = self.sections().flat_map(|section| self.used(section));
+        for (argument, known) in used.zip(values) {
+            match &mut arguments[argument] {
+                Some(other) => other.merge(known)?,
+                first => *first = Some(known),
+            }
+        }
+        let arguments = arguments.into_iter().zip(&self.arguments);
+        let arguments = arguments.map(|(known, expr)| or_nothing(known, expr)).collect();
+        Ok((groups, arguments))
+    }
+
+    /// Values of the groups, then those of each section's arguments.
+    fn values(&self, l: &mut Lowering<'_>, row: &mut Row) -> Lowered<Vec<Value>> {
+        let mut values = self.keys(l, row)?;
+        for section in self.sections() {
+            match section.map(|filter| &self.filters[filter]) {
+                None => values.extend(self.arguments(l, row, section)?.into_iter().flatten()),
+                Some(filter) => {
+                    let condition = l.condition(row, filter)?;
+                    let mut inner = row.clone();
+                    l.when(condition, |l| {
+                        values.extend(self.arguments(l, &mut inner, section)?.into_iter().flatten());
+                        Ok(())
+                    })?;
+                }
+            }
+        }
+        Ok(values)
+    }
+
     /// No filter, then each.
-    pub(super) fn sections(&self) -> impl Iterator<Item = Option<usize>> + use<> {
+    fn sections(&self) -> impl Iterator<Item = Option<usize>> + use<> {
         std::iter::once(None).chain((0..self.filters.len()).map(Some))
+    }
+
+    /// The arguments that aggregates with this filter have, ascending.
+    fn used(&self, filter: Option<usize>) -> impl Iterator<Item = usize> {
+        let uses = move |argument: &usize| self.uses.contains(&(Some(*argument), filter));
+        (0..self.arguments.len()).filter(uses)
     }
 
     pub(super) fn keys(&self, l: &mut Lowering<'_>, row: &mut Row) -> Lowered<Vec<Value>> {
@@ -58,68 +101,9 @@ impl Terms {
         filter: Option<usize>,
     ) -> Lowered<Vec<Option<Value>>> {
         let mut values = vec![None; self.arguments.len()];
-        for (argument, used) in &self.uses {
-            if let Some(argument) = argument.filter(|_| *used == filter)
-                && values[argument].is_none()
-            {
-                values[argument] = Some(l.expr(row, &self.arguments[argument])?);
-            }
+        for argument in self.used(filter) {
+            values[argument] = Some(l.expr(row, &self.arguments[argument])?);
         }
         Ok(values)
-    }
-}
-
-/// A sink that learns what its rows are like.
-pub(super) struct Look {
-    pub(super) terms: Terms,
-    pub(super) groups: Vec<Option<Known>>,
-    pub(super) arguments: Vec<Option<Known>>,
-}
-
-impl Look {
-    fn section(&mut self, l: &mut Lowering<'_>, row: &mut Row, filter: Option<usize>) -> Lowered<()> {
-        let values = self.terms.arguments(l, row, filter)?;
-        for (known, value) in self.arguments.iter_mut().zip(&values) {
-            if let Some(value) = value {
-                learn(known, value)?;
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Sink for Look {
-    fn begin(&mut self, _: &mut Lowering<'_>) -> Lowered<()> {
-        Ok(())
-    }
-
-    fn row(&mut self, l: &mut Lowering<'_>, row: &mut Row) -> Lowered<()> {
-        let keys = self.terms.keys(l, row)?;
-        for (known, key) in self.groups.iter_mut().zip(&keys) {
-            learn(known, key)?;
-        }
-        for section in self.terms.sections() {
-            match section {
-                None => self.section(l, row, None)?,
-                Some(filter) => {
-                    let condition = l.condition(row, &self.terms.filters[filter])?;
-                    let mut inner = row.clone();
-                    l.when(condition, |l| self.section(l, &mut inner, section))?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn slot_end(&mut self, _: &mut Lowering<'_>) -> Lowered<()> {
-        Ok(())
-    }
-
-    fn end(&mut self, _: &mut Lowering<'_>) -> Lowered<()> {
-        Ok(())
-    }
-
-    fn finish(&mut self, _: &mut Lowering<'_>) -> Lowered<ProgramOutput> {
-        Err(Unsupported("a sink that only looks".to_owned()))
     }
 }

@@ -243,7 +243,7 @@ fn check(case: &Case, target: Target) -> Ran {
 }
 
 /// From so many cases on, each kind of table is met under a hundred schedules and more.
-const ALL_SEEDS: u64 = 1_000;
+const ALL_SEEDS: u64 = 1_300;
 
 /// Of `TRIREME_JOIN_SEEDS` cases instead of the usual few.
 #[test]

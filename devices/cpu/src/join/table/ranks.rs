@@ -63,6 +63,11 @@ impl Ranks {
         self.count as usize
     }
 
+    /// A bit by packed key.
+    pub(crate) fn words(&self) -> &[u64] {
+        &self.words
+    }
+
     /// Few of the possible keys are there.
     pub(crate) fn is_sparse(&self) -> bool {
         self.count() * SPARSE <= self.words.len() * u64::BITS as usize

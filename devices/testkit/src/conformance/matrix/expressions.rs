@@ -1,11 +1,13 @@
 //! Operators, casts and functions of every type.
 
 use arrow::compute::can_cast_types;
-use trireme_device_api::{BinaryOperator, DatePart, DeviceError, Expr, IntervalKind, Node, TimeUnit, Type, Value};
+use trireme_device_api::{
+    BinaryOperator, DatePart, DeviceError, Expr, Field, IntervalKind, Node, TimeUnit, Type, Value,
+};
 
 use super::{Extent, Table, Take, projection};
 use crate::conformance::{Mismatch, type_name};
-use crate::generate::{Flavor, Nulls, all_types, arithmetic_type};
+use crate::generate::{Flavor, Nulls, all_types, arithmetic_type, field};
 use crate::interpreter::evaluate;
 use crate::values::{Row, text};
 
@@ -32,6 +34,129 @@ const OPERATORS: [BinaryOperator; 16] = [
 fn sound_rows(expr: &Expr, rows: Vec<Row>) -> (Vec<Row>, Vec<Row>) {
     rows.into_iter()
         .partition(|row| !matches!(evaluate(expr, row, &[]), Err(DeviceError::Arithmetic(_))))
+}
+
+/// Of five rows where an expression succeeds, so many are left at least when others are evaluated beside it.
+const OF_FIVE_ROWS: usize = 2;
+
+/// Expressions of one type that fail by themselves: each is another kernel, so that more are branches of a CASE.
+const PLAIN_FAILURES: usize = 3;
+
+/// Many expressions over one table, few kernels: those that succeed for enough of the same rows are projected together, over
+/// these rows. Each of those that fail for some row also fails, over a table of few others: the first ones by themselves, later
+/// ones of the same type as branches of one CASE by a column that says which of them a row reaches.
+fn together(name: &str, table: Table, exprs: &[Expr], seed: u64, take: &mut Take<'_>) -> Result<(), Box<Mismatch>> {
+    let Table { fields, rows } = table;
+    let sound = |expr: &Expr| -> Vec<bool> {
+        let fails = |row: &Row| matches!(evaluate(expr, row, &[]), Err(DeviceError::Arithmetic(_)));
+        rows.iter().map(|row| !fails(row)).collect()
+    };
+    let count = |rows: &[bool]| rows.iter().filter(|sound| **sound).count();
+    // Rows, the most that one of the expressions succeeds for, and these.
+    let mut groups: Vec<(Vec<bool>, usize, Vec<Expr>)> = Vec::new();
+    let mut failing: Vec<(Expr, Row)> = Vec::new();
+    for expr in exprs {
+        let sound = sound(expr);
+        if let Some(row) = sound.iter().position(|sound| !sound) {
+            failing.push((expr.clone(), rows[row].clone()));
+        }
+        let both = |group: &[bool]| -> Vec<bool> { group.iter().zip(&sound).map(|(a, b)| *a && *b).collect() };
+        let succeeds = count(&sound);
+        let enough = |group: &[bool], most: usize| count(&both(group)) * 5 >= most.max(succeeds) * OF_FIVE_ROWS;
+        match groups.iter_mut().find(|(group, most, _)| enough(group, *most)) {
+            Some((group, most, members)) => {
+                *group = both(group);
+                *most = succeeds.max(*most);
+                members.push(expr.clone());
+            }
+            None => groups.push((sound, succeeds, vec![expr.clone()])),
+        }
+    }
+    for (sound, _, members) in groups {
+        let rows = rows.iter().zip(&sound).filter(|(_, sound)| **sound);
+        let table = Table {
+            fields: fields.clone(),
+            rows: rows.map(|(row, _)| row.clone()).collect(),
+        };
+        take(projection(name.to_owned(), table, members, seed))?;
+    }
+    failures(name, &fields, &rows, failing, seed, take)
+}
+
+/// Each expression over a table of which one row, the last, makes it fail.
+fn failures(
+    name: &str,
+    fields: &[Field],
+    rows: &[Row],
+    mut failing: Vec<(Expr, Row)>,
+    seed: u64,
+    take: &mut Take<'_>,
+) -> Result<(), Box<Mismatch>> {
+    let of_one_type = |pair: &[(Expr, Row)]| pair.windows(2).all(|pair| pair[0].0.data_type == pair[1].0.data_type);
+    let branched = if of_one_type(&failing) {
+        PLAIN_FAILURES.min(failing.len())
+    } else {
+        failing.len()
+    };
+    let branched = failing.split_off(branched);
+    for (expr, row) in failing {
+        let (sound, _) = sound_rows(&expr, rows.to_vec());
+        let rows = sound.into_iter().take(5).chain([row]).collect();
+        let table = Table {
+            fields: fields.to_vec(),
+            rows,
+        };
+        take(projection(format!("{name}, failing"), table, vec![expr], seed))?;
+    }
+    let Some((first, _)) = branched.first() else {
+        return Ok(());
+    };
+    let which = fields.len();
+    let number = |branch: usize| Value::Int(i128::try_from(branch).unwrap_or_default());
+    let reached = |branch: usize| {
+        let number = Expr::literal(number(branch), Type::Int32);
+        Expr::binary(
+            BinaryOperator::Equal,
+            Expr::column(which, Type::Int32),
+            number,
+            Type::Boolean,
+        )
+    };
+    let branches = branched.iter().enumerate();
+    let branches = branches
+        .map(|(branch, (expr, _))| (reached(branch), expr.clone()))
+        .collect();
+    let case = Expr {
+        node: Node::Case {
+            branches,
+            otherwise: None,
+        },
+        data_type: first.data_type.clone(),
+    };
+    let nowhere = branched.len();
+    let fields: Vec<Field> = fields
+        .iter()
+        .cloned()
+        .chain([Field {
+            nullable: false,
+            ..field("which", Type::Int32)
+        }])
+        .collect();
+    for (branch, (_, row)) in branched.iter().enumerate() {
+        let others = rows.iter().take(5).map(|row| (row, nowhere)).chain([(row, branch)]);
+        let rows = others.map(|(row, branch)| row.iter().cloned().chain([number(branch)]).collect());
+        let table = Table {
+            fields: fields.clone(),
+            rows: rows.collect(),
+        };
+        take(projection(
+            format!("{name}, failing in a branch"),
+            table,
+            vec![case.clone()],
+            seed,
+        ))?;
+    }
+    Ok(())
 }
 
 /// The expression over rows where it succeeds, and over a table in which one row fails.
@@ -92,22 +217,16 @@ pub(super) fn operators(extent: Extent, take: &mut Take<'_>) -> Result<(), Box<M
                     (data_type.clone(), Nulls::Some, *flavor),
                     (data_type.clone(), Nulls::Runs, *flavor),
                 ];
-                let table = || Table::new(&columns, 150, seed);
                 let column = |index| Expr::column(index, data_type.clone());
-                let of_columns = Expr::binary(op, column(0), column(1), result.clone());
-                both_ways(&name, table(), &of_columns, seed, take)?;
-                for value in table()
-                    .rows
-                    .iter()
-                    .map(|row| row[1].clone())
-                    .take(if extent == Extent::Full { 8 } else { 1 })
-                {
-                    let literal = Expr::literal(value, data_type.clone());
-                    let right = Expr::binary(op, column(0), literal.clone(), result.clone());
-                    both_ways(&format!("{name}, literal right"), table(), &right, seed, take)?;
-                    let left = Expr::binary(op, literal, column(0), result.clone());
-                    both_ways(&format!("{name}, literal left"), table(), &left, seed, take)?;
+                let mut exprs = vec![Expr::binary(op, column(0), column(1), result.clone())];
+                let table = Table::new(&columns, 150, seed);
+                let literals = if extent == Extent::Full { 8 } else { 1 };
+                for row in &table.rows[..literals] {
+                    let literal = Expr::literal(row[1].clone(), data_type.clone());
+                    exprs.push(Expr::binary(op, column(0), literal.clone(), result.clone()));
+                    exprs.push(Expr::binary(op, literal, column(0), result.clone()));
                 }
+                together(&format!("{name}, also with literals"), table, &exprs, seed, take)?;
             }
         }
         unary(&data_type, seed, take)?;
@@ -157,27 +276,20 @@ fn decimals(take: &mut Take<'_>) -> Result<(), Box<Mismatch>> {
     let mut seed = 10_000;
     for left in &decimals {
         for right in &decimals {
-            for op in OPERATORS {
-                let arithmetic = arithmetic_type(op, left, right);
+            seed += 1;
+            let exprs = OPERATORS.into_iter().filter_map(|op| {
                 let compares = result_type(op, left) == Some(Type::Boolean);
-                let Some(result) = arithmetic.or(compares.then_some(Type::Boolean)) else {
-                    continue;
-                };
-                seed += 1;
-                let columns = [
-                    (left.clone(), Nulls::Some, Flavor::Wide),
-                    (right.clone(), Nulls::None, Flavor::Wide),
-                ];
-                let table = Table::new(&columns, 60, seed);
-                let expr = Expr::binary(
-                    op,
-                    Expr::column(0, left.clone()),
-                    Expr::column(1, right.clone()),
-                    result,
-                );
-                let name = format!("{op:?} of {} and {}", type_name(left), type_name(right));
-                both_ways(&name, table, &expr, seed, take)?;
-            }
+                let result = arithmetic_type(op, left, right).or(compares.then_some(Type::Boolean))?;
+                let (left, right) = (Expr::column(0, left.clone()), Expr::column(1, right.clone()));
+                Some(Expr::binary(op, left, right, result))
+            });
+            let exprs: Vec<Expr> = exprs.collect();
+            let columns = [
+                (left.clone(), Nulls::Some, Flavor::Wide),
+                (right.clone(), Nulls::None, Flavor::Wide),
+            ];
+            let name = format!("operators of {} and {}", type_name(left), type_name(right));
+            together(&name, Table::new(&columns, 60, seed), &exprs, seed, take)?;
         }
     }
     Ok(())
@@ -231,29 +343,29 @@ fn logic(take: &mut Take<'_>) -> Result<(), Box<Mismatch>> {
 /// Every cast that Arrow knows, as CAST and as TRY_CAST.
 pub(super) fn casts(extent: Extent, take: &mut Take<'_>) -> Result<(), Box<Mismatch>> {
     let mut seed = 20_000;
+    let flavors: &[Flavor] = match extent {
+        Extent::Quick => &[Flavor::Wide],
+        Extent::Full => &[Flavor::Small, Flavor::Wide, Flavor::Extreme],
+    };
     for from in all_types() {
-        for to in all_types() {
-            if from == to || !can_cast_types(&from.to_arrow(), &to.to_arrow()) {
-                continue;
-            }
-            let flavors: &[Flavor] = match extent {
-                Extent::Quick => &[Flavor::Wide],
-                Extent::Full => &[Flavor::Small, Flavor::Wide, Flavor::Extreme],
+        let known = |to: &Type| from != *to && can_cast_types(&from.to_arrow(), &to.to_arrow());
+        let casts = |safe: bool| -> Vec<Expr> {
+            let types = all_types().into_iter().filter(known);
+            let cast = |data_type| Expr {
+                node: Node::Cast {
+                    expr: Box::new(Expr::column(0, from.clone())),
+                    safe,
+                },
+                data_type,
             };
-            for flavor in flavors {
-                seed += 1;
-                let table = || Table::new(&[(from.clone(), Nulls::Some, *flavor)], 60, seed);
-                let cast = |safe| Expr {
-                    node: Node::Cast {
-                        expr: Box::new(Expr::column(0, from.clone())),
-                        safe,
-                    },
-                    data_type: to.clone(),
-                };
-                let name = format!("cast of {} to {} ({flavor:?})", type_name(&from), type_name(&to));
-                take(projection(format!("try {name}"), table(), vec![cast(true)], seed))?;
-                both_ways(&name, table(), &cast(false), seed, take)?;
-            }
+            types.map(cast).collect()
+        };
+        for flavor in flavors {
+            seed += 1;
+            let table = || Table::new(&[(from.clone(), Nulls::Some, *flavor)], 60, seed);
+            let name = format!("casts of {} ({flavor:?})", type_name(&from));
+            take(projection(format!("try {name}"), table(), casts(true), seed))?;
+            together(&name, table(), &casts(false), seed, take)?;
         }
     }
     Ok(())

@@ -15,34 +15,35 @@ struct Hidden {
     runs: usize,
 }
 
-impl Hidden {
-    fn facts(graph: &Graph, inputs: &Inputs) -> Facts {
-        let of = |scan: &Arc<dyn trireme_device_api::ScanInput>| {
-            let rows = (0..scan.segments()).map(|segment| scan.rows(segment)).sum::<usize>() as f64;
-            let columns = (0..scan.columns().len()).map(|column| {
-                let loaded = scan.load(0, column).unwrap();
-                let profile = &scan.columns()[column];
-                let bytes = loaded.size_bytes() as f64 / loaded.rows as f64;
-                let mut facts = ColumnFacts::of_type(&profile.data_type);
-                facts.carrier_bytes = bytes;
-                facts.range = profile.range.map(|(low, high)| (low as f64, high as f64));
-                // Wide keys are few values of a wide range.
-                facts.distinct = Some(match profile.range {
-                    Some((_, high)) if high >= 1 << 40 => (loaded.rows as f64 / 2.0).min(1_024.0),
-                    Some((low, high)) => ((high - low + 1) as f64).min(rows),
-                    None => 1.0,
-                });
-                facts
+/// What a graph needs, as far as its tables tell.
+pub(in crate::calibrate) fn facts_of(graph: &Graph, inputs: &Inputs) -> Facts {
+    let of = |scan: &Arc<dyn trireme_device_api::ScanInput>| {
+        let rows = (0..scan.segments()).map(|segment| scan.rows(segment)).sum::<usize>() as f64;
+        let columns = (0..scan.columns().len()).map(|column| {
+            let loaded = scan.load(0, column).unwrap();
+            let profile = &scan.columns()[column];
+            let bytes = loaded.size_bytes() as f64 / loaded.rows as f64;
+            let mut facts = ColumnFacts::of_type(&profile.data_type);
+            facts.carrier_bytes = bytes;
+            facts.range = profile.range.map(|(low, high)| (low as f64, high as f64));
+            // Wide keys are few values of a wide range.
+            facts.distinct = Some(match profile.range {
+                Some((_, high)) if high >= 1 << 40 => (loaded.rows as f64 / 2.0).min(1_024.0),
+                Some((low, high)) => ((high - low + 1) as f64).min(rows),
+                None => 1.0,
             });
-            ScanFacts {
-                rows: crate::facts::Rows::exact(rows),
-                columns: columns.collect(),
-            }
-        };
-        let scans: Vec<_> = inputs.scans.iter().map(of).collect();
-        Facts::of(graph, &scans, &[], &[], &Known::default())
-    }
+            facts
+        });
+        ScanFacts {
+            rows: crate::facts::Rows::exact(rows),
+            columns: columns.collect(),
+        }
+    };
+    let scans: Vec<_> = inputs.scans.iter().map(of).collect();
+    Facts::of(graph, &scans, &[], &[], &Known::default())
+}
 
+impl Hidden {
     /// Bytes of columns that were not here before.
     fn fresh_bytes(&mut self, inputs: &Inputs) -> f64 {
         let mut bytes = 0;
@@ -61,7 +62,7 @@ impl Hidden {
 
 impl Runner for Hidden {
     fn run(&mut self, graph: &Arc<Graph>, inputs: &Inputs) -> Result<Ran, DeviceError> {
-        let facts = Self::facts(graph, inputs);
+        let facts = facts_of(graph, inputs);
         let around = Surroundings {
             device_share: 1.0,
             ..Surroundings::default()
@@ -84,6 +85,7 @@ impl Runner for Hidden {
         };
         Ok(Ran {
             ms: worked_ms + moved,
+            fragments_ms: Vec::new(),
             reports: vec![report; graph.fragments.len()],
         })
     }
