@@ -27,7 +27,7 @@ binaries() {
 
 # Parts of the matrix one by one, a line for each and for all of them; what failed is told at the end.
 matrix() {
-  local parts=20 numbers device number log failed=()
+  local parts=20 numbers device number log logs failed=()
   case $1 in
   '') numbers=$(seq 1 $parts) ;;
   */*) numbers=${1%/*} parts=${1#*/} ;;
@@ -35,14 +35,15 @@ matrix() {
   export TRIREME_REQUIRE_OPENCL=1
   for device in $2; do
     devices test --locked --release -p "trireme-device-$device" --test conformance --no-run
-    SECONDS=0
+    logs=()
     for number in $numbers; do
       log=$target/devices/matrix-$device-$number-$parts.log
+      logs+=("$log")
       TRIREME_CONFORMANCE_SHARD=$number/$parts devices test --locked --release -p "trireme-device-$device" --test conformance -- \
         --nocapture systematic_graphs >"$log" 2>&1 || failed+=("$log")
       echo "$device: $(grep -E '^(part|left out:) ' "$log" || echo "part $number/$parts failed: $log")"
     done
-    echo "$device: $(wc -w <<<"$numbers") parts in $((SECONDS / 60)) minutes"
+    python3 benchmarks/matrix_total.py --device "$device" "${logs[@]}" || true
   done
   [ ${#failed[@]} = 0 ] || { tail -n 60 "${failed[@]}" && false; }
 }

@@ -85,8 +85,9 @@ settings! {
         tickets_max: usize = 10_000, Count("tickets"), 1..=10_000_000;
         /// Queries that run at the same time; 0 means max(8, 4 × cores).
         max_running: usize = 0, Count("queries"), 0..=100_000;
-        /// A query begins to run when it is planned, if half of the turns are free and its timeout is none or ten times this; if it
-        /// is not fetched for so long, it gives its turn back and runs anew when it is fetched. 0: no query runs before that.
+        /// A query begins to run when it is planned, if more than half of the turns are free and its timeout is none or ten times
+        /// this; if it is not fetched for so long, it gives its turn back and runs anew when it is fetched. 0: no query runs
+        /// before that.
         start_ahead_ms: u64 = 1_000, Milliseconds, 0..=60_000;
         /// Queries that wait for their turn; further ones are refused.
         max_queued: usize = 1_024, Count("queries"), 0..=1_000_000;

@@ -20,6 +20,7 @@ use datafusion::physical_plan::{
     ChildrenPropertiesMode, ExecutionPlan, ExecutionPlanProperties, ReplaceChildrenOptions,
 };
 
+use crate::filter_columns::WholeFilters;
 use crate::lists::ListsApart;
 use crate::outer_joins::ForgetConstants;
 
@@ -49,6 +50,7 @@ pub fn physical_rules() -> Vec<PhysicalRule> {
             "FilterPushdown" => return None,
             "FilterPushdown(Post)" => filters_by_ambiguous_names,
             "aggregate_statistics" => unfit_for_statistics,
+            "ProjectionPushdown" => return Some(Arc::new(WholeFilters { rule })),
             _ => return Some(rule),
         };
         Some(Arc::new(Guarded { rule, unfit }))

@@ -9,6 +9,7 @@ pub mod ddl;
 pub mod ddl_sql;
 pub mod dialect;
 pub mod explain_placement;
+mod filter_columns;
 mod foreseen;
 pub mod fragments;
 pub mod functions;

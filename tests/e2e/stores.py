@@ -44,7 +44,7 @@ def tools_folder() -> pathlib.Path:
 class Process:
     """A server on a free port; `command` gets the port. Its output is kept for whoever asks why it is not up."""
 
-    READY_LIMIT_S = 30.0
+    READY_LIMIT_S = 60.0
 
     def __init__(self, command):
         self.port = free_port()
@@ -63,7 +63,7 @@ class Process:
 
     def _answers(self) -> bool:
         try:
-            urllib.request.urlopen(self.address, timeout=2).close()
+            urllib.request.urlopen(self.address, timeout=10).close()
         except urllib.error.HTTPError:
             return True
         except OSError:
@@ -88,7 +88,7 @@ class Process:
 
 def send(method, url, body=b"", headers=None):
     request = urllib.request.Request(url, data=body or None, method=method, headers=headers or {})
-    with urllib.request.urlopen(request, timeout=30) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         return answer.read()
 
 

@@ -80,7 +80,7 @@ def blocks(page, places):
 def trisql(server, script):
     command = [client_binary(), "--no-rc", server.uri, "--format", "table", "-f", "-"]
     return subprocess.run(
-        command, input=script, capture_output=True, text=True, timeout=60, env=clean_environment()
+        command, input=script, capture_output=True, text=True, timeout=120, env=clean_environment()
     )
 
 
@@ -173,7 +173,7 @@ def delta():
 
 def csv(server, sql):
     command = [client_binary(), "--no-rc", server.uri, "--format", "csv", "-t", "-c", sql]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=clean_environment())
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=clean_environment())
     assert done.returncode == 0, f"{sql}\n{done.stderr}"
     return done.stdout.split()
 

@@ -54,7 +54,7 @@ def free_port() -> int:
 class Server:
     """A running `trireme serve`; `arguments` are further ones of `serve`."""
 
-    def __init__(self, data, arguments=(), tls=False, ready_limit_s=30.0):
+    def __init__(self, data, arguments=(), tls=False, ready_limit_s=60.0):
         self.data = pathlib.Path(data)
         self.tls = tls
         self.port = free_port()
@@ -79,7 +79,7 @@ class Server:
         if self.tls:
             return all(_accepts(port) for port in (self.port, self.http_port))
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}/readyz", timeout=2) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}/readyz", timeout=10) as answer:
                 return answer.status == 200
         except (urllib.error.URLError, OSError):
             return False

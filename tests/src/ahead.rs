@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::client::Client;
-use crate::fused::{metric, wait_for_metric};
+use crate::fused::{PATIENCE, metric, wait_for_metric};
 use crate::server::Server;
 
 /// More batches than wait between the plan and the network.
@@ -28,7 +28,7 @@ fn started(server: &Server, end: &str) -> f64 {
 async fn wait_for_given_up(server: &Server) {
     let began = Instant::now();
     while started(server, "given_up") < 1.0 {
-        assert!(began.elapsed() < Duration::from_secs(20), "the slot is held");
+        assert!(began.elapsed() < PATIENCE, "the slot is held");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

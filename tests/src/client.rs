@@ -58,7 +58,7 @@ impl Client {
 
     pub(crate) async fn over(endpoint: Endpoint) -> Self {
         let channel = endpoint
-            .connect_timeout(Duration::from_secs(10))
+            .connect_timeout(Duration::from_secs(60))
             .connect()
             .await
             .unwrap();

@@ -15,10 +15,11 @@ use tonic::Code;
 
 use crate::client::{Answer, Client};
 use crate::flight::answers;
+use crate::results::{amid, query_id, wait_for_state};
 use crate::server::Server;
 
-/// What another thread of the server does is waited for so long.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// What another thread or process does is waited for so long: on a busy machine each may stand still for seconds.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Every kind of column, with NULLs, repeats and gaps; some keys of `facts` are not among those of `dims`.
 pub(crate) const TABLES: [&str; 3] = [
@@ -119,7 +120,7 @@ pub(crate) fn metric(server: &Server, name: &str) -> f64 {
 }
 
 /// Waits until a metric is as wanted: the engine's counts reach them once a second.
-pub(crate) async fn wait_for_metric(server: &Server, name: &str, wanted: fn(f64) -> bool) {
+pub(crate) async fn wait_for_metric(server: &Server, name: &str, wanted: impl Fn(f64) -> bool) {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let value = metric(server, name);
@@ -326,37 +327,37 @@ async fn a_cancelled_query_frees_the_workers() {
     let mut observer = server.client().await;
     assert_fused(&mut client, ENDLESS).await;
     let info = client.statement(ENDLESS).await.unwrap();
+    let id = query_id(&info);
     let ticket = info.endpoint[0].ticket.clone().unwrap();
-    let read = client.fetch(ticket);
-    let outcome = tokio::time::timeout(Duration::from_millis(700), read).await;
-    assert!(outcome.is_err(), "too quick to be cancelled");
-    let states = "SELECT count(*) FROM system.queries WHERE state = 'Cancelled'";
-    let deadline = Instant::now() + PATIENCE;
-    while observer.number(states).await == 0 {
-        assert!(Instant::now() < deadline, "it is not cancelled");
-        tokio::time::sleep(Duration::from_millis(50)).await;
+    tokio::select! {
+        _ = client.fetch(ticket) => panic!("too quick to be cancelled"),
+        () = amid(&mut observer, &id) => {}
     }
+    wait_for_state(&mut observer, &id, "Cancelled").await;
     // Others are answered, and nothing goes on computing.
-    run(&mut client, &["SET trireme.statement_timeout_ms = 5000"]).await;
+    run(&mut client, &["SET trireme.statement_timeout_ms = 60000"]).await;
     assert_eq!(client.number("SELECT sum(id) FROM facts").await, 199_990_000);
     wait_for_metric(&server, "trireme_memory_reserved_bytes", |bytes| bytes < 1.0).await;
-    if let Some(before) = cpu_ticks(&server) {
+    // The metric may be a second old, and a worker ends the tile that it is in.
+    for _ in 0..4 {
+        let Some(before) = cpu_ticks(&server) else { return };
         tokio::time::sleep(Duration::from_secs(1)).await;
-        let spent = cpu_ticks(&server).unwrap() - before;
-        assert!(spent < 30, "{spent} hundredths of a second of work after the cancel");
+        if cpu_ticks(&server).unwrap() - before < 30 {
+            return;
+        }
     }
+    panic!("there is work after the cancel");
 }
 
 #[tokio::test]
 async fn a_timeout_ends_a_fused_query() {
     let (_data, server, mut client) = fixture(&[]).await;
     run(&mut client, &[WIDE, "SET trireme.statement_timeout_ms = 300"]).await;
-    let begin = Instant::now();
-    let status = client.query(ENDLESS).await.expect_err("it ends");
+    let status = tokio::time::timeout(PATIENCE, client.query(ENDLESS)).await;
+    let status = status.expect("it ends").expect_err("it is cut short");
     assert!(status.message().contains("timeout"), "{status}");
-    assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
     wait_for_metric(&server, "trireme_memory_reserved_bytes", |bytes| bytes < 1.0).await;
-    run(&mut client, &["SET trireme.statement_timeout_ms = 5000"]).await;
+    run(&mut client, &["SET trireme.statement_timeout_ms = 60000"]).await;
     assert_eq!(client.number("SELECT sum(id) FROM facts").await, 199_990_000);
 }
 

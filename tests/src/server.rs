@@ -1,16 +1,18 @@
 //! A server process for one test: free ports, its own data folder, its log kept for the failure message.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use crate::client::Client;
 
 /// How long a server of the test profile may take to get ready on a busy machine.
-const READY_LIMIT: Duration = Duration::from_secs(30);
+const READY_LIMIT: Duration = Duration::from_secs(60);
 
 /// The server binary under test.
 pub(crate) fn binary() -> PathBuf {
@@ -28,9 +30,15 @@ pub(crate) fn binary() -> PathBuf {
     path
 }
 
-/// A port that was free a moment ago on loopback.
+/// A port that was free a moment ago on loopback, and that no other test was given: its server would answer for this one's.
 pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    loop {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        if GIVEN.lock().unwrap().insert(port) {
+            return port;
+        }
+    }
 }
 
 /// `trireme` with a clean environment: no `TRIREME_*` of the caller reaches it.
@@ -82,21 +90,26 @@ impl Server {
 
     /// The same with further arguments of `serve`.
     pub(crate) fn start_with(data: &Path, args: &[&str]) -> Self {
+        Self::start_when(data, args, |server| {
+            server.get("/readyz").is_some_and(|(status, _)| status == 200)
+        })
+    }
+
+    /// A server whose HTTP speaks TLS as well: ready when both addresses take connections.
+    pub(crate) fn start_tls(data: &Path, args: &[&str]) -> Self {
+        Self::start_when(data, args, |server| {
+            TcpStream::connect(server.flight).is_ok() && TcpStream::connect(server.http).is_ok()
+        })
+    }
+
+    fn start_when(data: &Path, args: &[&str], ready: fn(&Self) -> bool) -> Self {
         // A port found free may be taken before the server binds it: then try another.
         for _ in 0..5 {
-            let ready = |server: &Self| server.get("/readyz").is_some_and(|(status, _)| status == 200);
             if let Some(server) = Self::try_start(data, args, ready) {
                 return server;
             }
         }
         panic!("no free port after five attempts");
-    }
-
-    /// A server whose HTTP speaks TLS as well: ready when both addresses take connections.
-    pub(crate) fn start_tls(data: &Path, args: &[&str]) -> Self {
-        let ready =
-            |server: &Self| TcpStream::connect(server.flight).is_ok() && TcpStream::connect(server.http).is_ok();
-        Self::try_start(data, args, ready).expect("a free port")
     }
 
     fn try_start(data: &Path, args: &[&str], ready: fn(&Self) -> bool) -> Option<Self> {
@@ -142,8 +155,8 @@ impl Server {
 
     /// Status and body of a plain HTTP GET; `None` when nobody answers.
     pub(crate) fn get(&self, path: &str) -> Option<(u16, String)> {
-        let mut stream = TcpStream::connect_timeout(&self.http, Duration::from_secs(1)).ok()?;
-        stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
+        let mut stream = TcpStream::connect_timeout(&self.http, Duration::from_secs(10)).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(60))).ok()?;
         write!(
             stream,
             "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",

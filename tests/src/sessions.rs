@@ -6,6 +6,7 @@ use prost::Message;
 use tonic::Status;
 
 use crate::client::Client;
+use crate::fused::PATIENCE;
 use crate::messages::{CloseSessionResult, OptionValue, SessionOptionValue, SessionOptions, SetSessionOptionsResult};
 use crate::server::Server;
 
@@ -113,11 +114,12 @@ async fn a_statement_timeout_cancels() {
     let mut client = server.client().await;
     client.query("SET trireme.statement_timeout_ms = 300").await.unwrap();
     let slow = "SELECT count(*) FROM range(1000000) a CROSS JOIN range(1000000) b WHERE a.value * b.value % 7 = 3";
-    let limit = std::time::Duration::from_secs(20);
-    let status = tokio::time::timeout(limit, client.query(slow))
+    let status = tokio::time::timeout(PATIENCE, client.query(slow))
         .await
         .expect("it ends")
         .unwrap_err();
     assert!(status.message().contains("timeout"), "{status}");
+    // On a busy machine anything may take 300 ms.
+    client.query("RESET trireme.statement_timeout_ms").await.unwrap();
     assert_eq!(client.number("SELECT 1").await, 1);
 }

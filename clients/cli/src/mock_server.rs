@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use arrow::array::{ArrayRef, BinaryArray, Int32Array, Int64Array, RecordBatch, StringArray};
@@ -40,6 +41,8 @@ type Answer<T> = Result<Response<T>, Status>;
 struct Seen {
     cookies: Vec<Option<String>>,
     cancelled: Vec<String>,
+    /// The slow statement's row was sent.
+    is_slow: bool,
 }
 
 #[derive(Clone, Default)]
@@ -155,7 +158,14 @@ impl FlightService for Mock {
         let batches: BoxStream<'static, Result<RecordBatch, FlightError>> = match ticket.as_str() {
             "count" => stream::iter([Ok(numbers(5, 1))]).boxed(),
             "numbers" => stream::iter([Ok(numbers(1, 2)), Ok(numbers(3, 1))]).boxed(),
-            "slow" => stream::iter([Ok(numbers(1, 1))]).chain(stream::pending()).boxed(),
+            "slow" => {
+                let seen = Arc::clone(&self.seen);
+                let never = stream::poll_fn(move |_| {
+                    seen.lock().is_slow = true;
+                    Poll::Pending
+                });
+                stream::iter([Ok(numbers(1, 1))]).chain(never).boxed()
+            }
             "late error" => {
                 let error = FlightError::Tonic(Box::new(Status::internal("broke in the middle")));
                 stream::iter([Ok(numbers(1, 1)), Err(error)]).boxed()
@@ -293,13 +303,11 @@ async fn a_wrong_password_and_a_silent_port_are_told_apart() {
     assert!(matches!(refused, ConnectError::Refused { .. }), "{refused}");
     assert!(refused.to_string().contains("wrong password"));
 
-    let closed = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    // Held, so that no other test's server gets the port; it doesn't listen.
+    let silent = tokio::net::TcpSocket::new_v4().unwrap();
+    silent.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let target = Target {
-        port: closed,
+        port: silent.local_addr().unwrap().port(),
         ..Target::default()
     };
     let unreachable = Connection::open(options(target, "x")).await.err().unwrap();
@@ -332,9 +340,15 @@ async fn updates_print_no_table_and_errors_stop_a_script() {
 #[tokio::test]
 async fn ctrl_c_cancels_on_the_server() {
     let mut bench = Bench::new(Shape::Csv).await;
-    let ctrl_c = bench.ctrl_c.clone();
+    let (ctrl_c, seen) = (bench.ctrl_c.clone(), Arc::clone(&bench.mock.seen));
     tokio::spawn(async move {
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        while !seen.lock().is_slow {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        // Many turns of the runtime, not one long sleep: on a slow machine each of them brings the row on its way.
+        for _ in 0..40 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         ctrl_c.send_modify(|count| *count += 1);
     });
     let (step, text) = bench.run("slow; numbers;").await;

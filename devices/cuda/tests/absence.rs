@@ -21,7 +21,7 @@ fn reason(settings: &CudaSettings) -> String {
     let took = started.elapsed();
     assert!(found.is_empty());
     // Nothing is waited for; the rest is what others do on the machine, and its disk.
-    assert!(took < Duration::from_secs(5), "{took:?}");
+    assert!(took < Duration::from_secs(60), "{took:?}");
     absent.expect("a reason")
 }
 

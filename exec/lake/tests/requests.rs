@@ -74,7 +74,7 @@ fn slice(bytes: &Bytes, range: &Range<u64>) -> Bytes {
 }
 
 async fn until_idle(sim: &SimStore) {
-    for _ in 0..500 {
+    for _ in 0..3000 {
         if sim.counters().total.in_flight == 0 {
             return;
         }
@@ -208,7 +208,12 @@ async fn a_sick_store_fails_nobody() {
 #[tokio::test]
 async fn a_full_store_is_asked_less() {
     let sim = start(Profile::none());
-    let lake = wrap(&sim, uncached());
+    // Of a request that a second one overtook nobody sees the answer, which the store has counted.
+    let unhedged = LakeOptions {
+        hedge_percent: 0,
+        ..uncached()
+    };
+    let lake = wrap(&sim, unhedged);
     let (_, object) = object(&sim, &lake, "data/a", 100_000).await;
     sim.script(Script {
         kind: Some(Kind::Get),
@@ -231,8 +236,9 @@ async fn a_full_store_is_asked_less() {
 
 #[tokio::test]
 async fn more_requests_are_sent_when_they_bring_more() {
+    // Long enough for a slow machine to send them all before the first is answered.
     let latency = Profile {
-        first_byte_ms: 300.0,
+        first_byte_ms: 1000.0,
         ..Profile::none()
     };
     let sim = start(latency);
@@ -255,7 +261,8 @@ async fn slow_first_bytes_are_overtaken() {
         first_byte_sigma: 0.2,
         faults: Faults {
             slow_percent: 4.0,
-            slow_factor: 10.0,
+            // Late on a machine too on which all answers are.
+            slow_factor: 60.0,
             ..Faults::default()
         },
         ..Profile::none()
@@ -276,8 +283,9 @@ async fn slow_first_bytes_are_overtaken() {
 
 #[tokio::test]
 async fn what_nobody_wants_any_more_is_not_fetched() {
+    // None is answered before its reader has left.
     let slow = Profile {
-        first_byte_ms: 200.0,
+        first_byte_ms: 1000.0,
         ..Profile::none()
     };
     let sim = start(slow);
@@ -307,9 +315,11 @@ async fn long_objects_stream_in_order() {
         ..Profile::none()
     };
     let sim = start(near);
+    // On a slow machine a part may be late enough for a second request.
     let small = LakeOptions {
         part_bytes: 100_000,
         split_bytes: 200_000,
+        hedge_percent: 0,
         ..uncached()
     };
     let lake = wrap(&sim, small);
@@ -343,8 +353,11 @@ async fn a_wrong_address_is_soon_an_error() {
     drop(sim);
     let begun = std::time::Instant::now();
     let error = lake.head(&Path::from("a")).await.unwrap_err();
+    // What takes time are attempts, with pauses that grow; the clock also counts what others do on the machine.
+    let requests = lake.metrics().totals.requests;
+    assert!(requests <= 4, "{error} after {requests} requests");
     assert!(
-        begun.elapsed() < Duration::from_secs(5),
+        begun.elapsed() < Duration::from_secs(60),
         "{error} after {:?}",
         begun.elapsed()
     );

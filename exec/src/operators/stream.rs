@@ -225,7 +225,7 @@ mod tests {
         let pool = WorkerPool::new(1).expect("threads");
         let buffer =
             StreamBuffer::start(&panicking_plan(), &Arc::new(TaskContext::default()), &pool).expect("a stream");
-        for _ in 0..500 {
+        for _ in 0..3000 {
             match buffer.poll() {
                 Ok(StreamPoll::Waiting) => tokio::time::sleep(Duration::from_millis(10)).await,
                 Ok(_) => panic!("there is nothing to give"),

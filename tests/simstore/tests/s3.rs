@@ -225,8 +225,18 @@ async fn near_is_as_late_and_as_slow_as_it_says() {
     assert!(begin.elapsed() >= Duration::from_millis(105), "{:?}", begin.elapsed());
     let request = store.requests().pop().unwrap();
     assert_eq!(request.range, Some(0..5_000_000));
-    let body_us = request.end_us - request.first_byte_us;
-    assert!((95_000..250_000).contains(&body_us), "{request:?}");
+    let mut body_us = request.end_us - request.first_byte_us;
+    assert!(body_us >= 95_000, "{request:?}");
+    // Whoever stands still for a moment makes one body late, not all.
+    for _ in 0..20 {
+        if body_us < 250_000 {
+            return;
+        }
+        client.get_range(&Path::from("a"), 0..5_000_000).await.unwrap();
+        let request = store.requests().pop().unwrap();
+        body_us = request.end_us - request.first_byte_us;
+    }
+    panic!("each body is late, the last took {body_us} µs");
 }
 
 #[tokio::test]
@@ -287,10 +297,22 @@ async fn a_prefix_answers_so_many_requests() {
     store.put("lake", "p/a", "x").unwrap();
     let client = impatient(&store);
     let path = Path::from("p/a");
-    let reads = futures::stream::iter(0..40).map(|_| client.get(&path)).buffered(8);
-    let results: Vec<_> = reads.collect().await;
-    let passed = results.iter().filter(|result| result.is_ok()).count();
-    assert!((5..30).contains(&passed), "{passed}");
+    // As many as the rate gives in whatever time they take, and a burst of five. None is refused of requests that take long.
+    let begin = Instant::now();
+    let (mut sent, mut passed) = (0_u32, 0_u32);
+    while passed == sent && sent < 2_000 {
+        let reads = futures::stream::iter(0..40).map(|_| client.get(&path)).buffered(8);
+        for result in reads.collect::<Vec<_>>().await {
+            sent += 1;
+            passed += u32::from(result.is_ok());
+        }
+        let most = 5.0 + 50.0 * begin.elapsed().as_secs_f64();
+        assert!(
+            passed >= 5 && f64::from(passed) <= most,
+            "{passed} of {sent}, at most {most}"
+        );
+    }
+    assert!(passed < sent, "none of {sent} was refused");
     assert!(
         client
             .get(&Path::from("q/a"))

@@ -25,8 +25,8 @@ async fn columns_are_kept_and_counted() {
     let bytes = client.number(narrow).await;
     assert!((20_000..30_000).contains(&bytes), "{bytes}");
     let held = client.number("SELECT sum(bytes) FROM system.columns").await;
-    wait_for_metric(&server, "trireme_column_cache_bytes", |bytes| bytes > 0.0).await;
-    assert!(metric(&server, "trireme_column_cache_bytes") >= held as f64);
+    // What is shown may be of a moment between two columns.
+    wait_for_metric(&server, "trireme_column_cache_bytes", |bytes| bytes >= held as f64).await;
     wait_for_metric(&server, "trireme_column_cache_hits_total", |count| count >= 2.0).await;
     assert!(metric(&server, "trireme_column_cache_misses_total") >= 2.0);
 }

@@ -20,7 +20,7 @@ use trireme_device_testkit::interpreter::{Data, interpret};
 use trireme_device_testkit::values::{Row, value_of};
 
 use super::driver::TestDriver;
-use super::kit::{accelerator, count};
+use super::kit::{accelerator, count, no_leak};
 use crate::accelerator::Limits;
 use crate::host::HostEvaluator;
 use crate::image::Image;
@@ -45,8 +45,7 @@ fn run_data(graph: &Arc<Graph>, data: &Data, seed: u64) {
     let expected = interpret(graph, data).unwrap();
     compare(graph, &data.parameters, &expected, &actual).unwrap_or_else(|what| panic!("seed {seed}: {what}"));
     pool.check().unwrap();
-    device.trim();
-    assert_eq!(driver.machine.lock().allocated(), (0, 0));
+    no_leak(&driver, &device);
 }
 
 #[test]

@@ -16,7 +16,7 @@ use trireme_device_testkit::inputs::{CountingPool, pages};
 use trireme_device_testkit::values::Row;
 
 use super::driver::TestDriver;
-use super::kit::{Named, accelerator, emitting, expected, grouping, inputs, rows, summing};
+use super::kit::{Named, accelerator, emitting, expected, grouping, inputs, no_leak, rows, summing};
 use crate::accelerator::{Accelerator, Encoded, Limits};
 
 /// What is done to pages before they are handed out.
@@ -131,8 +131,7 @@ fn pages_are_decoded_on_the_device_and_kept() {
         assert_eq!(scan.handed.load(Ordering::SeqCst), handed);
         assert_eq!((report.encoded_bytes, report.decoded_bytes), (0, 0));
         assert_eq!(report.load_ns, 0, "{report:?}");
-        device.trim();
-        assert_eq!(driver.machine.lock().allocated(), (0, 0));
+        no_leak(&driver, &device);
     }
 }
 
@@ -148,8 +147,7 @@ fn pages_come_in_chunks_too() {
     let (_, inputs) = paged(&rows, 200, 50, as_they_are);
     let report = run(&device, &grouping(), &inputs, &rows);
     assert!(report.encoded_bytes > 0 && report.syncs > 3, "{report:?}");
-    device.trim();
-    assert_eq!(driver.machine.lock().allocated(), (0, 0));
+    no_leak(&driver, &device);
 }
 
 #[test]
@@ -207,8 +205,7 @@ fn wrong_pages_are_decoded_by_the_host() {
             // What was wrong isn't kept for others.
             let report = run(&device, &grouping(), &inputs, &rows);
             println!("change {number}: {report:?}");
-            device.trim();
-            assert_eq!(driver.machine.lock().allocated(), (0, 0));
+            no_leak(&driver, &device);
         }
     }
 }

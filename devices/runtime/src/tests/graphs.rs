@@ -4,7 +4,7 @@ use trireme_device_api::Device;
 use trireme_device_testkit::conformance;
 
 use super::driver::TestDriver;
-use super::kit::{accelerator, count};
+use super::kit::{accelerator, count, no_leak};
 use crate::accelerator::Limits;
 
 fn survey(seed: u64, cases: usize, limits: Limits) {
@@ -17,8 +17,7 @@ fn survey(seed: u64, cases: usize, limits: Limits) {
     }
     assert!(mismatches.is_empty());
     assert!(summary.rows > 0);
-    device.trim();
-    assert_eq!(driver.machine.lock().allocated(), (0, 0));
+    no_leak(&driver, &device);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -23,6 +24,20 @@ pub(crate) fn accelerator(driver: &Arc<TestDriver>, limits: Limits) -> Accelerat
     let driver: Arc<dyn Driver> = Arc::<TestDriver>::clone(driver);
     let host: Arc<dyn Variant> = Arc::new(FusedVariant::new());
     Accelerator::new(driver, host, limits).unwrap()
+}
+
+/// That nothing is left, once the device's threads are done with what was dropped.
+pub(crate) fn no_leak(driver: &TestDriver, device: &Accelerator) {
+    let began = Instant::now();
+    loop {
+        device.trim();
+        let left = driver.machine.lock().allocated();
+        if left == (0, 0) {
+            return;
+        }
+        assert!(began.elapsed() < Duration::from_secs(60), "{left:?} are left");
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// `TRIREME_CASES` or so many.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -13,7 +13,9 @@ use trireme_device_testkit::inputs::CountingPool;
 use trireme_device_testkit::values::Row;
 
 use super::driver::TestDriver;
-use super::kit::{Named, accelerator, emitting, expected, filtered_then_grouped, grouping, inputs, rows, summing};
+use super::kit::{
+    Named, accelerator, emitting, expected, filtered_then_grouped, grouping, inputs, no_leak, rows, summing,
+};
 use crate::accelerator::{Accelerator, Limits};
 use crate::tier::Kernels;
 
@@ -25,17 +27,11 @@ fn check(device: &Accelerator, graph: &Arc<Graph>, scan: &Arc<Named>, rows: &[Ro
     Ok(())
 }
 
-/// That nothing is left, once the device's threads are done with what was dropped.
-fn no_leak(driver: &TestDriver, device: &Accelerator) {
-    let began = Instant::now();
-    loop {
-        device.trim();
-        let left = driver.machine.lock().allocated();
-        if left == (0, 0) {
-            return;
-        }
-        assert!(began.elapsed() < Duration::from_secs(60), "{left:?} are left");
-        std::thread::sleep(Duration::from_millis(1));
+/// There will be room, but a thread of the device may be late to give it back.
+fn patient() -> Limits {
+    Limits {
+        wait: Duration::from_secs(240),
+        ..Limits::default()
     }
 }
 
@@ -93,7 +89,7 @@ fn what_is_used_often_stays_when_room_is_made() {
     let mut rng = SmallRng::seed_from_u64(3);
     let table: Vec<_> = rows(2_000, 5, &mut rng);
     let driver = TestDriver::new(ARENA_BYTES);
-    let device = accelerator(&driver, Limits::default());
+    let device = accelerator(&driver, patient());
     let often = Named::new(&table, 500, 1);
     for number in 0..30 {
         check(&device, &summing(), &often, &table).unwrap();
@@ -113,11 +109,7 @@ fn many_runs_on_a_device_with_memory_for_one_end() {
     let mut rng = SmallRng::seed_from_u64(4);
     let table = rows(2_000, 50, &mut rng);
     let driver = TestDriver::new(24 << 10);
-    let limits = Limits {
-        wait: Duration::from_secs(240),
-        ..Limits::default()
-    };
-    let device = accelerator(&driver, limits);
+    let device = accelerator(&driver, patient());
     std::thread::scope(|scope| {
         let start = |number: u64| {
             let (device, table) = (&device, &table);
@@ -144,7 +136,7 @@ fn what_waiting_queries_hold_is_swapped() {
     let pool = Arc::new(CountingPool::new(usize::MAX));
     // Of some 30 KiB each.
     let driver = TestDriver::new(352 << 10);
-    let device = accelerator(&driver, Limits::default());
+    let device = accelerator(&driver, patient());
     let variant = device.variant();
     let first = |number: u64| {
         let inputs = inputs(&Named::new(&table, 500, number), &pool);

@@ -13,7 +13,7 @@ use crate::interpreter::Data;
 use crate::values::Row;
 
 /// No shrinking after this.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The smallest case found that fails in the same kind of way.
 pub(super) fn shrink(variant: &dyn Variant, mismatch: Box<Mismatch>) -> Box<Mismatch> {

@@ -67,6 +67,9 @@ fn slow(first_byte_ms: f64) -> Profile {
     }
 }
 
+/// A first byte so late that what is sent together is so on a slow machine too: before the first answer.
+const TOGETHER_MS: f64 = 700.0;
+
 fn between(low: usize, high: usize) -> RowTest {
     let compare = |op, value: usize| RowTest::Column(0, ColumnTest::Compare(op, Value::Int(value as i128)));
     compare(BinaryOperator::GreaterOrEqual, low).and(compare(BinaryOperator::Less, high))
@@ -106,7 +109,7 @@ fn remote_columns_are_local_ones() {
 
 #[test]
 fn a_cold_scan_takes_two_round_trips_and_one_with_its_footer() {
-    let remote = Remote::new(slow(120.0), no_tiers());
+    let remote = Remote::new(slow(TOGETHER_MS), no_tiers());
     let cache = small_segments();
     let table = remote.table(&[("a", content()), ("b", content())], &columns(), between(0, 50_000));
     let first = remote.open(&cache, table.clone()).unwrap();
@@ -167,7 +170,7 @@ fn the_window_holds() {
 fn wait(done: impl Fn() -> bool) {
     let begun = Instant::now();
     while !done() {
-        assert!(begun.elapsed() < Duration::from_secs(5), "it takes too long");
+        assert!(begun.elapsed() < Duration::from_secs(60), "it takes too long");
         std::thread::sleep(Duration::from_millis(2));
     }
 }
@@ -207,7 +210,7 @@ fn dismissed_segments_are_not_fetched() {
 
 #[test]
 fn readiness_comes_with_the_bytes() {
-    let remote = Remote::new(slow(120.0), no_tiers());
+    let remote = Remote::new(slow(TOGETHER_MS), no_tiers());
     let table = remote.table(&[("a", content())], &[("n", Type::Int64)], RowTest::True);
     let woken = Arc::new(AtomicUsize::new(0));
     let mut options = remote.options();
@@ -219,7 +222,8 @@ fn readiness_comes_with_the_bytes() {
     let scan = remote.runtime.block_on(cache.open(table, options)).unwrap();
     assert!(!scan.ready(3, 0));
     wait(|| scan.ready(3, 0));
-    assert!(woken.load(Ordering::SeqCst) > 1);
+    // Told just after the bytes are there, and of the other segments' too.
+    wait(|| woken.load(Ordering::SeqCst) > 1);
     scan.load(3, 0).unwrap();
     assert!(scan.ready(3, 0));
 }
@@ -316,7 +320,7 @@ fn paged(bloom: bool) -> Vec<u8> {
 
 #[test]
 fn only_pages_with_wanted_rows_are_read() {
-    let remote = Remote::new(slow(120.0), no_tiers());
+    let remote = Remote::new(slow(TOGETHER_MS), no_tiers());
     let content = paged(false);
     let cache = cache(64 << 20);
     let table = remote.table(
@@ -415,13 +419,13 @@ fn columns_of_a_needle_are_put_off() {
 
 #[test]
 fn opening_that_nobody_waits_for_ends() {
-    let mut remote = Remote::new(slow(120.0), no_tiers());
+    let mut remote = Remote::new(slow(1000.0), no_tiers());
     remote.window_bytes = 64 << 10;
     let table = remote.table(&[("a", content())], &columns(), RowTest::True);
     let cache = small_segments();
     let opened = remote.runtime.block_on(async {
         let open = cache.open(table, remote.options());
-        tokio::time::timeout(Duration::from_millis(160), open).await
+        tokio::time::timeout(Duration::from_millis(1300), open).await
     });
     assert!(opened.is_err(), "its words take longer");
     wait(|| remote.pool.now() == 0 && remote.sim.counters().total.in_flight == 0);
@@ -434,7 +438,7 @@ fn opening_that_nobody_waits_for_ends() {
 fn two_tables_are_opened_together() {
     let mut options = no_tiers();
     options.in_flight_start = 64;
-    let remote = Remote::new(slow(150.0), options);
+    let remote = Remote::new(slow(TOGETHER_MS), options);
     let one = remote.table(&[("a", content())], &columns()[..1], between(0, 10_000));
     let mut other = remote.table(&[("b", content()), ("c", content())], &columns()[..1], RowTest::True);
     other.name = "other".to_owned();

@@ -47,7 +47,6 @@ pub(crate) struct FaultyStore {
     pub(crate) running: Arc<AtomicUsize>,
     pub(crate) running_max: AtomicUsize,
     pub(crate) sent_bytes: AtomicUsize,
-    pub(crate) order: Mutex<Vec<String>>,
 }
 
 struct Running(Arc<AtomicUsize>);
@@ -87,7 +86,6 @@ impl FaultyStore {
             running: Arc::default(),
             running_max: AtomicUsize::new(0),
             sent_bytes: AtomicUsize::new(0),
-            order: Mutex::default(),
         })
     }
 
@@ -153,7 +151,6 @@ impl ObjectStore for FaultyStore {
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         let number = self.requests.fetch_add(1, Ordering::SeqCst);
-        self.order.lock().push(location.to_string());
         let running = self.running.fetch_add(1, Ordering::SeqCst) + 1;
         self.running_max.fetch_max(running, Ordering::SeqCst);
         let running = Running(Arc::clone(&self.running));

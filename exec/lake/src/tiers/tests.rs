@@ -58,7 +58,7 @@ async fn check(store: &TieredStore, object: &Arc<ObjectRef>, range: Range<u64>, 
 
 /// Until the background has written what was offered.
 async fn written(lake: &Lake, bytes: u64) {
-    for _ in 0..1000 {
+    for _ in 0..6000 {
         if lake.metrics().disk_used_bytes >= bytes {
             return;
         }

@@ -288,7 +288,8 @@ async fn small_new_tables_are_analysed_in_the_background() {
         .await
         .unwrap();
     }
-    for _ in 0..100 {
+    // For a minute: another thread does it.
+    for _ in 0..1_200 {
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         if !lake.catalog().statistics().await.is_empty() {
             break;
@@ -317,7 +318,8 @@ async fn small_tables_that_are_used_are_analysed_in_the_background() {
         yields: || {},
     });
     let looked = async |done: u64, left: u64| {
-        for _ in 0..100 {
+        // For a minute: another thread does it.
+        for _ in 0..1_200 {
             let counts = lake.catalog().sketch_counts();
             if counts.done >= done && counts.left >= left {
                 return assert_eq!((counts.done, counts.left), (done, left));

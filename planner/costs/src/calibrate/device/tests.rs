@@ -207,7 +207,7 @@ fn a_device_that_does_nothing_ends_in_time() {
     ) {
         found.check().unwrap();
     }
-    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
 }
 
 #[test]
