@@ -19,8 +19,8 @@ use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr, upda
 
 /// `ProjectionPushdown` over filters that give out all their columns.
 #[derive(Debug)]
-pub struct WholeFilters {
-    pub rule: Arc<dyn PhysicalOptimizerRule + Send + Sync>,
+pub(crate) struct WholeFilters {
+    pub(crate) rule: Arc<dyn PhysicalOptimizerRule + Send + Sync>,
 }
 
 impl PhysicalOptimizerRule for WholeFilters {
