@@ -2,8 +2,9 @@
 //!
 //! To swap a projection with the filter below it, DataFusion's `ProjectionPushdown` looks for the columns of the condition among
 //! those of the projection. The condition's are columns of the filter's input, the projection's are of its output: where the
-//! filter leaves out or moves columns, `k@0` is taken for another `k@0`, and the plan fails or gives wrong rows. So such filters
-//! give out all columns while the rule runs, with a projection above that leaves them out; the rule puts it into the filter again.
+//! filter leaves out or moves columns, `k@0` is taken for another `k@0`, and the plan fails, or is wrong where the names fit. So
+//! such filters give out all columns while the rule runs, with a projection above that leaves them out; the rule puts it into the
+//! filter again.
 
 use std::sync::Arc;
 
