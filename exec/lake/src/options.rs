@@ -30,6 +30,8 @@ pub struct LakeOptions {
     pub attempts_max: u32,
     /// Longest time of one attempt; shorter deadlines follow from what is measured.
     pub attempt_timeout: Duration,
+    /// No answer is late before this, whatever is measured: our own threads may be. No setting of the server's.
+    pub late_min: Duration,
     /// Bytes that one query may have fetched ahead of need; 0 means no prefetch.
     pub window_bytes: usize,
 }
@@ -49,6 +51,7 @@ impl Default for LakeOptions {
             hedge_percent: 5,
             attempts_max: 10,
             attempt_timeout: Duration::from_secs(30),
+            late_min: Duration::from_millis(1500),
             window_bytes: 256 << 20,
         }
     }

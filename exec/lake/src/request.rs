@@ -45,9 +45,7 @@ const THROTTLED_PAUSES: u32 = 3;
 const FRUITFUL: u32 = 4;
 /// Attempts to reach a store that has never answered: its address is more likely wrong than its network.
 const UNREACHABLE_MAX: u32 = 4;
-/// Never wait for a first byte, or for the next bytes of a body, for less than this: our own threads may be late.
-const WAIT_MIN: Duration = Duration::from_millis(1500);
-/// As long as nothing is measured.
+/// How long a first byte, or the next bytes of a body, are waited for as long as nothing is measured.
 const WAIT_UNKNOWN: Duration = Duration::from_secs(4);
 /// Bodies are given up, and read on from where they were, when they take so many times what such a body takes.
 const SLOW_TIMES: f64 = 4.0;
@@ -307,13 +305,14 @@ impl Requests {
         let first = self.controller.measures().any_first_bytes();
         let times = |times: f64| first.map(|first| Duration::from_secs_f64(first.p95 * times));
         let hiccup = times(HICCUP_TIMES).map_or(WAIT_UNKNOWN, |hiccup| hiccup.max(HICCUP_MIN));
-        let stall = times(10.0).map_or(WAIT_UNKNOWN, |stall| stall.max(WAIT_MIN));
+        let stall = times(10.0).unwrap_or(WAIT_UNKNOWN);
         (hiccup, self.patience(stall, failed))
     }
 
     /// Longer with each failed attempt: what is measured may not hold any more.
     fn patience(&self, usual: Duration, failed: u32) -> Duration {
         usual
+            .max(self.options.late_min)
             .saturating_mul(1 << failed.min(10))
             .min(self.options.attempt_timeout)
     }

@@ -5,6 +5,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use object_store::aws::AmazonS3Builder;
 use object_store::path::Path;
@@ -67,6 +68,9 @@ fn wrap(sim: &SimStore) -> (Arc<Lake>, Arc<TieredStore>) {
     let lake = Lake::new(LakeOptions {
         memory_bytes: 0,
         hedge_percent: 0,
+        // However late the machine's threads are: requests are counted.
+        late_min: Duration::from_secs(60),
+        attempt_timeout: Duration::from_secs(60),
         ..LakeOptions::default()
     });
     let clients = Clients {

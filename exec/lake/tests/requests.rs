@@ -52,6 +52,16 @@ fn uncached() -> LakeOptions {
     }
 }
 
+/// For tests that count requests: no answer is late, and none is asked for again, however busy the machine is.
+fn patient() -> LakeOptions {
+    LakeOptions {
+        hedge_percent: 0,
+        late_min: Duration::from_secs(60),
+        attempt_timeout: Duration::from_secs(60),
+        ..uncached()
+    }
+}
+
 /// An object of random bytes, and its reference.
 async fn object(sim: &SimStore, lake: &TieredStore, key: &str, size: u64) -> (Bytes, Arc<ObjectRef>) {
     let bytes = synthetic_bytes(7, 0..size);
@@ -86,7 +96,7 @@ async fn until_idle(sim: &SimStore) {
 #[tokio::test]
 async fn each_fault_once_and_the_bytes_are_right() {
     let sim = start(Profile::none());
-    let lake = wrap(&sim, uncached());
+    let lake = wrap(&sim, patient());
     let (bytes, object) = object(&sim, &lake, "a", 300_000).await;
     let faults = [
         Fault::Error(500),
@@ -129,12 +139,7 @@ async fn each_fault_once_and_the_bytes_are_right() {
 #[tokio::test]
 async fn both_sides_count_the_same() {
     let sim = start(Profile::none());
-    // A second request may be cancelled before it has reached the store.
-    let unhedged = LakeOptions {
-        hedge_percent: 0,
-        ..uncached()
-    };
-    let lake = wrap(&sim, unhedged);
+    let lake = wrap(&sim, patient());
     let (bytes, object) = object(&sim, &lake, "a", 3_000_000).await;
     sim.reset_counters();
     let account = Arc::default();
@@ -208,12 +213,7 @@ async fn a_sick_store_fails_nobody() {
 #[tokio::test]
 async fn a_full_store_is_asked_less() {
     let sim = start(Profile::none());
-    // Of a request that a second one overtook nobody sees the answer, which the store has counted.
-    let unhedged = LakeOptions {
-        hedge_percent: 0,
-        ..uncached()
-    };
-    let lake = wrap(&sim, unhedged);
+    let lake = wrap(&sim, patient());
     let (_, object) = object(&sim, &lake, "data/a", 100_000).await;
     sim.script(Script {
         kind: Some(Kind::Get),
@@ -315,12 +315,10 @@ async fn long_objects_stream_in_order() {
         ..Profile::none()
     };
     let sim = start(near);
-    // On a slow machine a part may be late enough for a second request.
     let small = LakeOptions {
         part_bytes: 100_000,
         split_bytes: 200_000,
-        hedge_percent: 0,
-        ..uncached()
+        ..patient()
     };
     let lake = wrap(&sim, small);
     let (bytes, object) = object(&sim, &lake, "a", 3_000_001).await;

@@ -56,6 +56,8 @@ fn no_tiers() -> LakeOptions {
     LakeOptions {
         memory_bytes: 0,
         hedge_percent: 0,
+        late_min: Duration::from_secs(60),
+        attempt_timeout: Duration::from_secs(60),
         ..LakeOptions::default()
     }
 }

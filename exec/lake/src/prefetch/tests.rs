@@ -60,6 +60,9 @@ fn lake(gate: &Arc<GateStore>, name: &str) -> (Arc<TieredStore>, Arc<Lake>) {
         memory_bytes: 0,
         hedge_percent: 0,
         attempts_max: 1,
+        // However late the machine's threads are.
+        late_min: Duration::from_secs(60),
+        attempt_timeout: Duration::from_secs(60),
         ..LakeOptions::default()
     };
     let lake = Lake::new(options);

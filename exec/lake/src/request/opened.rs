@@ -11,7 +11,7 @@ use object_store::{Attributes, GetOptions, GetResultPayload, ObjectMeta, Result}
 use tokio::time::Instant;
 
 use super::errors::Broken;
-use super::{LOOK_AGAIN, Requests, Transfer, WAIT_MIN, WAIT_UNKNOWN};
+use super::{LOOK_AGAIN, Requests, Transfer, WAIT_UNKNOWN};
 use crate::controller::Slot;
 
 /// See the module.
@@ -133,9 +133,7 @@ impl Requests {
 
     fn first_byte_deadline(&self, bytes: u64, failed: u32) -> Duration {
         let known = self.controller.measures().first_bytes(bytes);
-        let usual = known.map_or(WAIT_UNKNOWN, |first| {
-            Duration::from_secs_f64(first.p95 * 10.0).max(WAIT_MIN)
-        });
+        let usual = known.map_or(WAIT_UNKNOWN, |first| Duration::from_secs_f64(first.p95 * 10.0));
         self.patience(usual, failed)
     }
 
