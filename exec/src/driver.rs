@@ -53,13 +53,15 @@ impl Drop for BatchReceiver {
 /// What becomes of each batch before it is handed over, still on the engine's threads.
 pub type Finish = Arc<dyn Fn(RecordBatch) -> Result<RecordBatch, QueryError> + Send + Sync>;
 
-/// Runs `plan` on `runtime`; `timeout` counts from now until the last batch was taken.
+/// Runs `plan` on `runtime`; `timeout` counts from now until the last batch was handed over. `turn` is dropped when the plan has
+/// ended, in whatever way, though batches of it may still wait.
 pub fn run(
     runtime: &Handle,
     plan: Arc<dyn ExecutionPlan>,
     context: Arc<TaskContext>,
     timeout: Option<Duration>,
     finish: Finish,
+    turn: impl Send + 'static,
 ) -> BatchReceiver {
     let (sender, batches) = mpsc::channel(CHANNEL_BATCHES);
     let task = runtime.spawn(async move {
@@ -72,6 +74,8 @@ pub fn run(
                 .unwrap_or_else(|_| Err(timed_out(limit))),
             None => pump.await,
         };
+        // A receiver that takes nothing more keeps nobody from running.
+        drop(turn);
         if let Err(error) = outcome {
             let error = name_damaged_file(error, &plan, &context).await;
             // A receiver that is gone has no use for the error.
@@ -163,7 +167,7 @@ pub(crate) mod tests {
     async fn a_panic_is_an_error_and_not_the_end_of_the_result() {
         let finish: Finish = Arc::new(Ok);
         let context = Arc::new(TaskContext::default());
-        let mut batches = run(&Handle::current(), panicking_plan(), context, None, finish);
+        let mut batches = run(&Handle::current(), panicking_plan(), context, None, finish, ());
         let error = batches.next().await.expect("an error").expect_err("it panicked");
         assert_eq!(error.class, ErrorClass::Internal);
         assert!(error.message.contains("boom"), "{error}");

@@ -12,7 +12,7 @@ use std::borrow::Cow;
 
 use trireme_exec::QueryError;
 
-/// Words whose literal is hidden when it follows them.
+/// Words whose value is hidden when it follows them.
 const KEYS: [&str; 15] = [
     "access_key_id",
     "account_key",
@@ -75,6 +75,7 @@ impl Piece<'_> {
 /// The pieces of a text; comments and blanks are none. Whatever isn't closed goes to the end.
 fn pieces(sql: &str) -> impl Iterator<Item = Piece<'_>> {
     let mut at = 0;
+    let mut escapes = false;
     std::iter::from_fn(move || {
         loop {
             let rest = sql.get(at..)?;
@@ -84,7 +85,7 @@ fn pieces(sql: &str) -> impl Iterator<Item = Piece<'_>> {
                 _ if first.is_whitespace() => (None, first.len_utf8()),
                 '-' if rest.starts_with("--") => (None, rest.find('\n').unwrap_or(rest.len())),
                 '/' if rest.starts_with("/*") => (None, rest.find("*/").map_or(rest.len(), |end| end + 2)),
-                '\'' | '"' | '`' => (Some(Kind::Literal), quoted(rest, first)),
+                '\'' | '"' | '`' => (Some(Kind::Literal), quoted(rest, first, escapes)),
                 '$' if rest.starts_with("$$") => (
                     Some(Kind::Literal),
                     rest[2..].find("$$").map_or(rest.len(), |end| end + 4),
@@ -96,6 +97,7 @@ fn pieces(sql: &str) -> impl Iterator<Item = Piece<'_>> {
                 _ => (Some(Kind::Symbol), first.len_utf8()),
             };
             at += length.max(1);
+            escapes = rest[..length].eq_ignore_ascii_case("e");
             if let Some(kind) = kind {
                 let text = &sql[start..start + length];
                 return Some(Piece { kind, at: start, text });
@@ -108,14 +110,14 @@ fn is_word(c: char) -> bool {
     c.is_alphanumeric() || matches!(c, '_' | '.')
 }
 
-/// Length of a quoted text with its quotes; a doubled quote is a part of it.
-fn quoted(text: &str, quote: char) -> usize {
-    let mut at = 1;
-    while let Some(found) = text[at..].find(quote) {
-        at += found + 1;
-        match text[at..].starts_with(quote) {
-            true => at += 1,
-            false => return at,
+/// Length of a quoted text with its quotes; a doubled quote is a part of it, and what follows a backslash in a text that `escapes`.
+fn quoted(text: &str, quote: char, escapes: bool) -> usize {
+    let mut rest = text.char_indices().skip(1).peekable();
+    while let Some((at, char)) = rest.next() {
+        if escapes && char == '\\' {
+            rest.next();
+        } else if char == quote && rest.next_if(|(_, next)| *next == quote).is_none() {
+            return at + quote.len_utf8();
         }
     }
     text.len()
@@ -162,10 +164,14 @@ pub fn redacted(sql: &str) -> Cow<'_, str> {
     let shown = hidden_from.unwrap_or(sql.len());
     let mut out = String::with_capacity(sql.len());
     let mut copied = 0;
-    for literal in hidden_literals(&pieces).take_while(|literal| literal.end() <= shown) {
-        out.push_str(&sql[copied..literal.at]);
+    for value in hidden_values(&pieces) {
+        let (begin, end) = span(value);
+        if begin < copied || end > shown {
+            continue;
+        }
+        out.push_str(&sql[copied..begin]);
         out.push_str("'…'");
-        copied = literal.end();
+        copied = end;
     }
     out.push_str(sql.get(copied..shown).unwrap_or_default());
     if hidden_from.is_some() {
@@ -176,18 +182,44 @@ pub fn redacted(sql: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// Literals that follow a key, with or without a sign between them.
-fn hidden_literals<'a, 'b>(pieces: &'b [Piece<'a>]) -> impl Iterator<Item = Piece<'a>> + use<'a, 'b> {
-    pieces
-        .iter()
-        .enumerate()
-        .filter(|(_, piece)| piece.is_key())
-        .filter_map(|(index, _)| {
-            let mut rest = pieces[index + 1..]
-                .iter()
-                .skip_while(|piece| matches!(piece.text, "=" | ":" | ">"));
-            rest.next().filter(|piece| piece.kind == Kind::Literal).copied()
-        })
+/// What follows keys, with or without a sign between them: in a list of options whatever stands there, elsewhere a literal.
+fn hidden_values<'a, 'b>(pieces: &'b [Piece<'a>]) -> impl Iterator<Item = &'b [Piece<'a>]> + use<'a, 'b> {
+    let mut open = 0_usize;
+    pieces.iter().enumerate().filter_map(move |(index, piece)| {
+        match piece.text {
+            "(" if open > 0 || index > 0 && pieces[index - 1].is_word("options") => open += 1,
+            ")" => open = open.saturating_sub(1),
+            _ if !piece.is_key() => return None,
+            _ => {}
+        }
+        let rest = &pieces[index + 1..];
+        let signs = rest.iter().take_while(|piece| matches!(piece.text, "=" | ":" | ">"));
+        let rest = &rest[signs.count()..];
+        let length = match open {
+            0 => literal_pieces(rest),
+            _ => rest.iter().take_while(|piece| !matches!(piece.text, "," | ")")).count(),
+        };
+        (piece.is_key() && length > 0).then(|| &rest[..length])
+    })
+}
+
+/// How many pieces the literal has that comes first, with a prefix such as `E` or `U&`; 0 if none comes.
+fn literal_pieces(pieces: &[Piece<'_>]) -> usize {
+    let letter = |piece: &Piece<'_>| piece.kind == Kind::Word && piece.text.len() == 1;
+    let touch = |one: &Piece<'_>, next: &Piece<'_>| one.end() == next.at;
+    let prefix = match pieces {
+        [first, next, ..] if letter(first) && touch(first, next) => 1 + usize::from(next.text == "&"),
+        _ => 0,
+    };
+    match pieces.get(prefix) {
+        Some(piece) if piece.kind == Kind::Literal => prefix + 1,
+        _ => 0,
+    }
+}
+
+fn span(value: &[Piece<'_>]) -> (usize, usize) {
+    let begin = value.first().map_or(0, |piece| piece.at);
+    (begin, value.last().map_or(begin, Piece::end))
 }
 
 /// An error about a text, without the credentials that it may quote.
@@ -201,8 +233,16 @@ pub(crate) fn redacted_error(sql: &str, mut error: QueryError) -> QueryError {
             .with_hint("write CREATE SECRET name (TYPE s3, KEY_ID '…', SECRET '…', SCOPE 's3://bucket/folder')")
             .at(error.position);
     }
-    let values: Vec<&str> = hidden_literals(&pieces)
-        .map(|literal| literal.text.trim_matches(['\'', '"', '`', '$']))
+    let values: Vec<&str> = hidden_values(&pieces)
+        .flat_map(|value| {
+            let (begin, end) = span(value);
+            let parts = value
+                .iter()
+                .filter(|piece| piece.text.len() > 1)
+                .map(|piece| piece.text);
+            [&sql[begin..end]].into_iter().chain(parts)
+        })
+        .map(|value| value.trim_matches(['\'', '"', '`', '$']))
         .filter(|value| !value.is_empty())
         .collect();
     error.message = without(&values, error.message);
@@ -263,6 +303,14 @@ mod tests {
                 "CREATE SECERT s (TYPE s3, SECRET = '…'",
             ),
             ("x token => $$hunter2$$ y", "x token => '…' y"),
+            (
+                "x token E'hun\\'ter2' y, secret = U&'hunter2'",
+                "x token '…' y, secret = '…'",
+            ),
+            (
+                "COPY t TO 'f' OPTIONS (aws.x hunter2, 'secret' -12, token E'a\\'b', password ab/c+d==, format.x y)",
+                "COPY t TO 'f' OPTIONS (aws.x '…', 'secret' '…', token '…', password '…', format.x y)",
+            ),
         ] {
             assert_eq!(redacted(sql), shown);
         }
@@ -272,6 +320,7 @@ mod tests {
     fn others_stay_as_they_are() {
         for sql in [
             "SELECT secret, 'x' FROM t",
+            "SELECT count(secret), token t FROM options WHERE (token = 5)",
             "SELECT 'secret' || 'it''s' AS password FROM t -- token 'x'",
             "SELECT * FROM system.secrets WHERE name = 'lake'",
             "DROP SECRET lake",
@@ -287,6 +336,9 @@ mod tests {
     fn errors_quote_no_value() {
         let sql = "COPY t TO 's3://b' OPTIONS (aws.session_token 'hunter2' oops";
         let error = redacted_error(sql, QueryError::invalid("found: 'hunter2'").with_hint("hunter2?"));
+        assert!(!error.to_string().contains("hunter2"), "{error}");
+        let sql = "CREATE EXTERNAL TABLE t OPTIONS (secret hunter2 oops";
+        let error = redacted_error(sql, QueryError::invalid("found: hunter2"));
         assert!(!error.to_string().contains("hunter2"), "{error}");
         let error = redacted_error("CREATE SECRET x y hunter2", QueryError::invalid("found: hunter2"));
         assert!(!error.to_string().contains("hunter2"), "{error}");

@@ -208,7 +208,7 @@ async fn drain(
         "the drain deadline passed; what still runs is cancelled"
     );
     for record in live {
-        front.queries.cancel(&record.id);
+        front.cancel(&record.id);
     }
     if tokio::time::timeout(CANCEL_GRACE, &mut server).await.is_err() {
         server.abort();

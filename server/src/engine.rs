@@ -1,7 +1,7 @@
 //! The seam between the front (Flight, sessions, tickets, admission) and the engine (planner, exec, catalog).
 //!
-//! Everything that crosses it is plain data: text, numbers, Arrow schemas and batches. In process today; later a supervised
-//! process, so that a driver's fault never reaches a client, and the nodes of a cluster.
+//! Everything that crosses it is plain data: text, numbers, Arrow schemas and batches; but a query's turn, whose drop says that
+//! the next may run. In process today; later a supervised process, so that a driver's fault never reaches a client, and the nodes of a cluster.
 
 mod ahead;
 pub mod ddl;
@@ -13,6 +13,7 @@ mod states;
 pub mod system;
 mod views;
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -32,6 +33,9 @@ pub type QueryId = String;
 
 /// Batches of a result, each of exactly the promised schema. Dropping the stream cancels the query.
 pub type BatchStream = Pin<Box<dyn Stream<Item = Result<RecordBatch, QueryError>> + Send>>;
+
+/// The right to run, as the front gives it: held while a query runs, dropped when it has.
+pub type Turn = Arc<dyn Any + Send + Sync>;
 
 /// The rows of a started query.
 pub struct Rows {
@@ -177,11 +181,14 @@ pub trait Engine: Send + Sync + 'static {
     /// Plans a query, or runs an update once.
     async fn submit(&self, request: Submit) -> Result<Submitted, QueryError>;
 
-    /// Starts a planned query; each can be started once.
-    async fn stream(&self, query_id: &str) -> Result<Rows, QueryError>;
+    /// Starts a planned query; each can be started once. `turn` is dropped when it has run, or nobody wants its rows any more.
+    async fn stream(&self, query_id: &str, turn: Turn) -> Result<Rows, QueryError>;
 
     /// Forgets a planned query that nobody fetched.
     fn forget(&self, query_id: &str);
+
+    /// Forgets planned queries that have ended: one may be cancelled just before its plan is ready.
+    fn forget_unless(&self, lives: &dyn Fn(&str) -> bool);
 
     /// Schemas by name.
     async fn schemas(&self) -> Result<Vec<String>, QueryError>;

@@ -1,17 +1,22 @@
 //! The registry of queries: every statement of the last while, its state, and how to cancel it. Bounded; each query has
 //! exactly one terminal state.
 
+pub mod run;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
+use arrow::array::RecordBatch;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
+use trireme_exec::QueryError;
 use trireme_planner::redact::redacted;
 
-use crate::ahead::Slot;
+use run::{Run, Slot};
 
 /// Where a query stands: Planned → Queued → Running → one of the last three.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,7 +79,7 @@ pub struct QueryRecord {
     pub rows: u64,
     /// Bytes of Arrow data sent.
     pub bytes: u64,
-    /// Error text of a failed one.
+    /// Error text of a failed one; why one was cancelled whose rows nobody fetched.
     pub error: Option<String>,
 }
 
@@ -89,7 +94,7 @@ pub struct QueryHandle {
     rows: AtomicU64,
     bytes: AtomicU64,
     cancel: CancellationToken,
-    ahead: Slot,
+    run: Slot,
 }
 
 impl QueryHandle {
@@ -103,9 +108,34 @@ impl QueryHandle {
         &self.user
     }
 
-    /// Its run, if it has begun before it is fetched.
-    pub fn ahead(&self) -> &Slot {
-        &self.ahead
+    /// Keeps its run until it is taken, or the query has ended.
+    pub fn keep_run(&self, run: Run) {
+        self.run.put(run);
+        // Ended meanwhile: that found nothing to end.
+        if self.state().is_terminal() {
+            drop(self.run.take());
+        }
+    }
+
+    /// Its run, to go on with.
+    pub fn take_run(&self) -> Option<Run> {
+        self.run.take()
+    }
+
+    /// Stops a run that has begun before it was fetched, and was not; false if there is none.
+    pub fn give_up_run(&self) -> bool {
+        self.run.give_up(|| self.set_started(None))
+    }
+
+    /// The next batch of its run; none when the query was ended from outside.
+    pub fn poll_run(&self, context: &mut Context<'_>) -> Option<Poll<Option<Result<RecordBatch, QueryError>>>> {
+        self.run.poll_next(context)
+    }
+
+    /// True when nobody fetched its rows in time.
+    pub fn has_expired(&self) -> bool {
+        let record = self.record.lock();
+        record.state == QueryState::Cancelled && record.error.is_some()
     }
 
     /// Its state now.
@@ -159,13 +189,51 @@ impl QueryHandle {
 
     /// Moves on; false (and no change) when the query has ended already.
     pub fn advance(&self, state: QueryState) -> bool {
+        self.advance_if(state, |_| true)
+    }
+
+    /// Moves on from where it waits to be fetched; false (and no change) when it doesn't.
+    pub fn fetch(&self) -> bool {
+        self.advance_if(QueryState::Queued, |record| record.state == QueryState::Planned)
+    }
+
+    /// Goes back to where it waits to be fetched; false (and no change) when it has begun to run.
+    pub fn wait_again(&self) -> bool {
+        self.advance_if(QueryState::Planned, |record| record.state == QueryState::Queued)
+    }
+
+    /// Ends it unless it was fetched.
+    fn expire(&self) -> bool {
+        let expired = self.advance_if(QueryState::Cancelled, |record| {
+            let waits = record.state == QueryState::Planned;
+            record.error = waits.then(|| "its rows were not fetched within limits.ticket_ttl_seconds".to_owned());
+            waits
+        });
+        if expired {
+            self.cancel.cancel();
+        }
+        expired
+    }
+
+    /// Cancels it, and tells who waits for it.
+    fn cancel(&self) -> bool {
+        let cancelled = self.advance(QueryState::Cancelled);
+        if cancelled {
+            self.cancel.cancel();
+        }
+        cancelled
+    }
+
+    fn advance_if(&self, state: QueryState, may: impl FnOnce(&mut QueryRecord) -> bool) -> bool {
         let mut record = self.record.lock();
-        if record.state.is_terminal() {
+        if record.state.is_terminal() || !may(&mut record) {
             return false;
         }
-        if record.state == QueryState::Planned && state != QueryState::Planned {
-            self.planned.fetch_sub(1, Ordering::Relaxed);
-        }
+        match (record.state == QueryState::Planned, state == QueryState::Planned) {
+            (true, false) => self.planned.fetch_sub(1, Ordering::Relaxed),
+            (false, true) => self.planned.fetch_add(1, Ordering::Relaxed),
+            _ => 0,
+        };
         record.state = state;
         if state == QueryState::Running {
             record.started.get_or_insert_with(SystemTime::now);
@@ -173,19 +241,8 @@ impl QueryHandle {
         if state.is_terminal() {
             record.finished = Some(SystemTime::now());
             drop(record);
-            drop(self.ahead.take());
+            drop(self.run.take());
         }
-        true
-    }
-
-    /// Moves on from where it waits to be fetched; false (and no change) when it doesn't.
-    pub fn fetch(&self) -> bool {
-        let mut record = self.record.lock();
-        if record.state != QueryState::Planned {
-            return false;
-        }
-        self.planned.fetch_sub(1, Ordering::Relaxed);
-        record.state = QueryState::Queued;
         true
     }
 
@@ -258,7 +315,7 @@ impl QueryRegistry {
             rows: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             cancel: CancellationToken::new(),
-            ahead: Slot::default(),
+            run: Slot::default(),
         });
         let mut inner = self.inner.lock();
         inner.by_id.insert(id.clone(), Arc::clone(&handle));
@@ -272,14 +329,14 @@ impl QueryRegistry {
         self.inner.lock().by_id.get(id).cloned()
     }
 
-    /// Cancels a live query; false when there is none of this id.
-    pub fn cancel(&self, id: &str) -> bool {
-        let Some(handle) = self.get(id) else { return false };
-        if handle.state().is_terminal() {
-            return false;
-        }
-        handle.cancel.cancel();
-        handle.advance(QueryState::Cancelled)
+    /// Cancels a live query and gives it; none when there is none of this id.
+    pub fn cancel(&self, id: &str) -> Option<Arc<QueryHandle>> {
+        self.get(id).filter(|query| query.cancel())
+    }
+
+    /// True for a query that has not ended.
+    pub fn lives(&self, id: &str) -> bool {
+        self.get(id).is_some_and(|query| !query.state().is_terminal())
     }
 
     /// The live queries of a session.
@@ -289,8 +346,8 @@ impl QueryRegistry {
         live.map(|query| query.id.clone()).collect()
     }
 
-    /// Ends queries that were planned longer ago than `ttl` and never fetched; gives their ids.
-    pub fn expire(&self, ttl: Duration) -> Vec<String> {
+    /// Ends queries that were planned longer ago than `ttl` and never fetched; gives them.
+    pub fn expire(&self, ttl: Duration) -> Vec<Arc<QueryHandle>> {
         if self.planned() == 0 {
             return Vec::new();
         }
@@ -298,16 +355,11 @@ impl QueryRegistry {
         let stale = |record: &QueryRecord| {
             record.state == QueryState::Planned && now.duration_since(record.created).is_ok_and(|age| age > ttl)
         };
-        let ids: Vec<_> = self
-            .snapshots()
-            .into_iter()
-            .filter(stale)
-            .map(|record| record.id)
-            .collect();
-        for id in &ids {
-            self.cancel(id);
-        }
-        ids
+        let stale = self.snapshots().into_iter().filter(stale);
+        stale
+            .filter_map(|record| self.get(&record.id))
+            .filter(|query| query.expire())
+            .collect()
     }
 
     /// Queries planned and not fetched.
@@ -355,7 +407,8 @@ mod tests {
         let registry = QueryRegistry::new(10);
         let query = registry.register("s", "", "SELECT 1");
         assert!(query.advance(QueryState::Running));
-        assert!(registry.cancel(query.id()));
+        assert!(registry.cancel(query.id()).is_some());
+        assert!(registry.cancel(query.id()).is_none());
         assert!(!query.advance(QueryState::Finished));
         assert!(!query.fail("late"));
         assert_eq!(query.snapshot().state, QueryState::Cancelled);

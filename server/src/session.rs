@@ -350,10 +350,14 @@ impl Sessions {
         Ok(handle)
     }
 
-    /// Ends the session under `key`; gives its id.
-    pub fn close(&self, key: &SessionKey) -> Option<String> {
+    /// Ends a user's session under `key`; gives its id.
+    pub fn close(&self, key: &SessionKey, user: &str) -> Option<String> {
+        self.close_if(key, |session| session.user == user)
+    }
+
+    fn close_if(&self, key: &SessionKey, may: impl FnOnce(&Session) -> bool) -> Option<String> {
         let mut by_key = self.by_key.lock();
-        let session = by_key.remove(key)?;
+        let session = by_key.get(key).filter(|session| may(session)).cloned()?;
         by_key.retain(|_, other| !Arc::ptr_eq(other, &session));
         self.count(&by_key);
         Some(session.id.clone())
@@ -371,16 +375,20 @@ impl Sessions {
             self.by_key.lock().remove(&key);
             return None;
         }
-        self.close(&key)
+        self.close_if(&key, |_| true)
     }
 
-    /// Ends sessions that were idle too long; gives their ids.
-    pub fn expire(&self) -> Vec<String> {
+    /// Ends sessions that were idle too long, in which no statement runs or waits (`busy`, by id); gives their ids.
+    pub fn expire(&self, busy: impl Fn(&str) -> bool) -> Vec<String> {
         let mut by_key = self.by_key.lock();
         let idle = self.limits.idle;
         let mut ended = Vec::new();
         by_key.retain(|_, session| {
-            let keep = session.used.lock().elapsed() <= idle;
+            let mut used = session.used.lock();
+            if used.elapsed() > idle && busy(&session.id) {
+                *used = Instant::now();
+            }
+            let keep = used.elapsed() <= idle;
             if !keep && !ended.contains(&session.id) {
                 ended.push(session.id.clone());
             }

@@ -152,6 +152,18 @@ def test_versions_of_a_table_of_spark(spark):
         rows(spark, "SELECT * FROM versions VERSION AS OF 99")
 
 
+@pytest.mark.parametrize("variant", ["auto", "fused", "datafusion"])
+def test_two_versions_with_the_same_files_in_one_query(spark, variant):
+    """They differ in which rows of a file were deleted."""
+    spark.execute(f"SET trireme.cpu_variant = '{variant}'")
+    (count, total), (left, rest) = (rows(spark, f"SELECT count(id), sum(id) FROM dv VERSION AS OF {number}")[0] for number in (3, 4))
+    assert count > left
+    both = "SELECT id FROM dv VERSION AS OF 3 EXCEPT SELECT id FROM dv VERSION AS OF 4"
+    assert rows(spark, f"SELECT count(id), sum(id) FROM ({both})") == [(count - left, total - rest)]
+    sums = [f"(SELECT sum(id) FROM dv VERSION AS OF {number})" for number in (3, 4)]
+    assert rows(spark, f"SELECT {sums[0]} - {sums[1]}") == [(total - rest,)]
+
+
 def test_the_log_prunes_files_and_answers_counts(spark):
     spark.execute("SET trireme.cpu_variant = 'datafusion'")
     assert "ParquetExec" not in explained(spark, "SELECT count(*) FROM dv")

@@ -325,7 +325,8 @@ class Expressions:
         if form == "left":
             return E("str", f"{rng.choice(['left', 'right'])}({{}}, {rng.randint(0, 5)})", [one])
         if form == "replace":
-            return E("str", "replace({}, 'a', 'xy')", [one])
+            old, new = rng.choice([("a", "xy"), ("a", ", b"), ("a, b", ""), (", ", "a"), ("a", "")])
+            return E("str", f"replace({{}}, '{old}', '{new}')", [one])
         if form == "reverse":
             return E("str", "reverse({})", [one], duck=False)
         if form == "pad":

@@ -80,7 +80,7 @@ class Select:
     joins: list = dataclasses.field(default_factory=list)
     where: list = dataclasses.field(default_factory=list)
     group: list = dataclasses.field(default_factory=list)
-    sets: str = "{}"  # or ROLLUP({}) …
+    sets: str = "{}"  # or ROLLUP({}) …; {1}: each key as a set
     having: list = dataclasses.field(default_factory=list)
     distinct: bool = False
     unions: list = dataclasses.field(default_factory=list)
@@ -116,9 +116,12 @@ class Select:
             text += join.sql(duck)
         for word, parts, glue in (("WHERE", self.where, " AND "), ("GROUP BY", self.group, ", "), ("HAVING", self.having, " AND ")):
             if parts:
-                listed = glue.join(part.sql(duck) for part in parts)
-                text += f" {word} " + (self.sets.format(listed) if word == "GROUP BY" else listed)
+                listed = [part.sql(duck) for part in parts]
+                text += f" {word} " + (self._sets(listed) if word == "GROUP BY" else glue.join(listed))
         return text
+
+    def _sets(self, keys):
+        return self.sets.format(", ".join(keys), ", ".join(f"({key})" for key in keys))
 
     def parts(self):
         parts = [*self.items, *self.where, *self.group, *self.having]
@@ -410,7 +413,7 @@ class Queries:
         calls = [self.aggregate_call(make) for _ in range(rng.randint(0 if keys else 1, 4))]
         query.group = keys
         if keys and rng.random() < 0.08:
-            query.sets = rng.choice(["ROLLUP({})", "CUBE({})", "GROUPING SETS (({}), ())"])
+            query.sets = rng.choice(["ROLLUP({})", "CUBE({})", "GROUPING SETS (({}), ())", "GROUPING SETS ({1})", "GROUPING SETS ({1}, ())"])
         query.items = keys + calls
         if keys and rng.random() < 0.2:
             rng.shuffle(query.items)

@@ -17,12 +17,13 @@ struct Secured {
     server: Server,
 }
 
-/// A server with TLS and the user `alice` with the password `open sesame`.
+/// A server with TLS and two users: `alice` with the password `open sesame`, `bob` with `close sesame`.
 fn secured() -> Secured {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     make_certificate(folder.path());
     add_user(&at("users"), "alice", "open sesame");
+    add_user(&at("users"), "bob", "close sesame");
     let data = folder.path().join("data");
     std::fs::create_dir(&data).unwrap();
     let config = format!(
@@ -205,6 +206,24 @@ async fn wrong_credentials_are_unauthenticated() {
         let status = client.action("MakeCoffee", vec![]).await.unwrap_err();
         assert_eq!(status.code(), Code::Unauthenticated, "{header}: {status}");
     }
+}
+
+#[tokio::test]
+async fn a_session_is_closed_by_its_user_alone() {
+    let secured = secured();
+    let mut alice = secured.client().await;
+    alice.authorization = Some(basic("alice", "open sesame"));
+    alice.query("SET trireme.batch_rows = 321").await.unwrap();
+    let mut bob = secured.client().await;
+    bob.authorization = Some(basic("bob", "close sesame"));
+    let sessions = "SELECT session_id FROM system.sessions WHERE \"user\" = 'alice'";
+    let sessions = bob.query(sessions).await.unwrap().rows();
+    let mut request = bob.request(arrow_flight::Action::new("CloseSession", ""));
+    let cookie = format!("trireme_session={}", sessions[0][0]);
+    request.metadata_mut().insert("cookie", cookie.parse().unwrap());
+    let _ = bob.raw.do_action(request).await;
+    let rows = alice.query("SHOW trireme.batch_rows").await.unwrap().rows();
+    assert_eq!(rows[0].last().unwrap(), "321");
 }
 
 #[tokio::test]

@@ -22,6 +22,7 @@ mod coexec;
 mod devices;
 mod flight;
 mod fused;
+mod holds;
 mod metadata;
 mod placement;
 mod prepared;

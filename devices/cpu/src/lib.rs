@@ -16,6 +16,7 @@ mod bytes;
 mod compact;
 mod emit;
 mod expr;
+mod fold;
 mod isa;
 mod join;
 mod like;

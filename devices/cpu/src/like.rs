@@ -5,6 +5,7 @@
 use memchr::memmem::Finder;
 
 use crate::bytes::{eight, low_bytes};
+use crate::fold::folded;
 
 /// A pattern, ready to match.
 #[derive(Debug)]
@@ -40,9 +41,9 @@ enum Item {
 }
 
 impl Matcher {
-    /// For a pattern; `fold` compares in lower case.
+    /// For a pattern; `fold` compares without regard to case.
     pub(crate) fn new(pattern: &[u8], fold: bool) -> Self {
-        let pattern = if fold { lower(pattern) } else { pattern.to_vec() };
+        let pattern = if fold { folded(pattern) } else { pattern.to_vec() };
         let items = items(&pattern);
         let form = if items.contains(&Item::One) {
             let anchor = longest_text(&items).map(|text| Box::new(Finder::new(&text).into_owned()));
@@ -78,7 +79,7 @@ impl Matcher {
     /// Whether a value matches as a whole.
     pub(crate) fn matches(&self, value: &[u8]) -> bool {
         if self.fold {
-            return self.matches_folded(&lower(value));
+            return self.matches_folded(&folded(value));
         }
         self.matches_folded(value)
     }
@@ -112,7 +113,7 @@ impl Matcher {
         out
     }
 
-    /// Marks the values that match, which are in lower case if that is asked for.
+    /// Marks the values that match, which are folded if that is asked for.
     fn mark(&self, values: &Values<'_>, out: &mut [u8]) {
         match &self.form {
             Form::Exact(_) => values.each(out, |value| self.matches_folded(value)),
@@ -341,17 +342,6 @@ fn width(value: &[u8], at: usize) -> usize {
         _ => 1,
     };
     wide.min(value.len() - at)
-}
-
-fn lower(value: &[u8]) -> Vec<u8> {
-    match std::str::from_utf8(value) {
-        Ok(text) => text
-            .chars()
-            .flat_map(char::to_lowercase)
-            .collect::<String>()
-            .into_bytes(),
-        Err(_) => value.to_ascii_lowercase(),
-    }
 }
 
 #[cfg(test)]

@@ -165,6 +165,9 @@ impl Scope<'_> {
 
     fn case(&self, case: &CaseExpr) -> Result<Node, String> {
         let operand = case.expr().map(|operand| self.part(operand)).transpose()?;
+        if let Some(operand) = &operand {
+            written(operand, case.when_then_expr().len())?;
+        }
         let mut branches = Vec::new();
         for (when, then) in case.when_then_expr() {
             let when = self.part(when)?;
@@ -197,6 +200,7 @@ impl Scope<'_> {
                 data_type: Type::Boolean,
             });
         }
+        written(&expr, members.len())?;
         let equal = members
             .into_iter()
             .map(|member| Expr::binary(BinaryOperator::Equal, expr.clone(), member, Type::Boolean))
@@ -236,6 +240,7 @@ impl Scope<'_> {
             ("coalesce", [_, ..]) => return self.coalesce(call.args(), data_type),
             ("nullif", [value, other]) => {
                 let (value, other) = (self.part(value)?, self.part(other)?);
+                written(&value, 2)?;
                 let equal = Expr::binary(BinaryOperator::Equal, value.clone(), other, Type::Boolean);
                 let null = Expr::literal(Value::Null, data_type.clone());
                 return Ok(Expr {
@@ -330,6 +335,7 @@ impl Scope<'_> {
     fn coalesce(&self, args: &[Arc<dyn PhysicalExpr>], data_type: Type) -> Lowered {
         let mut args = args.iter().map(|arg| self.part(arg)).collect::<Result<Vec<_>, _>>()?;
         let last = args.pop().map(Box::new);
+        args.iter().try_for_each(|arg| written(arg, 2))?;
         let branches = args
             .into_iter()
             .map(|arg| {
@@ -348,6 +354,19 @@ impl Scope<'_> {
             }),
         }
     }
+}
+
+/// Nodes of an expression and its copies, where it has to be written several times.
+const COPIED_NODES_MAX: usize = 500;
+
+/// Refuses copies of an expression so large that copies of copies would be without bounds.
+fn written(expr: &Expr, times: usize) -> Result<(), String> {
+    let mut nodes = 0;
+    expr.visit(&mut |_| nodes += 1);
+    if nodes > 1 && nodes * times > COPIED_NODES_MAX {
+        return Err(format!("an operand of {nodes} parts would be evaluated {times} times"));
+    }
+    Ok(())
 }
 
 /// `a = 1 OR a IN (2, 3)` as `a IN (1, 2, 3)`.

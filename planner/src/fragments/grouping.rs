@@ -53,7 +53,11 @@ pub(super) fn aggregated(
     } = grouping;
     let width = keys.len();
     let number = fields.get(width).ok_or("grouping sets without their number")?.clone();
-    let parts: Option<Vec<_>> = aggregates.iter().map(Parts::of).collect();
+    let has_finest = sets.iter().any(|left_out| !left_out.contains(&true));
+    let parts: Option<Vec<_>> = aggregates
+        .iter()
+        .map(|aggregate| Parts::of(aggregate).filter(|parts| has_finest || !parts.may_overflow()))
+        .collect();
     let Some(parts) = parts else {
         let product = multiplied(tree, known, input, keys, sets, &number)?;
         let only_rows = |aggregate| only_marked(aggregate, product.mark.as_ref());
@@ -321,6 +325,19 @@ impl Parts {
             _ => return None,
         };
         Some(Self { function, made })
+    }
+
+    /// True where a part may not fit although the results of its sets do.
+    fn may_overflow(&self) -> bool {
+        let whole = |data_type: &Type| !data_type.is_float();
+        match self.function {
+            AggregateFunction::Sum => self.made.iter().any(|part| whole(&part.data_type)),
+            AggregateFunction::Average => self
+                .made
+                .iter()
+                .any(|part| matches!(part.data_type, Type::Decimal { .. })),
+            _ => false,
+        }
     }
 
     /// The aggregate's result from those of its parts.

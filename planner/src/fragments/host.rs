@@ -3,12 +3,14 @@
 //! A physical expression becomes a function of its leaves by replacing them with columns of a batch of arguments. Only
 //! functions of their arguments alone qualify: nothing volatile, nothing of the session that isn't folded yet.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use super::parameter::PARAMETER_FUNCTION;
 use crate::semantics::canonical_floats;
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::common::ScalarValue;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::Volatility;
 use datafusion::physical_expr::expressions::{CastExpr, Column, Literal};
@@ -141,12 +143,12 @@ fn finish(expr: Arc<dyn PhysicalExpr>, fields: Vec<Field>, args: Vec<Expr>, data
     }
 }
 
-/// What is evaluated, and the types that its text doesn't tell: the identity of the function.
+/// What is evaluated, and what its text doesn't tell, types and where constants end: the identity of the function.
 fn name(expr: &Arc<dyn PhysicalExpr>, fields: &[Field]) -> String {
     let mut types: Vec<_> = fields.iter().map(|field| field.data_type().to_string()).collect();
     visit(expr, &mut |node| {
         if let Some(literal) = node.downcast_ref::<Literal>() {
-            types.push(literal.value().data_type().to_string());
+            types.push(literal_text(literal.value()));
         } else if let Some(cast) = node.downcast_ref::<CastExpr>() {
             types.push(cast.cast_type().to_string());
         } else if let Some(call) = node.downcast_ref::<ScalarFunctionExpr>()
@@ -156,6 +158,20 @@ fn name(expr: &Arc<dyn PhysicalExpr>, fields: &[Field]) -> String {
         }
     });
     format!("{expr} [{}]", types.join(", "))
+}
+
+/// A constant's type and value, of which no two have the same.
+fn literal_text(value: &ScalarValue) -> String {
+    let data_type = value.data_type();
+    match value.try_as_str() {
+        Some(text) => format!("{data_type} {text:?}"),
+        None if data_type.is_nested() => {
+            let mut hasher = DefaultHasher::new();
+            value.hash(&mut hasher);
+            format!("{data_type} {:016x}", hasher.finish())
+        }
+        None => format!("{value:?}"),
+    }
 }
 
 /// Refuses what depends on more than its columns.

@@ -165,7 +165,7 @@ impl Op {
     }
 }
 
-/// The same files and columns.
+/// The same columns of the same rows of the same files: two versions of a table may differ in which rows of a file are left.
 pub(super) fn same_scan(a: &FileScan, b: &FileScan) -> bool {
     let files = |scan: &FileScan| {
         let mut files: Vec<_> = scan
@@ -181,6 +181,7 @@ pub(super) fn same_scan(a: &FileScan, b: &FileScan) -> bool {
         && a.columns == b.columns
         && a.file_schema == b.file_schema
         && files(a) == files(b)
+        && a.version() == b.version()
 }
 
 /// Relations.

@@ -16,7 +16,7 @@ use trireme_planner::parse::{self, touches_files};
 use trireme_planner::{output, physical};
 
 use super::local::LocalHandle;
-use super::{BatchStream, Fallbacks, Rows, Submit, Submitted, columns_changed};
+use super::{BatchStream, Fallbacks, Rows, Submit, Submitted, Turn, columns_changed};
 
 /// A planned query that waits to be fetched.
 pub(super) struct Ready {
@@ -65,16 +65,16 @@ impl LocalHandle {
     }
 
     /// Starts a planned query.
-    pub(super) fn rows(&self, query_id: &str) -> Result<Rows, QueryError> {
+    pub(super) fn rows(&self, query_id: &str, turn: Turn) -> Result<Rows, QueryError> {
         let mut ready = self.take(query_id)?;
         let Some(Ahead { checks, request }) = ready.ahead.take() else {
-            return Ok(self.run(ready));
+            return Ok(self.run(ready, Fallbacks::default(), turn));
         };
         let Rows {
             schema,
             mut batches,
             fallbacks,
-        } = self.run(ready);
+        } = self.run(ready, Fallbacks::default(), Arc::clone(&turn));
         let (this, promised, told) = (self.clone(), Arc::clone(&schema), Arc::clone(&fallbacks));
         let checked = async move {
             let first = batches.next().await;
@@ -82,7 +82,7 @@ impl LocalHandle {
                 return stream::iter(first).chain(batches).boxed();
             }
             drop(batches);
-            let again = this.again(request, &promised, told).await;
+            let again = this.again(request, &promised, told, turn).await;
             again.unwrap_or_else(|error| stream::once(future::ready(Err(error))).boxed())
         };
         Ok(Rows {
@@ -102,11 +102,7 @@ impl LocalHandle {
         })
     }
 
-    fn run(&self, ready: Ready) -> Rows {
-        self.run_telling(ready, Fallbacks::default())
-    }
-
-    fn run_telling(&self, ready: Ready, fallbacks: Fallbacks) -> Rows {
+    fn run(&self, ready: Ready, fallbacks: Fallbacks, turn: Turn) -> Rows {
         let Ready {
             plans,
             context,
@@ -122,7 +118,12 @@ impl LocalHandle {
         let workers = here.unwrap_or_else(|| self.0.workers.clone());
         let promised = Arc::clone(&schema);
         let finish: driver::Finish = Arc::new(move |batch| output::conform(&batch, &promised));
-        let mut run = move |plan| driver::run(&workers, plan, Arc::clone(&context), timeout, Arc::clone(&finish));
+        let (mut left, mut turn) = (plans.len(), Some(turn));
+        let mut run = move |plan| {
+            left -= 1;
+            let turn = if left == 0 { turn.take() } else { turn.clone() };
+            driver::run(&workers, plan, Arc::clone(&context), timeout, Arc::clone(&finish), turn)
+        };
         let (told, ran) = (Arc::clone(&fallbacks), plans.clone());
         let end = stream::poll_fn(move |_| {
             *told.lock() = ran.iter().flat_map(operators::fallbacks).collect();
@@ -144,11 +145,12 @@ impl LocalHandle {
         request: Submit,
         promised: &SchemaRef,
         fallbacks: Fallbacks,
+        turn: Turn,
     ) -> Result<BatchStream, QueryError> {
         let query_id = request.query_id.clone();
         tracing::debug!(%query_id, "the files of a table have changed; the query is planned anew");
         self.plan_checked(request, true).await?;
-        let rows = self.run_telling(self.take(&query_id)?, fallbacks);
+        let rows = self.run(self.take(&query_id)?, fallbacks, turn);
         if rows.schema != *promised {
             return Err(columns_changed());
         }

@@ -31,7 +31,7 @@ use super::states::States;
 use super::views::Views;
 use super::{
     Description, Engine, EngineCounts, FunctionNames, Outcome, QueryId, Rows, SessionSpec, StatementKind, Submit,
-    Submitted, TableFilter, TableInfo,
+    Submitted, TableFilter, TableInfo, Turn,
 };
 use crate::devices;
 
@@ -239,6 +239,7 @@ impl LocalEngine {
             context,
             timeout(&request.session),
             Arc::new(Ok),
+            (),
         );
         let mut count = 0;
         while let Some(batch) = batches.next().await {
@@ -450,12 +451,16 @@ impl Engine for LocalHandle {
         self.plan(request).await
     }
 
-    async fn stream(&self, query_id: &str) -> Result<Rows, QueryError> {
-        self.rows(query_id)
+    async fn stream(&self, query_id: &str, turn: Turn) -> Result<Rows, QueryError> {
+        self.rows(query_id, turn)
     }
 
     fn forget(&self, query_id: &str) {
         self.0.ready.lock().remove(query_id);
+    }
+
+    fn forget_unless(&self, lives: &dyn Fn(&str) -> bool) {
+        self.0.ready.lock().retain(|query_id, _| lives(query_id));
     }
 
     async fn schemas(&self) -> Result<Vec<String>, QueryError> {

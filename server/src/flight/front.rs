@@ -15,6 +15,8 @@ use crate::query::QueryRegistry;
 use crate::session::Sessions;
 use crate::telemetry::Metrics;
 
+use super::stream::record_end;
+
 /// Limits that handlers apply.
 #[derive(Debug, Clone, Copy)]
 pub struct FrontLimits {
@@ -52,8 +54,15 @@ pub struct Front {
     pub limits: FrontLimits,
     /// Slots for metadata commands.
     pub metadata_slots: Semaphore,
-    /// Counts of updates that ran at GetFlightInfo and wait for their DoGet.
-    done: Mutex<HashMap<String, (i64, Instant)>>,
+    /// Updates that ran at GetFlightInfo and wait for their DoGet.
+    done: Mutex<HashMap<String, Done>>,
+}
+
+/// The count of an update, whose it is, and when it was done.
+struct Done {
+    count: i64,
+    user: String,
+    at: Instant,
 }
 
 impl Front {
@@ -98,13 +107,16 @@ impl Front {
     }
 
     /// Keeps an update's count for its DoGet.
-    pub fn record_done(&self, query_id: &str, count: i64) {
-        self.done.lock().insert(query_id.to_owned(), (count, Instant::now()));
+    pub fn record_done(&self, query_id: &str, user: &str, count: i64) {
+        let (user, at) = (user.to_owned(), Instant::now());
+        self.done.lock().insert(query_id.to_owned(), Done { count, user, at });
     }
 
-    /// The recorded count of an update; reading it again gives the same.
-    pub fn done(&self, query_id: &str) -> Option<i64> {
-        self.done.lock().get(query_id).map(|(count, _)| *count)
+    /// The recorded count of a user's update; reading it again gives the same.
+    pub fn done(&self, query_id: &str, user: &str) -> Option<i64> {
+        let done = self.done.lock();
+        let own = done.get(query_id).filter(|done| done.user == user);
+        own.map(|done| done.count)
     }
 
     /// Refuses a further ticket when too many wait.
@@ -124,14 +136,15 @@ impl Front {
 
     /// Ends what waited too long: tickets, recorded counts, sessions.
     pub fn expire(&self) {
-        for query_id in self.queries.expire(self.limits.ticket_ttl) {
-            self.engine.forget(&query_id);
-        }
         let ttl = self.limits.ticket_ttl;
-        self.done.lock().retain(|_, (_, at)| at.elapsed() <= ttl);
-        for session_id in self.sessions.expire() {
+        for query in self.queries.expire(ttl) {
+            record_end(&self.metrics, &query);
+        }
+        self.done.lock().retain(|_, done| done.at.elapsed() <= ttl);
+        for session_id in self.sessions.expire(|id| !self.queries.live_in(id).is_empty()) {
             self.cancel_session(&session_id);
         }
+        self.engine.forget_unless(&|query_id| self.queries.lives(query_id));
         self.metrics
             .tickets
             .set(i64::try_from(self.queries.planned()).unwrap_or(i64::MAX));
@@ -148,7 +161,10 @@ impl Front {
     pub fn cancel(&self, query_id: &str) -> bool {
         let cancelled = self.queries.cancel(query_id);
         self.engine.forget(query_id);
-        cancelled
+        if let Some(query) = &cancelled {
+            record_end(&self.metrics, query);
+        }
+        cancelled.is_some()
     }
 
     /// Cancels everything that a closed session left.

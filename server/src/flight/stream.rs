@@ -15,8 +15,8 @@ use trireme_exec::{ErrorClass, QueryError};
 
 use super::status::status;
 use super::wire::MessageEncoder;
-use crate::admission::Permit;
 use crate::engine::{BatchStream, Fallbacks};
+use crate::query::run::Run;
 use crate::query::{QueryHandle, QueryState};
 use crate::telemetry::Metrics;
 
@@ -26,59 +26,46 @@ pub type FlightStream = Pin<Box<dyn Stream<Item = Result<FlightData, Status>> + 
 /// The batches of a running query. Ends the query's record exactly once: finished, failed, or, when the client drops the
 /// stream, cancelled.
 pub struct QueryStream {
-    batches: Option<BatchStream>,
     schema: SchemaRef,
     query: Arc<QueryHandle>,
     cancelled: Pin<Box<WaitForCancellationFutureOwned>>,
     metrics: Metrics,
-    permit: Option<Permit>,
+    ended: bool,
     sent_batches: u64,
 }
 
 impl QueryStream {
-    /// A stream that holds its permit until the last batch.
-    pub fn new(
-        batches: BatchStream,
-        schema: SchemaRef,
-        query: Arc<QueryHandle>,
-        metrics: Metrics,
-        permit: Permit,
-    ) -> Self {
+    /// The stream of a run. The query keeps the batches: ending it ends them, also while nobody asks for the next one.
+    pub fn new(batches: BatchStream, schema: SchemaRef, query: Arc<QueryHandle>, metrics: Metrics) -> Self {
         let cancelled = Box::pin(query.cancelled().cancelled_owned());
+        query.keep_run(Run::Fetched(batches));
         Self {
-            batches: Some(batches),
             schema,
             query,
             cancelled,
             metrics,
-            permit: Some(permit),
+            ended: false,
             sent_batches: 0,
         }
     }
 
-    fn end(&mut self) {
-        self.batches = None;
-        self.permit = None;
-        record_end(&self.metrics, &self.query);
+    fn end(&mut self, end: impl FnOnce(&QueryHandle) -> bool) {
+        self.ended = true;
+        if end(&self.query) {
+            record_end(&self.metrics, &self.query);
+        }
     }
 
     fn fail(&mut self, error: QueryError) -> Poll<Option<Result<RecordBatch, FlightError>>> {
-        let state = if error.class == ErrorClass::Cancelled {
-            QueryState::Cancelled
-        } else {
-            QueryState::Failed
-        };
-        if state == QueryState::Failed {
-            self.query.fail(&error.to_string());
-        } else {
-            self.query.advance(state);
-        }
-        self.end();
+        self.end(|query| match error.class {
+            ErrorClass::Cancelled => query.advance(QueryState::Cancelled),
+            _ => query.fail(&error.to_string()),
+        });
         Poll::Ready(Some(Err(FlightError::Tonic(Box::new(status(&error))))))
     }
 }
 
-/// Counts a query that ended.
+/// Counts a query, for whoever ended it.
 pub fn record_end(metrics: &Metrics, query: &QueryHandle) {
     let (command, state, took) = query.outcome();
     let outcome = state.name().to_lowercase();
@@ -96,13 +83,17 @@ impl Stream for QueryStream {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
-        let Some(batches) = this.batches.as_mut() else {
+        if this.ended {
             return Poll::Ready(None);
-        };
-        if this.cancelled.as_mut().poll(context).is_ready() {
-            return this.fail(QueryError::new(ErrorClass::Cancelled, "the statement was cancelled"));
         }
-        match batches.poll_next_unpin(context) {
+        let next = match this.cancelled.as_mut().poll(context) {
+            Poll::Ready(()) => None,
+            Poll::Pending => this.query.poll_run(context),
+        };
+        let Some(next) = next else {
+            return this.fail(QueryError::new(ErrorClass::Cancelled, "the statement was cancelled"));
+        };
+        match next {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Some(Ok(batch))) => {
                 let (rows, bytes) = (batch.num_rows() as u64, batch.get_array_memory_size() as u64);
@@ -114,8 +105,7 @@ impl Stream for QueryStream {
             Poll::Ready(Some(Err(error))) => this.fail(error),
             Poll::Ready(None) => {
                 let empty = this.sent_batches == 0;
-                this.query.advance(QueryState::Finished);
-                this.end();
+                this.end(|query| query.advance(QueryState::Finished));
                 // JDBC shows columns twice when a stream holds no batch.
                 Poll::Ready(empty.then(|| Ok(RecordBatch::new_empty(Arc::clone(&this.schema)))))
             }
@@ -125,9 +115,8 @@ impl Stream for QueryStream {
 
 impl Drop for QueryStream {
     fn drop(&mut self) {
-        if self.batches.is_some() {
-            self.query.advance(QueryState::Cancelled);
-            self.end();
+        if !self.ended {
+            self.end(|query| query.advance(QueryState::Cancelled));
         }
     }
 }

@@ -224,7 +224,7 @@ fn evaluate<'e>(compiled: &Compiled, all: &AllEntries<'e>, isa: Isa) -> Result<(
 /// The node that looks up, or a constant when all entries give the same.
 fn table(
     values: Vector<'_>,
-    errors: Errors,
+    mut errors: Errors,
     shape: &Shape,
     (column, low): (usize, Option<i128>),
     operand: &Shape,
@@ -232,6 +232,7 @@ fn table(
 ) -> Compiled {
     let entries = values.len() - 1;
     let reachable = if operand.nullable { entries + 1 } else { entries };
+    errors.retain(|row, _| (*row as usize) < reachable);
     let mut shape = shape.clone();
     shape.nullable = (0..reachable).any(|row| values.is_null(row));
     shape.distinct = Some(reachable);

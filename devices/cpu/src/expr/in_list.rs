@@ -17,6 +17,8 @@ use crate::vector::{Data, Lane, Shape, Vector};
 
 /// Up to so many integers are compared one after another.
 const COMPARED_MAX: usize = 8;
+/// In longer lists the same value may stand twice: looking for it would take longer than it saves.
+const DISTINCT_MAX: usize = 64;
 /// A table of bytes spans at most so many integers.
 const TABLE_SPAN_MAX: i128 = 1 << 16;
 
@@ -27,7 +29,7 @@ pub(super) fn build(operand: Compiled, list: &[Compiled], negated: bool) -> Resu
     for item in list {
         match &item.constant {
             Some(Value::Null) => has_null = true,
-            Some(value) if !values.contains(value) => {
+            Some(value) if list.len() > DISTINCT_MAX || !values.contains(value) => {
                 if scale(&item.shape.data_type) != scale(&operand.shape.data_type) {
                     return Err(DeviceError::Unsupported(
                         "IN over decimals of several scales is not fused".to_owned(),
@@ -74,6 +76,8 @@ enum Set {
     Table(i128, Vec<u8>),
     Integers(HashSet<i128>),
     Floats(Vec<f64>),
+    /// As [`float_key`] has them.
+    FloatTable(HashSet<u64>),
     Booleans([u8; 2]),
     /// Strings of up to seven bytes, each as a word.
     Words(Words),
@@ -111,7 +115,11 @@ impl Set {
                     Value::Float(value) => Ok(*value),
                     _ => Err(mismatch()),
                 };
-                values.iter().map(float).collect::<Result<_, _>>().map(Set::Floats)
+                let floats = values.iter().map(float).collect::<Result<Vec<_>, _>>()?;
+                Ok(match floats.len() {
+                    ..=COMPARED_MAX => Set::Floats(floats),
+                    _ => Set::FloatTable(floats.into_iter().map(float_key).collect()),
+                })
             }
             data_type if data_type.is_bytes() => {
                 let mut strings = Vec::new();
@@ -272,6 +280,14 @@ impl InList {
                     _ => return Err(not_integral()),
                 }
             }
+            Set::FloatTable(set) => {
+                let contains = |value: f64| u8::from(set.contains(&float_key(value)));
+                match &vector.data {
+                    Data::F32(values) => map_values(values, |value| contains(value.into())),
+                    Data::F64(values) => map_values(values, contains),
+                    _ => return Err(not_integral()),
+                }
+            }
             Set::Words(_) => return Err(DeviceError::Internal("words of a vector".to_owned())),
             Set::Bytes(Strings::Few(few)) => views(vector)
                 .iter()
@@ -282,6 +298,15 @@ impl InList {
                 values.iter().map(|value| u8::from(set.contains(*value))).collect()
             }
         })
+    }
+}
+
+/// The same for both zeros, and for all NaN.
+fn float_key(value: f64) -> u64 {
+    match value {
+        _ if value.is_nan() => f64::NAN.to_bits(),
+        0.0 => 0,
+        _ => value.to_bits(),
     }
 }
 

@@ -352,6 +352,10 @@ impl FusedKernel {
         (done, places): (usize, Vec<Place>),
         worker: usize,
     ) -> Result<Flow, DeviceError> {
+        if self.enough.load(Ordering::SeqCst) {
+            // The source was not read to its end: a row without a match so far may have one.
+            return Ok(Flow::Done);
+        }
         let stage = self.stages.build_phases()[phase - 1];
         let mut worker = lock(&self.workers[worker]);
         let local = &mut worker.local;

@@ -40,6 +40,10 @@ impl Stages {
                 let Some(found) = self.exists_where(probe, &tile, &mut scratch, walk)? else {
                     return Ok(Flow::Stopped);
                 };
+                if walk.enough() {
+                    // Which rows have a match is not known.
+                    return Ok(Flow::Done);
+                }
                 let mut exists = found.clone();
                 prober.decide(&keys, &mut exists);
                 let flow = self.after_exists(probe, index, tile, exists, walk, consume)?;
@@ -151,7 +155,7 @@ impl Stages {
                 }));
             }
         }
-        if !later {
+        if !later || walk.enough() {
             return Ok(Flow::Done);
         }
         let mut rest = tile.clone();

@@ -219,7 +219,10 @@ fn options(front: &Front, caller: &Caller) -> GetSessionOptionsResult {
 }
 
 fn close_session(front: &Front, caller: &Caller) -> CloseSessionResult {
-    let closed = caller.keys.iter().find_map(|key| front.sessions.close(key));
+    let closed = caller
+        .keys
+        .iter()
+        .find_map(|key| front.sessions.close(key, &caller.user));
     if let Some(session_id) = &closed {
         front.cancel_session(session_id);
     }

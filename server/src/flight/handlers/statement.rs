@@ -7,13 +7,14 @@ use arrow::datatypes::{Schema, SchemaRef};
 use arrow_flight::{FlightDescriptor, FlightEndpoint, FlightInfo, IpcMessage, SchemaAsIpc};
 use trireme_exec::{ErrorClass, QueryError};
 
-use crate::ahead::{self, Ahead};
+use crate::ahead;
 use crate::engine::columns_changed;
 use crate::engine::local::count_schema;
-use crate::engine::{Fallbacks, Outcome, Submit, Submitted};
+use crate::engine::{Fallbacks, Outcome, Rows, Submit, Submitted, Turn};
 use crate::flight::front::Front;
 use crate::flight::stream::{BatchResults, QueryStream, record_end};
 use crate::flight::ticket;
+use crate::query::run::Run;
 use crate::query::{QueryHandle, QueryState};
 use crate::session::Session;
 
@@ -54,6 +55,7 @@ pub async fn run(front: &Front, session: &Session, sql: &str, parameters: Vec<Re
                 query.fail(&error.to_string())
             };
             guard.keep();
+            front.engine.forget(query.id());
             if ended {
                 record_end(&front.metrics, &query);
             }
@@ -96,8 +98,10 @@ async fn submit(
     query.set_command(&kind.command);
     let _permit = if kind.update {
         query.advance(QueryState::Queued);
-        let permit = front.admission.admit().await?;
-        query.advance(QueryState::Running);
+        let permit = unless_cancelled(query, front.admission.admit()).await?;
+        if !query.advance(QueryState::Running) {
+            return Err(cancelled());
+        }
         Some(permit)
     } else {
         None
@@ -115,20 +119,26 @@ async fn submit(
             apply_change(front, session, change).await?;
         }
         query.add_sent(u64::try_from(*count).unwrap_or(0), 0);
-        query.advance(QueryState::Finished);
-        record_end(&front.metrics, query);
+        if query.advance(QueryState::Finished) {
+            record_end(&front.metrics, query);
+        }
     }
     Ok(submitted)
+}
+
+fn cancelled() -> QueryError {
+    QueryError::new(ErrorClass::Cancelled, "the statement was cancelled")
 }
 
 async fn unless_cancelled<T>(
     query: &QueryHandle,
     work: impl Future<Output = Result<T, QueryError>>,
 ) -> Result<T, QueryError> {
-    let cancelled = query.cancelled();
+    let token = query.cancelled();
     tokio::select! {
+        biased;
+        () = token.cancelled() => Err(cancelled()),
         done = work => done,
-        () = cancelled.cancelled() => Err(QueryError::new(ErrorClass::Cancelled, "the statement was cancelled")),
     }
 }
 
@@ -166,7 +176,7 @@ pub async fn flight_info(
     let ran = run(front, session, sql, parameters).await?;
     let update = matches!(ran.submitted.outcome, Outcome::Done { .. });
     if let Outcome::Done { count, .. } = ran.submitted.outcome {
-        front.record_done(&ran.query_id, count);
+        front.record_done(&ran.query_id, session.user(), count);
     }
     let about = serde_json::json!({ "query_id": ran.query_id, "command": ran.submitted.command, "update": update });
     let endpoint = FlightEndpoint::new().with_ticket(ticket::for_query(&ran.query_id));
@@ -203,21 +213,17 @@ pub async fn fetch(front: &Front, user: &str, query_id: &str) -> Result<BatchRes
         QueryError::new(ErrorClass::NotFound, "no result waits under this ticket")
             .with_hint("it expired (limits.ticket_ttl_seconds) or was never given out: run the statement again")
     };
-    let query = front
-        .queries
-        .get(query_id)
-        .filter(|query| query.user() == user)
-        .ok_or_else(expired)?;
-    if let Some(count) = front.done(query_id) {
+    if let Some(count) = front.done(query_id, user) {
         return Ok(BatchResults::one(
             count_batch(count)?,
             front.limits.batch_bytes_max,
             front.metrics.clone(),
         ));
     }
-    let state = query.state();
-    if state == QueryState::Cancelled {
-        return Err(QueryError::new(ErrorClass::Cancelled, "the statement was cancelled"));
+    let query = front.queries.get(query_id).filter(|query| query.user() == user);
+    let query = query.filter(|query| !query.has_expired()).ok_or_else(expired)?;
+    if query.state() == QueryState::Cancelled {
+        return Err(cancelled());
     }
     if !query.fetch() {
         return Err(
@@ -239,7 +245,8 @@ pub async fn fetch(front: &Front, user: &str, query_id: &str) -> Result<BatchRes
             batch_bytes_max: front.limits.batch_bytes_max,
             metrics: front.metrics.clone(),
         }),
-        Err(error) => {
+        Err(NotStarted::Refused(error)) if query.wait_again() => Err(error),
+        Err(NotStarted::Refused(error) | NotStarted::Failed(error)) => {
             if query.fail(&error.to_string()) {
                 record_end(&front.metrics, &query);
             }
@@ -249,24 +256,32 @@ pub async fn fetch(front: &Front, user: &str, query_id: &str) -> Result<BatchRes
     }
 }
 
-async fn start(front: &Front, query: &Arc<QueryHandle>) -> Result<(SchemaRef, QueryStream, Fallbacks), QueryError> {
-    let (rows, permit) = match query.ahead().take() {
-        Some(Ahead::Runs { rows, permit, .. }) => {
+/// Why no row comes.
+enum NotStarted {
+    /// There is no room now: the ticket stays good.
+    Refused(QueryError),
+    /// Something is wrong with the query.
+    Failed(QueryError),
+}
+
+async fn start(front: &Front, query: &Arc<QueryHandle>) -> Result<(SchemaRef, QueryStream, Fallbacks), NotStarted> {
+    let rows = match query.take_run() {
+        Some(Run::Ahead { rows, .. }) => {
             front.metrics.started_ahead_total.with_label_values(&["fetched"]).inc();
-            (rows, permit)
+            rows
         }
-        Some(Ahead::GivenUp(request, promised)) => {
-            let permit = unless_cancelled(query, front.admission.admit()).await?;
-            unless_cancelled(query, front.engine.submit(request)).await?;
-            let rows = front.engine.stream(query.id()).await?;
-            if rows.schema != promised {
-                return Err(columns_changed());
-            }
-            (rows, permit)
-        }
-        None => {
-            let permit = unless_cancelled(query, front.admission.admit()).await?;
-            (front.engine.stream(query.id()).await?, permit)
+        run => {
+            let turn = match unless_cancelled(query, front.admission.admit()).await {
+                Ok(permit) => Arc::new(permit),
+                Err(error) => {
+                    run.into_iter().for_each(|run| query.keep_run(run));
+                    return Err(match error.class {
+                        ErrorClass::Unavailable => NotStarted::Refused(error),
+                        _ => NotStarted::Failed(error),
+                    });
+                }
+            };
+            run_it(front, query, run, turn).await.map_err(NotStarted::Failed)?
         }
     };
     query.advance(QueryState::Running);
@@ -275,9 +290,21 @@ async fn start(front: &Front, query: &Arc<QueryHandle>) -> Result<(SchemaRef, Qu
         Arc::clone(&rows.schema),
         Arc::clone(query),
         front.metrics.clone(),
-        permit,
     );
     Ok((rows.schema, stream, rows.fallbacks))
+}
+
+/// Runs what is planned; anew, if it ran before for nobody.
+async fn run_it(front: &Front, query: &QueryHandle, run: Option<Run>, turn: Turn) -> Result<Rows, QueryError> {
+    let Some(Run::GivenUp(request, promised)) = run else {
+        return front.engine.stream(query.id(), turn).await;
+    };
+    unless_cancelled(query, front.engine.submit(request)).await?;
+    let rows = front.engine.stream(query.id(), turn).await?;
+    if rows.schema != promised {
+        return Err(columns_changed());
+    }
+    Ok(rows)
 }
 
 fn count_batch(count: i64) -> Result<RecordBatch, QueryError> {
