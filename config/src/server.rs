@@ -108,6 +108,8 @@ settings! {
         /// Whether queries start with the files of a remote table that were seen last, while the store is asked whether they
         /// are still all; no row is handed out before, and what was planned with others runs again.
         plan_ahead: bool = true, Plain;
+        /// Whether changes of the catalog's own tables are on the disk before they are answered, so that a power cut takes none.
+        sync_writes: bool = true, Plain;
         /// Rows of a CSV or JSON file that are read to infer its column types.
         infer_max_records: usize = 10_000, Count("rows"), 1..=100_000_000;
         /// Files of one folder that are listed at most.

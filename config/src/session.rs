@@ -124,13 +124,25 @@ pub(crate) const ALLOWED_PREFIXES: [&str; 4] = [
 
 const FIXED_DIALECT: &str = "all sessions speak one dialect of SQL";
 const PROTECTION: &str = "it protects the server";
+const LOSES_ROWS: &str = "results could lack rows";
 
 /// Engine settings below the allowed prefixes that are refused nevertheless, and why.
-pub(crate) const REFUSED: [(&str, &str); 4] = [
+pub(crate) const REFUSED: [(&str, &str); 9] = [
     ("datafusion.sql_parser.dialect", FIXED_DIALECT),
     ("datafusion.sql_parser.enable_ident_normalization", FIXED_DIALECT),
     ("datafusion.sql_parser.recursion_limit", PROTECTION),
     ("datafusion.sql_parser.collect_spans", "error messages need it"),
+    ("datafusion.optimizer.enable_dynamic_filter_pushdown", LOSES_ROWS),
+    ("datafusion.optimizer.enable_join_dynamic_filter_pushdown", LOSES_ROWS),
+    (
+        "datafusion.optimizer.enable_aggregate_dynamic_filter_pushdown",
+        LOSES_ROWS,
+    ),
+    ("datafusion.optimizer.enable_topk_dynamic_filter_pushdown", LOSES_ROWS),
+    (
+        "datafusion.execution.skip_physical_aggregate_schema_check",
+        "valid queries would fail",
+    ),
 ];
 
 /// The engine's name of the time zone, which is the canonical one.

@@ -88,7 +88,8 @@ pub fn run(
     }
 }
 
-fn timed_out(limit: Duration) -> QueryError {
+/// The error of a statement that runs too long.
+pub fn timed_out(limit: Duration) -> QueryError {
     QueryError::new(
         ErrorClass::TimedOut,
         format!("the statement ran longer than {} ms", limit.as_millis()),

@@ -324,9 +324,9 @@ fn table(plan: &FragmentPlan, at: usize, scan: &FileScan, context: &TaskContext)
         .iter()
         .map(|file| {
             let mut table_file = TableFile::new(&file.object_meta);
-            if is_from_log(&file.object_meta) {
-                table_file.modified_us = None;
-            }
+            // A log has times of its own.
+            let listed = local && !is_from_log(&file.object_meta);
+            table_file.modified_us = listed.then(|| file.object_meta.last_modified.timestamp_micros());
             table_file.local = local.then(|| PathBuf::from(format!("/{}", file.object_meta.location)));
             table_file.kept = file.extension::<ParquetRowSelection>().map(kept);
             table_file.partition = file.partition_values.iter().map(value).collect::<Option<_>>()?;

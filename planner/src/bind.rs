@@ -1,13 +1,14 @@
 //! Rewrites of the parsed statement that DataFusion's planner needs: `?` becomes `$n`, a table version becomes part of the
 //! name that the catalog is asked for, a function's name in a schema one word; and where the parser is wrong, what was meant.
 
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use datafusion::sql::parser::{CopyToSource, Statement};
 use datafusion::sql::sqlparser::ast::{
-    CastKind, DataType, Expr, GroupByExpr, Ident, ObjectName, ObjectNamePart, Query, Select, SelectItem,
-    Statement as SqlStatement, TableAlias, TableFactor, TableVersion, UnaryOperator, Value, ValueWithSpan, VisitMut,
-    VisitorMut,
+    Assignment, AssignmentTarget, CastKind, DataType, Expr, GroupByExpr, Ident, ObjectName, ObjectNamePart, Query,
+    Select, SelectItem, Statement as SqlStatement, TableAlias, TableFactor, TableVersion, UnaryOperator, Value,
+    ValueWithSpan, VisitMut, VisitorMut,
 };
 use trireme_exec::QueryError;
 
@@ -143,9 +144,32 @@ impl VisitorMut for Binder {
                 QueryError::invalid("CREATE TABLE takes no version")
                     .with_hint("use CREATE TABLE … AS SELECT … VERSION AS OF …"),
             ),
+            SqlStatement::Update(update) => match fold_targets(&mut update.assignments) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(error) => ControlFlow::Break(error),
+            },
             _ => ControlFlow::Continue(()),
         }
     }
+}
+
+/// DataFusion takes the columns that are SET as they are written, and of two assignments of one column the last.
+fn fold_targets(assignments: &mut [Assignment]) -> Result<(), QueryError> {
+    let mut known = HashSet::new();
+    for assignment in assignments {
+        let AssignmentTarget::ColumnName(name) = &mut assignment.target else {
+            continue;
+        };
+        let Some(ObjectNamePart::Identifier(column)) = name.0.last_mut() else {
+            continue;
+        };
+        *column = Ident::with_quote_and_span('"', column.span, fold(column));
+        if !known.insert(column.value.clone()) {
+            let error = QueryError::invalid(format!("column {} is set twice", column.value));
+            return Err(error.with_hint("an UPDATE gives each column one value"));
+        }
+    }
+    Ok(())
 }
 
 /// `SELECT 39 AS a … GROUP BY a` groups by a constant; DataFusion would put 39 in the place of `a`, and read a position.

@@ -20,6 +20,7 @@ use crate::ddl::{Ddl, ExternalTable, FileFormat, IfExists, Key, ManagedSource};
 use crate::functions;
 use crate::names::{fold, schema_name, table_name};
 use crate::output::stored_schema;
+use crate::text::sql_text;
 use crate::{pins, secrets};
 
 /// The catalog change a statement asks for; `None` when it is no DDL.
@@ -213,7 +214,7 @@ async fn create_view(state: &SessionState, create: &CreateView, schema: &str) ->
     }
     let name = table_name(&create.name, schema)?;
     let if_exists = if_exists(create.or_replace, create.if_not_exists)?;
-    let mut query_sql = create.query.to_string();
+    let mut query_sql = sql_text(create.query.as_ref());
     if !create.columns.is_empty() {
         let columns: Vec<_> = create.columns.iter().map(|column| column.name.to_string()).collect();
         query_sql = format!("SELECT * FROM ({query_sql}) AS named_columns ({})", columns.join(", "));

@@ -5,6 +5,7 @@
 
 pub mod bind;
 mod chains;
+mod copies;
 pub mod ddl;
 pub mod ddl_sql;
 pub mod dialect;
@@ -35,5 +36,6 @@ mod secrets;
 pub mod semantics;
 pub mod session;
 pub mod statement;
+mod text;
 
 pub use statement::{Planned, SessionChange, plan};

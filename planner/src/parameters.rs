@@ -114,14 +114,25 @@ pub fn bind_row(plan: &LogicalPlan, values: Vec<ScalarValue>) -> Result<LogicalP
         .into_iter()
         .enumerate()
         .map(|(index, value)| match expected.get(&format!("${}", index + 1)) {
-            Some(Some(wanted)) if wanted != &value.data_type() => value.cast_to(wanted).map_err(|_| {
-                QueryError::invalid(format!("parameter ${} can't be read as {wanted}", index + 1))
-                    .with_detail(format!("the bound value is of type {}", value.data_type()))
-            }),
+            Some(Some(wanted)) if wanted != &value.data_type() => fitting(value, wanted, index + 1),
             _ => Ok(value),
         })
         .collect::<Result<Vec<_>, _>>()?;
     Ok(plan.clone().with_param_values(ParamValues::from(values))?)
+}
+
+/// A value in the type that the statement expects, or as it was bound where that type can't hold it: then it is what a literal of its
+/// own type would be, and `a < 3.5` is not `a < 3`. Texts are read as the expected type.
+fn fitting(value: ScalarValue, wanted: &DataType, number: usize) -> Result<ScalarValue, QueryError> {
+    let own = value.data_type();
+    match value.cast_to(wanted) {
+        Ok(cast) if own.is_string() || cast.cast_to(&own).is_ok_and(|back| back == value) => Ok(cast),
+        Err(_) if !(own.is_numeric() && wanted.is_numeric()) => Err(QueryError::invalid(format!(
+            "parameter ${number} can't be read as {wanted}"
+        ))
+        .with_detail(format!("the bound value is of type {own}"))),
+        _ => Ok(value),
+    }
 }
 
 /// Fails with a helpful text when a statement with placeholders is run without values.

@@ -12,17 +12,22 @@ use datafusion::physical_plan::placeholder_row::PlaceholderRowExec;
 use datafusion::physical_plan::projection::ProjectionExec;
 use trireme_exec::QueryError;
 
+use crate::copies;
+
 /// Coerces types; only then does a plan's schema tell the truth (a UNION's type is its first input's before).
 ///
 /// # Errors
-/// When types can't be coerced.
+/// When types can't be coerced, or an expression is too large.
 pub fn analyze(state: &SessionState, plan: &LogicalPlan) -> Result<LogicalPlan, QueryError> {
     if matches!(plan, LogicalPlan::Explain(_)) {
+        copies::check(plan)?;
         return Ok(plan.clone());
     }
-    Ok(state
+    let analyzed = state
         .analyzer()
-        .execute_and_check(plan.clone(), state.config_options(), |_, _| {})?)
+        .execute_and_check(plan.clone(), state.config_options(), |_, _| {})?;
+    copies::check(&analyzed)?;
+    Ok(analyzed)
 }
 
 /// The physical plan of an analyzed one.

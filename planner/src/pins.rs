@@ -16,6 +16,7 @@ use crate::ddl::{Ddl, PinnedStatement};
 use crate::dialect::TriremeDialect;
 use crate::parse;
 use crate::plan_cache::shape;
+use crate::text::sql_text;
 
 const PIN: &str = "trireme_pin_placement";
 const UNPIN: &str = "trireme_unpin_placement";
@@ -165,7 +166,7 @@ pub fn key(statement: &Statement) -> Option<String> {
     match statement {
         Statement::Explain(explain) => key(&explain.statement),
         Statement::Statement(inner) if matches!(inner.as_ref(), SqlStatement::Query(_)) => {
-            Some(shape::shape(statement).map_or_else(|| inner.to_string(), |shape| shape.text))
+            Some(shape::shape(statement).map_or_else(|| sql_text(inner.as_ref()), |shape| shape.text))
         }
         _ => None,
     }

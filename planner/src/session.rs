@@ -49,6 +49,8 @@ pub fn base_state(
     options.sql_parser.parse_float_as_decimal = false;
     options.explain.show_schema = false;
     options.extensions.insert(TriremeOptions::default());
+    // A file is not cut where a text may go on behind the line's end.
+    options.catalog.newlines_in_values = true;
     // A bound of one aggregate would drop rows that another needs (`max(k), max(c + c)`).
     options.optimizer.enable_aggregate_dynamic_filter_pushdown = false;
     // The partitions of a top-k share a bound also where a constant was left out of the key of each.

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use datafusion::common::Column;
 use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{Column, TableReference};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{DescribeTable, Expr, LogicalPlan, WriteOp};
@@ -20,7 +20,7 @@ use crate::names::{fold, locate, nearest, parts, schema_name};
 use crate::output::stored_schema;
 use crate::procedures::Procedure;
 use crate::redact::redacted_error;
-use crate::{ddl_sql, functions, parse, procedures};
+use crate::{copies, ddl_sql, functions, parse, procedures};
 
 /// A change of the session's own settings.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -132,8 +132,11 @@ async fn plan_statement(state: &SessionState, statement: Statement, sql: &str) -
     }
     refuse_unsupported(&statement)?;
     let statement = show_settings(state, statement)?;
-    let plan = functions::statement_to_plan(state, statement).await?;
-    classify(plan)
+    let planned = classify(functions::statement_to_plan(state, statement).await?)?;
+    if let Planned::Write(plan) | Planned::Delete(plan) | Planned::Update(plan) = &planned {
+        copies::check(plan)?;
+    }
+    Ok(planned)
 }
 
 fn classify(plan: LogicalPlan) -> Result<Planned, QueryError> {
@@ -384,7 +387,7 @@ pub fn delete_parts(plan: &LogicalPlan) -> Result<(TableName, Option<Expr>), Que
     let LogicalPlan::Dml(dml) = plan else {
         return Err(QueryError::internal("not a DELETE"));
     };
-    Ok((dml_table(&dml.table_name.to_string())?, predicate(&dml.input)?))
+    Ok((dml_table(&dml.table_name), predicate(&dml.input)?))
 }
 
 /// Table, assignments and predicate of a bound UPDATE.
@@ -408,24 +411,13 @@ pub fn update_parts(plan: &LogicalPlan) -> Result<(TableName, Vec<(String, Expr)
             assignments.push((field.name().clone(), value));
         }
     }
-    Ok((
-        dml_table(&dml.table_name.to_string())?,
-        assignments,
-        predicate(&projection.input)?,
-    ))
+    Ok((dml_table(&dml.table_name), assignments, predicate(&projection.input)?))
 }
 
-fn dml_table(reference: &str) -> Result<TableName, QueryError> {
-    let reference = datafusion::common::TableReference::parse_str(reference);
-    match (reference.schema(), reference.table()) {
-        (Some(schema), table) => Ok(TableName {
-            schema: schema.to_owned(),
-            table: table.to_owned(),
-        }),
-        (None, table) => Ok(TableName {
-            schema: String::new(),
-            table: table.to_owned(),
-        }),
+fn dml_table(reference: &TableReference) -> TableName {
+    TableName {
+        schema: reference.schema().unwrap_or_default().to_owned(),
+        table: reference.table().to_owned(),
     }
 }
 
@@ -452,9 +444,6 @@ fn unqualified(expr: Expr) -> Result<Expr, QueryError> {
     let rewritten = expr.transform(|expr| {
         Ok(match expr {
             Expr::Column(column) => Transformed::yes(Expr::Column(Column::new_unqualified(column.name))),
-            Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) => {
-                return datafusion::common::not_impl_err!("sub-queries in DELETE and UPDATE");
-            }
             other => Transformed::no(other),
         })
     })?;

@@ -381,6 +381,7 @@ async fn open_catalog(
         data_dir: config.server.data_dir.clone(),
         refresh_interval: Duration::from_millis(config.catalog.refresh_interval_ms),
         plan_ahead: config.catalog.plan_ahead,
+        sync_writes: config.catalog.sync_writes,
         locations,
         stores: Arc::clone(stores),
         runtime: Arc::clone(runtime.env()),

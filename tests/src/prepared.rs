@@ -223,6 +223,35 @@ async fn parameters_of_every_type() {
     }
 }
 
+/// A value that the other operand's type can't hold counts as it was bound, as a literal does.
+#[tokio::test]
+async fn bound_values_are_not_cut() {
+    let (_data, _server, mut client) = fixture().await;
+    client
+        .query("CREATE TABLE v AS SELECT CAST(value AS INT) AS i, CAST(value AS DECIMAL(15, 2)) AS d FROM range(10)")
+        .await
+        .unwrap();
+    let double = |value: f64| row(vec![Arc::new(Float64Array::from(vec![value])) as ArrayRef]);
+    for (sql, values, rows) in [
+        ("SELECT count(*) FROM v WHERE i = ?", double(3.5), 0),
+        ("SELECT count(*) FROM v WHERE i < ?", double(3.5), 4),
+        ("SELECT count(*) FROM v WHERE i = ?", double(3.0), 1),
+        ("SELECT count(*) FROM v WHERE d >= ?", double(8.996), 1),
+        (
+            "SELECT count(*) FROM v WHERE i < ?",
+            row(vec![int64(vec![3_000_000_000])]),
+            10,
+        ),
+    ] {
+        let mut prepared = client.prepare(sql).await.unwrap();
+        client.bind(&mut prepared, &values).await.unwrap();
+        let answer = client.execute(&prepared).await.unwrap();
+        assert_eq!(answer.rows(), [[rows.to_string()]], "{sql}");
+    }
+    let delete = client.prepare("DELETE FROM v WHERE i = ?").await.unwrap();
+    assert_eq!(client.execute_update(&delete, Some(&double(3.5))).await.unwrap(), 0);
+}
+
 /// Four rows bound to a query mean four executions, their results one after the other.
 #[tokio::test]
 async fn several_rows_bound_to_a_query() {

@@ -243,8 +243,8 @@ pub struct Interval {
     pub nanoseconds: i64,
 }
 
-/// A value of some [`Type`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// A value of some [`Type`]. Floats are equal when their bits are: what is computed from 0.0 is not what is computed from -0.0.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Value {
     /// NULL of any type.
     Null,
@@ -258,6 +258,20 @@ pub enum Value {
     Bytes(#[serde(with = "shared_bytes")] Arc<[u8]>),
     /// Intervals.
     Interval(Interval),
+}
+
+impl PartialEq for Value {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Value::Null, Value::Null) => true,
+            (Value::Boolean(left), Value::Boolean(right)) => left == right,
+            (Value::Int(left), Value::Int(right)) => left == right,
+            (Value::Float(left), Value::Float(right)) => left.to_bits() == right.to_bits(),
+            (Value::Bytes(left), Value::Bytes(right)) => left == right,
+            (Value::Interval(left), Value::Interval(right)) => left == right,
+            _ => false,
+        }
+    }
 }
 
 /// Shared text is written as text: serde's own support would be a feature that all crates are built with.

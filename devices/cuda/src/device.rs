@@ -217,11 +217,13 @@ impl Driver for CudaDriver {
         let (cuda, arena) = self.enter()?;
         let to = arena.place(at, bytes)?;
         self.slabs.stage(&self.streams, bytes, write, &mut |offset, piece| {
+            let mark = self.streams.event()?;
             // SAFETY: the place is in the arena; the slab is given out again only after the event.
             let code =
                 unsafe { (cuda.upload)(to + offset, piece.as_ptr().cast(), piece.len(), self.streams.raw(queue)) };
             self.check("copying to the device", code)?;
-            self.streams.mark(queue)
+            self.streams.record(&mark, queue)?;
+            Ok(mark)
         })
     }
 
@@ -229,6 +231,7 @@ impl Driver for CudaDriver {
         let (cuda, arena) = self.enter()?;
         let from = arena.place(at, into.len() as u64)?;
         self.slabs.fetch(&self.streams, into, &mut |offset, piece| {
+            let mark = self.streams.event()?;
             // SAFETY: the place is in the arena; the slab is read and given out again only after the event.
             let code = unsafe {
                 (cuda.download)(
@@ -239,7 +242,8 @@ impl Driver for CudaDriver {
                 )
             };
             self.check("copying from the device", code)?;
-            self.streams.mark(queue)
+            self.streams.record(&mark, queue)?;
+            Ok(mark)
         })
     }
 

@@ -113,23 +113,38 @@ impl Streams {
 
     /// A point in a queue.
     pub(crate) fn mark(&self, queue: Queue) -> Result<CudaEvent, DeviceError> {
+        let event = self.event()?;
+        self.record(&event, queue)?;
+        Ok(event)
+    }
+
+    /// An event that marks nothing yet.
+    pub(crate) fn event(&self) -> Result<CudaEvent, DeviceError> {
         let cuda = self.context.enter()?;
         let mut raw: Handle = std::ptr::null_mut();
         // SAFETY: the context is current; a place for a handle; flags 0: with time.
         let code = unsafe { (cuda.create_event)(&raw mut raw, 0) };
         self.context.health.check("making an event", code)?;
-        let event = CudaEvent {
+        Ok(CudaEvent {
             point: Arc::new(Point {
                 context: Arc::clone(&self.context),
                 raw: Shared(raw),
             }),
             clock: Arc::clone(&self.clock),
             time_ns: OnceLock::new(),
-        };
+        })
+    }
+
+    /// Sets an event to the end of a queue. Should that fail, the queue is waited for: whoever has no mark takes what it stands for as
+    /// not begun.
+    pub(crate) fn record(&self, event: &CudaEvent, queue: Queue) -> Result<(), DeviceError> {
+        let cuda = self.context.enter()?;
         // SAFETY: event and stream are of this context.
-        let code = unsafe { (cuda.record_event)(raw, self.raw(queue)) };
-        self.context.health.check("marking a point", code)?;
-        Ok(event)
+        let code = unsafe { (cuda.record_event)(event.point.raw.0, self.raw(queue)) };
+        self.context.health.check("marking a point", code).inspect_err(|_| {
+            // SAFETY: a stream of this context. What it says is of no use beside the error.
+            let _ = unsafe { (cuda.synchronize)(self.raw(queue)) };
+        })
     }
 
     /// Lets a queue wait for an event.

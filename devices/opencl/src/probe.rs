@@ -18,6 +18,8 @@ use crate::sys::{Api, Number, bytes_of, count, number_of, text_of};
 
 /// Correctly rounded division and square root of 32-bit floats, in `CL_DEVICE_SINGLE_FP_CONFIG`.
 const CORRECTLY_ROUNDED: u64 = 1 << 7;
+/// `CL_FP_DENORM`.
+const DENORMALS: u64 = 1;
 
 /// Hash tables are large from so many caches on, of devices that are no processors: a guess. On a processor rows in order cost
 /// more than they gained (tests/groups.rs, tests/joins.rs: tables of up to six times its cache).
@@ -231,6 +233,9 @@ fn lacking(ask: Ask<'_>) -> Option<String> {
     }
     if ask.number::<u64>(cl::CL_DEVICE_DOUBLE_FP_CONFIG) == 0 && !has("cl_khr_fp64") {
         return Some("it has no 64-bit floats (cl_khr_fp64)".to_owned());
+    }
+    if ask.number::<u64>(cl::CL_DEVICE_SINGLE_FP_CONFIG) & DENORMALS == 0 {
+        return Some("it takes small 32-bit floats for 0 (no CL_FP_DENORM)".to_owned());
     }
     if ask.number::<u32>(cl::CL_DEVICE_AVAILABLE) == 0 {
         return Some("it is not available".to_owned());

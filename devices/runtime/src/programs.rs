@@ -60,6 +60,7 @@ impl Known {
 
 fn same_scan(left: &ScanShape, right: &ScanShape) -> bool {
     left.rows == right.rows
+        && left.segments == right.segments
         && left.columns.len() == right.columns.len()
         && left
             .columns

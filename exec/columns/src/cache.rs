@@ -333,26 +333,29 @@ impl Inner {
         pool: &Arc<dyn DevicePool>,
         decode: impl FnOnce() -> Result<DeviceColumn, Failure>,
     ) -> Result<Arc<DeviceColumn>, Failure> {
-        let flight = {
-            let mut state = self.state.lock();
-            if let Some(column) = state.hit(key) {
-                add(&self.counters.hits, 1);
-                return Ok(column);
-            }
-            match state.flights.get(key) {
-                Some(flight) => Err(Arc::clone(flight)),
-                None => {
-                    let flight = Arc::new(Flight::default());
-                    state.flights.insert(key.clone(), Arc::clone(&flight));
-                    Ok(flight)
+        let flight = loop {
+            let others = {
+                let mut state = self.state.lock();
+                if let Some(column) = state.hit(key) {
+                    add(&self.counters.hits, 1);
+                    return Ok(column);
                 }
-            }
-        };
-        let flight = match flight {
-            Ok(flight) => flight,
-            Err(flight) => {
-                add(&self.counters.hits, 1);
-                return flight.wait();
+                match state.flights.get(key) {
+                    Some(flight) => Arc::clone(flight),
+                    None => {
+                        let flight = Arc::new(Flight::default());
+                        state.flights.insert(key.clone(), Arc::clone(&flight));
+                        break flight;
+                    }
+                }
+            };
+            match others.wait() {
+                // Another query's memory ended, not this one's.
+                Err(Failure::Device(DeviceError::OutOfMemory(_))) => std::thread::yield_now(),
+                answer => {
+                    add(&self.counters.hits, 1);
+                    return answer;
+                }
             }
         };
         let landing = Landing {

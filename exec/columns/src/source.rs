@@ -42,21 +42,23 @@ impl Source {
     /// Of a file of a table.
     pub(crate) fn new(table: &TableFiles, file: &TableFile) -> Self {
         let runtime = || Handle::try_current().ok();
-        // A weak tag matches nothing.
-        let e_tag = || file.e_tag.clone().filter(|e_tag| !e_tag.starts_with("W/"));
         let place = match (&file.local, &table.lake) {
             (Some(path), _) => Place::Local(path.clone(), file.modified_us),
             (None, Some(store)) => {
                 let object = ObjectRef {
                     location: file.location.clone(),
                     size_bytes: file.size_bytes,
-                    e_tag: e_tag(),
+                    e_tag: file.e_tag.clone(),
                     version: file.version.clone(),
                 };
                 let account = Arc::clone(&table.account);
                 Place::Lake(Arc::clone(store), Arc::new(object), account, runtime())
             }
-            (None, None) => Place::Store(Arc::clone(&table.store), e_tag(), runtime()),
+            (None, None) => {
+                // A weak tag matches nothing.
+                let e_tag = file.e_tag.clone().filter(|e_tag| !e_tag.starts_with("W/"));
+                Place::Store(Arc::clone(&table.store), e_tag, runtime())
+            }
         };
         Self {
             size_bytes: file.size_bytes,

@@ -20,6 +20,7 @@ use crate::ddl::{Ddl, FunctionDefinition, FunctionParameter, TableName};
 use crate::ddl_sql::if_exists;
 use crate::names::{fold, table_name};
 use crate::parse;
+use crate::text::sql_text;
 
 /// The change that `CREATE FUNCTION` asks for.
 ///
@@ -236,7 +237,7 @@ fn argument_name(name: &Ident) -> String {
 /// The text of the body: of `RETURN expression`, or of `AS 'SELECT expression'` and `AS 'expression'`.
 fn body_text(name: &TableName, body: Option<&CreateFunctionBody>) -> Result<String, QueryError> {
     let text = match body {
-        Some(CreateFunctionBody::Return(expr)) => expr.to_string(),
+        Some(CreateFunctionBody::Return(expr)) => sql_text(expr),
         Some(CreateFunctionBody::AsBeforeOptions {
             body,
             link_symbol: None,
@@ -277,10 +278,10 @@ fn quoted_body(name: &TableName, body: &SqlExpr) -> Result<String, QueryError> {
         .next()
         .is_some_and(|word| word.eq_ignore_ascii_case("select"));
     if !is_query {
-        return Ok(expression(text)?.to_string());
+        return Ok(sql_text(&expression(text)?));
     }
     match selected(parse::parse(text)?) {
-        Some(expr) => Ok(expr.to_string()),
+        Some(expr) => Ok(sql_text(&expr)),
         None => Err(
             QueryError::invalid(format!("the body of function {name} is more than one expression"))
                 .with_hint("a function computes with its arguments only; use a view for queries"),

@@ -18,6 +18,8 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::tokenizer::Span;
 use trireme_device_api::Value;
 
+use crate::text::sql_text;
+
 pub use crate::fragments::PARAMETER_FUNCTION as PARAMETER;
 
 /// Statements with more constants are planned as they are.
@@ -53,7 +55,7 @@ pub fn shape(statement: &Statement) -> Option<Shape> {
     }
     let statement = SqlStatement::Query(query);
     Some(Shape {
-        text: statement.to_string(),
+        text: sql_text(&statement),
         statement: Statement::Statement(Box::new(statement)),
         values: replacer.values,
     })

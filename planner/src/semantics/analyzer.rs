@@ -4,6 +4,8 @@
 //! types prove safe (a SMALLINT plus 1 as BIGINT, decimals whose result has room for every digit) stays as it is: it costs
 //! nothing and DataFusion's simplifications know it. Columns keep their names.
 
+use std::sync::Arc;
+
 use arrow::datatypes::DataType;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
@@ -19,7 +21,7 @@ use datafusion::optimizer::AnalyzerRule;
 use super::arithmetic::CheckedOperator;
 use super::extremes::extreme;
 use super::sum::{exact_sum, is_stock_sum};
-use super::{floats, keys, ranges};
+use super::{floats, keys, ranges, years};
 
 /// See the module.
 #[derive(Debug)]
@@ -80,6 +82,11 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
                 .map(|arg| floats::canonical(arg, schema))
                 .collect::<Result<_>>()?;
             Ok(Transformed::yes(Expr::ScalarFunction(ScalarFunction { func, args })))
+        }
+        Expr::ScalarFunction(call) if years::within_reach(&call.func).is_some() => {
+            let func = years::within_reach(&call.func).unwrap_or_else(|| Arc::clone(&call.func));
+            let call = ScalarFunction { func, ..call };
+            Ok(Transformed::yes(Expr::ScalarFunction(call)))
         }
         Expr::AggregateFunction(call) => rewrite_aggregate(call, schema),
         Expr::WindowFunction(call) => rewrite_window(*call, schema),

@@ -21,6 +21,7 @@ mod subqueries;
 mod sum;
 #[cfg(test)]
 mod tests;
+mod years;
 
 pub use arithmetic::{CheckedOperator, checked_operator};
 pub use floats::canonical_floats;

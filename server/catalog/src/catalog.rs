@@ -44,6 +44,8 @@ pub struct CatalogOptions {
     pub refresh_interval: Duration,
     /// Whether queries may start before a remote table's files were looked at again.
     pub plan_ahead: bool,
+    /// Whether changes of managed tables are on the disk before they are answered.
+    pub sync_writes: bool,
     /// The allow-list.
     pub locations: Arc<Locations>,
     /// The object stores; the same that `runtime` uses.
@@ -69,6 +71,7 @@ pub struct Catalog {
     pub(crate) stores: Arc<StoreRegistry>,
     pub(crate) refresh_interval: Duration,
     pub(crate) plan_ahead: bool,
+    pub(crate) sync_writes: bool,
     /// Tables that were found changed after a query had started.
     pub(crate) changed_ahead: AtomicU64,
     pub(crate) session: Arc<SessionState>,
@@ -122,6 +125,7 @@ impl Catalog {
             stores: options.stores,
             refresh_interval: options.refresh_interval,
             plan_ahead: options.plan_ahead,
+            sync_writes: options.sync_writes,
             changed_ahead: AtomicU64::new(0),
             session: Arc::new(session),
             folder,

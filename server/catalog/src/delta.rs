@@ -21,7 +21,7 @@ use deltalake::logstore::{
 use deltalake::{DeltaResult, DeltaTable, DeltaTableBuilder, DeltaTableError};
 use futures::TryStreamExt;
 use object_store::local::LocalFileSystem;
-use object_store::{ObjectMeta, ObjectStoreExt};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use trireme_exec::io::{Access, StoreOptions};
 use trireme_planner::ddl::{FileFormat, TableName, TableVersionRef};
 use url::Url;
@@ -35,6 +35,7 @@ use crate::files::file_url;
 use crate::fileset::{FileSet, Known};
 use crate::listing;
 use crate::resolve::{Source, no_versions};
+use crate::synced::SyncedFiles;
 use crate::table::CatalogTable;
 
 pub(crate) use deletions::Deletions;
@@ -152,10 +153,11 @@ impl Catalog {
     fn managed_place(&self, folder: &str) -> Result<Place, CatalogError> {
         // Not the guarded store: only the catalog itself writes here.
         let url = file_url(&self.folder.table(folder), true)?;
-        Ok(Place {
-            url,
-            store: Arc::new(LocalFileSystem::new()),
-        })
+        let store: Arc<dyn ObjectStore> = match self.sync_writes {
+            true => Arc::new(SyncedFiles::new()),
+            false => Arc::new(LocalFileSystem::new()),
+        };
+        Ok(Place { url, store })
     }
 
     fn discovered_place(&self, found: &Found) -> Result<Place, CatalogError> {

@@ -156,6 +156,14 @@ impl CatalogError {
             return Some(Self::Conflict { name: name.to_owned() });
         }
         match error {
+            DeltaTableError::Generic(text) if text.contains("Unable to convert expression to string") => Some(
+                QueryError::new(
+                    ErrorClass::Unsupported,
+                    "the log can't hold an expression of this DELETE or UPDATE (an interval, TRY_CAST, …)",
+                )
+                .with_hint("compute it in a subquery: WHERE key IN (SELECT key FROM … WHERE …)")
+                .into(),
+            ),
             DeltaTableError::GenericError { source } => Some(statement_error(&source.to_string())),
             DeltaTableError::Generic(text) | DeltaTableError::InvalidData { message: text } => {
                 Some(statement_error(text))

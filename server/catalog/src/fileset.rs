@@ -88,16 +88,13 @@ pub(crate) fn columns_in_order(table: &TableSchema) -> (SchemaRef, Vec<usize>) {
 }
 
 impl FileSet {
-    fn partition_names(&self) -> Vec<&str> {
-        let fields = self.table.table_partition_cols().iter();
-        fields.map(|field| field.name().as_str()).collect()
+    fn by_partition(&self, filter: &Expr) -> bool {
+        prune::by_partition(&self.files, self.table.table_partition_cols(), filter)
     }
 
     /// The files that may have rows for the filters.
     fn pruned(&self, state: &dyn Session, filters: &[Expr]) -> Result<Vec<PartitionedFile>> {
-        let names = self.partition_names();
-        let (exact, rest): (Vec<&Expr>, Vec<&Expr>) =
-            filters.iter().partition(|filter| prune::by_partition(&names, filter));
+        let (exact, rest): (Vec<&Expr>, Vec<&Expr>) = filters.iter().partition(|filter| self.by_partition(filter));
         let mut kept = vec![true; self.files.len()];
         prune::partitions(&self.files, self.table.table_partition_cols(), &exact, &mut kept)?;
         if let Known::Log { bounds, .. } = &self.known {
@@ -194,8 +191,7 @@ impl TableProvider for FileSet {
             None => (0..self.schema.fields().len()).collect(),
         };
         let filters = args.filters().unwrap_or_default();
-        let names = self.partition_names();
-        let exact = filters.iter().all(|filter| prune::by_partition(&names, filter));
+        let exact = filters.iter().all(|filter| self.by_partition(filter));
         let files = self.pruned(state, filters)?;
         let wanted = args.limit().filter(|_| exact);
         let (files, cut) = self.described(state, files, wanted).await?;
@@ -220,8 +216,7 @@ impl TableProvider for FileSet {
     }
 
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
-        let names = self.partition_names();
-        let of = |filter: &&Expr| match prune::by_partition(&names, filter) {
+        let of = |filter: &&Expr| match self.by_partition(filter) {
             true => TableProviderFilterPushDown::Exact,
             false => TableProviderFilterPushDown::Inexact,
         };

@@ -38,6 +38,7 @@ mod secrets;
 mod sketching;
 mod statistics;
 mod subqueries;
+mod synced;
 mod table;
 mod views;
 mod writes;

@@ -65,6 +65,9 @@ async fn evaluate(session: &SessionState, node: &Expr, verb: &str) -> Result<Exp
             if values.is_empty() {
                 return Ok(lit(inner.negated));
             }
+            if values.iter().all(ScalarValue::is_null) {
+                return Ok(lit(ScalarValue::Boolean(None)));
+            }
             let list = values.into_iter().map(lit).collect();
             Ok(Expr::InList(InList::new(inner.expr.clone(), list, inner.negated)))
         }

@@ -10,9 +10,9 @@ use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, DFSchema, DFSchemaRef, ScalarValue};
 use datafusion::error::Result as DataFusionResult;
 use datafusion::execution::{SessionState, SessionStateBuilder};
-use datafusion::logical_expr::Expr;
 use datafusion::logical_expr::dml::InsertOp;
 use datafusion::logical_expr::simplify::SimplifyContext;
+use datafusion::logical_expr::{Expr, lit};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::physical_plan::ExecutionPlan;
 use deltalake::DeltaTable;
@@ -49,7 +49,7 @@ impl Catalog {
                 Expr::Literal(ScalarValue::Boolean(Some(true)), _) => {}
                 // False or unknown.
                 Expr::Literal(_, _) => return Ok(0),
-                predicate => delete = delete.with_predicate(exact(&table_partitions, predicate)),
+                predicate => delete = delete.with_predicate(exact(&table_partitions, predicate)?),
             }
         }
         let (table, metrics) = delete
@@ -178,18 +178,37 @@ fn simplified(session: &SessionState, columns: &DFSchemaRef, predicate: Expr) ->
         .with_config_options(Arc::clone(session.config().options()))
         .build();
     let simplifier = ExprSimplifier::new(context);
-    let coerced = simplifier.coerce(predicate, columns)?;
-    Ok(simplifier.simplify(coerced)?)
+    // It takes a list of nothing but NULLs for an empty one, and NOT IN for true.
+    let unknown = |node| {
+        let Expr::InList(mut list) = node else {
+            return Ok(Transformed::no(node));
+        };
+        let elements = list.list.into_iter().map(|element| simplifier.simplify(element));
+        list.list = elements.collect::<Result<_, _>>()?;
+        let is_null = |element: &Expr| matches!(element, Expr::Literal(value, _) if value.is_null());
+        Ok(Transformed::yes(match list.list.iter().all(is_null) {
+            true => lit(ScalarValue::Boolean(None)),
+            false => Expr::InList(list),
+        }))
+    };
+    let coerced = simplifier.coerce(predicate, columns)?.transform_up(unknown)?;
+    Ok(simplifier.simplify(coerced.data)?)
 }
 
-/// A predicate over partition columns alone decides about whole files, and the writer takes "unknown" for "delete" there.
-/// `IS TRUE` leaves no unknown; other predicates are evaluated row by row and need none.
-fn exact(partition_columns: &[String], predicate: Expr) -> Expr {
+/// A predicate over partition columns alone decides about whole files, and the writer takes "unknown" for "delete" there, as it
+/// does with a predicate that has a NULL of its own. `IS TRUE` leaves no unknown; other predicates are evaluated row by row and
+/// need none.
+fn exact(partition_columns: &[String], predicate: Expr) -> DataFusionResult<Expr> {
     let whole_files = predicate
         .column_refs()
         .iter()
         .all(|column| partition_columns.contains(&column.name));
-    if whole_files { predicate.is_true() } else { predicate }
+    let has_null = predicate.exists(|node| Ok(matches!(node, Expr::Literal(value, _) if value.is_null())))?;
+    Ok(if whole_files || has_null {
+        predicate.is_true()
+    } else {
+        predicate
+    })
 }
 
 fn partition_columns(table: &DeltaTable) -> Vec<String> {

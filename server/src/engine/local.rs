@@ -146,7 +146,13 @@ impl LocalEngine {
         if let Planned::Rows(plan) = planned {
             return self.submit_rows(state, request, command, plan).await;
         }
-        let (count, change) = self.run_update(physical::with_clock(state), request, planned).await?;
+        let update = self.run_update(physical::with_clock(state), request, planned);
+        let (count, change) = match timeout(&request.session) {
+            Some(limit) => tokio::time::timeout(limit, update)
+                .await
+                .unwrap_or_else(|_| Err(driver::timed_out(limit)))?,
+            None => update.await?,
+        };
         Ok(Submitted {
             command,
             schema: count_schema(),

@@ -48,7 +48,7 @@ pub(crate) fn values(task: &Task<'_>, codes: Option<u32>) -> Result<EncodedType,
         Physical::Int32 => integers(4, true),
         Physical::UInt32 => integers(4, false),
         Physical::Int64 | Physical::UInt64 => integers(8, true),
-        Physical::Int96 | Physical::Fixed(_) => integers(0, true),
+        Physical::Int96(_) | Physical::Fixed(_) => integers(0, true),
         Physical::Float32 => Ok(EncodedType::Float32),
         Physical::Float64 => Ok(EncodedType::Float64),
         Physical::Bytes => match codes {

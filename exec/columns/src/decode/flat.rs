@@ -5,6 +5,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use parquet::basic::Encoding;
 use parquet::data_type::Int96;
+use trireme_device_api::TimeUnit;
 
 use super::hybrid::look_up;
 use super::pages::{PageError, Target, keep, spread};
@@ -43,7 +44,7 @@ impl Physical {
         match self {
             Physical::Int32 | Physical::UInt32 | Physical::Float32 => 4,
             Physical::Int64 | Physical::UInt64 | Physical::Float64 => 8,
-            Physical::Int96 => 12,
+            Physical::Int96(_) => 12,
             Physical::Fixed(bytes) => bytes,
             Physical::Boolean | Physical::Bytes => 0,
         }
@@ -147,7 +148,7 @@ impl<T: Integer> Lane for T {
             Physical::UInt64 => fill(values, out, |value| {
                 T::of_wide(u64::from_le_bytes(value).into(), base, &mut lost)
             }),
-            Physical::Int96 => fill(values, out, |value| T::of(nanoseconds(value), base, &mut lost)),
+            Physical::Int96(unit) => fill(values, out, |value| T::of(timestamp(value, unit), base, &mut lost)),
             Physical::Fixed(width) => out.extend(values.chunks_exact(width).map(|value| {
                 // At most 16 bytes, and at least one: checked with the schema.
                 T::of_wide(big_endian(value).unwrap_or(0), base, &mut lost)
@@ -158,7 +159,7 @@ impl<T: Integer> Lane for T {
     }
 }
 
-fn nanoseconds(value: [u8; 12]) -> i64 {
+fn timestamp(value: [u8; 12], unit: TimeUnit) -> i64 {
     let (words, _) = value.as_chunks::<4>();
     let mut int96 = Int96::new();
     int96.set_data(
@@ -166,7 +167,12 @@ fn nanoseconds(value: [u8; 12]) -> i64 {
         u32::from_le_bytes(words[1]),
         u32::from_le_bytes(words[2]),
     );
-    int96.to_nanos()
+    match unit {
+        TimeUnit::Second => int96.to_seconds(),
+        TimeUnit::Millisecond => int96.to_millis(),
+        TimeUnit::Microsecond => int96.to_micros(),
+        TimeUnit::Nanosecond => int96.to_nanos(),
+    }
 }
 
 /// Floats have their own type, so that they are not taken for integers.

@@ -15,8 +15,8 @@ pub(crate) enum Physical {
     UInt32,
     /// INT64 without a sign.
     UInt64,
-    /// Nanoseconds of a day and the Julian day; a timestamp in nanoseconds.
-    Int96,
+    /// Nanoseconds of a day and the Julian day, wanted in such units: in nanoseconds they would end in 2262.
+    Int96(TimeUnit),
     Float32,
     Float64,
     /// Signed numbers of so many bytes, at most 16, the most significant first.
@@ -27,6 +27,9 @@ pub(crate) enum Physical {
 impl Physical {
     /// Of a leaf column that Arrow reads as `found`, wanted as `wanted`; none where it takes a cast or Arrow's reader.
     pub(crate) fn of(descriptor: &ColumnDescriptor, found: &DataType, wanted: &Type) -> Option<Self> {
+        if descriptor.physical_type() == PhysicalType::INT96 {
+            return int96(wanted);
+        }
         let found = Type::from_arrow(found).ok()?;
         if !is_same(&found, wanted) {
             return None;
@@ -38,17 +41,6 @@ impl Physical {
             PhysicalType::INT32 if found.is_integral() => Physical::Int32,
             PhysicalType::INT64 if unsigned => Physical::UInt64,
             PhysicalType::INT64 if found.is_integral() => Physical::Int64,
-            PhysicalType::INT96
-                if matches!(
-                    found,
-                    Type::Timestamp {
-                        unit: TimeUnit::Nanosecond,
-                        ..
-                    }
-                ) =>
-            {
-                Physical::Int96
-            }
             PhysicalType::FLOAT if found == Type::Float32 => Physical::Float32,
             PhysicalType::DOUBLE if found == Type::Float64 => Physical::Float64,
             PhysicalType::FIXED_LEN_BYTE_ARRAY if matches!(found, Type::Decimal { .. }) => {
@@ -58,6 +50,16 @@ impl Physical {
             PhysicalType::BYTE_ARRAY if found.is_bytes() => Physical::Bytes,
             _ => return None,
         })
+    }
+}
+
+/// They are instants in UTC.
+fn int96(wanted: &Type) -> Option<Physical> {
+    match wanted {
+        Type::Timestamp { unit, zone } if zone.as_deref().is_none_or(|zone| matches!(zone, "UTC" | "+00:00")) => {
+            Some(Physical::Int96(*unit))
+        }
+        _ => None,
     }
 }
 

@@ -219,6 +219,29 @@ fn int96_are_nanoseconds() {
 }
 
 #[test]
+fn int96_reach_further_in_microseconds() {
+    let folder = tempfile::tempdir().unwrap();
+    write_one(&folder.path().join("a"), "message m { required int96 x; }", |column| {
+        let mut last_day = Int96::new();
+        last_day.set_data(1_000, 0, 5_373_484);
+        column
+            .typed::<Int96Type>()
+            .write_batch(&[last_day], None, None)
+            .unwrap();
+    });
+    let wanted = Type::Timestamp {
+        unit: TimeUnit::Microsecond,
+        zone: Some("UTC".into()),
+    };
+    let scan = open(&cache(1 << 20), table(folder.path(), &["a"], &[("x", wanted)], true)).unwrap();
+    // 9999-12-31 and a microsecond.
+    assert_eq!(
+        scan.zone(0, 0).unwrap().range.unwrap(),
+        (253_402_214_400_000_001, 253_402_214_400_000_001)
+    );
+}
+
+#[test]
 fn decimals_of_bytes_go_through_arrow() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a");

@@ -3,9 +3,10 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use arrow::datatypes::Schema;
 use datafusion::catalog::Session;
-use datafusion::common::TableReference;
 use datafusion::common::stats::Precision;
+use datafusion::common::{Statistics, TableReference};
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::parquet::metadata::DFParquetMetadata;
 use datafusion::datasource::table_schema::TableSchema;
@@ -15,6 +16,7 @@ use datafusion::execution::cache::{SchemaFingerprint, TableScopedPath};
 use datafusion::execution::object_store::ObjectStoreUrl;
 use futures::{FutureExt, StreamExt};
 use object_store::{ObjectMeta, ObjectStore};
+use parquet::file::metadata::ParquetMetaData;
 use trireme_exec::io::parquet_reader::forget_replaced;
 use trireme_exec::io::{PinnedStore, TieredStore};
 
@@ -23,6 +25,20 @@ use crate::error::CatalogError;
 
 /// Footers on their way at a time.
 const FOOTERS_AT_ONCE: usize = 64;
+
+/// A chunk whose statistics don't count its NULLs may have some; DataFusion takes it for one without.
+fn forget_uncounted(statistics: &mut Statistics, footer: &ParquetMetaData, schema: &Schema) {
+    let chunks = footer.row_groups().iter().flat_map(|group| group.columns());
+    let uncounted = chunks.filter(|chunk| chunk.statistics().is_some_and(|known| known.null_count_opt().is_none()));
+    for chunk in uncounted {
+        let root = chunk.column_path().parts().first();
+        if let Some((index, _)) = root.and_then(|name| schema.column_with_name(name))
+            && let Some(column) = statistics.column_statistics.get_mut(index)
+        {
+            column.null_count = Precision::Absent;
+        }
+    }
+}
 
 struct Reading<'a> {
     state: &'a dyn Session,
@@ -126,7 +142,8 @@ impl Reading<'_> {
             Err(_) => return Err(damaged(meta, "the reader can't make sense of its footer")),
         };
         let schema = self.table.file_schema();
-        let statistics = DFParquetMetadata::statistics_from_parquet_metadata(&footer, schema)?;
+        let mut statistics = DFParquetMetadata::statistics_from_parquet_metadata(&footer, schema)?;
+        forget_uncounted(&mut statistics, &footer, schema);
         let known = CachedFileMetadata::new(meta.clone(), Arc::clone(&self.fingerprint), Arc::new(statistics), None);
         if let Some(kept) = &kept {
             kept.put(&key, known.clone());

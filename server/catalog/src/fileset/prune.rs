@@ -12,6 +12,7 @@ use datafusion::datasource::listing::helpers::expr_applicable_for_cols;
 use datafusion::error::Result;
 use datafusion::execution::context::ExecutionProps;
 use datafusion::logical_expr::Expr;
+use datafusion::logical_expr::expr_rewriter::unnormalize_col;
 use datafusion::physical_expr::create_physical_expr;
 use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
 use trireme_planner::plan_cache::shape::PARAMETER;
@@ -21,12 +22,28 @@ use super::Bounds;
 /// With more files a plan that holds for all values of its constants reads too many footers.
 const UNPRUNED_FILES_MAX: usize = 64;
 
-/// True for a filter that partition values alone decide.
-pub(super) fn by_partition(names: &[&str], filter: &Expr) -> bool {
-    !names.is_empty() && !filter.column_refs().is_empty() && expr_applicable_for_cols(names, filter)
+/// True for a filter that partition values alone decide. It is evaluated with those of all files, and none may be an error: that
+/// could be of a file that another filter takes away, or of which no row comes so far. With parameters the plan can't be kept, and
+/// evaluating it says so.
+pub(super) fn by_partition(files: &[PartitionedFile], columns: &Fields, filter: &Expr) -> bool {
+    let names: Vec<&str> = columns.iter().map(|field| field.name().as_str()).collect();
+    !names.is_empty()
+        && !filter.column_refs().is_empty()
+        && expr_applicable_for_cols(&names, filter)
+        && (has_parameter(filter).unwrap_or(true)
+            || partitions(
+                files,
+                columns,
+                &[&unnormalize_col(filter.clone())],
+                &mut vec![true; files.len()],
+            )
+            .is_ok())
 }
 
 /// Takes away the files whose partition values make a filter false or unknown.
+///
+/// # Errors
+/// What is wrong with a value.
 pub(super) fn partitions(
     files: &[PartitionedFile],
     columns: &Fields,

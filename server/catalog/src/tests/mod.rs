@@ -83,6 +83,7 @@ impl Lake {
             data_dir: self.folder.path().to_owned(),
             refresh_interval: Duration::ZERO,
             plan_ahead: true,
+            sync_writes: true,
             locations,
             stores,
             runtime,
