@@ -102,36 +102,49 @@ fn plain_value(value: ScalarValue) -> ScalarValue {
 /// # Errors
 /// When there are too few or too many values, or a type doesn't fit.
 pub fn bind_row(plan: &LogicalPlan, values: Vec<ScalarValue>) -> Result<LogicalPlan, QueryError> {
-    let wanted = plan.get_parameter_names()?.len();
-    if values.len() != wanted {
+    let mut plans = bind_all(plan, vec![values])?;
+    plans.pop().ok_or_else(|| QueryError::internal("no row was bound"))
+}
+
+/// All rows of a parameter are bound in one type: the one that the statement expects, or, where that can't hold each of them, their
+/// own. Then they are what literals of it would be, and `a < 3.5` is not `a < 3`.
+fn bind_all(plan: &LogicalPlan, mut rows: Vec<Vec<ScalarValue>>) -> Result<Vec<LogicalPlan>, QueryError> {
+    let names = plan.get_parameter_names()?.len();
+    if let Some(row) = rows.iter().find(|row| row.len() != names) {
         return Err(QueryError::invalid(format!(
-            "the statement has {wanted} parameters, but {} were bound",
-            values.len()
+            "the statement has {names} parameters, but {} were bound",
+            row.len()
         )));
     }
     let expected = inferred_types(plan)?;
-    let values = values
-        .into_iter()
-        .enumerate()
-        .map(|(index, value)| match expected.get(&format!("${}", index + 1)) {
-            Some(Some(wanted)) if wanted != &value.data_type() => fitting(value, wanted, index + 1),
-            _ => Ok(value),
-        })
-        .collect::<Result<Vec<_>, _>>()?;
-    Ok(plan.clone().with_param_values(ParamValues::from(values))?)
+    for index in 0..names {
+        let Some(Some(wanted)) = expected.get(&format!("${}", index + 1)) else {
+            continue;
+        };
+        let cast = rows.iter().map(|row| fitting(&row[index], wanted, index + 1));
+        let cast: Option<Vec<_>> = cast.collect::<Result<_, _>>()?;
+        for (row, value) in rows.iter_mut().zip(cast.into_iter().flatten()) {
+            row[index] = value;
+        }
+    }
+    let bound = |row| Ok(plan.clone().with_param_values(ParamValues::from(row))?);
+    rows.into_iter().map(bound).collect()
 }
 
-/// A value in the type that the statement expects, or as it was bound where that type can't hold it: then it is what a literal of its
-/// own type would be, and `a < 3.5` is not `a < 3`. Texts are read as the expected type.
-fn fitting(value: ScalarValue, wanted: &DataType, number: usize) -> Result<ScalarValue, QueryError> {
+/// A value in another type; none where that can't hold it. Texts are read as the other type.
+fn fitting(value: &ScalarValue, wanted: &DataType, number: usize) -> Result<Option<ScalarValue>, QueryError> {
     let own = value.data_type();
+    if own == *wanted {
+        return Ok(Some(value.clone()));
+    }
     match value.cast_to(wanted) {
-        Ok(cast) if own.is_string() || cast.cast_to(&own).is_ok_and(|back| back == value) => Ok(cast),
+        Ok(cast) if value.is_null() || own.is_string() => Ok(Some(cast)),
+        Ok(cast) if cast.cast_to(&own).is_ok_and(|back| back == *value) => Ok(Some(cast)),
         Err(_) if !(own.is_numeric() && wanted.is_numeric()) => Err(QueryError::invalid(format!(
             "parameter ${number} can't be read as {wanted}"
         ))
         .with_detail(format!("the bound value is of type {own}"))),
-        _ => Ok(value),
+        _ => Ok(None),
     }
 }
 
@@ -157,13 +170,10 @@ pub fn require_bound(plan: &LogicalPlan) -> Result<(), QueryError> {
 /// # Errors
 /// As [`bind_row`].
 pub fn bind_rows(plan: &LogicalPlan, batches: &[RecordBatch]) -> Result<Vec<LogicalPlan>, QueryError> {
-    let mut plans = Vec::new();
-    for batch in batches {
-        for row in 0..batch.num_rows() {
-            plans.push(bind_row(plan, row_values(batch, row)?)?);
-        }
-    }
-    Ok(plans)
+    let rows = batches
+        .iter()
+        .flat_map(|batch| (0..batch.num_rows()).map(|row| row_values(batch, row)));
+    bind_all(plan, rows.collect::<Result<_, _>>()?)
 }
 
 /// One plan that yields the rows of all `plans`, in order of binding.

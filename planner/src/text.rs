@@ -7,18 +7,51 @@ use std::fmt::Display;
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Expr, Ident, ObjectName, ObjectNamePart, Value, ValueWithSpan, VisitMut, VisitorMut,
+    Expr, Ident, ObjectName, ObjectNamePart, Value, ValueWithSpan, Visit, VisitMut, Visitor, VisitorMut,
 };
 
 /// A statement, query or expression as text.
-pub(crate) fn sql_text<T: VisitMut + Display + Clone>(parsed: &T) -> String {
-    let text = parsed.to_string();
-    if !["''", r"\'", "\"\"", "``"].iter().any(|quotes| text.contains(quotes)) {
-        return text;
+pub(crate) fn sql_text<T: Visit + VisitMut + Display + Clone>(parsed: &T) -> String {
+    if Visit::visit(parsed, &mut Quotes).is_continue() {
+        return parsed.to_string();
     }
     let mut doubled = parsed.clone();
-    let _ = doubled.visit(&mut Doubling);
+    let _ = VisitMut::visit(&mut doubled, &mut Doubling);
     doubled.to_string()
+}
+
+/// Breaks at the first text or name that has its own quote in it.
+struct Quotes;
+
+impl Visitor for Quotes {
+    type Break = ();
+
+    fn pre_visit_value(&mut self, value: &ValueWithSpan) -> ControlFlow<()> {
+        match &value.value {
+            Value::SingleQuotedString(text) if text.contains('\'') => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        }
+    }
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        match expr {
+            Expr::Identifier(name) if is_doubled(name) => ControlFlow::Break(()),
+            Expr::CompoundIdentifier(names) if names.iter().any(is_doubled) => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        }
+    }
+
+    fn pre_visit_relation(&mut self, relation: &ObjectName) -> ControlFlow<()> {
+        let mut names = relation.0.iter().filter_map(ObjectNamePart::as_ident);
+        match names.any(is_doubled) {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    }
+}
+
+fn is_doubled(name: &Ident) -> bool {
+    name.quote_style.is_some_and(|quote| name.value.contains(quote))
 }
 
 struct Doubling;

@@ -113,8 +113,8 @@ pub struct Authenticator {
     tokens: Mutex<Tokens>,
     /// Checked for unknown users, so that they take as long as known ones.
     decoy: PasswordHashString,
-    checks: Semaphore,
-    waiting: Semaphore,
+    checks: Arc<Semaphore>,
+    waiting: Arc<Semaphore>,
 }
 
 impl fmt::Debug for Authenticator {
@@ -133,8 +133,8 @@ impl Authenticator {
             users: Mutex::new(UsersFile::open(users_file)?),
             tokens: Mutex::new(Tokens::new(limits)),
             decoy: users::decoy()?,
-            checks: Semaphore::new(CHECKS_AT_A_TIME),
-            waiting: Semaphore::new(CHECKS_WAITING),
+            checks: Arc::new(Semaphore::new(CHECKS_AT_A_TIME)),
+            waiting: Arc::new(Semaphore::new(CHECKS_WAITING)),
         })
     }
 
@@ -207,9 +207,13 @@ impl Authenticator {
     }
 
     async fn check_password(&self, hash: PasswordHashString, password: String) -> Result<bool, AuthError> {
-        let _waiting = self.waiting.try_acquire().map_err(|_| AuthError::Busy)?;
-        let _turn = self.checks.acquire().await.map_err(|_| AuthError::Failed)?;
+        let waiting = Arc::clone(&self.waiting);
+        let waiting = waiting.try_acquire_owned().map_err(|_| AuthError::Busy)?;
+        let checks = Arc::clone(&self.checks);
+        let turn = checks.acquire_owned().await.map_err(|_| AuthError::Failed)?;
         let check = move || {
+            // Until it is done, also where the client has gone away.
+            let _held = (waiting, turn);
             Argon2::default()
                 .verify_password(password.as_bytes(), &hash.password_hash())
                 .is_ok()

@@ -1,7 +1,7 @@
 //! What a client holds without doing anything: its slot until it is cancelled or out of time, its session while a statement
 //! runs in it, its ticket although the server was busy.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrow_flight::{FlightData, FlightInfo, Ticket};
 use futures::StreamExt;
@@ -10,7 +10,6 @@ use tonic::{Code, Streaming};
 
 use crate::client::Client;
 use crate::fused::{PATIENCE, wait_for_metric};
-use crate::results::{query_id, wait_for_state};
 use crate::server::Server;
 
 /// Far more than the buffers between server and client hold.
@@ -85,8 +84,8 @@ async fn a_session_lives_while_a_statement_runs_in_it() {
         let rows = client.query("SHOW trireme.batch_rows").await.unwrap().rows();
         rows[0].last().unwrap().clone()
     };
-    client.query("SET trireme.batch_rows = 123").await.unwrap();
     let (_info, stream) = begun(&mut client).await;
+    client.query("SET trireme.batch_rows = 123").await.unwrap();
     tokio::time::sleep(Duration::from_secs(4)).await;
     assert_eq!(batch_rows(&mut client).await, "123");
     drop(stream);
@@ -119,7 +118,11 @@ async fn a_ticket_refused_by_a_busy_server_stays_good() {
 async fn a_ticket_that_expired_is_not_found() {
     let (_data, server, mut client) = fixture(&["limits.ticket_ttl_seconds=1"]).await;
     let info = client.statement("SELECT value FROM range(10)").await.unwrap();
-    wait_for_state(&mut server.client().await, &query_id(&info), "Cancelled").await;
+    let began = Instant::now();
+    while !server.get("/metrics").unwrap().1.contains("outcome=\"cancelled\"}") {
+        assert!(began.elapsed() < PATIENCE, "it never expires");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     let status = client.fetch(ticket(&info)).await.unwrap_err();
     assert_eq!(status.code(), Code::NotFound, "{status}");
     assert!(status.message().contains("limits.ticket_ttl_seconds"), "{status}");

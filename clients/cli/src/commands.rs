@@ -123,7 +123,8 @@ impl Shell {
         // A script can include scripts, so the future has to live on the heap.
         let step = Box::pin(self.script(BufReader::new(file), Some(&path))).await;
         self.include_depth -= 1;
-        Ok(step)
+        // \q ends the script that it stands in.
+        Ok(step.map(|_| Flow::GoOn))
     }
 
     pub(crate) async fn edit(&mut self, path: Option<String>) -> Result<Step, Failure> {

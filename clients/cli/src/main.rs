@@ -162,8 +162,9 @@ fn work(args: &Args, shell: &mut Shell, runtime: &Runtime) -> ExitCode {
             },
         };
         match step {
-            Ok(Flow::GoOn) => {}
-            Ok(Flow::Quit) => break,
+            Ok(Flow::Quit) if matches!(item, Work::Command(_)) => break,
+            // In a script it ends the script.
+            Ok(_) => {}
             Err(Kind::Statement) if args.keep_going => first_failure = Some(EXIT_SQL_ERROR),
             Err(kind) => return exit_code(kind, stopped),
         }

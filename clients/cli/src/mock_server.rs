@@ -378,9 +378,11 @@ async fn scripts_include_scripts_and_results_get_their_own_file() {
     let mut bench = Bench::new(Shape::Jsonl).await;
     let (inner, own) = (bench.path("inner.sql"), bench.path("own"));
     std::fs::write(&inner, format!("numbers \\g '{own}'\n\\echo inside\n\\q\n")).unwrap();
-    let (step, text) = bench.run(&format!("\\i '{inner}'\nnumbers;\n")).await;
+    let (step, text) = bench
+        .run(&format!("\\i '{inner}'\n\\echo after\n\\q\n\\echo never\n"))
+        .await;
     assert_eq!(step, Ok(Flow::Quit));
-    assert_eq!(text, "inside\n");
+    assert_eq!(text, "inside\nafter\n");
     assert_eq!(
         std::fs::read_to_string(own).unwrap(),
         "{\"n\":1}\n{\"n\":2}\n{\"n\":3}\n"

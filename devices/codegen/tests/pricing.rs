@@ -158,6 +158,7 @@ fn program(rows: u64, wide: bool) -> Program {
     let target = Target {
         group: if wide { 256 } else { 64 },
         items: 4,
+        work_items: 1 << 16,
         local_bytes: 48 << 10,
         wide,
         large_bytes: None,

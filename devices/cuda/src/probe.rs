@@ -168,6 +168,9 @@ fn describe(
     }
     let group = settings.group.next_power_of_two().clamp(32, 1024);
     let multiprocessors = ask.count(attribute::MULTIPROCESSORS);
+    let groups = multiprocessors
+        .saturating_mul((ask.count(attribute::THREADS) / group).max(1))
+        .max(1);
     Ok(Found {
         ordinal: ask.ordinal,
         info: DeviceInfo {
@@ -186,13 +189,12 @@ fn describe(
         target: Target {
             group,
             items: settings.items.max(1),
+            work_items: groups.saturating_mul(group),
             local_bytes: ask.count(attribute::SHARED_BYTES),
             wide: true,
             large_bytes: Some(LARGE_CACHES * u64::from(ask.count(attribute::L2_BYTES))),
         },
-        groups: multiprocessors
-            .saturating_mul((ask.count(attribute::THREADS) / group).max(1))
-            .max(1),
+        groups,
         architecture: format!("sm_{architecture}"),
         bus: ask.text(ask.cuda.device_bus),
     })

@@ -302,9 +302,11 @@ fn target(ask: Ask<'_>, settings: &OpenClSettings, host: bool) -> (Target, u32) 
     let group = settings.group.unwrap_or(group).next_power_of_two().clamp(8, most);
     let local: u64 = ask.number(cl::CL_DEVICE_LOCAL_MEM_SIZE);
     let units: u32 = ask.number(cl::CL_DEVICE_MAX_COMPUTE_UNITS);
+    let groups = units.max(1).saturating_mul(groups_per_unit);
     let target = Target {
         group,
         items: settings.items.unwrap_or(items).max(1),
+        work_items: groups.saturating_mul(group),
         local_bytes: u32::try_from(local).unwrap_or(u32::MAX),
         wide: !host,
         large_bytes: (!host).then(|| {
@@ -314,7 +316,7 @@ fn target(ask: Ask<'_>, settings: &OpenClSettings, host: bool) -> (Target, u32) 
                     .max(CACHE_BYTES_MIN)
         }),
     };
-    (target, units.max(1).saturating_mul(groups_per_unit))
+    (target, groups)
 }
 
 /// A context of one device.

@@ -56,6 +56,7 @@ impl SimDriver {
             target: Target {
                 group: script.group,
                 items: script.items,
+                work_items: script.groups.saturating_mul(script.group),
                 local_bytes: script.local_bytes,
                 wide: script.wide,
                 large_bytes: script.large_bytes,

@@ -358,13 +358,14 @@ impl Inner {
                 }
             }
         };
-        let landing = Landing {
+        let mut landing = Landing {
             inner: self,
             key,
             flight,
+            answer: None,
         };
         let answer = self.decode(key, table, domain, need, pool, decode);
-        landing.flight.land(answer.clone());
+        landing.answer = Some(answer.clone());
         answer
     }
 
@@ -427,13 +428,16 @@ struct Landing<'a> {
     inner: &'a Inner,
     key: &'a Key,
     flight: Arc<Flight>,
+    answer: Option<Result<Arc<DeviceColumn>, Failure>>,
 }
 
 impl Drop for Landing<'_> {
     fn drop(&mut self) {
+        // First: who was told of another's failure looks for a flight again.
         self.inner.state.lock().flights.remove(self.key);
-        let lost = DeviceError::Internal("the thread that decoded a column is gone".to_owned());
-        self.flight.land(Err(lost.into()));
+        let lost = || DeviceError::Internal("the thread that decoded a column is gone".to_owned());
+        self.flight
+            .land(self.answer.take().unwrap_or_else(|| Err(lost().into())));
     }
 }
 

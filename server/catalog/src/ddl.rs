@@ -110,7 +110,7 @@ impl Catalog {
         }
         let (rows, is_query) = match &source {
             ManagedSource::Columns(columns) => (ingest::empty(columns)?, false),
-            ManagedSource::Query(query) => (ingest::converted(session, query).await?, true),
+            ManagedSource::Query(query) => (ingest::converted(session, query, &partition_columns).await?, true),
         };
         let schema = Arc::clone(rows.plan.schema().inner());
         self.check_keys(&name, &schema, &keys).await?;

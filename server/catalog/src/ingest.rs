@@ -16,7 +16,7 @@ use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use futures::StreamExt;
 
 use crate::error::CatalogError;
-use crate::insert::FirstError;
+use crate::insert::{FirstError, check_partitions};
 
 /// Precision of the widest decimal that Delta has.
 const DECIMAL_PRECISION_MAX: u8 = 38;
@@ -37,7 +37,11 @@ pub(crate) fn empty(columns: &SchemaRef) -> Result<Rows, CatalogError> {
 }
 
 /// The query's rows, converted.
-pub(crate) async fn converted(session: &dyn Session, query: &LogicalPlan) -> Result<Rows, CatalogError> {
+pub(crate) async fn converted(
+    session: &dyn Session,
+    query: &LogicalPlan,
+    partition_columns: &[String],
+) -> Result<Rows, CatalogError> {
     let schema = delta_schema(query.schema().inner(), true)?;
     let plan = session.create_physical_plan(query).await?;
     let first_error = FirstError::default();
@@ -47,6 +51,7 @@ pub(crate) async fn converted(session: &dyn Session, query: &LogicalPlan) -> Res
                 plan: Arc::clone(&plan),
                 partition,
                 schema: Arc::clone(&schema),
+                partition_columns: partition_columns.to_vec(),
                 first_error: first_error.clone(),
             };
             Arc::new(part) as Arc<dyn PartitionStream>
@@ -66,6 +71,7 @@ struct Part {
     plan: Arc<dyn ExecutionPlan>,
     partition: usize,
     schema: SchemaRef,
+    partition_columns: Vec<String>,
     first_error: FirstError,
 }
 
@@ -78,10 +84,15 @@ impl PartitionStream for Part {
         let schema = Arc::clone(&self.schema);
         let target = Arc::clone(&self.schema);
         let first_error = self.first_error.clone();
+        let partition_columns = self.partition_columns.clone();
         match self.plan.execute(self.partition, context) {
             Ok(stream) => {
                 let stream = stream.map(move |batch| {
-                    let converted = batch.and_then(|batch| convert(&batch, &target));
+                    let converted = batch.and_then(|batch| {
+                        let batch = convert(&batch, &target)?;
+                        check_partitions(&partition_columns, &target, &batch)?;
+                        Ok(batch)
+                    });
                     converted.map_err(|error| first_error.keep(error))
                 });
                 Box::pin(RecordBatchStreamAdapter::new(schema, stream))

@@ -9,8 +9,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, RecordBatch};
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
@@ -41,18 +42,29 @@ impl FirstError {
     }
 }
 
-/// Passes rows on, refuses nulls where the table has NOT NULL, and keeps the first error.
+/// Passes rows on, refuses nulls where the table has NOT NULL and empty texts where it is partitioned, and keeps the first error.
 #[derive(Debug)]
 pub(crate) struct WatchExec {
     input: Arc<dyn ExecutionPlan>,
     /// The table's columns, in the order of the input's.
     columns: SchemaRef,
+    partition_columns: Vec<String>,
     first: FirstError,
 }
 
 impl WatchExec {
-    pub(crate) fn new(input: Arc<dyn ExecutionPlan>, columns: SchemaRef, first: FirstError) -> Self {
-        Self { input, columns, first }
+    pub(crate) fn new(
+        input: Arc<dyn ExecutionPlan>,
+        columns: SchemaRef,
+        partition_columns: Vec<String>,
+        first: FirstError,
+    ) -> Self {
+        Self {
+            input,
+            columns,
+            partition_columns,
+            first,
+        }
     }
 }
 
@@ -66,6 +78,26 @@ fn check_nulls(columns: &Schema, batch: &RecordBatch) -> Result<()> {
             Err(DataFusionError::External(Box::new(error)))
         }
     }
+}
+
+/// A table's log has the same word for an empty text and for NULL.
+pub(crate) fn check_partitions(partition_columns: &[String], columns: &Schema, batch: &RecordBatch) -> Result<()> {
+    for (field, column) in columns.fields().iter().zip(batch.columns()) {
+        let is_text = match field.data_type() {
+            DataType::Dictionary(_, values) => values.is_string(),
+            plain => plain.is_string(),
+        };
+        if !is_text || !partition_columns.contains(field.name()) {
+            continue;
+        }
+        let texts = cast(column, &DataType::Utf8View)?;
+        if texts.as_string_view().iter().flatten().any(str::is_empty) {
+            let error = QueryError::invalid(format!("column {} can't be an empty text", field.name()))
+                .with_hint("the table is partitioned by it; use NULL");
+            return Err(DataFusionError::External(Box::new(error)));
+        }
+    }
+    Ok(())
 }
 
 impl DisplayAs for WatchExec {
@@ -107,6 +139,7 @@ impl ExecutionPlan for WatchExec {
         Ok(Arc::new(Self::new(
             input,
             Arc::clone(&self.columns),
+            self.partition_columns.clone(),
             self.first.clone(),
         )))
     }
@@ -115,8 +148,13 @@ impl ExecutionPlan for WatchExec {
         let stream = self.input.execute(partition, context)?;
         let schema = stream.schema();
         let (columns, first) = (Arc::clone(&self.columns), self.first.clone());
+        let partition_columns = self.partition_columns.clone();
         let stream = stream.map(move |batch| {
-            let checked = batch.and_then(|batch| check_nulls(&columns, &batch).map(|()| batch));
+            let checked = batch.and_then(|batch| {
+                check_nulls(&columns, &batch)?;
+                check_partitions(&partition_columns, &columns, &batch)?;
+                Ok(batch)
+            });
             checked.map_err(|error| first.keep(error))
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, stream)))

@@ -3,22 +3,24 @@
 //! Each is one Delta commit. A commit that lost a race is [`CatalogError::Conflict`]; its files are left unreferenced and
 //! the table as the winner made it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use datafusion::catalog::{Session, TableProvider};
-use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, DFSchemaRef, ScalarValue};
 use datafusion::error::Result as DataFusionResult;
 use datafusion::execution::{SessionState, SessionStateBuilder};
+use datafusion::logical_expr::Expr;
 use datafusion::logical_expr::dml::InsertOp;
 use datafusion::logical_expr::simplify::SimplifyContext;
-use datafusion::logical_expr::{Expr, lit};
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::physical_plan::ExecutionPlan;
 use deltalake::DeltaTable;
 use deltalake::delta_datafusion::planner::DeltaPlanner;
 use deltalake::operations::write::WriteBuilder;
 use deltalake::protocol::SaveMode;
+use trireme_exec::{ErrorClass, QueryError};
 use trireme_planner::ddl::TableName;
 
 use crate::catalog::Catalog;
@@ -122,7 +124,12 @@ impl Catalog {
         let table = self.managed_delta(name, folder).await?;
         let provider = table.table_provider().build().await?;
         let first = FirstError::default();
-        let watched = Arc::new(WatchExec::new(input, provider.schema(), first.clone()));
+        let watched = Arc::new(WatchExec::new(
+            input,
+            provider.schema(),
+            partition_columns(&table),
+            first.clone(),
+        ));
         let inner = provider.insert_into(state, watched, op).await?;
         Ok(Arc::new(InsertExec::new(inner, name, first)))
     }
@@ -178,21 +185,12 @@ fn simplified(session: &SessionState, columns: &DFSchemaRef, predicate: Expr) ->
         .with_config_options(Arc::clone(session.config().options()))
         .build();
     let simplifier = ExprSimplifier::new(context);
-    // It takes a list of nothing but NULLs for an empty one, and NOT IN for true.
-    let unknown = |node| {
-        let Expr::InList(mut list) = node else {
-            return Ok(Transformed::no(node));
-        };
-        let elements = list.list.into_iter().map(|element| simplifier.simplify(element));
-        list.list = elements.collect::<Result<_, _>>()?;
-        let is_null = |element: &Expr| matches!(element, Expr::Literal(value, _) if value.is_null());
-        Ok(Transformed::yes(match list.list.iter().all(is_null) {
-            true => lit(ScalarValue::Boolean(None)),
-            false => Expr::InList(list),
-        }))
-    };
-    let coerced = simplifier.coerce(predicate, columns)?.transform_up(unknown)?;
-    Ok(simplifier.simplify(coerced.data)?)
+    let coerced = simplifier.coerce(predicate, columns)?;
+    // It merges lists by what their elements are written as, and takes NULLs for nothing.
+    if coerced.exists(|node| Ok(matches!(node, Expr::InList(_))))? {
+        return Ok(coerced.is_true());
+    }
+    Ok(simplifier.simplify(coerced)?)
 }
 
 /// A predicate over partition columns alone decides about whole files, and the writer takes "unknown" for "delete" there, as it
@@ -220,7 +218,17 @@ fn partition_columns(table: &DeltaTable) -> Vec<String> {
 
 /// The writer sees the one table only: its columns lose their qualifiers, and subqueries become their results.
 async fn plain(session: &SessionState, expr: Expr, verb: &str) -> Result<Expr, CatalogError> {
-    let unqualified = evaluated(session, expr, verb).await?.transform(|node| {
+    let evaluated = evaluated(session, expr, verb).await?;
+    if looks_twice(&evaluated)? {
+        let error = QueryError::new(
+            ErrorClass::Unsupported,
+            format!("{verb} with several lists that one column is looked up in is not supported"),
+        );
+        return Err(error
+            .with_hint("write one list, or WHERE key IN (SELECT key FROM … WHERE …)")
+            .into());
+    }
+    let unqualified = evaluated.transform(|node| {
         Ok(match node {
             Expr::Column(column) if column.relation.is_some() => {
                 Transformed::yes(Expr::Column(Column::from_name(column.name)))
@@ -232,6 +240,21 @@ async fn plain(session: &SessionState, expr: Expr, verb: &str) -> Result<Expr, C
         })
     })?;
     Ok(unqualified.data)
+}
+
+/// The writer's simplifier makes one list of two that the same columns are looked up in, and forgets their NULLs: wrong rows would be
+/// changed.
+fn looks_twice(expr: &Expr) -> DataFusionResult<bool> {
+    let mut known: HashSet<Column> = HashSet::new();
+    let mut twice = false;
+    expr.apply(|node| {
+        if let Expr::InList(list) = node {
+            let columns = list.expr.column_refs().into_iter().cloned();
+            twice |= columns.map(|column| known.insert(column)).any(|new| !new);
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(twice)
 }
 
 /// Rows by the log, where every file says its count.

@@ -61,6 +61,8 @@ pub struct Target {
     pub group: u32,
     /// Rows that a work-item takes of one tile.
     pub items: u32,
+    /// Work-items that run at once.
+    pub work_items: u32,
     /// Local memory that a group may use.
     pub local_bytes: u32,
     /// Whether registers are cheap and work-items many (a GPU), or work-items run one after another (a processor).

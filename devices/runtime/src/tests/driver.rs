@@ -69,6 +69,7 @@ impl TestDriver {
                 target: Target {
                     group: 8,
                     items: 2,
+                    work_items: 24,
                     local_bytes: 32 << 10,
                     wide: true,
                     large_bytes: None,

@@ -234,6 +234,7 @@ fn int96_reach_further_in_microseconds() {
         zone: Some("UTC".into()),
     };
     let scan = open(&cache(1 << 20), table(folder.path(), &["a"], &[("x", wanted)], true)).unwrap();
+    found(scan.as_ref(), 0);
     // 9999-12-31 and a microsecond.
     assert_eq!(
         scan.zone(0, 0).unwrap().range.unwrap(),

@@ -11,8 +11,8 @@ use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::listing::helpers::expr_applicable_for_cols;
 use datafusion::error::Result;
 use datafusion::execution::context::ExecutionProps;
-use datafusion::logical_expr::Expr;
 use datafusion::logical_expr::expr_rewriter::unnormalize_col;
+use datafusion::logical_expr::{Expr, Operator};
 use datafusion::physical_expr::create_physical_expr;
 use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
 use trireme_planner::plan_cache::shape::PARAMETER;
@@ -30,7 +30,8 @@ pub(super) fn by_partition(files: &[PartitionedFile], columns: &Fields, filter: 
     !names.is_empty()
         && !filter.column_refs().is_empty()
         && expr_applicable_for_cols(&names, filter)
-        && (has_parameter(filter).unwrap_or(true)
+        && (!may_fail(filter)
+            || has_parameter(filter).unwrap_or(true)
             || partitions(
                 files,
                 columns,
@@ -38,6 +39,22 @@ pub(super) fn by_partition(files: &[PartitionedFile], columns: &Fields, filter: 
                 &mut vec![true; files.len()],
             )
             .is_ok())
+}
+
+/// Comparisons, and what combines them, give no error for any value.
+fn may_fail(filter: &Expr) -> bool {
+    let fails = |expr: &Expr| {
+        Ok(match expr {
+            Expr::BinaryExpr(binary) => {
+                use Operator::{And, Eq, Gt, GtEq, Lt, LtEq, NotEq, Or};
+                !matches!(binary.op, And | Or | Eq | NotEq | Lt | LtEq | Gt | GtEq)
+            }
+            Expr::Column(_) | Expr::Literal(..) | Expr::Not(_) | Expr::IsNull(_) | Expr::IsNotNull(_) => false,
+            Expr::InList(_) | Expr::Between(_) | Expr::Like(_) => false,
+            _ => true,
+        })
+    };
+    filter.exists(fails).unwrap_or(true)
 }
 
 /// Takes away the files whose partition values make a filter false or unknown.

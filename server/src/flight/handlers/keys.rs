@@ -163,7 +163,8 @@ pub async fn cross(front: &Front, command: &CommandGetCrossReference) -> Result<
 async fn foreign(front: &Front, keep: impl Fn(&Reference) -> bool) -> Result<RecordBatch, QueryError> {
     let keys = front.engine.keys().await?;
     let mut rows: Vec<_> = references(&keys).into_iter().filter(keep).collect();
-    rows.sort_by(|a, b| (&a.primary, &a.foreign, a.sequence).cmp(&(&b.primary, &b.foreign, b.sequence)));
+    // The columns of a key stand together and in their order already.
+    rows.sort_by(|a, b| (&a.primary, &a.foreign, &a.foreign_key).cmp(&(&b.primary, &b.foreign, &b.foreign_key)));
     let rule = UpdateDeleteRules::NoAction as i32;
     let rules = || -> ArrayRef { Arc::new(rows.iter().map(|_| u8::try_from(rule).ok()).collect::<UInt8Array>()) };
     let columns: Vec<ArrayRef> = vec![

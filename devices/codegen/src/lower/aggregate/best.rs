@@ -12,7 +12,6 @@ use trireme_device_api::{Expr, SortKey};
 
 use super::cells::Shared;
 use super::known::Known;
-use super::table::SPARES_WIDE;
 use crate::build::{bool, i32, place, u64};
 use crate::ir::{Atomic, Elem, Expr as Ir, Scalar, Stmt, Target, Unary, Var};
 use crate::lower::sort::order::{Order, compare_words};
@@ -56,7 +55,8 @@ pub(super) struct Best {
 impl Best {
     pub(super) fn new(l: &mut Lowering<'_>, wanted: Wanted) -> Self {
         let guess = (l.rows_guess() / 4)
-            .max(if l.target.wide { SPARES_WIDE } else { ENTRIES_MIN })
+            .max(ENTRIES_MIN)
+            .max(l.target.work_items.into())
             .max(l.bound.hints.capacity.unwrap_or(0));
         Self {
             wanted,

@@ -31,10 +31,8 @@ const ROOMY_BYTES: u64 = 128 << 20;
 const KEYS_MIN: u64 = 1 << 16;
 /// The same where an earlier run counted groups.
 const COUNTED_MIN: u64 = 1 << 13;
-/// Entries of a table of wide keys that work-items may hold unpublished; on devices of many work-items each may hold one at the
-/// start, when they all find the same slots empty.
+/// Entries of a table of wide keys that work-items may hold unpublished, at least: each may hold one when all slots are empty.
 const SPARES: u64 = 1 << 16;
-pub(super) const SPARES_WIDE: u64 = 1 << 19;
 /// Slots that are tried for one key.
 const PROBES_MAX: u32 = 512;
 /// Between two looks at the status.
@@ -569,8 +567,8 @@ impl Table {
 impl Wide {
     fn new(l: &mut Lowering<'_>, shape: &KeyShape, expected: u64) -> Self {
         let slots = (expected * 2).next_power_of_two();
-        let spares = if l.target.wide { SPARES_WIDE } else { SPARES };
-        let entries = (expected + spares).min(l.rows_bound().unwrap_or(u64::MAX)).max(1);
+        let held = SPARES.max(l.target.work_items.into());
+        let entries = (expected + held).min(l.rows_bound().unwrap_or(u64::MAX)).max(1);
         let words = shape.words() as u64;
         Self {
             slots: zeroed(l, "slots", slots * 4),

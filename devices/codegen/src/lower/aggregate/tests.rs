@@ -80,6 +80,7 @@ fn numbers(groups: Option<u64>) -> Vec<u64> {
     let target = Target {
         group: 8,
         items: 1,
+        work_items: 64,
         local_bytes: 16 << 10,
         wide: true,
         large_bytes: None,

@@ -259,6 +259,7 @@ fn joins_are_those_of_all_pairs() {
         let target = Target {
             group: 8,
             items: 1 + u32::try_from(seed % 2).unwrap(),
+            work_items: 64,
             local_bytes: 16 << 10,
             wide: seed % 3 == 0,
             large_bytes: Some(256),

@@ -264,6 +264,7 @@ pub(super) fn project(table: &Table, expr: &Expr, parameters: &[Value], seed: u6
     let target = Target {
         group: 8,
         items: 1,
+        work_items: 64,
         local_bytes: 1 << 14,
         wide: true,
         large_bytes: None,
