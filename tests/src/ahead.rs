@@ -9,7 +9,7 @@ use crate::server::Server;
 /// More batches than wait between the plan and the network.
 const MANY: &str = "SELECT value FROM range(200000)";
 
-async fn fixture(settings: &[&str]) -> (tempfile::TempDir, Server, Client) {
+pub(crate) async fn fixture(settings: &[&str]) -> (tempfile::TempDir, Server, Client) {
     let data = tempfile::tempdir().unwrap();
     let args: Vec<_> = settings.iter().flat_map(|setting| ["--set", *setting]).collect();
     let server = Server::start_with(data.path(), &args);

@@ -8,20 +8,13 @@ use futures::StreamExt;
 use prost::Message;
 use tonic::{Code, Streaming};
 
+use crate::ahead::fixture;
 use crate::client::Client;
 use crate::fused::{PATIENCE, wait_for_metric};
 use crate::server::Server;
 
 /// Far more than the buffers between server and client hold.
 const LONG: &str = "SELECT a.value AS a, b.value AS b FROM range(100000) a CROSS JOIN range(100000) b";
-
-async fn fixture(settings: &[&str]) -> (tempfile::TempDir, Server, Client) {
-    let data = tempfile::tempdir().unwrap();
-    let args: Vec<_> = settings.iter().flat_map(|setting| ["--set", *setting]).collect();
-    let server = Server::start_with(data.path(), &args);
-    let client = server.client().await;
-    (data, server, client)
-}
 
 fn ticket(info: &FlightInfo) -> Ticket {
     info.endpoint[0].ticket.clone().unwrap()
