@@ -33,12 +33,13 @@ pub fn bind(statement: &mut Statement) -> Result<(), QueryError> {
     Ok(())
 }
 
-fn visit(statement: &mut Statement, binder: &mut Binder) -> ControlFlow<QueryError> {
+/// Visits what is parsed of a statement.
+pub(crate) fn visit<V: VisitorMut>(statement: &mut Statement, visitor: &mut V) -> ControlFlow<V::Break> {
     match statement {
-        Statement::Statement(statement) => statement.visit(binder),
-        Statement::Explain(explain) => visit(&mut explain.statement, binder),
+        Statement::Statement(statement) => statement.visit(visitor),
+        Statement::Explain(explain) => visit(&mut explain.statement, visitor),
         Statement::CopyTo(copy) => match &mut copy.source {
-            CopyToSource::Query(query) => query.visit(binder),
+            CopyToSource::Query(query) => query.visit(visitor),
             CopyToSource::Relation(_) => ControlFlow::Continue(()),
         },
         Statement::CreateExternalTable(_) | Statement::Reset(_) => ControlFlow::Continue(()),

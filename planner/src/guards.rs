@@ -62,7 +62,9 @@ pub fn physical_rules() -> Vec<PhysicalRule> {
         .collect();
     let check = rules.iter().position(|rule| rule.name() == "SanityCheckPlan");
     rules.insert(check.unwrap_or(rules.len()), Arc::new(WholeSorts));
-    // First, since the others look at what is constant.
+    // First, since the others look at what is constant; and again for what becomes constant when a join's sides change places.
+    let swaps = rules.iter().position(|rule| rule.name() == "join_selection");
+    rules.insert(swaps.map_or(0, |swaps| swaps + 1), Arc::new(ForgetConstants));
     rules.insert(0, Arc::new(ForgetConstants));
     rules
 }

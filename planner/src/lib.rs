@@ -32,10 +32,12 @@ mod placing;
 pub mod plan_cache;
 pub mod procedures;
 pub mod redact;
+mod repeated;
 mod secrets;
 pub mod semantics;
 pub mod session;
 pub mod statement;
 mod text;
+mod using;
 
 pub use statement::{Planned, SessionChange, plan};

@@ -1,7 +1,7 @@
 //! Names: case folding, qualification, and the nearest known name for an error's hint.
 
 use datafusion::sql::planner::IdentNormalizer;
-use datafusion::sql::sqlparser::ast::{Ident, ObjectName};
+use datafusion::sql::sqlparser::ast::{Expr, Ident, ObjectName, SelectItem};
 use trireme_exec::{Position, QueryError};
 
 use crate::ddl::TableName;
@@ -15,6 +15,16 @@ pub const DEFAULT_SCHEMA: &str = "public";
 /// Folds an identifier as SQL says: quoted as written, otherwise lower case.
 pub fn fold(ident: &Ident) -> String {
     IdentNormalizer::new(true).normalize(ident.clone())
+}
+
+/// The name of a result, if it has one.
+pub(crate) fn result_name(item: &SelectItem) -> Option<String> {
+    match item {
+        SelectItem::ExprWithAlias { alias, .. } => Some(fold(alias)),
+        SelectItem::UnnamedExpr(Expr::Identifier(name)) => Some(fold(name)),
+        SelectItem::UnnamedExpr(Expr::CompoundIdentifier(parts)) => parts.last().map(fold),
+        _ => None,
+    }
 }
 
 /// The folded parts of a dotted name.

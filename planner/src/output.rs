@@ -12,12 +12,20 @@ use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use trireme_exec::QueryError;
 
+use crate::repeated;
+
 /// The plain schema of a result; with `views`, string and binary views stay as they are.
 pub fn advertised_schema(schema: &Schema, views: bool) -> SchemaRef {
     let fields = schema
         .fields()
         .iter()
-        .map(|field| plain_field(field, views))
+        .map(|field| match repeated::shown(field.name()) {
+            name if name.len() < field.name().len() => {
+                let name = name.to_owned();
+                Arc::new(plain_field(field, views).as_ref().clone().with_name(name))
+            }
+            _ => plain_field(field, views),
+        })
         .collect::<Vec<_>>();
     Arc::new(Schema::new(fields))
 }

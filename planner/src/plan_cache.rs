@@ -268,7 +268,7 @@ async fn keep(state: &Arc<SessionState>, shape: &Shape, schema: &SchemaRef) -> R
         }
         tables.push((name, provider));
     }
-    let plan = functions::statement_to_plan(&planning, shape.statement.clone())
+    let plan = functions::query_to_plan(&planning, shape.statement.clone())
         .await
         .map_err(|error| format!("its constants decide its plan: {}", error.strip_backtrace()))?;
     let analyzed = physical::analyze(&planning, &plan).map_err(text)?;
@@ -382,7 +382,7 @@ impl ExecutionPlan for ReplannedExec {
             if let Some(options) = state.config_mut().options_mut().extensions.get_mut::<TriremeOptions>() {
                 "datafusion".clone_into(&mut options.cpu_variant);
             }
-            let plan = functions::statement_to_plan(&state, statement).await?;
+            let plan = functions::query_to_plan(&state, statement).await?;
             let plan = state.create_physical_plan(&plan).await?;
             execute_stream(plan, context)
         };

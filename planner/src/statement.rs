@@ -132,7 +132,7 @@ async fn plan_statement(state: &SessionState, statement: Statement, sql: &str) -
     }
     refuse_unsupported(&statement)?;
     let statement = show_settings(state, statement)?;
-    let planned = classify(functions::statement_to_plan(state, statement).await?)?;
+    let planned = classify(functions::query_to_plan(state, statement).await?)?;
     if let Planned::Write(plan) | Planned::Delete(plan) | Planned::Update(plan) = &planned {
         copies::check(plan)?;
     }

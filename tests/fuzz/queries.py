@@ -173,6 +173,20 @@ def visible_named(nodes, name):
     return [node for node in nodes if node.text.endswith(f".{name}")]
 
 
+def is_one(query, visible, name):
+    """Whether all visible columns of a name are merged into one, or are one."""
+    return len(visible_named(visible, name)) == 1 + sum(join.using == name for join in query.joins)
+
+
+def merged(query, visible):
+    """The columns that USING merged, by their bare names."""
+    names = {join.using for join in query.joins if join.using and is_one(query, visible, join.using)}
+    for name in sorted(names):
+        nodes = visible_named(visible, name)
+        if len({node.kind for node in nodes}) == 1:
+            yield E(nodes[0].kind, name, tame=all(node.tame for node in nodes))
+
+
 class Queries:
     """One query, over `tables`, from `rng`."""
 
@@ -251,14 +265,14 @@ class Queries:
         visible = source.nodes()
         joins = [0, 0, 0, 1, 1, 2] if top and not self.large else [0, 0, 0, 1]
         for _ in range(rng.choice(joins) if depth > 0 or not self.large else 0):
-            join = self.join(visible, depth, query.rows)
+            join = self.join(visible, depth, query)
             query.joins.append(join)
             if join.hides:
                 continue
             product = query.rows * join.source.rows
             query.rows = min(product, max(query.rows, join.source.rows) * 8) if join.on else product
             visible = visible + join.source.nodes()
-        make = Expressions(rng, visible)
+        make = Expressions(rng, visible + list(merged(query, visible)))
         while rng.random() < 0.5 and len(query.where) < 3:
             query.where.append(self.predicate(make, depth))
         form = rng.random()
@@ -282,8 +296,8 @@ class Queries:
             return self.window(make)
         return make.any(rng.choice([0, 0, 1, 2, 3]))
 
-    def join(self, visible, depth, rows) -> Join:
-        rng = self.rng
+    def join(self, visible, depth, query) -> Join:
+        rng, rows = self.rng, query.rows
         if rng.random() < 0.06:
             return self.half_join(visible, depth)
         word = rng.choice(["JOIN", "JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN", "CROSS JOIN", "LEFT JOIN"])
@@ -299,8 +313,8 @@ class Queries:
             on.append(Expressions(rng, visible + nodes).condition(2))
         plain = len(on) == 1 and on[0].text == "({} = {})" and len(on[0].args) == 2
         name = on[0].args[0].text.split(".")[-1] if plain else ""
-        single = name in ("k", "s") and all(len(visible_named(side, name)) == 1 for side in (visible, nodes))
-        if single and on[0].args[1].text.endswith(f".{name}") and word != "FULL JOIN" and rng.random() < 0.15:
+        single = name in ("k", "s") and len(visible_named(nodes, name)) == 1 and is_one(query, visible, name)
+        if single and on[0].args[1].text.endswith(f".{name}") and rng.random() < 0.25:
             return Join(word, source, on, using=name)
         if large and not any(" = " in condition.text for condition in on):
             on = [E("bool", "false")]

@@ -15,13 +15,34 @@ use trireme_exec::QueryError;
 
 use super::call::user_function;
 use super::{INLINE_NODES_MAX, UserFunction, of_state};
+use crate::{repeated, using};
 
 /// Plans a statement; calls of user-defined functions become their bodies.
 ///
 /// # Errors
 /// As DataFusion's planner; for calls with wrong arguments, and of functions whose body can't be planned any more.
 pub async fn statement_to_plan(state: &SessionState, statement: Statement) -> Result<LogicalPlan> {
-    let plan = state.statement_to_plan(statement).await?;
+    let statement = using::spelled(state, statement).await?;
+    with_bodies(state, state.statement_to_plan(statement).await?)
+}
+
+/// As [`statement_to_plan`]; results of one name are marked where DataFusion wouldn't have them.
+///
+/// # Errors
+/// As [`statement_to_plan`].
+pub async fn query_to_plan(state: &SessionState, statement: Statement) -> Result<LogicalPlan> {
+    let statement = using::spelled(state, statement).await?;
+    let marked = repeated::marked(&statement);
+    let plan = match (state.statement_to_plan(statement).await, marked) {
+        (Err(error), Some(marked)) if repeated::refused(&error) => {
+            state.statement_to_plan(marked).await.map_err(|_| error)?
+        }
+        (plan, _) => plan?,
+    };
+    with_bodies(state, plan)
+}
+
+fn with_bodies(state: &SessionState, plan: LogicalPlan) -> Result<LogicalPlan> {
     match of_state(state) {
         Some(set) if !set.functions.is_empty() => inlined(plan),
         _ => Ok(plan),

@@ -19,7 +19,7 @@ use body::check;
 #[cfg(test)]
 pub(crate) use body::selected as selected_expression;
 pub use definition::{create_function, drop_function};
-pub use inline::statement_to_plan;
+pub use inline::{query_to_plan, statement_to_plan};
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};

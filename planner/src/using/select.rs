@@ -1,0 +1,212 @@
+//! Puts what merged columns stand for into a SELECT and its ORDER BY.
+
+use std::ops::ControlFlow;
+
+use datafusion::sql::sqlparser::ast::{
+    ExcludeSelectItem, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident,
+    ObjectName, OrderBy, OrderByKind, Query, ReplaceSelectElement, ReplaceSelectItem, Select, SelectItem,
+    SelectItemQualifiedWildcardKind, VisitMut, VisitorMut, WildcardAdditionalOptions,
+};
+
+use super::{Merged, Side};
+use crate::names::{fold, result_name};
+
+/// What a merged column is.
+pub(super) fn value(merged: &Merged) -> Expr {
+    match &merged.value[..] {
+        [one] => one.clone(),
+        all => coalesce(all),
+    }
+}
+
+fn coalesce(values: &[Expr]) -> Expr {
+    let args = values
+        .iter()
+        .map(|value| FunctionArg::Unnamed(FunctionArgExpr::Expr(value.clone())))
+        .collect();
+    Expr::Function(Function {
+        name: ObjectName::from(vec![Ident::new("coalesce")]),
+        uses_odbc_syntax: false,
+        parameters: FunctionArguments::None,
+        args: FunctionArguments::List(FunctionArgumentList {
+            duplicate_treatment: None,
+            args,
+            clauses: Vec::new(),
+        }),
+        filter: None,
+        null_treatment: None,
+        over: None,
+        within_group: Vec::new(),
+    })
+}
+
+/// Replaces the names of merged columns, but not within subqueries, where they may be other columns'.
+pub(super) struct Replacing<'a> {
+    merged: &'a [Merged],
+    depth: usize,
+}
+
+impl<'a> Replacing<'a> {
+    pub(super) fn new(merged: &'a [Merged]) -> Self {
+        Self { merged, depth: 0 }
+    }
+
+    fn find(&self, name: &Ident) -> Option<&'a Merged> {
+        let name = fold(name);
+        let mut found = self.merged.iter().filter(|merged| fold(&merged.name) == name);
+        // Two joins that merge columns of one name: planning says that it is ambiguous.
+        found.next().filter(|_| found.next().is_none())
+    }
+}
+
+impl VisitorMut for Replacing<'_> {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, _query: &mut Query) -> ControlFlow<()> {
+        self.depth += 1;
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _query: &mut Query) -> ControlFlow<()> {
+        self.depth -= 1;
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if self.depth == 0
+            && let Expr::Identifier(name) = expr
+            && let Some(merged) = self.find(name)
+        {
+            *expr = value(merged);
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// Spells merged columns out.
+pub(super) fn spell(select: &mut Select, order_by: Option<&mut OrderBy>, from: &Side) {
+    if let Some(order_by) = order_by {
+        spell_order(select, order_by, from);
+    }
+    let mut replacing = Replacing::new(&from.merged);
+    let items = std::mem::take(&mut select.projection);
+    select.projection = items
+        .into_iter()
+        .flat_map(|item| shown(item, from, &mut replacing))
+        .collect();
+    let _ = select.distinct.visit(&mut replacing);
+    let _ = select.selection.visit(&mut replacing);
+    let _ = select.group_by.visit(&mut replacing);
+    let _ = select.having.visit(&mut replacing);
+    let _ = select.named_window.visit(&mut replacing);
+    let _ = select.qualify.visit(&mut replacing);
+}
+
+/// A name in ORDER BY is a result's first, and a merged column's then.
+fn spell_order(select: &Select, order_by: &mut OrderBy, from: &Side) {
+    let OrderByKind::Expressions(exprs) = &mut order_by.kind else {
+        return;
+    };
+    let all = |item: &SelectItem| matches!(item, SelectItem::Wildcard(_));
+    let has_all = select.projection.iter().any(all);
+    let outputs: Vec<String> = select.projection.iter().filter_map(result_name).collect();
+    let is_result = |name: &Ident| has_all || outputs.contains(&fold(name));
+    // A result that is the merged column itself stands for it everywhere.
+    let is_itself = |merged: &Merged| {
+        let plain = |item: &SelectItem| match item {
+            SelectItem::UnnamedExpr(Expr::Identifier(name)) => fold(name) == fold(&merged.name),
+            _ => false,
+        };
+        has_all || select.projection.iter().any(plain)
+    };
+    let others: Vec<Merged> = from
+        .merged
+        .iter()
+        .filter(|merged| !is_itself(merged))
+        .cloned()
+        .collect();
+    let mut replacing = Replacing::new(&others);
+    for by in exprs {
+        if !matches!(&by.expr, Expr::Identifier(name) if is_result(name)) {
+            let _ = by.expr.visit(&mut replacing);
+        }
+    }
+}
+
+/// What a result becomes.
+fn shown(item: SelectItem, from: &Side, replacing: &mut Replacing<'_>) -> Vec<SelectItem> {
+    match item {
+        SelectItem::UnnamedExpr(Expr::Identifier(name)) => vec![match replacing.find(&name).map(value) {
+            None => SelectItem::UnnamedExpr(Expr::Identifier(name)),
+            Some(column @ (Expr::Identifier(_) | Expr::CompoundIdentifier(_))) => SelectItem::UnnamedExpr(column),
+            Some(expr) => SelectItem::ExprWithAlias { expr, alias: name },
+        }],
+        SelectItem::Wildcard(options) if is_bare(&options) => match all(from) {
+            Some(items) => items,
+            None => vec![SelectItem::Wildcard(options)],
+        },
+        SelectItem::Wildcard(mut options) => {
+            replace(&mut options, &from.merged);
+            vec![SelectItem::Wildcard(options)]
+        }
+        mut item => {
+            let _ = item.visit(replacing);
+            vec![item]
+        }
+    }
+}
+
+fn is_bare(options: &WildcardAdditionalOptions) -> bool {
+    options.opt_ilike.is_none()
+        && options.opt_exclude.is_none()
+        && options.opt_except.is_none()
+        && options.opt_replace.is_none()
+        && options.opt_rename.is_none()
+        && options.opt_alias.is_none()
+}
+
+/// `*` as the tables one by one; none where one of them has no name.
+fn all(from: &Side) -> Option<Vec<SelectItem>> {
+    let mut items = Vec::new();
+    for (at, factor) in from.factors.iter().enumerate() {
+        let name = factor.name.clone()?;
+        let hidden: Vec<String> = factor.hidden.iter().map(fold).collect();
+        let columns = factor.columns.as_deref().unwrap_or_default();
+        if !columns.is_empty() && columns.iter().all(|column| hidden.contains(column)) {
+            continue;
+        }
+        let mut options = WildcardAdditionalOptions::default();
+        if !factor.hidden.is_empty() {
+            let hidden = factor.hidden.iter().cloned().map(ObjectName::from).collect();
+            options.opt_exclude = Some(ExcludeSelectItem::Multiple(hidden));
+        }
+        let here = |merged: &&Merged| !merged.plain && merged.homes.contains(&at);
+        let merged: Vec<Merged> = from.merged.iter().filter(here).cloned().collect();
+        replace(&mut options, &merged);
+        let name = SelectItemQualifiedWildcardKind::ObjectName(ObjectName::from(name));
+        items.push(SelectItem::QualifiedWildcard(name, options));
+    }
+    Some(items)
+}
+
+/// Adds what merged columns are to what a `*` replaces.
+fn replace(options: &mut WildcardAdditionalOptions, merged: &[Merged]) {
+    let mut items = options
+        .opt_replace
+        .take()
+        .map(|replaced| replaced.items)
+        .unwrap_or_default();
+    for merged in merged {
+        if items.iter().any(|item| fold(&item.column_name) == fold(&merged.name)) {
+            continue;
+        }
+        items.push(Box::new(ReplaceSelectElement {
+            expr: value(merged),
+            column_name: merged.name.clone(),
+            as_keyword: true,
+        }));
+    }
+    if !items.is_empty() {
+        options.opt_replace = Some(ReplaceSelectItem { items });
+    }
+}
