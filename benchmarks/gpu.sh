@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # Everything that needs a GPU, in a few minutes: correctness first, then figures as JSON. Without a GPU it says so and ends well.
 #
-#   benchmarks/gpu.sh [STEP…]    correctness, calibration, sf1, sf10, kmeans, sanitizers, all of them if none is named; sf100 if named.
+#   benchmarks/gpu.sh [STEP…]    conformance, correctness, interpreted, calibration, sf1, sf10, kmeans, sanitizers, all of them if none
+#                                is named; sf100 if named.
 #                                Steps that don't fit BUDGET_S seconds (560) are left, and named at the end: call again with those
 #   benchmarks/gpu.sh pack       on a machine with Rust: puts the binaries, compressed, into .gpu/, which is to be carried along;
 #                                PACK_BIN names a folder of binaries that were built already, PACK_LEVEL xz's effort
 #   benchmarks/gpu.sh wheels     puts DuckDB for PACK_PYTHON (3.12) into .whl/, for sf10's comparison. Where both folders are too much
-#                                to carry at once: .gpu/ with the first call, .whl/ with the one that runs sf10 on the same machine
+#                                to carry at once: .gpu/ with the first call, .whl/ with the one that runs sf10, on the same machine,
+#                                so soon after the first that it is still held
 #   benchmarks/gpu.sh rehearse   the same steps on an OpenCL device and little data, to see that they work
 #
 # The machine needs a driver, NVRTC and Python's own library; nothing is fetched or compiled there. Binaries and data stay in SCRATCH
@@ -19,13 +21,20 @@ target=${CARGO_TARGET_DIR:-$root/target}
 python=${PYTHON:-python3}
 scratch=${SCRATCH:-/tmp/trireme-gpu}
 logs=$root/benchmarks/results
-all=(correctness calibration sf1 sf10 kmeans sanitizers)
-device=cuda0 small=0.01 one=1 ten=10 sizes=() serve=() measured=(--only cuda)
+all=(conformance correctness interpreted calibration sf1 sf10 kmeans sanitizers)
+opencl=() device=cuda0 small=0.01 one=1 ten=10 sizes=() measured=(--only cuda)
+# What is compared and measured are compiled kernels, not the program that runs while they compile.
+serve=(--serve devices.kernels=compiled --serve "devices.kernel_dir=$scratch/kernels") kernels=(--tier compiled)
 
 pack() {
   local from=${PACK_BIN:-$target/release} name bytes
   [ -n "${PACK_BIN:-}" ] || scripts/build.sh release || return 1
   mkdir -p .gpu
+  # Random graphs against the naive interpreter: what differs there says which operator is wrong.
+  cargo test --locked --release -p trireme-device-cuda --test conformance --no-run --message-format=json-render-diagnostics |
+    "$python" -c 'import json, sys; print([m["executable"] for m in map(json.loads, sys.stdin) if m.get("executable")][-1])' >.gpu/conformance.path || return 1
+  strip -o .gpu/conformance "$(cat .gpu/conformance.path)" && xz "-${PACK_LEVEL:-9}" -T0 -f .gpu/conformance || return 1
+  rm .gpu/conformance.path
   for name in trireme trisql devices; do
     # Without it there is no calibration, and all else runs.
     if [ "$name" = devices ] && ! [ -e "$from/$name" ]; then
@@ -88,7 +97,7 @@ left() { echo $((${BUDGET_S:-560} - SECONDS)); }
 
 # step NAME LIMIT_S COMMAND…: its output is kept; a failure doesn't stop what follows; without a third of its limit it is left out.
 step() {
-  local name=$1 limit=$2 begin=$SECONDS code
+  local name=$1 limit=$2 begin=$SECONDS code log
   shift 2
   if [ "$(left)" -lt $((limit / 3)) ]; then
     late+=("$name")
@@ -96,17 +105,18 @@ step() {
   fi
   [ "$limit" -lt "$(left)" ] || limit=$(left)
   echo "== $name, $limit s at most"
-  # A whole group of processes is ended, servers too.
-  within=(timeout -k 5 "$limit")
-  "$@" 2>&1 | tee "$logs/gpu-$name.log"
+  deadline=$((SECONDS + limit))
+  log=$logs/gpu-$name.log
+  # At once where it is kept, should this call be ended from outside.
+  "$@" 2>&1 | tee "$log" ${OUT:+"$OUT/gpu-$name.log"}
   code=${PIPESTATUS[0]}
-  echo "== $name: exit code $code, $((SECONDS - begin)) s" | tee -a "$logs/gpu-$name.log"
+  echo "== $name: exit code $code, $((SECONDS - begin)) s" | tee -a "$log"
   [ "$code" = 0 ] || failed+=("$name")
-  # What is there is kept, should this call be ended from outside.
   [ -z "${OUT:-}" ] || (cd "$logs" && tar -czf "$OUT/gpu-results.tar.gz" gpu-*)
 }
 
-limited() { "${within[@]}" "$@"; }
+# A whole group of processes is ended, servers too.
+limited() { timeout -k 5 $((deadline > SECONDS ? deadline - SECONDS : 1)) "$@"; }
 
 tpch() { # SCALE
   local folder=$scratch/tpch-sf$1
@@ -117,7 +127,7 @@ tpch() { # SCALE
 }
 
 devices_bench() { # SCALE ARGUMENT…
-  tpch "$1" && "${within[@]}" "$python" benchmarks/bench_devices.py --needed --device "$device" --scale "$1" --data "$scratch/tpch-sf$1" "${serve[@]}" "${@:2}"
+  tpch "$1" && limited "$python" benchmarks/bench_devices.py --needed --device "$device" --scale "$1" --data "$scratch/tpch-sf$1" "${opencl[@]}" "${@:2}"
 }
 
 # sanitized TOOL: the server under a checker, which is told to end by ending the server that it runs.
@@ -134,7 +144,7 @@ while kill -0 \$checker 2>/dev/null; do wait \$checker; done
 END
   chmod +x "$scratch/sanitized"
   tpch "$small"
-  TRIREME_BIN=$scratch/sanitized "${within[@]}" "$python" benchmarks/bench_devices.py --needed --device "$device" --scale "$small" \
+  TRIREME_BIN=$scratch/sanitized limited "$python" benchmarks/bench_devices.py --needed --device "$device" --scale "$small" \
     --data "$scratch/tpch-sf$small" --patience 120 "${serve[@]}" || return 1
   tail -3 "$log"
   grep -q 'SUMMARY: 0 ' "$log"
@@ -142,7 +152,15 @@ END
 
 run() {
   case $1 in
-  correctness) step correctness 200 devices_bench "$one" --verify --area gpu-correctness ;;
+  conformance)
+    if [ -e "$bin/conformance" ] && [ "$device" = cuda0 ]; then
+      step conformance 120 limited env TRIREME_REQUIRE_CUDA=1 TRIREME_CONFORMANCE_SECONDS=40 "$bin/conformance" --nocapture
+    else
+      echo '== conformance: there is no program for it'
+    fi
+    ;;
+  correctness) step correctness 200 devices_bench "$one" --verify "${serve[@]}" "${kernels[@]}" --area gpu-correctness ;;
+  interpreted) step interpreted 60 devices_bench "$small" --serve devices.kernels=interpreted --tier interpreted --area gpu-interpreted ;;
   calibration)
     if [ -e "$bin/devices" ]; then
       step calibration 90 limited "$bin/devices" "${measured[@]}" --out "$logs/gpu-calibration.json"
@@ -150,9 +168,9 @@ run() {
       echo '== calibration: there is no program for it'
     fi
     ;;
-  sf1) step hot-sf1 90 devices_bench "$one" --repetitions 5 --area gpu-tpch-sf1 ;;
-  sf10) step hot-sf10 240 devices_bench "$ten" --repetitions 5 --duckdb --area gpu-tpch-sf10 ;;
-  sf100) step hot-sf100 550 devices_bench 100 --repetitions 2 --area gpu-tpch-sf100 ;;
+  sf1) step hot-sf1 90 devices_bench "$one" --repetitions 5 "${serve[@]}" "${kernels[@]}" --area gpu-tpch-sf1 ;;
+  sf10) step hot-sf10 240 devices_bench "$ten" --repetitions 5 --duckdb "${serve[@]}" "${kernels[@]}" --area gpu-tpch-sf10 ;;
+  sf100) step hot-sf100 550 devices_bench 100 --repetitions 2 "${serve[@]}" "${kernels[@]}" --area gpu-tpch-sf100 ;;
   kmeans) step kmeans 200 limited "$python" benchmarks/kmeans.py --needed --device "$device" "${sizes[@]}" "${serve[@]}" --area gpu-kmeans ;;
   sanitizers)
     if command -v compute-sanitizer >/dev/null; then
@@ -177,7 +195,8 @@ pack | wheels)
 rehearse)
   shift
   device=opencl0 small=0.001 one=0.01 ten=0.02
-  sizes=(--sizes '4KiB,1MiB') serve=(--serve devices.opencl=all) measured=(--only opencl --seconds-per-point 0.005)
+  opencl=(--serve devices.opencl=all) serve+=(--serve devices.opencl=all)
+  sizes=(--sizes '4KiB,1MiB') measured=(--only opencl --seconds-per-point 0.005)
   logs=$(mktemp -d)
   ;;
 *)
@@ -192,6 +211,10 @@ mkdir -p "$scratch" "$logs"
 [ -z "${OUT:-}" ] || OUT=$(realpath -m "$OUT")
 failed=() late=()
 unpacked
+if ! [ -x "$bin/trireme" ]; then
+  echo 'there are no binaries: carry .gpu/, or build them'
+  exit 2
+fi
 libraries
 export TRIREME_BIN=$bin/trireme TRISQL_BIN=$bin/trisql TRIREME_BENCH_DATA=$scratch/data TRIREME_BENCH_RESULTS=$logs
 for name in "${@:-${all[@]}}"; do

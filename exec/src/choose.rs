@@ -30,7 +30,12 @@ const DEVICES_MAX: usize = 7;
 impl FragmentRuntime {
     /// The devices that a graph may run on beside the processor, as they are now.
     pub(crate) fn devices_of(&self, choice: &DeviceChoice) -> Vec<Arc<dyn Device>> {
-        let insists = choice.mode == DeviceMode::Require;
+        let insists = match choice.mode {
+            DeviceMode::Require => true,
+            // The processor alone would be compared with itself.
+            DeviceMode::Verify => matches!(choice.allowed, Allowed::Named(_)),
+            _ => false,
+        };
         // One that was latched off after the plan was made would only fail.
         let takes_work = |device: &Arc<dyn Device>| insists || device.info().state == DeviceState::Ready;
         let mut devices: Vec<_> = match &choice.allowed {

@@ -33,6 +33,7 @@ pub fn logical_rules() -> Vec<LogicalRule> {
         let unfit: fn(&LogicalPlan) -> Result<bool> = match rule.name() {
             "push_down_filter" => filters_one_row,
             "eliminate_cross_join" => joins_nulls,
+            "extract_equijoin_predicate" => has_keys_of_nulls,
             "single_distinct_aggregation_to_group_by" => return Arc::new(TypesKept { rule }),
             "simplify_expressions" => return Arc::new(ListsApart { rule }),
             _ => return rule,
@@ -182,6 +183,14 @@ fn joins_nulls(plan: &LogicalPlan) -> Result<bool> {
         Ok(search(found))
     })?;
     Ok(found)
+}
+
+/// A join that has keys which match NULLs: an equality that is made a key beside them would too.
+fn has_keys_of_nulls(plan: &LogicalPlan) -> Result<bool> {
+    Ok(matches!(
+        plan,
+        LogicalPlan::Join(join) if !join.on.is_empty() && join.null_equality == NullEquality::NullEqualsNull
+    ))
 }
 
 fn search(found: bool) -> TreeNodeRecursion {

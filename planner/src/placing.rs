@@ -108,7 +108,8 @@ fn named(devices: &Devices, list: &str, mode: DeviceMode, all: bool) -> Result<A
         });
     }
     match names.first().map(|name| (name, state(name))) {
-        Some((name, Some(DeviceState::Off(reason)))) if mode == DeviceMode::Require => Err(format!(
+        // What is to be verified must run, too.
+        Some((name, Some(DeviceState::Off(reason)))) if mode != DeviceMode::Auto => Err(format!(
             "device \"{name}\", which trireme.devices demands, is off: {reason}"
         )),
         _ => Ok(Allowed::Processor),

@@ -96,6 +96,10 @@ def _column(column, loosely):
     return column.to_pylist()
 
 
+# Rows that are looked through for one that is the same.
+NEAR_ROWS = 1000
+
+
 def _difference_of_sets(wanted: list[tuple], found: list[tuple]) -> str | None:
     if wanted == found:
         return None
@@ -103,9 +107,14 @@ def _difference_of_sets(wanted: list[tuple], found: list[tuple]) -> str | None:
     missing.subtract(collections.Counter(found))
     lost = [row for row, count in missing.items() for _ in range(count) if count > 0]
     extra = [row for row, count in missing.items() for _ in range(-count) if count < 0]
-    for want, find in zip(sorted(lost, key=_order), sorted(extra, key=_order)):
-        if not _same_row(want, find):
-            return f"{len(lost)} of {len(wanted)} rows differ, such as {find}, not {want}"
+    extra.sort(key=_order)
+    for place, want in enumerate(sorted(lost, key=_order)):
+        # Floats that differ in their last bits may have sorted otherwise.
+        near = (at for at in range(place, min(len(extra), place + NEAR_ROWS)) if _same_row(want, extra[at]))
+        match = next(near, None)
+        if match is None:
+            return f"{len(lost)} of {len(wanted)} rows differ, such as {extra[place]}, not {want}"
+        extra[place], extra[match] = extra[match], extra[place]
     return None
 
 

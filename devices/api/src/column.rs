@@ -122,7 +122,7 @@ impl Strings {
         &self.bytes[self.offsets[row] as usize..self.offsets[row + 1] as usize]
     }
 
-    /// From an iterator of values.
+    /// From an iterator of values. Where these may be more than 4 GiB, the result is to be [`Strings::addressed`].
     pub fn from_values<'a>(values: impl IntoIterator<Item = &'a [u8]>) -> Self {
         let mut offsets = vec![0_u32];
         let mut bytes = Vec::new();
@@ -133,6 +133,27 @@ impl Strings {
         Self {
             offsets: offsets.into(),
             bytes: bytes.into(),
+        }
+    }
+
+    /// Unless they are more bytes than their offsets can tell.
+    ///
+    /// # Errors
+    /// [`DeviceError::Unsupported`].
+    pub fn addressed(self) -> Result<Self, DeviceError> {
+        self.check_addressed().map(|()| self)
+    }
+
+    /// As [`Strings::addressed`].
+    ///
+    /// # Errors
+    /// As [`Strings::addressed`].
+    pub fn check_addressed(&self) -> Result<(), DeviceError> {
+        match self.offsets.last() {
+            Some(&u32::MAX) => Err(DeviceError::Unsupported(
+                "more than 4 GiB of strings at once".to_owned(),
+            )),
+            _ => Ok(()),
         }
     }
 

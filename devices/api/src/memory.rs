@@ -1,5 +1,6 @@
 //! Memory: reserved before it is allocated, given back on drop.
 
+use std::fmt;
 use std::sync::Arc;
 
 use crate::error::DeviceError;
@@ -71,6 +72,12 @@ impl Reservation {
     /// Bytes held.
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+}
+
+impl fmt::Debug for Reservation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Reservation({})", self.bytes)
     }
 }
 

@@ -14,7 +14,7 @@ use crate::column::{DeviceColumn, ScanInput};
 use crate::cost::{Cost, Workload};
 use crate::error::DeviceError;
 use crate::fragment::{FragmentId, Graph};
-use crate::memory::DevicePool;
+use crate::memory::{DevicePool, Reservation};
 use crate::types::Value;
 
 /// Whether a variant can run a fragment.
@@ -240,6 +240,8 @@ pub struct Rows {
     /// Columns of each segment, all of the same number of rows; no segment is empty of columns' shape: a string column is
     /// codes of one dictionary in all segments, or strings in all.
     pub segments: Vec<(usize, Vec<Arc<DeviceColumn>>)>,
+    /// What they take of a query's memory.
+    pub held: Vec<Arc<Reservation>>,
 }
 
 impl Rows {

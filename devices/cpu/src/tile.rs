@@ -18,7 +18,7 @@ use crate::compact::kept;
 use crate::isa::Isa;
 use crate::load::{Picked, load, read_ahead, validity};
 use crate::number::{count_ones, map_values};
-use crate::vector::{Shape, Vector};
+use crate::vector::{Data, Shape, Vector};
 
 /// The position of "no row": all columns are NULL.
 pub(crate) const NO_ROW: u32 = u32::MAX;
@@ -73,6 +73,14 @@ pub(crate) struct RawStrings<'a> {
     pub(crate) valid: Option<Cow<'a, [u8]>>,
 }
 
+/// A vector, unless the rows of a join repeat its strings beyond what offsets can tell.
+fn addressed(vector: Vector<'_>) -> Result<Vector<'_>, DeviceError> {
+    if let Data::Strings(strings) = &vector.data {
+        strings.check_addressed()?;
+    }
+    Ok(vector)
+}
+
 impl<'a> Tile<'a> {
     /// The values of a column, of its shape; a contiguous range borrows from the segment where it can.
     ///
@@ -80,7 +88,7 @@ impl<'a> Tile<'a> {
     /// [`DeviceError::Internal`] when there is no such column, or it isn't of the shape.
     pub(crate) fn slot(&self, index: usize, shape: &Shape, isa: Isa) -> Result<Vector<'a>, DeviceError> {
         match self.find(index)? {
-            Slot::Computed(vector) => Ok(vector.clone()),
+            Slot::Computed(vector) => addressed(vector.clone()),
             Slot::Origin { origin, column } => self.load(*origin, *column, shape, None, isa),
         }
     }
@@ -91,7 +99,7 @@ impl<'a> Tile<'a> {
     /// As [`Tile::slot`].
     pub(crate) fn view<'t>(&'t self, index: usize, shape: &Shape, isa: Isa) -> Result<Vector<'t>, DeviceError> {
         match self.find(index)? {
-            Slot::Computed(vector) => Ok(vector.borrowed()),
+            Slot::Computed(vector) => addressed(vector.borrowed()),
             Slot::Origin { origin, column } => self.load(*origin, *column, shape, None, isa),
         }
     }
@@ -108,7 +116,7 @@ impl<'a> Tile<'a> {
         isa: Isa,
     ) -> Result<Vector<'a>, DeviceError> {
         match self.find(index)? {
-            Slot::Computed(vector) => Ok(vector.take(rows)),
+            Slot::Computed(vector) => addressed(vector.take(rows)),
             Slot::Origin { origin, column } => self.load(*origin, *column, shape, Some(rows), isa),
         }
     }

@@ -415,6 +415,7 @@ fn collected(batches: &[RecordBatch], fields: &[Field]) -> Result<Rows, DeviceEr
     }
     Ok(Rows {
         segments: vec![(rows, columns)],
+        held: Vec::new(),
     })
 }
 

@@ -157,7 +157,10 @@ impl Source<'_> {
             segments.push(self.piece(rows, fields, first, size(piece), reservation)?);
             first += piece;
         }
-        Ok(Rows { segments })
+        Ok(Rows {
+            segments,
+            held: Vec::new(),
+        })
     }
 
     fn piece(

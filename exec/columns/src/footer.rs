@@ -86,6 +86,23 @@ impl FileColumn {
     }
 }
 
+/// Rows that a byte of a file may stand for: a million repeats of one value take some thirty.
+const ROWS_PER_BYTE_MAX: u64 = 1 << 20;
+
+/// Segments are planned by what the footer says of rows.
+fn check_rows(metadata: &ParquetMetaData, size_bytes: u64) -> Result<(), String> {
+    let mut rows = 0_u64;
+    for group in metadata.row_groups() {
+        let count = group.num_rows();
+        let count = u64::try_from(count).map_err(|_| format!("a row group of {count} rows"))?;
+        rows = rows.saturating_add(count);
+    }
+    match rows > size_bytes.saturating_mul(ROWS_PER_BYTE_MAX) {
+        true => Err(format!("{rows} rows in {size_bytes} bytes")),
+        false => Ok(()),
+    }
+}
+
 impl FileMeta {
     /// Reads the footer, blocking.
     ///
@@ -150,6 +167,7 @@ impl FileMeta {
             Err(error) => return Err(source.corrupt(error)),
         }
         let metadata = reader.finish().map_err(|error| source.corrupt(error))?;
+        check_rows(&metadata, source.size_bytes).map_err(|text| source.corrupt(text))?;
         let meta = Self::new(Arc::clone(id), metadata).map_err(|error| source.corrupt(error))?;
         Ok(Parsed::Whole(Box::new(meta)))
     }

@@ -79,18 +79,21 @@ impl Column {
     /// Names it in the cache.
     pub(crate) fn key(&self, file: &Arc<FileId>, segment: &Segment) -> Key {
         let domain = match &self.kind {
-            ColumnKind::Stored {
-                domain: Some(domain), ..
-            } if !self.is_raw.load(Ordering::Acquire) => Some(domain.id),
+            ColumnKind::Stored { domain, .. } if !self.is_raw.load(Ordering::Acquire) => domain.as_ref(),
             _ => None,
         };
+        self.key_in(file, segment, domain)
+    }
+
+    /// Names what is codes of a domain, or values, in the cache.
+    fn key_in(&self, file: &Arc<FileId>, segment: &Segment, domain: Option<&Arc<Domain>>) -> Key {
         Key {
             file: Arc::clone(file),
             first_row: segment.first_row,
             selection: segment.selection(),
             column: Arc::clone(&self.name),
             data_type: self.request.data_type.clone(),
-            domain,
+            domain: domain.map(|domain| domain.id),
         }
     }
 }
@@ -241,7 +244,9 @@ impl Core {
         task: &Task<'_>,
         domain: Option<&Arc<Domain>>,
     ) -> Result<Arc<DeviceColumn>, Failure> {
-        let key = self.key(segment, column);
+        let at = &self.segments[segment];
+        // Of what is decoded: another worker may find the dictionary too large meanwhile.
+        let key = self.columns[column].key_in(self.file_id(at), at, domain);
         let need = need(task);
         let found = self.cache.get(&key, &self.table, domain, need, &self.pool, || {
             self.book(task);
@@ -331,6 +336,7 @@ impl Core {
             data_type: &of.request.data_type,
             name: &of.name,
             range: of.promises[segment].zone.range,
+            null_count: of.promises[segment].zone.null_count,
             shape: match domain {
                 Some(domain) => Shape::Codes(domain, &take),
                 None => Shape::Values,

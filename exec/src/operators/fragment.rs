@@ -354,6 +354,13 @@ impl Stream for FragmentStream {
                 if room {
                     self.runtime.pool().wake();
                 }
+                let batch = match batch {
+                    Ok(batch) => batch,
+                    Err(error) => {
+                        self.source = Source::Ended;
+                        return Poll::Ready(Some(Err(query_error(&error))));
+                    }
+                };
                 self.delivered = true;
                 self.output_rows.add(batch.num_rows());
                 return Poll::Ready(Some(as_promised(&batch, &self.schema)));

@@ -17,7 +17,7 @@ use datafusion::execution::TaskContext;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, MetricBuilder, Time};
 use parking_lot::Mutex;
-use trireme_device_api::{Device, DeviceError, DevicePool, Emit, ErrorAction, Inputs, Rows, StreamInput};
+use trireme_device_api::{Device, DeviceError, DevicePool, ErrorAction, Inputs, Rows, StreamInput};
 
 use super::stream::{EmitBuffer, StreamBuffer};
 use trireme_lake::Account;
@@ -144,9 +144,7 @@ impl Run {
             }
             other => other?,
         };
-        for batch in last.to_batches(&self.plan.graph.output, inputs.batch_rows) {
-            self.emit.push(batch?);
-        }
+        self.emit.push_rows(last, &self.plan.graph.output, inputs.batch_rows)?;
         Ok(())
     }
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 use datafusion::common::runtime::JoinSet;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
@@ -17,7 +18,7 @@ use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use futures::{FutureExt, StreamExt};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use trireme_device_api::{DeviceError, Emit, StreamInput, StreamPoll};
+use trireme_device_api::{DeviceColumn, DeviceError, Emit, Field, Rows, StreamInput, StreamPoll, Values};
 
 use crate::driver::panicked;
 use crate::pool::WorkerPool;
@@ -136,6 +137,31 @@ impl StreamInput for StreamBuffer {
     }
 }
 
+/// The last rows, which become batches when they are asked for: a client may be slow, and batches are wider than columns.
+struct Rest {
+    rows: Arc<Rows>,
+    schema: SchemaRef,
+    batch_rows: usize,
+    segment: usize,
+    start: usize,
+}
+
+impl Iterator for Rest {
+    type Item = Result<RecordBatch, DeviceError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let (rows, _) = self.rows.segments.get(self.segment)?;
+            if self.start < *rows {
+                let (start, count) = (self.start, self.batch_rows.min(rows - self.start));
+                self.start += count;
+                return Some(self.rows.batch(&self.schema, self.segment, start, count));
+            }
+            (self.segment, self.start) = (self.segment + 1, 0);
+        }
+    }
+}
+
 /// Result batches on their way to the stream.
 pub(super) struct EmitBuffer {
     inner: Mutex<EmitInner>,
@@ -143,6 +169,7 @@ pub(super) struct EmitBuffer {
 
 struct EmitInner {
     batches: VecDeque<RecordBatch>,
+    rest: Option<Rest>,
     /// A batch was pushed: whoever reads may have it.
     begun: bool,
     ended: bool,
@@ -163,6 +190,7 @@ impl EmitBuffer {
         Arc::new(Self {
             inner: Mutex::new(EmitInner {
                 batches: VecDeque::new(),
+                rest: None,
                 begun: false,
                 ended: false,
                 waker: None,
@@ -184,17 +212,63 @@ impl EmitBuffer {
         }
     }
 
+    /// Takes the last rows.
+    ///
+    /// # Errors
+    /// When they don't fit into batches.
+    pub(super) fn push_rows(&self, rows: Arc<Rows>, fields: &[Field], batch_rows: usize) -> Result<(), DeviceError> {
+        if !rows
+            .segments
+            .iter()
+            .flat_map(|(_, columns)| columns)
+            .all(|column| fits(column, batch_rows))
+        {
+            // Whether a batch of them is too large is to be known while others may still run it.
+            for batch in rows.to_batches(fields, batch_rows) {
+                self.push(batch?);
+            }
+            return Ok(());
+        }
+        self.inner.lock().rest = Some(Rest {
+            rows,
+            schema: Field::schema(fields),
+            batch_rows: batch_rows.max(1),
+            segment: 0,
+            start: 0,
+        });
+        Ok(())
+    }
+
     /// The next batch; none at the end. The flag says that kernels may go on.
-    pub(super) fn poll_next(&self, context: &mut Context<'_>) -> Poll<Option<(RecordBatch, bool)>> {
+    pub(super) fn poll_next(
+        &self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<(Result<RecordBatch, DeviceError>, bool)>> {
         let mut inner = self.inner.lock();
         match inner.batches.pop_front() {
-            Some(batch) => Poll::Ready(Some((batch, inner.batches.len() + 1 == EMIT_BATCHES))),
+            Some(batch) => Poll::Ready(Some((Ok(batch), inner.batches.len() + 1 == EMIT_BATCHES))),
+            None if let Some(batch) = inner.rest.as_mut().and_then(Iterator::next) => Poll::Ready(Some((batch, false))),
             None if inner.ended => Poll::Ready(None),
             None => {
                 inner.waker = Some(context.waker().clone());
                 Poll::Pending
             }
         }
+    }
+}
+
+/// Whether any batch of a column is one that Arrow's offsets can tell.
+fn fits(column: &DeviceColumn, batch_rows: usize) -> bool {
+    let (rows, most) = (column.rows.min(batch_rows), i32::MAX as usize);
+    match &column.values {
+        Values::Strings(strings) => strings.bytes.len() <= most,
+        Values::Codes { dictionary, .. } => {
+            let values = dictionary.values();
+            let longest = || values.offsets.windows(2).map(|ends| ends[1] - ends[0]).max();
+            values.bytes.len().saturating_mul(rows) <= most
+                || (longest().unwrap_or(0) as usize).saturating_mul(rows) <= most
+        }
+        _ => true,
     }
 }
 

@@ -132,5 +132,6 @@ fn together(parts: &[Arc<Rows>], fields: &[Field]) -> Result<Rows, DeviceError> 
     }
     Ok(Rows {
         segments: vec![(rows, columns)],
+        held: Vec::new(),
     })
 }

@@ -45,7 +45,8 @@ impl Scope<'_> {
     /// A part of an expression in plain operators.
     fn part(&self, expr: &Arc<dyn PhysicalExpr>) -> Lowered {
         self.native(expr).or_else(|reason| {
-            if self.compares_floats(expr) {
+            // DataFusion evaluates these otherwise than their plain form says: the whole expression is for it then.
+            if self.compares_floats(expr) || self.is_guarded(expr) {
                 Err(reason)
             } else {
                 self.on_host(expr, reason)
@@ -75,6 +76,20 @@ impl Scope<'_> {
         let children = expr.children();
         compares && children.iter().any(|child| is_float(child))
             || children.into_iter().any(|child| self.compares_floats(child))
+    }
+
+    /// True when a part of it was checked arithmetic, or kept from failing by what stands before it.
+    fn is_guarded(&self, expr: &Arc<dyn PhysicalExpr>) -> bool {
+        let binary = expr.downcast_ref::<BinaryExpr>();
+        let guarded = binary.is_some_and(|binary| match binary.op() {
+            Operator::And | Operator::Or => true,
+            Operator::Plus | Operator::Minus | Operator::Multiply | Operator::Divide | Operator::Modulo => {
+                let data_type = binary.data_type(self.schema);
+                data_type.map_or(true, |data_type| data_type.is_integer() || data_type.is_decimal())
+            }
+            _ => false,
+        });
+        guarded || expr.children().into_iter().any(|child| self.is_guarded(child))
     }
 
     fn data_type(&self, expr: &Arc<dyn PhysicalExpr>) -> Result<Type, String> {

@@ -22,22 +22,25 @@ use crate::{repeated, using};
 /// # Errors
 /// As DataFusion's planner; for calls with wrong arguments, and of functions whose body can't be planned any more.
 pub async fn statement_to_plan(state: &SessionState, statement: Statement) -> Result<LogicalPlan> {
-    let statement = using::spelled(state, statement).await?;
-    with_bodies(state, state.statement_to_plan(statement).await?)
+    named_apart(state, statement, false).await
 }
 
-/// As [`statement_to_plan`]; results of one name are marked where DataFusion wouldn't have them.
+/// As [`statement_to_plan`], of a statement whose results may have one name.
 ///
 /// # Errors
 /// As [`statement_to_plan`].
 pub async fn query_to_plan(state: &SessionState, statement: Statement) -> Result<LogicalPlan> {
+    named_apart(state, statement, true).await
+}
+
+async fn named_apart(state: &SessionState, statement: Statement, results: bool) -> Result<LogicalPlan> {
     let statement = using::spelled(state, statement).await?;
-    let marked = repeated::marked(&statement);
-    let plan = match (state.statement_to_plan(statement).await, marked) {
-        (Err(error), Some(marked)) if repeated::refused(&error) => {
-            state.statement_to_plan(marked).await.map_err(|_| error)?
+    let plan = match state.statement_to_plan(statement.clone()).await {
+        Err(error) if repeated::refused(&error) => {
+            repeated::plan(state, statement, results).await.map_err(|_| error)?
         }
-        (plan, _) => plan?,
+        Ok(plan) if repeated::groups_share_names(&plan)? => repeated::plan(state, statement, results).await?,
+        plan => plan?,
     };
     with_bodies(state, plan)
 }

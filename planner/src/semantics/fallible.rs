@@ -17,7 +17,6 @@ const TOTAL: &[&str] = &[
     "ascii",
     "bit_length",
     "btrim",
-    "ceil",
     "character_length",
     "coalesce",
     "concat",
@@ -26,7 +25,6 @@ const TOTAL: &[&str] = &[
     "date_part",
     "date_trunc",
     "ends_with",
-    "floor",
     "greatest",
     "initcap",
     "isnan",
@@ -44,12 +42,10 @@ const TOTAL: &[&str] = &[
     "replace",
     "reverse",
     "right",
-    "round",
     "rtrim",
     "signum",
     "starts_with",
     "strpos",
-    "substr",
     "substring_index",
     "translate",
     "trunc",
@@ -72,9 +68,26 @@ fn fails_itself(expr: &Arc<dyn PhysicalExpr>, schema: &Schema) -> bool {
         };
     }
     if let Some(call) = expr.downcast_ref::<ScalarFunctionExpr>() {
-        return !TOTAL.contains(&call.fun().name());
+        return call_fails(call, schema);
     }
     false
+}
+
+fn call_fails(call: &ScalarFunctionExpr, schema: &Schema) -> bool {
+    let (name, args) = (call.fun().name(), call.args());
+    match name {
+        // Of decimals they may have a digit more.
+        "ceil" | "floor" | "round" => args
+            .first()
+            .and_then(|arg| arg.data_type(schema).ok())
+            .is_none_or(|data_type| data_type.is_decimal()),
+        // Lengths are not negative.
+        "substr" => args.get(2).is_some_and(|length| {
+            let literal = length.downcast_ref::<Literal>().map(Literal::value);
+            !literal.is_some_and(|value| matches!(value, ScalarValue::Int64(None | Some(0..))))
+        }),
+        name => !TOTAL.contains(&name),
+    }
 }
 
 fn operation_fails(binary: &BinaryExpr, schema: &Schema) -> bool {
@@ -122,8 +135,11 @@ fn divides(divisor: &ScalarValue, dividend: &DataType, operator: Operator) -> bo
 /// Whether there are values of `from` without a value in `to`.
 fn cast_fails(from: &DataType, to: &DataType) -> bool {
     use DataType::{Boolean, Date32, Decimal128, LargeUtf8, Null, Timestamp, Utf8, Utf8View};
-    if from == to || matches!(from, Null) || matches!(to, Utf8 | LargeUtf8 | Utf8View) {
+    if from == to || matches!(from, Null) {
         return false;
+    }
+    if matches!(to, Utf8 | LargeUtf8 | Utf8View) {
+        return from.is_binary();
     }
     match (from, to) {
         (Boolean, to) => !to.is_integer(),

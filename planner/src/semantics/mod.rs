@@ -8,6 +8,7 @@
 mod analyzer;
 mod arithmetic;
 mod bounds;
+mod correlated;
 mod extremes;
 mod fallible;
 mod floats;
@@ -45,6 +46,7 @@ pub fn before(
 pub fn install(builder: SessionStateBuilder) -> SessionStateBuilder {
     builder
         .with_analyzer_rule(Arc::new(analyzer::Semantics))
+        .with_analyzer_rule(Arc::new(correlated::Correlated))
         .with_analyzer_rule(Arc::new(subqueries::NullsOfSubqueries))
         .with_physical_optimizer_rule(Arc::new(reach::Reach))
 }

@@ -74,9 +74,10 @@ fn rewrite_filter(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     Filter::try_new(predicate, filter.input).map(|filter| Transformed::yes(LogicalPlan::Filter(filter)))
 }
 
-/// Whether DataFusion's semi or anti join does all of a conjunct: its anti join knows NULLs, but then has one key only.
+/// Whether DataFusion's semi or anti join does all of a conjunct: its anti join knows NULLs, but then has one key only, and has
+/// to have one.
 fn itself_right(predicate: &InSubquery, negated: bool) -> bool {
-    !negated || predicate.subquery.outer_ref_columns.is_empty()
+    !negated || predicate.subquery.outer_ref_columns.is_empty() && !predicate.expr.column_refs().is_empty()
 }
 
 fn contains(expr: &Expr) -> Result<bool> {

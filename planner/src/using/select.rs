@@ -3,41 +3,20 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    ExcludeSelectItem, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident,
-    ObjectName, OrderBy, OrderByKind, Query, ReplaceSelectElement, ReplaceSelectItem, Select, SelectItem,
-    SelectItemQualifiedWildcardKind, VisitMut, VisitorMut, WildcardAdditionalOptions,
+    ExcludeSelectItem, Expr, Ident, ObjectName, OrderBy, OrderByKind, Query, ReplaceSelectElement, ReplaceSelectItem,
+    Select, SelectItem, SelectItemQualifiedWildcardKind, VisitMut, VisitorMut, WildcardAdditionalOptions,
 };
 
 use super::{Merged, Side};
 use crate::names::{fold, result_name};
+use crate::repeated::call;
 
 /// What a merged column is.
 pub(super) fn value(merged: &Merged) -> Expr {
     match &merged.value[..] {
         [one] => one.clone(),
-        all => coalesce(all),
+        all => call("coalesce", all.iter().cloned()),
     }
-}
-
-fn coalesce(values: &[Expr]) -> Expr {
-    let args = values
-        .iter()
-        .map(|value| FunctionArg::Unnamed(FunctionArgExpr::Expr(value.clone())))
-        .collect();
-    Expr::Function(Function {
-        name: ObjectName::from(vec![Ident::new("coalesce")]),
-        uses_odbc_syntax: false,
-        parameters: FunctionArguments::None,
-        args: FunctionArguments::List(FunctionArgumentList {
-            duplicate_treatment: None,
-            args,
-            clauses: Vec::new(),
-        }),
-        filter: None,
-        null_treatment: None,
-        over: None,
-        within_group: Vec::new(),
-    })
 }
 
 /// Replaces the names of merged columns, but not within subqueries, where they may be other columns'.

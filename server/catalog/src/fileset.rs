@@ -257,12 +257,15 @@ fn enough(mut files: Vec<PartitionedFile>, rows_wanted: Option<usize>) -> (Vec<P
     (files, false)
 }
 
-/// A file's statistics with those of its partition columns.
+/// A file's statistics with those of its partition columns. Of a file without rows no value is said to be there.
 pub(crate) fn with_partitions(mut statistics: Statistics, file: &PartitionedFile) -> Arc<Statistics> {
+    let is_empty = statistics.num_rows == Precision::Exact(0);
     for value in &file.partition_values {
         let mut column = ColumnStatistics::new_unknown();
         if value.is_null() {
             column.null_count = statistics.num_rows;
+        } else if is_empty {
+            column.null_count = Precision::Exact(0);
         } else {
             column.null_count = Precision::Exact(0);
             column.min_value = Precision::Exact(value.clone());

@@ -95,6 +95,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let options = options()?;
     let mut measured = Vec::new();
     let mut absent = serde_json::Map::new();
+    let mut failed = false;
     for backend in ["cuda", "opencl"] {
         if options.only.as_deref().is_some_and(|only| only != backend) {
             continue;
@@ -105,15 +106,27 @@ fn main() -> Result<(), Box<dyn Error>> {
             absent.insert(backend.to_owned(), Value::String(reason));
         }
         for open in found {
-            measured.push(measure::device(backend, &open, &options)?);
+            match measure::device(backend, &open, &options) {
+                Ok(figures) => measured.push(figures),
+                Err(error) => {
+                    println!("{backend}: {error}");
+                    failed = true;
+                }
+            }
         }
     }
     if measured.is_empty() {
         println!("no device to measure");
     }
+    let any_failed = |device: &Value| device["failed"].as_object().is_some_and(|failed| !failed.is_empty());
+    failed |= measured.iter().any(any_failed);
     let all = json!({ "area": "devices", "settings": { "seconds_per_point": options.seconds }, "absent": absent, "devices": measured });
     if let Some(path) = &options.out {
         std::fs::write(path, serde_json::to_string_pretty(&all)? + "\n")?;
+    }
+    // What was measured is written all the same.
+    if failed {
+        return Err("some figures could not be measured".into());
     }
     Ok(())
 }

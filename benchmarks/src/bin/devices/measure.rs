@@ -31,7 +31,7 @@ struct Bench<'a> {
     figures: serde_json::Map<String, Value>,
 }
 
-/// All figures of one device, as JSON.
+/// All figures of one device, as JSON, and what could not be measured.
 pub(crate) fn device(backend: &str, open: &Open, options: &Options) -> Outcome<Value> {
     let mut copies = serde_json::Map::new();
     for slab_bytes in [256 << 10, 1 << 20, 4 << 20, 16 << 20, 64 << 20] {
@@ -59,12 +59,28 @@ pub(crate) fn device(backend: &str, open: &Open, options: &Options) -> Outcome<V
         module,
         figures,
     };
-    bench.latencies()?;
-    bench.memory()?;
-    bench.reads()?;
-    bench.random_reads()?;
-    bench.atomics()?;
-    bench.local_atomics()?;
+    let mut failed = serde_json::Map::new();
+    for name in [
+        "latencies",
+        "memory",
+        "reads",
+        "random reads",
+        "atomics",
+        "local atomics",
+    ] {
+        let measured = match name {
+            "latencies" => bench.latencies(),
+            "memory" => bench.memory(),
+            "reads" => bench.reads(),
+            "random reads" => bench.random_reads(),
+            "atomics" => bench.atomics(),
+            _ => bench.local_atomics(),
+        };
+        if let Err(error) = measured {
+            println!("{name}: {error}");
+            failed.insert(name.to_owned(), Value::String(error.to_string()));
+        }
+    }
     Ok(json!({
         "backend": backend,
         "id": info.device.id,
@@ -77,6 +93,7 @@ pub(crate) fn device(backend: &str, open: &Open, options: &Options) -> Outcome<V
         "groups": info.groups,
         "identity": info.identity,
         "figures": bench.figures,
+        "failed": failed,
     }))
 }
 

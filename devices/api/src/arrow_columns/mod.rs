@@ -42,18 +42,29 @@ impl Rows {
         batch_rows: usize,
     ) -> impl Iterator<Item = Result<RecordBatch, DeviceError>> {
         let schema = Field::schema(fields);
-        let (step, count_columns) = (batch_rows.max(1), fields.len());
-        self.segments.iter().flat_map(move |(rows, columns)| {
+        let step = batch_rows.max(1);
+        self.segments.iter().enumerate().flat_map(move |(segment, (rows, _))| {
             let schema = Arc::clone(&schema);
-            (0..*rows).step_by(step).map(move |start| {
-                let count = step.min(rows - start);
-                let arrays = columns
-                    .iter()
-                    .take(count_columns)
-                    .map(|column| column.to_arrow(start, count));
-                record_batch(&schema, arrays.collect::<Result<_, _>>()?, count)
-            })
+            (0..*rows)
+                .step_by(step)
+                .map(move |start| self.batch(&schema, segment, start, step.min(rows - start)))
         })
+    }
+
+    /// Rows of a segment as an Arrow batch, as [`Rows::to_batches`] gives them.
+    ///
+    /// # Errors
+    /// [`DeviceError::Internal`] if the columns are not what the schema says.
+    pub fn batch(
+        &self,
+        schema: &SchemaRef,
+        segment: usize,
+        start: usize,
+        count: usize,
+    ) -> Result<RecordBatch, DeviceError> {
+        let columns = self.segments[segment].1.iter().take(schema.fields().len());
+        let arrays = columns.map(|column| column.to_arrow(start, count));
+        record_batch(schema, arrays.collect::<Result<_, _>>()?, count)
     }
 }
 

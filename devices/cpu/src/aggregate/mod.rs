@@ -529,6 +529,7 @@ impl AggregatePlan {
         let segments = merge.segments.into_iter().flat_map(Mutex::into_inner);
         Rows {
             segments: segments.filter_map(columns).collect(),
+            held: Vec::new(),
         }
     }
 }

@@ -117,10 +117,11 @@ impl Ordered {
                     bytes.extend_from_slice(&length.to_le_bytes());
                     offsets.push(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
                 })?;
-                Data::Strings(Strings {
+                let strings = Strings {
                     offsets: offsets.into(),
                     bytes: bytes.into(),
-                })
+                };
+                Data::Strings(strings.addressed()?)
             }
         }))
     }

@@ -83,6 +83,7 @@ pub(super) fn count(recipe: &Recipe, values: usize) -> Rows {
     let columns = recipe.finishes.iter().filter_map(column).collect();
     Rows {
         segments: vec![(1, columns)],
+        held: Vec::new(),
     }
 }
 

@@ -133,7 +133,7 @@ impl Case {
             let value = self.fitted(at, value.eval(input)?, input.isa);
             result = match mask.bytes {
                 None => value,
-                Some(mask) => blend(&mask, value, result, &self.shape, input.isa),
+                Some(mask) => blend(&mask, value, result, &self.shape, input.isa)?,
             };
         }
         Ok(result)
@@ -163,7 +163,7 @@ impl Case {
             let vector = self.fitted(self.branches.len(), self.otherwise.eval(&input.select(&open))?, isa);
             pieces.push((open, vector));
         }
-        Ok(assemble(&pieces, &self.shape, input.rows))
+        assemble(&pieces, &self.shape, input.rows)
     }
 
     /// A result in the lane, or the codes, of the CASE.
@@ -191,7 +191,7 @@ impl Case {
 }
 
 /// `a` where the mask is 1, else `b`; both are of the shape.
-fn blend<'x>(mask: &[u8], a: Vector<'x>, b: Vector<'x>, shape: &Shape, isa: Isa) -> Vector<'x> {
+fn blend<'x>(mask: &[u8], a: Vector<'x>, b: Vector<'x>, shape: &Shape, isa: Isa) -> Result<Vector<'x>, DeviceError> {
     let data = match (&a.data, &b.data) {
         (Data::Bool(a), Data::Bool(b)) => Data::Bool(either(isa, mask, a, b).into()),
         (Data::I8(a), Data::I8(b)) => i8::data(either(isa, mask, a, b).into()),
@@ -219,7 +219,7 @@ fn blend<'x>(mask: &[u8], a: Vector<'x>, b: Vector<'x>, shape: &Shape, isa: Isa)
             Some(either(isa, mask, &side(a), &side(b)).into())
         }
     };
-    Vector { data, valid }
+    Ok(Vector { data, valid })
 }
 
 primitive! {
@@ -234,7 +234,11 @@ primitive! {
 }
 
 /// One vector of pieces and the rows that they are; together they are all rows.
-pub(super) fn assemble<'x>(pieces: &[(Vec<u32>, Vector<'x>)], shape: &Shape, rows: usize) -> Vector<'x> {
+pub(super) fn assemble<'x>(
+    pieces: &[(Vec<u32>, Vector<'x>)],
+    shape: &Shape,
+    rows: usize,
+) -> Result<Vector<'x>, DeviceError> {
     macro_rules! scatter {
         ($data:ident) => {{
             let mut out = Vec::new();
@@ -251,7 +255,7 @@ pub(super) fn assemble<'x>(pieces: &[(Vec<u32>, Vector<'x>)], shape: &Shape, row
         }};
     }
     let data = match pieces.first().map(|(_, piece)| &piece.data) {
-        None => return Vector::nulls(shape, rows),
+        None => return Ok(Vector::nulls(shape, rows)),
         Some(Data::Bool(_)) => scatter!(Bool),
         Some(Data::I8(_)) => scatter!(I8),
         Some(Data::I16(_)) => scatter!(I16),
@@ -262,7 +266,7 @@ pub(super) fn assemble<'x>(pieces: &[(Vec<u32>, Vector<'x>)], shape: &Shape, row
         Some(Data::F64(_)) => scatter!(F64),
         Some(Data::Interval(_)) => scatter!(Interval),
         Some(Data::Null(_)) => Data::Null(rows),
-        Some(Data::Codes(..) | Data::Bytes(_) | Data::Strings(_)) => strings(pieces, shape, rows),
+        Some(Data::Codes(..) | Data::Bytes(_) | Data::Strings(_)) => strings(pieces, shape, rows)?,
     };
     let nulls = pieces.iter().any(|(_, piece)| piece.has_nulls());
     let valid = nulls.then(|| {
@@ -274,10 +278,10 @@ pub(super) fn assemble<'x>(pieces: &[(Vec<u32>, Vector<'x>)], shape: &Shape, row
         }
         valid.into()
     });
-    Vector { data, valid }
+    Ok(Vector { data, valid })
 }
 
-fn strings<'x>(pieces: &[(Vec<u32>, Vector<'x>)], shape: &Shape, rows: usize) -> Data<'x> {
+fn strings<'x>(pieces: &[(Vec<u32>, Vector<'x>)], shape: &Shape, rows: usize) -> Result<Data<'x>, DeviceError> {
     if let Some(dictionary) = &shape.dictionary {
         let mut codes = vec![0; rows];
         for (at, piece) in pieces {
@@ -287,7 +291,7 @@ fn strings<'x>(pieces: &[(Vec<u32>, Vector<'x>)], shape: &Shape, rows: usize) ->
                 }
             }
         }
-        return Data::Codes(codes.into(), Arc::clone(dictionary));
+        return Ok(Data::Codes(codes.into(), Arc::clone(dictionary)));
     }
     if pieces.iter().all(|(_, piece)| matches!(piece.data, Data::Bytes(_))) {
         let mut out: Vec<&'x [u8]> = vec![&[]; rows];
@@ -298,7 +302,7 @@ fn strings<'x>(pieces: &[(Vec<u32>, Vector<'x>)], shape: &Shape, rows: usize) ->
                 }
             }
         }
-        return Data::Bytes(out);
+        return Ok(Data::Bytes(out));
     }
     let mut out: Vec<&[u8]> = vec![&[]; rows];
     for (at, piece) in pieces {
@@ -306,5 +310,5 @@ fn strings<'x>(pieces: &[(Vec<u32>, Vector<'x>)], shape: &Shape, rows: usize) ->
             out[*row as usize] = piece.bytes_at(inner);
         }
     }
-    Data::Strings(Strings::from_values(out))
+    Ok(Data::Strings(Strings::from_values(out).addressed()?))
 }

@@ -215,7 +215,7 @@ fn evaluate<'e>(compiled: &Compiled, all: &AllEntries<'e>, isa: Isa) -> Result<(
         (1, Some((_, vector))) => vector,
         (_, last) => {
             pieces.extend(last);
-            assemble(&pieces, &compiled.shape, rows)
+            assemble(&pieces, &compiled.shape, rows)?
         }
     };
     Ok((values, errors))

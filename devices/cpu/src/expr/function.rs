@@ -185,10 +185,11 @@ impl Results {
 
     fn finish<'x>(self, shape: &Shape) -> Result<Data<'x>, DeviceError> {
         if self.is_text {
-            return Ok(Data::Strings(Strings {
+            let strings = Strings {
                 offsets: self.offsets.into(),
                 bytes: self.bytes.into(),
-            }));
+            };
+            return Ok(Data::Strings(strings.addressed()?));
         }
         if shape.data_type == Type::Boolean {
             return Ok(Data::Bool(self.booleans.into()));

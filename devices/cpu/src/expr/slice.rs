@@ -63,7 +63,7 @@ impl Node for Part {
             data => {
                 let vector = Vector::new(data);
                 let values = (0..vector.len()).map(|row| self.of(vector.bytes_at(row)));
-                Data::Strings(Strings::from_values(values))
+                Data::Strings(Strings::from_values(values).addressed()?)
             }
         };
         Ok(Vector { data, valid })
@@ -202,7 +202,7 @@ impl Node for Folded {
             offsets: offsets.into(),
             bytes: bytes.into(),
         };
-        Ok(Vector::new(Data::Strings(strings)).with_valid(vector.valid))
+        Ok(Vector::new(Data::Strings(strings.addressed()?)).with_valid(vector.valid))
     }
 }
 

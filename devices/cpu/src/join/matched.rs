@@ -26,7 +26,9 @@ impl Prober {
     pub(crate) fn mark_found(&self, scratch: &Scratch) {
         let Some(matched) = &self.matched else { return };
         if matches!(self.table.index, Index::All) {
-            if scratch.tile_rows > 0 {
+            // The first tile with rows decides it for all, first to last.
+            let is_decided = matched.last().is_none_or(|flag| flag.load(Ordering::Relaxed) == 1);
+            if scratch.tile_rows > 0 && !is_decided {
                 matched.iter().for_each(|flag| flag.store(1, Ordering::Relaxed));
             }
             return;

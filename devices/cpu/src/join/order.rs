@@ -14,7 +14,7 @@ use trireme_device_api::{DeviceError, Reservation};
 use super::keys::Numbers;
 use crate::builder::{ColumnBuilder, Part};
 use crate::isa::{Isa, primitive};
-use crate::vector::{Data, Shape, Vector};
+use crate::vector::{Data, Shape, TILE_ROWS, Vector};
 
 /// More pieces of one worker are not kept in mind.
 const PIECES_MAX: usize = 1 << 14;
@@ -148,13 +148,22 @@ impl Order {
             return Ok(());
         }
         for piece in &self.pieces {
-            let keys: Vec<i64> = (piece.first..=piece.last).collect();
-            let mut vector = Vector::new(Data::I64(keys.into()));
-            if let Some(lane) = shape.lane() {
-                vector = vector.into_lane(lane, isa);
+            let mut first = piece.first;
+            loop {
+                let last = piece.last.min(first.saturating_add(TILE_ROWS as i64 - 1));
+                let keys: Vec<i64> = (first..=last).collect();
+                let rows = keys.len();
+                let mut vector = Vector::new(Data::I64(keys.into()));
+                if let Some(lane) = shape.lane() {
+                    vector = vector.into_lane(lane, isa);
+                }
+                reservation.grow(builder.growth_bytes(Some(&vector), rows))?;
+                builder.push(&vector)?;
+                if last == piece.last {
+                    break;
+                }
+                first = last + 1;
             }
-            reservation.grow(builder.growth_bytes(Some(&vector), piece.rows))?;
-            builder.push(&vector)?;
         }
         Ok(())
     }

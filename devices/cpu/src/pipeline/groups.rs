@@ -298,9 +298,9 @@ impl RowKey {
                 0 => self.meet(row)?,
                 known => known - 1,
             };
-            firsts.push(first.cast_signed());
+            firsts.push(i64::from(first));
         }
-        Ok(Vector::new(Data::I32(firsts.into())))
+        Ok(Vector::new(Data::I64(firsts.into())))
     }
 
     /// The first row that was met with this row's columns.

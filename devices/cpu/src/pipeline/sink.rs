@@ -337,6 +337,7 @@ impl Sink {
             Sink::Sort(sink) => sink.sorter.finish()?,
             Sink::Emit(sink) => Rows {
                 segments: std::mem::take(&mut *lock(&sink.collected)),
+                held: lock(&sink.reservations).drain(..).map(Arc::new).collect(),
             },
         };
         Ok(Output::Rows(Arc::new(rows)))

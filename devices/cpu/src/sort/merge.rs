@@ -57,7 +57,7 @@ struct Merging<K> {
     tasks: Vec<Task>,
     segment_rows: usize,
     /// Of the output.
-    _held: Reservation,
+    held: Mutex<Option<Reservation>>,
 }
 
 /// Cuts what the workers have collected into tasks.
@@ -101,7 +101,7 @@ pub(super) fn prepare<K: SortKey>(
         locals,
         tasks,
         segment_rows: sizes.segment_rows,
-        _held: held,
+        held: Mutex::new(Some(held)),
     }))
 }
 
@@ -195,7 +195,10 @@ impl<K: SortKey> Merge for Merging<K> {
     }
 
     fn finish(&self) -> Result<Rows, DeviceError> {
-        let mut rows = Rows::default();
+        let mut rows = Rows {
+            held: lock(&self.held).take().map(Arc::new).into_iter().collect(),
+            ..Rows::default()
+        };
         for task in &self.tasks {
             let segments = lock(&task.done).take();
             let missing = || DeviceError::Internal("a sort's task has not run".to_owned());

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, new_empty_array};
 use arrow::compute::{CastOptions, cast_with_options, concat};
 use arrow::datatypes::DataType;
+use arrow::error::ArrowError;
 use arrow::util::display::FormatOptions;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection, RowSelector,
 };
-use trireme_device_api::{Codes, DeviceColumn, Strings, Type, Values};
+use trireme_device_api::{Codes, DeviceColumn, DeviceError, Strings, Type, Values};
 
 use super::column::with_codes;
 use super::{Failure, Shape, Task, corrupt};
@@ -65,7 +66,12 @@ fn read(task: &Task<'_>, ranges: &Ranges) -> Result<ArrayRef, Failure> {
         return Ok(new_empty_array(&task.data_type.to_arrow()));
     }
     let views: Vec<&dyn Array> = arrays.iter().map(AsRef::as_ref).collect();
-    Ok(concat(&views).map_err(|error| corrupt(task, error))?)
+    Ok(concat(&views).map_err(|error| match error {
+        ArrowError::OffsetOverflowError(_) => {
+            DeviceError::Unsupported("more than 2 GiB of strings in one segment".to_owned())
+        }
+        error => corrupt(task, error),
+    })?)
 }
 
 /// The segment's rows among those of its row groups.

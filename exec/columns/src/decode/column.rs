@@ -90,7 +90,7 @@ fn strings(task: &Task<'_>, ranges: &Ranges) -> Result<DeviceColumn, PageError> 
         false => 0,
     };
     let bytes = estimate_bytes(task, pages).saturating_sub((rows + 1) * 4);
-    let mut target = Spelled::new(rows, bytes);
+    let mut target = Spelled::new(rows, bytes, task.pool);
     let validity = fill(task, ranges, &mut target)?;
     let (offsets, mut bytes) = (target.offsets, target.bytes);
     if task.data_type.is_text() {

@@ -54,6 +54,8 @@ pub(crate) struct Task<'a> {
     pub(crate) name: &'a str,
     /// Bounds that were promised of an integral column; none when all rows are NULL.
     pub(crate) range: Option<(i128, i128)>,
+    /// At most so many NULLs were promised.
+    pub(crate) null_count: usize,
     pub(crate) shape: Shape<'a>,
     pub(crate) pool: &'a Arc<dyn DevicePool>,
     pub(crate) arrow_reads: &'a AtomicU64,
@@ -135,6 +137,11 @@ fn decode_unguarded(task: &Task<'_>) -> Result<DeviceColumn, Failure> {
     let outside = |(low, high): (i128, i128)| task.range.is_none_or(|(least, most)| low < least || high > most);
     if let Some((low, high)) = column.zone.range.filter(|range| outside(*range)) {
         let text = format!("values from {low} to {high} are not what the file's statistics say");
+        return Err(corrupt(task, text).into());
+    }
+    if column.zone.null_count > task.null_count {
+        let (found, most) = (column.zone.null_count, task.null_count);
+        let text = format!("{found} NULLs where the file's statistics say {most}");
         return Err(corrupt(task, text).into());
     }
     zone::sample_runs(&mut column);

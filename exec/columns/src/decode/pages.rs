@@ -20,6 +20,9 @@ use super::{Failure, Task};
 use crate::segments::{Part, is_partial};
 use crate::source::Ranges;
 
+/// Longer pages, of a few bytes of repeats, are for Arrow's reader, which makes batch after batch of them.
+const PAGE_ROWS_MAX: usize = 16 << 20;
+
 /// Why pages are not decoded.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum PageError {
@@ -131,6 +134,12 @@ fn read_parts(
         let rows = page.num_values() as usize;
         if rows > group_rows - row {
             return Err(PageError::corrupt("more values than rows"));
+        }
+        if rows > PAGE_ROWS_MAX {
+            return Err(PageError::Unknown);
+        }
+        if rows == 0 {
+            continue;
         }
         let before = target.len();
         data_page(&page, nullable, target, validity)?;

@@ -1,10 +1,11 @@
 //! Strings: pages of them, as offsets and bytes, or as codes of the column's dictionary.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use parquet::basic::Encoding;
-use trireme_device_api::DeviceError;
+use trireme_device_api::{DeviceError, DevicePool, Reservation};
 
 use super::Failure;
 use super::hybrid::{each_index, look_up};
@@ -95,10 +96,13 @@ pub(crate) struct Spelled {
     pub(crate) bytes: Vec<u8>,
     rows: usize,
     dictionary: (Bytes, Vec<Range<usize>>),
+    foreseen: usize,
+    beyond: Reservation,
 }
 
 impl Spelled {
-    pub(crate) fn new(rows: usize, bytes: usize) -> Self {
+    /// `bytes` are about what the strings take, and are the caller's to reserve.
+    pub(crate) fn new(rows: usize, bytes: usize, pool: &Arc<dyn DevicePool>) -> Self {
         let mut offsets = Vec::with_capacity(rows + 1);
         offsets.push(0);
         Self {
@@ -106,7 +110,16 @@ impl Spelled {
             bytes: Vec::with_capacity(bytes),
             rows,
             dictionary: (Bytes::new(), Vec::new()),
+            foreseen: bytes,
+            beyond: Reservation::new(pool),
         }
+    }
+
+    /// Reserves what is more than was foreseen: a dictionary's entries may be repeated without end.
+    fn reserve_beyond(&mut self, more: usize) -> Result<(), PageError> {
+        let beyond = (self.bytes.len() + more).saturating_sub(self.foreseen);
+        let grown = self.beyond.grow_to(beyond);
+        grown.map_err(|error| PageError::Failed(error.into()))
     }
 }
 
@@ -132,6 +145,15 @@ impl Target for Spelled {
     }
 
     fn append(&mut self, encoding: Encoding, page: &Bytes, count: usize) -> Result<(), PageError> {
+        if matches!(encoding, Encoding::RLE_DICTIONARY | Encoding::PLAIN_DICTIONARY) {
+            let mut more = 0;
+            let entries = &self.dictionary.1;
+            each_index(page, count, entries.len(), |index, times| {
+                more += entries[index].len() * times;
+                Ok::<(), PageError>(())
+            })?;
+            self.reserve_beyond(more)?;
+        }
         let (offsets, bytes) = (&mut self.offsets, &mut self.bytes);
         let mut push = |value: &[u8]| {
             bytes.extend_from_slice(value);
