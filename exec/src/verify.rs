@@ -184,6 +184,7 @@ mod tests {
         let columns = columns.map(|(array, data_type)| Arc::new(DeviceColumn::from_arrow(array, &data_type).unwrap()));
         Rows {
             segments: vec![(a.len(), columns.collect())],
+            held: Vec::new(),
         }
     }
 

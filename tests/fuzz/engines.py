@@ -21,7 +21,7 @@ ERRORS_OF_THE_SERVER = re.compile(
     re.IGNORECASE,
 )
 WRAPPING = re.compile(r"^(gRPC|Flight) returned .*? error, with message: |\. (gRPC client debug context|Client context).*$", re.DOTALL)
-REACHED_FREELY = re.compile(r" LIMIT |JOIN |EXISTS \(| IN \(SELECT|\(SELECT")
+REACHED_FREELY = re.compile(r" LIMIT |JOIN | INTERSECT | EXCEPT |EXISTS \(| IN \(SELECT|\(SELECT")
 
 warnings.filterwarnings("ignore", message="Arrow output on a DB-API result", category=UserWarning)
 

@@ -365,6 +365,8 @@ class Queries:
             if rng.random() < 0.3:
                 on.append(Expressions(rng, nodes if rng.random() < 0.5 else nodes + make.columns).condition(1))
             query = Select([E("i64", "1")], inner, where=on, prefix="e")
+            if rng.random() < 0.1:
+                query.having.append(E("bool", f"(count(*) {rng.choice(['<', '>', '='])} {rng.randint(0, 3)})"))
             return Subquery("bool", rng.choice(["EXISTS ({})", "NOT EXISTS ({})"]), query)
         pairs = [(a, b) for a in make.columns for b in nodes if a.kind == b.kind and a.exact and b.exact]
         if not pairs:
@@ -375,6 +377,8 @@ class Queries:
             query.where.append(Expressions(rng, nodes).condition(1))
         if rng.random() < 0.2:
             query.where += self.keys(make.columns, nodes)
+        if rng.random() < 0.12 and theirs.kind not in ("bool", "bin", "time"):
+            query.items = [E(theirs.kind, rng.choice(["min({})", "max({})"]), [theirs])]
         word = rng.choice(["IN", "IN", "NOT IN"])
         return Subquery("bool", f"({{1}} {word} ({{0}}))", query, [mine])
 
@@ -422,7 +426,7 @@ class Queries:
         keys = []
         for _ in range(rng.choice([0, 1, 1, 1, 2, 3])):
             key = make.any(rng.choice([0, 0, 0, 1, 2]))
-            if key.exact and not isinstance(key, Subquery) and "." in key.sql():
+            if key.exact and not isinstance(key, Subquery) and ("." in key.sql() or key.text in ("k", "s")):
                 keys.append(key)
         calls = [self.aggregate_call(make) for _ in range(rng.randint(0 if keys else 1, 4))]
         query.group = keys

@@ -381,6 +381,7 @@ fn rows_become_batches() {
     };
     let rows = Rows {
         segments: arrays.iter().map(segment).collect(),
+        held: Vec::new(),
     };
     let batches: Vec<_> = rows.to_batches(&fields, 10).collect::<Result<_, _>>().unwrap();
     assert_eq!(
@@ -390,6 +391,7 @@ fn rows_become_batches() {
     assert_eq!(batches[2].column(1), &arrays[1][1].slice(10, 10));
     let none = Rows {
         segments: vec![(3, Vec::new())],
+        held: Vec::new(),
     };
     assert_eq!(none.to_batches(&[], 2).map(|b| b.unwrap().num_rows()).sum::<usize>(), 3);
 }

@@ -169,7 +169,10 @@ impl Kernel for Interpreting {
             (scan.rows(segment), columns.collect())
         });
         let segments = segments.collect();
-        Ok(Output::Rows(Arc::new(Rows { segments })))
+        Ok(Output::Rows(Arc::new(Rows {
+            segments,
+            held: Vec::new(),
+        })))
     }
 }
 
