@@ -83,16 +83,35 @@ fn without_name(expr: Expr, name: &str) -> Expr {
 /// What each of the expression's lists is asked for.
 fn operands(expr: &Expr) -> Result<Vec<Expr>> {
     let mut operands = Vec::new();
-    expr.apply(|expr| {
-        Ok(match operand(expr) {
-            Some(operand) => {
-                operands.push(operand.clone());
-                TreeNodeRecursion::Jump
-            }
-            None => TreeNodeRecursion::Continue,
-        })
-    })?;
+    collect(expr, &mut operands)?;
     Ok(operands)
+}
+
+/// Of comparisons that become one list only once; what stands within lists has lists too.
+fn collect(expr: &Expr, operands: &mut Vec<Expr>) -> Result<()> {
+    let mut within = |expr: &Expr| {
+        expr.apply_children(|child| {
+            collect(child, operands)?;
+            Ok(TreeNodeRecursion::Continue)
+        })
+    };
+    match operand(expr) {
+        None => within(expr).map(drop),
+        Some(found) => {
+            let found = found.clone();
+            let mut parts = vec![expr];
+            while let Some(part) = parts.pop() {
+                match part {
+                    Expr::BinaryExpr(BinaryExpr { left, op, right }) if op.is_logic_operator() => {
+                        parts.extend([left.as_ref(), right.as_ref()]);
+                    }
+                    part => drop(within(part)?),
+                }
+            }
+            operands.push(found);
+            Ok(())
+        }
+    }
 }
 
 /// The value that a list, or comparisons that become one, is asked for.
@@ -148,13 +167,13 @@ fn set_apart(expr: Expr) -> Result<Transformed<Expr>> {
     if !has_twins(&operands) {
         return Ok(Transformed::no(expr));
     }
-    expr.transform_down(|expr| {
+    // From below: lists may stand within lists, and what is set apart is simplified within.
+    expr.transform_up(|expr| {
         Ok(match operand(&expr) {
             Some(operand) if operands.iter().filter(|other| alike(other, operand)).count() > 1 => {
-                Transformed::new(apart().call(vec![expr]), true, TreeNodeRecursion::Jump)
+                Transformed::yes(apart().call(vec![expr]))
             }
-            Some(_) => Transformed::new(expr, false, TreeNodeRecursion::Jump),
-            None => Transformed::no(expr),
+            _ => Transformed::no(expr),
         })
     })
 }
