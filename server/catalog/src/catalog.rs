@@ -19,6 +19,7 @@ use crate::delta;
 use crate::discover;
 use crate::error::CatalogError;
 use crate::folder::Folder;
+use crate::leases::Leases;
 use crate::provider::CatalogHandle;
 use crate::resolve::Cached;
 use crate::secrets::{SecretKey, SecretsFile};
@@ -80,6 +81,7 @@ pub struct Catalog {
     pub(crate) functions: RwLock<Arc<Functions>>,
     /// Held while definitions change on disk and in memory.
     pub(crate) changing: tokio::sync::Mutex<()>,
+    pub(crate) leases: Leases,
     pub(crate) tables: Mutex<HashMap<TableName, Cached>>,
     pub(crate) deltas: Mutex<HashMap<String, delta::Opened>>,
     pub(crate) statistics: RwLock<StatisticsFile>,
@@ -135,6 +137,7 @@ impl Catalog {
             })),
             definitions: RwLock::new(Arc::new(definitions)),
             changing: tokio::sync::Mutex::new(()),
+            leases: Leases::default(),
             tables: Mutex::new(HashMap::new()),
             deltas: Mutex::new(HashMap::new()),
             statistics: RwLock::new(statistics),

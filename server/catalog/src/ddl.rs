@@ -355,16 +355,13 @@ impl Catalog {
         Ok(DONE)
     }
 
-    /// Removes a managed table's files after its definition is gone; the next start removes what can't be removed now.
+    /// Removes a managed table's files after its definition is gone, once nobody reads them.
     fn remove_files(&self, definition: &Definition) {
         let Definition::Managed { folder } = definition else {
             return;
         };
         self.forget_delta(folder);
-        let path = self.folder.table(folder);
-        if let Err(error) = std::fs::remove_dir_all(&path) {
-            tracing::warn!(path = %path.display(), %error, "a dropped table's files can't be removed; the next start will try again");
-        }
+        self.leases.remove(self.folder.table(folder));
     }
 
     pub(crate) fn no_schema(&self, name: &str) -> CatalogError {

@@ -7,11 +7,11 @@
 //! ```
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::array::{Array, ArrayRef, RecordBatch};
+use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
@@ -25,10 +25,26 @@ use trireme_exec::QueryError;
 use trireme_planner::ddl::TableName;
 
 use crate::error::CatalogError;
+use crate::texts::check_not_empty;
 
 /// The first error of the rows that are being written.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct FirstError(Arc<Mutex<Option<DataFusionError>>>);
+
+/// One is equal to itself alone.
+impl PartialEq for FirstError {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for FirstError {}
+
+impl Hash for FirstError {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Arc::as_ptr(&self.0).hash(state);
+    }
+}
 
 impl FirstError {
     /// Keeps an error and gives the writer a stand-in.
@@ -80,22 +96,12 @@ fn check_nulls(columns: &Schema, batch: &RecordBatch) -> Result<()> {
     }
 }
 
-/// A table's log has the same word for an empty text and for NULL.
+/// Refuses empty texts in the columns that the table is partitioned by.
 pub(crate) fn check_partitions(partition_columns: &[String], columns: &Schema, batch: &RecordBatch) -> Result<()> {
-    for (field, column) in columns.fields().iter().zip(batch.columns()) {
-        let is_text = match field.data_type() {
-            DataType::Dictionary(_, values) => values.is_string(),
-            plain => plain.is_string(),
-        };
-        if !is_text || !partition_columns.contains(field.name()) {
-            continue;
-        }
-        let texts = cast(column, &DataType::Utf8View)?;
-        if texts.as_string_view().iter().flatten().any(str::is_empty) {
-            let error = QueryError::invalid(format!("column {} can't be an empty text", field.name()))
-                .with_hint("the table is partitioned by it; use NULL");
-            return Err(DataFusionError::External(Box::new(error)));
-        }
+    let named = columns.fields().iter().zip(batch.columns());
+    let of_partitions = named.filter(|(field, _)| partition_columns.contains(field.name()));
+    for (field, column) in of_partitions {
+        check_not_empty(field.name(), column)?;
     }
     Ok(())
 }

@@ -27,6 +27,7 @@ mod functions;
 mod information_schema;
 mod ingest;
 mod insert;
+mod leases;
 mod listing;
 mod names;
 mod partitions;
@@ -40,6 +41,7 @@ mod statistics;
 mod subqueries;
 mod synced;
 mod table;
+mod texts;
 mod views;
 mod writes;
 
@@ -48,6 +50,7 @@ pub use catalog::{Applied, CATALOG_NAME, Catalog, CatalogOptions, DEFAULT_SCHEMA
 pub use describe::{DescribeFilter, TableEntry, TableKind};
 pub use error::CatalogError;
 pub use folder::FORMAT_VERSION;
+pub use leases::Reading;
 pub use secrets::SecretKey;
 pub use sketching::SketchCounts;
 pub use statistics::{ColumnStatisticsEntry, SketchOptions, TableStatistics};

@@ -29,6 +29,7 @@ use crate::ingest::Rows;
 use crate::insert::{FirstError, InsertExec, WatchExec};
 use crate::resolve::Source;
 use crate::subqueries::evaluated;
+use crate::texts::not_empty;
 
 impl Catalog {
     /// Deletes the rows that the predicate is true for; all rows without one. Returns how many.
@@ -75,16 +76,22 @@ impl Catalog {
         predicate: Option<Expr>,
     ) -> Result<u64, CatalogError> {
         let table = self.writable(name, "UPDATE").await?;
+        let (table_partitions, first) = (partition_columns(&table), FirstError::default());
         let mut update = table.update().with_session_state(Arc::new(writer_session(&session)));
         for (column, value) in assignments {
-            update = update.with_update(Column::from_name(column), plain(&session, value, "UPDATE").await?);
+            let mut value = plain(&session, value, "UPDATE").await?;
+            if table_partitions.contains(&column) {
+                value = not_empty(&column, value, &first);
+            }
+            update = update.with_update(Column::from_name(column), value);
         }
         if let Some(predicate) = predicate {
             update = update.with_predicate(plain(&session, predicate, "UPDATE").await?);
         }
-        let (_, metrics) = update
-            .await
-            .map_err(|error| CatalogError::delta(&name.to_string(), error))?;
+        let (_, metrics) = update.await.map_err(|error| match first.take() {
+            Some(cause) => CatalogError::DataFusion(cause),
+            None => CatalogError::delta(&name.to_string(), error),
+        })?;
         Ok(metrics.num_updated_rows as u64)
     }
 

@@ -10,12 +10,12 @@ use datafusion::execution::TaskContext;
 use datafusion::physical_plan::ExecutionPlan;
 use futures::{StreamExt, future, stream};
 use tokio::runtime::Handle;
-use trireme_catalog::{Checks, ahead_of_checks, in_statement};
+use trireme_catalog::{Checks, Reading, ahead_of_checks, in_statement};
 use trireme_exec::{ErrorClass, QueryError, driver, operators};
 use trireme_planner::parse::{self, touches_files};
 use trireme_planner::{output, physical};
 
-use super::local::LocalHandle;
+use super::local::{LocalEngine, LocalHandle};
 use super::{BatchStream, Fallbacks, Rows, Submit, Submitted, Turn, columns_changed};
 
 /// A planned query that waits to be fetched.
@@ -26,12 +26,24 @@ pub(super) struct Ready {
     pub(super) schema: SchemaRef,
     pub(super) timeout: Option<Duration>,
     pub(super) ahead: Option<Ahead>,
+    /// The files that it reads stay.
+    pub(super) reading: Option<Reading>,
 }
 
 /// What has to hold before rows are handed out, and the statement to run again otherwise.
 pub(super) struct Ahead {
     checks: Checks,
     request: Submit,
+}
+
+/// Plans a statement whose tables' files stay until its plans have run.
+async fn submit_reading(engine: &LocalEngine, request: &Submit) -> Result<Submitted, QueryError> {
+    let reading = engine.catalog.reading();
+    let submitted = engine.submit(request).await?;
+    if let Some(ready) = engine.ready.lock().get_mut(&request.query_id) {
+        ready.reading = Some(reading);
+    }
+    Ok(submitted)
 }
 
 impl LocalHandle {
@@ -43,7 +55,7 @@ impl LocalHandle {
         }
         let engine = Arc::clone(&self.0);
         let work = async move {
-            let (submitted, checks) = Box::pin(ahead_of_checks(engine.submit(&request))).await;
+            let (submitted, checks) = Box::pin(ahead_of_checks(submit_reading(&engine, &request))).await;
             let submitted = submitted?;
             if !checks.is_empty()
                 && let Some(ready) = engine.ready.lock().get_mut(&request.query_id)
@@ -59,7 +71,7 @@ impl LocalHandle {
         let engine = Arc::clone(&self.0);
         self.near(
             may_read,
-            Box::pin(in_statement(async move { engine.submit(&request).await })),
+            Box::pin(in_statement(async move { submit_reading(&engine, &request).await })),
         )
         .await
     }
@@ -108,6 +120,7 @@ impl LocalHandle {
             context,
             schema,
             timeout,
+            reading,
             ..
         } = ready;
         let here = plans
@@ -122,7 +135,8 @@ impl LocalHandle {
         let mut run = move |plan| {
             left -= 1;
             let turn = if left == 0 { turn.take() } else { turn.clone() };
-            driver::run(&workers, plan, Arc::clone(&context), timeout, Arc::clone(&finish), turn)
+            let held = (turn, reading.clone());
+            driver::run(&workers, plan, Arc::clone(&context), timeout, Arc::clone(&finish), held)
         };
         let (told, ran) = (Arc::clone(&fallbacks), plans.clone());
         let end = stream::poll_fn(move |_| {

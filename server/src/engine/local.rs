@@ -7,7 +7,7 @@ use std::time::Duration;
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, UInt64Type};
 use async_trait::async_trait;
-use datafusion::execution::{SessionState, TaskContext};
+use datafusion::execution::{SessionState, SessionStateBuilder, TaskContext};
 use datafusion::logical_expr::{DmlStatement, LogicalPlan};
 use datafusion::physical_plan::ExecutionPlan;
 use futures::StreamExt;
@@ -210,8 +210,17 @@ impl LocalEngine {
             schema,
             timeout: timeout(&request.session),
             ahead: None,
+            reading: None,
         };
         self.ready.lock().insert(request.query_id.clone(), ready);
+    }
+
+    /// The state for a statement that the catalog runs: all that it reserves counts as one query's.
+    fn with_query_memory(&self, state: SessionState) -> SessionState {
+        let (env, _pool) = self.runtime.for_query();
+        SessionStateBuilder::new_from_existing(state)
+            .with_runtime_env(env)
+            .build()
     }
 
     fn task_context(&self, state: &SessionState, query_id: &str) -> Arc<TaskContext> {
@@ -262,8 +271,11 @@ impl LocalEngine {
         request: &Submit,
         planned: Planned,
     ) -> Result<(i64, Option<SessionChange>), QueryError> {
+        if let Planned::Session(change) = planned {
+            return Ok((0, Some(change)));
+        }
+        let state = self.with_query_memory(state);
         let plans = match (&planned, request.parameters.as_slice()) {
-            (Planned::Session(change), _) => return Ok((0, Some(change.clone()))),
             (Planned::Ddl(ddl), _) => {
                 let user = &request.session.user;
                 let applied = super::ddl::apply(&self.catalog, &self.policy, state, user, ddl).await?;
