@@ -39,6 +39,9 @@ pub enum ErrorClass {
     Internal,
 }
 
+/// What to do about a data file that can't be decoded.
+pub(crate) const DAMAGED_HINT: &str = "the file is damaged or is not Parquet; write it again or move it away";
+
 /// A place in the statement's text, both counted from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Position {
@@ -104,6 +107,11 @@ impl QueryError {
     /// What the error of a store says of itself, if it says it in our words.
     pub(crate) fn of_store(error: &object_store::Error) -> Option<Self> {
         Self::below(error)
+    }
+
+    /// What an error means that reached us in no wrapper of DataFusion's.
+    pub(crate) fn of_cause(error: &(dyn std::error::Error + Send + Sync + 'static)) -> Self {
+        external(error)
     }
 
     /// The first error of ours among the causes of another.
@@ -330,7 +338,7 @@ fn parquet_error(error: &ParquetError) -> QueryError {
         ParquetError::External(source) => external(source.as_ref()),
         other => QueryError::new(ErrorClass::Corrupt, "a Parquet file can't be read")
             .with_detail(sentence(&other.to_string()))
-            .with_hint("the file is damaged or is not Parquet; write it again or move it away"),
+            .with_hint(DAMAGED_HINT),
     }
 }
 
@@ -423,6 +431,35 @@ mod tests {
         let ours = QueryError::new(ErrorClass::Conflict, "changed by another writer");
         let wrapped = DataFusionError::Context("x".into(), Box::new(DataFusionError::External(Box::new(ours))));
         assert_eq!(QueryError::from(wrapped).class, ErrorClass::Conflict);
+    }
+
+    #[test]
+    fn a_failed_read_keeps_its_kind() {
+        let read = |error: object_store::Error| {
+            let error = crate::fused::query_error(&trireme_device_api::DeviceError::read(error));
+            QueryError::from(error)
+        };
+        let (path, source) = (|| "a/b.parquet".to_owned(), || "x".into());
+        let missing = object_store::Error::NotFound {
+            path: path(),
+            source: source(),
+        };
+        assert_eq!(read(missing).class, ErrorClass::NotFound);
+        let denied = object_store::Error::PermissionDenied {
+            path: path(),
+            source: source(),
+        };
+        assert_eq!(read(denied).class, ErrorClass::PermissionDenied);
+        let away = object_store::Error::Generic {
+            store: "S3",
+            source: source(),
+        };
+        assert_eq!(read(away).class, ErrorClass::Unavailable);
+        let replaced = read(object_store::Error::Precondition {
+            path: path(),
+            source: source(),
+        });
+        assert!(replaced.class == ErrorClass::Conflict && replaced.hint.is_some());
     }
 
     #[test]

@@ -27,7 +27,7 @@ use trireme_lake::{Account, Lake};
 use crate::choose::{Placing, PlacingCounts};
 use crate::costs::CostModel;
 use crate::devices::Devices;
-use crate::error::{ErrorClass, QueryError};
+use crate::error::{DAMAGED_HINT, ErrorClass, QueryError};
 use crate::graph::{GraphKernel, Hooks};
 use crate::history::{History, Resteer};
 use crate::io::{StoreRegistry, is_from_log};
@@ -317,7 +317,7 @@ fn table(plan: &FragmentPlan, at: usize, scan: &FileScan, context: &TaskContext)
     let store = context
         .runtime_env()
         .object_store(&scan.store)
-        .map_err(|error| DeviceError::Input(error.strip_backtrace()))?;
+        .map_err(DeviceError::read)?;
     let local = scan.store.as_str().starts_with("file:");
     let files = scan
         .files
@@ -435,7 +435,11 @@ pub(crate) fn query_error(error: &DeviceError) -> DataFusionError {
             DataFusionError::ArrowError(Box::new(ArrowError::DivideByZero), None)
         }
         DeviceError::Arithmetic(text) => DataFusionError::Execution(text.clone()),
-        DeviceError::Input(text) => ours(ErrorClass::Corrupt, text),
+        DeviceError::Input(text) => {
+            let error = QueryError::new(ErrorClass::Corrupt, text);
+            DataFusionError::External(Box::new(error.with_hint(DAMAGED_HINT)))
+        }
+        DeviceError::Read(fault) => DataFusionError::External(Box::new(QueryError::of_cause(fault.cause()))),
         DeviceError::OutOfMemory(text) => DataFusionError::ResourcesExhausted(text.clone()),
         DeviceError::Cancelled => ours(ErrorClass::Cancelled, "the query was cancelled"),
         DeviceError::Unsupported(text) => DataFusionError::NotImplemented(text.clone()),

@@ -20,6 +20,7 @@ pub mod operators;
 mod placement;
 pub mod pool;
 pub mod runtime;
+mod spill_folder;
 mod split;
 pub mod statistics;
 pub mod steer;

@@ -12,6 +12,7 @@ use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 
 use crate::error::QueryError;
 use crate::memory::QueryPool;
+use crate::spill_folder::SpillFolder;
 
 /// How large everything may get.
 #[derive(Debug, Clone)]
@@ -20,7 +21,7 @@ pub struct RuntimeLimits {
     pub memory_bytes: usize,
     /// Memory that one query may reserve.
     pub query_memory_bytes: usize,
-    /// Where operators spill.
+    /// Where servers have their folders of spill files.
     pub spill_folder: PathBuf,
     /// Bytes that all spill files together may take.
     pub spill_bytes_max: u64,
@@ -33,6 +34,7 @@ pub struct RuntimeLimits {
 pub struct Runtime {
     env: Arc<RuntimeEnv>,
     query_memory_bytes: usize,
+    _spill_folder: Arc<SpillFolder>,
 }
 
 impl Runtime {
@@ -41,7 +43,7 @@ impl Runtime {
     /// # Errors
     /// When the spill folder can't be used.
     pub fn new(limits: &RuntimeLimits, stores: Arc<dyn ObjectStoreRegistry>) -> Result<Self, QueryError> {
-        std::fs::create_dir_all(&limits.spill_folder).map_err(|error| {
+        let spill_folder = SpillFolder::claim(&limits.spill_folder).map_err(|error| {
             QueryError::new(
                 crate::ErrorClass::Precondition,
                 format!("the spill folder {} can't be used", limits.spill_folder.display()),
@@ -52,7 +54,7 @@ impl Runtime {
         let reported_consumers = NonZeroUsize::new(5).unwrap_or(NonZeroUsize::MIN);
         let pool = TrackConsumersPool::new(FairSpillPool::new(limits.memory_bytes), reported_consumers);
         let disk = DiskManagerBuilder::default()
-            .with_mode(DiskManagerMode::Directories(vec![limits.spill_folder.clone()]))
+            .with_mode(DiskManagerMode::Directories(vec![spill_folder.path().to_owned()]))
             .with_max_temp_directory_size(limits.spill_bytes_max);
         // A cached file list would hide files that were just written: the catalog checks files itself.
         let caches = CacheManagerConfig {
@@ -70,6 +72,7 @@ impl Runtime {
         Ok(Self {
             env,
             query_memory_bytes: limits.query_memory_bytes.min(limits.memory_bytes),
+            _spill_folder: Arc::new(spill_folder),
         })
     }
 

@@ -31,7 +31,7 @@ pub use column::{
 pub use cost::{Cost, Workload};
 pub use device::{Backend, Device, DeviceInfo, DeviceKind, DeviceState, Probed, Vitals};
 pub use encoded::{EncodedColumn, EncodedPage, EncodedType, Loaded, PageEncoding};
-pub use error::{DeviceError, ErrorAction};
+pub use error::{DeviceError, ErrorAction, ReadFault};
 pub use expr::{BinaryOperator, DatePart, Expr, HostFunction, HostFunctionRef, Node};
 pub use fragment::{
     Aggregate, AggregateFunction, BuildSide, Field, Fragment, FragmentId, GRAPH_VERSION, Graph, JoinKind, Probe,

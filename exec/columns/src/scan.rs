@@ -315,7 +315,7 @@ impl Core {
                 return Ok(known.clone());
             }
             let found = match fetch.get_or_init(|| self.fetches.claim(segment, column)) {
-                Some(fetch) => fetch.take(at).map_err(|error| source.failed(&error)),
+                Some(fetch) => fetch.take(at).map_err(DeviceError::read),
                 None => source.read(ranges[at].clone()),
             }?;
             bytes.borrow_mut()[at] = Some(found.clone());

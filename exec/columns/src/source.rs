@@ -5,9 +5,9 @@
 //! listed is an error, never a mixture of two.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
@@ -89,7 +89,7 @@ impl Source {
     /// Reads a range, blocking.
     ///
     /// # Errors
-    /// [`DeviceError::Input`].
+    /// [`DeviceError::Read`], and [`DeviceError::Input`] of a range that the file does not have.
     pub(crate) fn read(&self, range: Range<u64>) -> Result<Bytes, DeviceError> {
         self.check(&range)?;
         let runtime = match &self.place {
@@ -105,12 +105,12 @@ impl Source {
                     // The receiver is only gone when nobody waits any more.
                     let _ = sender.send(read.await);
                 });
-                receiver.recv().map_err(|error| self.unreadable(error))?
+                receiver.recv().map_err(|_| gone())?
             }
             None => {
                 // This thread may be running another executor.
                 let answer = std::thread::scope(|scope| scope.spawn(|| futures::executor::block_on(read)).join());
-                answer.map_err(|_| self.unreadable("the reading thread is gone"))?
+                answer.map_err(|_| gone())?
             }
         }
     }
@@ -118,7 +118,7 @@ impl Source {
     /// Reads a range of a file that is not local.
     ///
     /// # Errors
-    /// [`DeviceError::Input`].
+    /// [`DeviceError::Read`], and [`DeviceError::Input`] of a range that the file does not have.
     pub(crate) async fn read_remote(&self, range: Range<u64>) -> Result<Bytes, DeviceError> {
         self.check(&range)?;
         if range.is_empty() {
@@ -147,17 +147,17 @@ impl Source {
                 }
             }
         };
-        answer.map_err(|error| self.failed(&error))
+        answer.map_err(DeviceError::read)
     }
 
     /// Reads some ranges of a file that is not local, neighbours together.
     ///
     /// # Errors
-    /// [`DeviceError::Input`].
+    /// [`DeviceError::Read`], and [`DeviceError::Input`] of a range that the file does not have.
     pub(crate) async fn read_ranges(&self, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, DeviceError> {
         if let Place::Lake(store, object, account, _) = &self.place {
             let read = store.read_ranges(object, ranges, ReadClass::Demand, Some(account));
-            return read.await.map_err(|error| self.failed(&error));
+            return read.await.map_err(DeviceError::read);
         }
         let mut found = Vec::with_capacity(ranges.len());
         for range in ranges {
@@ -167,7 +167,7 @@ impl Source {
     }
 
     fn read_local(&self, path: &PathBuf, modified_us: Option<i64>, range: &Range<u64>) -> Result<Bytes, DeviceError> {
-        let unreadable = |error: std::io::Error| self.unreadable(error);
+        let unreadable = |error| unreadable(path, error);
         let mut file = File::open(path).map_err(unreadable)?;
         let read = read_range(&mut file, range);
         // Looked at afterwards: what was read is of the file that was listed.
@@ -179,38 +179,19 @@ impl Source {
             .and_then(|since| i64::try_from(since.as_micros()).ok());
         let other_time = modified_us.is_some_and(|due| found_us.is_some_and(|found| found != due));
         if metadata.len() != self.size_bytes || other_time {
-            return Err(self.replaced());
+            return Err(replaced(path));
         }
         read.map_err(unreadable)
     }
 
     fn check(&self, range: &Range<u64>) -> Result<(), DeviceError> {
         if range.start > range.end || range.end > self.size_bytes {
-            return Err(self.unreadable(format!(
-                "bytes {} to {} of {} were asked for",
-                range.start, range.end, self.size_bytes
+            return Err(DeviceError::Input(format!(
+                "can't read {}: bytes {} to {} of {} were asked for",
+                self.location, range.start, range.end, self.size_bytes
             )));
         }
         Ok(())
-    }
-
-    /// A store's error.
-    pub(crate) fn failed(&self, error: &object_store::Error) -> DeviceError {
-        match error {
-            object_store::Error::Precondition { .. } => self.replaced(),
-            other => self.unreadable(other),
-        }
-    }
-
-    fn replaced(&self) -> DeviceError {
-        DeviceError::Input(format!(
-            "{} was replaced during the scan; run the query again",
-            self.location
-        ))
-    }
-
-    fn unreadable(&self, error: impl std::fmt::Display) -> DeviceError {
-        DeviceError::Input(format!("can't read {}: {error}", self.location))
     }
 
     /// The error of a file that isn't what it should be.
@@ -219,13 +200,38 @@ impl Source {
     }
 }
 
+fn gone() -> DeviceError {
+    DeviceError::Internal("the reading thread is gone".to_owned())
+}
+
+/// A file system's error as a store would say it.
+fn unreadable(path: &FilePath, error: std::io::Error) -> DeviceError {
+    let (kind, source) = (error.kind(), error.into());
+    let path = path.display().to_string();
+    DeviceError::read(match kind {
+        ErrorKind::NotFound => object_store::Error::NotFound { path, source },
+        ErrorKind::PermissionDenied => object_store::Error::PermissionDenied { path, source },
+        _ => object_store::Error::Generic {
+            store: "local",
+            source: format!("{path}: {source}").into(),
+        },
+    })
+}
+
+fn replaced(path: &FilePath) -> DeviceError {
+    DeviceError::read(object_store::Error::Precondition {
+        path: path.display().to_string(),
+        source: "it was replaced during the scan".into(),
+    })
+}
+
 fn read_range(file: &mut File, range: &Range<u64>) -> std::io::Result<Bytes> {
     file.seek(SeekFrom::Start(range.start))?;
     let length = usize::try_from(range.end - range.start).map_err(std::io::Error::other)?;
     let mut bytes = Vec::with_capacity(length);
     file.take(length as u64).read_to_end(&mut bytes)?;
     if bytes.len() < length {
-        return Err(std::io::ErrorKind::UnexpectedEof.into());
+        return Err(ErrorKind::UnexpectedEof.into());
     }
     Ok(bytes.into())
 }

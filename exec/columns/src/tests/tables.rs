@@ -441,5 +441,5 @@ fn an_object_store_gives_what_a_local_file_gives() {
     std::fs::remove_file(folder.path().join("a")).unwrap();
     cache.clear();
     let error = runtime.block_on(cache.open(missing, OpenOptions::new(Arc::new(trireme_device_api::Unlimited), 2)));
-    assert!(matches!(error.err(), Some(DeviceError::Input(_))));
+    assert!(matches!(error.err(), Some(DeviceError::Read(_))));
 }
