@@ -266,6 +266,11 @@ impl Moment {
         if other.count == 0.0 {
             return;
         }
+        // Not as a sum: the square of a large mean overflows, and nothing times that is no number.
+        if self.count == 0.0 {
+            *self = *other;
+            return;
+        }
         let count = self.count + other.count;
         let distance = other.mean - self.mean;
         self.squares += other.squares + distance * distance * self.count * other.count / count;

@@ -237,7 +237,7 @@ pub(super) fn from_array<'x>(array: &ArrayRef, shape: &Shape, rows: usize) -> Re
         Type::Float32 => Data::F32(array.as_primitive::<Float32Type>().values().to_vec().into()),
         Type::Float64 => Data::F64(array.as_primitive::<Float64Type>().values().to_vec().into()),
         Type::Interval(kind) => Data::Interval(interval_values(&array, *kind)),
-        _ if data_type.is_bytes() => Data::Strings(strings(&array, &expected).ok_or_else(mismatch)?),
+        _ if data_type.is_bytes() => Data::Strings(strings(&array, &expected).ok_or_else(mismatch)?.addressed()?),
         _ => {
             let lane = shape.lane().ok_or_else(mismatch)?;
             let values: Vec<i128> = by_type!(data_type, A => {

@@ -20,12 +20,16 @@ use super::{ColumnTest, Compiled, Compiler, Input, Mask, Node, Slots, not_integr
 use crate::isa::{Isa, primitive};
 use crate::number::{Number, by_lane, map_values, zip};
 use crate::tile::RawStrings;
-use crate::vector::{Data, Lane, Shape, Vector};
+use crate::vector::{Data, Lane, Shape, TILE_ROWS, Vector};
 
 /// Dictionaries with more entries aren't worth a table; they are evaluated row by row.
 const ENTRIES_MAX: usize = 1 << 20;
 /// Ranges of integers with more values aren't worth a table.
 const SPAN_MAX: i128 = 1 << 13;
+/// Bytes of texts that a table may hold.
+const MADE_BYTES_MAX: usize = 32 << 20;
+/// Entries whose error is kept.
+const ERRORS_MAX: usize = SPAN_MAX as usize;
 /// A predicate whose TRUE codes make at most so many runs is a few comparisons, else a look-up.
 const RUNS_MAX: usize = 6;
 
@@ -67,7 +71,10 @@ pub(super) fn build(compiler: &Compiler<'_>, expr: &Expr) -> Result<Option<Compi
         offsets: &offsets,
         valid: &valid,
     };
-    let (values, errors) = evaluate(&compiled, &all, compiler.isa)?;
+    let piece_rows = if makes_strings(expr) { TILE_ROWS } else { usize::MAX };
+    let Some((values, errors)) = evaluate(&compiled, &all, piece_rows, compiler.isa)? else {
+        return Ok(None);
+    };
     let low = entries.low();
     Ok(Some(table(
         values,
@@ -183,22 +190,45 @@ impl<'e> Slots<'e> for AllEntries<'e> {
     }
 }
 
+/// True if texts are made on the way, which nobody reserves memory for.
+fn makes_strings(expr: &Expr) -> bool {
+    let mut makes = false;
+    expr.visit(&mut |expr| {
+        makes |= expr.data_type.is_bytes() && !matches!(expr.node, ExprNode::Column(_) | ExprNode::Literal(_));
+    });
+    makes
+}
+
 type Errors = BTreeMap<u32, DeviceError>;
 
-/// The values of all entries and NULL, and the errors of those that have one.
-fn evaluate<'e>(compiled: &Compiled, all: &AllEntries<'e>, isa: Isa) -> Result<(Vector<'e>, Errors), DeviceError> {
+/// The values of all entries and NULL, and the errors of those that have one; none when that is too much to keep.
+fn evaluate<'e>(
+    compiled: &Compiled,
+    all: &AllEntries<'e>,
+    piece_rows: usize,
+    isa: Isa,
+) -> Result<Option<(Vector<'e>, Errors)>, DeviceError> {
     let rows = all.entries.len() + 1;
     let input = Input::new(all, rows, isa);
-    match compiled.eval(&input) {
-        Err(DeviceError::Arithmetic(_) | DeviceError::Input(_)) => {}
-        other => return other.map(|vector| (vector, Errors::new())),
+    if rows <= piece_rows {
+        match compiled.eval(&input) {
+            Err(DeviceError::Arithmetic(_) | DeviceError::Input(_)) => {}
+            other => return other.map(|vector| Some((vector, Errors::new()))),
+        }
     }
     let mut errors = Errors::new();
     let mut pieces = Vec::new();
-    let mut open = vec![(0..rows as u32).collect::<Vec<u32>>()];
+    let mut made_bytes = 0;
+    let every: Vec<u32> = (0..rows as u32).collect();
+    let mut open: Vec<Vec<u32>> = every.chunks(piece_rows.min(rows)).map(<[u32]>::to_vec).collect();
     while let Some(part) = open.pop() {
         match compiled.eval(&input.select(&part)) {
-            Ok(vector) => pieces.push((part, vector)),
+            Ok(vector) => {
+                if let Data::Strings(strings) = &vector.data {
+                    made_bytes += strings.size_bytes();
+                }
+                pieces.push((part, vector));
+            }
             Err(error @ (DeviceError::Arithmetic(_) | DeviceError::Input(_))) => {
                 if let [entry] = part[..] {
                     errors.insert(entry, error);
@@ -210,6 +240,9 @@ fn evaluate<'e>(compiled: &Compiled, all: &AllEntries<'e>, isa: Isa) -> Result<(
             }
             Err(error) => return Err(error),
         }
+        if made_bytes > MADE_BYTES_MAX || errors.len() > ERRORS_MAX {
+            return Ok(None);
+        }
     }
     let values = match (pieces.len(), pieces.pop()) {
         (1, Some((_, vector))) => vector,
@@ -218,7 +251,7 @@ fn evaluate<'e>(compiled: &Compiled, all: &AllEntries<'e>, isa: Isa) -> Result<(
             assemble(&pieces, &compiled.shape, rows)?
         }
     };
-    Ok((values, errors))
+    Ok(Some((values, errors)))
 }
 
 /// The node that looks up, or a constant when all entries give the same.

@@ -383,13 +383,15 @@ impl AggregateSink {
                 .map(|expr| Program::compile(expr, row, &inputs.parameters, isa))
                 .transpose()
         };
-        let arguments = aggregates
-            .iter()
-            .map(|aggregate| match (one(&aggregate.argument)?, &aggregate.filter) {
-                (Some(program), Some(_)) if program.can_fail() => one(&filtered(aggregate)),
-                (program, _) => Ok(program),
-            })
-            .collect::<Result<Vec<_>, DeviceError>>()?;
+        let mut arguments = Vec::with_capacity(aggregates.len());
+        for aggregate in &mut aggregates {
+            let mut program = one(&aggregate.argument)?;
+            if aggregate.filter.is_some() && program.as_ref().is_some_and(Program::can_fail) {
+                aggregate.argument = filtered(aggregate);
+                program = one(&aggregate.argument)?;
+            }
+            arguments.push(program);
+        }
         let filters = aggregates
             .iter()
             .map(|aggregate| one(&aggregate.filter))
