@@ -134,9 +134,27 @@ impl Connection {
 
     pub(crate) async fn command<C: ProstMessageExt>(&self, command: &C) -> Result<FlightInfo, Status> {
         let descriptor = FlightDescriptor::new_cmd(command.as_any().encode_to_vec());
-        let request = self.signed(descriptor);
-        let answer = self.client.clone().get_flight_info(request).await;
-        self.learned(answer)
+        let ask = || async {
+            let request = self.signed(descriptor.clone());
+            let answer = self.client.clone().get_flight_info(request).await;
+            self.learned(answer)
+        };
+        match ask().await {
+            // The token has expired, or the server was started again: nothing has run.
+            Err(status) if status.code() == Code::Unauthenticated && self.log_in_again().await => ask().await,
+            answer => answer,
+        }
+    }
+
+    /// True if there is a new token.
+    async fn log_in_again(&self) -> bool {
+        let (None, Some(user)) = (&self.options.token, &self.options.user) else {
+            return false;
+        };
+        let empty = Secret::new("");
+        let password = self.options.password.as_ref().unwrap_or(&empty);
+        *self.identity.lock() = Identity::with_password(user, password);
+        self.log_in().await.is_ok()
     }
 
     /// Runs a command and collects its rows: for the small results of metadata commands only.

@@ -124,11 +124,11 @@ impl Output {
         };
         self.screen.flush()?;
         let pager = std::env::var("PAGER").ok().filter(|pager| !pager.trim().is_empty());
-        let started = Command::new("sh")
-            .arg("-c")
-            .arg(pager.as_deref().unwrap_or(DEFAULT_PAGER))
-            .stdin(Stdio::piped())
-            .spawn();
+        let pager = pager.as_deref().unwrap_or(DEFAULT_PAGER);
+        if !is_there(pager) {
+            return self.screen.write_all(&text);
+        }
+        let started = Command::new("sh").arg("-c").arg(pager).stdin(Stdio::piped()).spawn();
         match started {
             Ok(mut child) => {
                 let mut input = child.stdin.take().map(BufWriter::new);
@@ -140,6 +140,18 @@ impl Output {
             Err(_) => self.screen.write_all(&text),
         }
     }
+}
+
+/// Whether the shell knows the pager's program: what is written to one that isn't there is lost.
+fn is_there(pager: &str) -> bool {
+    let program = pager.split_whitespace().find(|word| !word.contains('='));
+    let asked = Command::new("sh")
+        .args(["-c", "command -v -- \"$1\"", "sh", program.unwrap_or_default()])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    asked.is_ok_and(|status| status.success())
 }
 
 impl Write for Output {

@@ -85,9 +85,11 @@ impl Shell {
         let mut splitter = Splitter::new();
         let mut first_failure = None;
         let mut line = String::new();
+        let mut number = 0;
         loop {
             line.clear();
-            let pieces = match read_line(&mut input, &mut line) {
+            number += 1;
+            let pieces = match read_line(&mut input, &mut line, number) {
                 Ok(0) => splitter.finish().into_iter().collect(),
                 Ok(_) => splitter.feed(&line),
                 Err(error) => {
@@ -173,10 +175,15 @@ impl Shell {
     }
 }
 
-/// Reads a line, also one that is not quite UTF-8: the server shall say what it thinks of it.
-fn read_line<R: BufRead>(input: &mut R, line: &mut String) -> std::io::Result<usize> {
+/// Reads line `number` of a script. Editors may begin a file with a byte order mark, which is none of its text.
+fn read_line<R: BufRead>(input: &mut R, line: &mut String, number: usize) -> std::io::Result<usize> {
     let mut bytes = Vec::new();
     let count = input.read_until(b'\n', &mut bytes)?;
-    line.push_str(&String::from_utf8_lossy(&bytes));
+    let text = str::from_utf8(&bytes).map_err(|_| {
+        let text = format!("line {number} is not UTF-8 (save it as such)");
+        std::io::Error::new(std::io::ErrorKind::InvalidData, text)
+    })?;
+    let mark = if number == 1 { "\u{feff}" } else { "" };
+    line.push_str(text.strip_prefix(mark).unwrap_or(text));
     Ok(count)
 }
