@@ -8,6 +8,8 @@ use datafusion::common::config::{ConfigOptions, Dialect};
 use datafusion::execution::SessionState;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::SessionStateBuilder;
+use datafusion::functions_aggregate::variance::var_samp_udaf;
+use datafusion::logical_expr::registry::FunctionRegistry;
 use datafusion::prelude::SessionConfig;
 use trireme_exec::QueryError;
 use trireme_exec::fused::FragmentRuntime;
@@ -73,7 +75,16 @@ pub fn base_state(
         // Last: what it replaces has been optimised, and is the backup.
         builder = builder.with_physical_optimizer_rule(Arc::new(FuseFragments::new(runtime)));
     }
-    builder.build()
+    let mut state = builder.build();
+    register(&mut state);
+    state
+}
+
+/// Names that other systems have for DataFusion's functions.
+fn register(state: &mut SessionState) {
+    let variance = var_samp_udaf().as_ref().clone().with_aliases(["variance"]);
+    // No function of the name was there, and it is no function that can be refused.
+    let _ = state.register_udaf(Arc::new(variance));
 }
 
 /// DataFusion's switch for the statistics that providers give.

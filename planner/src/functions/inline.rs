@@ -15,7 +15,7 @@ use trireme_exec::QueryError;
 
 use super::call::user_function;
 use super::{INLINE_NODES_MAX, UserFunction, of_state};
-use crate::{repeated, using};
+use crate::{dependencies, multisets, repeated, spelling, using};
 
 /// Plans a statement; calls of user-defined functions become their bodies.
 ///
@@ -33,16 +33,27 @@ pub async fn query_to_plan(state: &SessionState, statement: Statement) -> Result
     named_apart(state, statement, true).await
 }
 
-async fn named_apart(state: &SessionState, statement: Statement, results: bool) -> Result<LogicalPlan> {
+async fn named_apart(state: &SessionState, mut statement: Statement, results: bool) -> Result<LogicalPlan> {
+    spelling::spell(state, &mut statement);
     let statement = using::spelled(state, statement).await?;
-    let plan = match state.statement_to_plan(statement.clone()).await {
-        Err(error) if repeated::refused(&error) => {
-            repeated::plan(state, statement, results).await.map_err(|_| error)?
+    // An error is told of the statement as it was written.
+    if let Some(marked) = dependencies::marked(&statement)
+        && let Ok(plan) = told_apart(state, marked, results).await
+    {
+        return with_bodies(state, multisets::counted(dependencies::unmarked(plan)?)?);
+    }
+    let plan = told_apart(state, statement, results).await?;
+    with_bodies(state, multisets::counted(plan)?)
+}
+
+async fn told_apart(state: &SessionState, statement: Statement, results: bool) -> Result<LogicalPlan> {
+    match state.statement_to_plan(statement.clone()).await {
+        Err(error) if repeated::refused(&error) => repeated::plan(state, statement, results).await.map_err(|_| error),
+        Ok(plan) if repeated::groups_share_names(&plan)? => {
+            repeated::plan(state, statement, results).await.or(Ok(plan))
         }
-        Ok(plan) if repeated::groups_share_names(&plan)? => repeated::plan(state, statement, results).await?,
-        plan => plan?,
-    };
-    with_bodies(state, plan)
+        plan => plan,
+    }
 }
 
 fn with_bodies(state: &SessionState, plan: LogicalPlan) -> Result<LogicalPlan> {

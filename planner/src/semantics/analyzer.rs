@@ -21,7 +21,7 @@ use datafusion::optimizer::AnalyzerRule;
 use super::arithmetic::CheckedOperator;
 use super::extremes::extreme;
 use super::sum::{exact_sum, is_stock_sum};
-use super::{floats, keys, ranges, years};
+use super::{filters, floats, keys, ranges, years};
 
 /// See the module.
 #[derive(Debug)]
@@ -43,6 +43,7 @@ fn rewrite_plan(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
         let source = DFSchema::try_from_qualified_schema(scan.table_name.clone(), &scan.source.schema())?;
         schema.merge(&source);
     }
+    let share_parts = filters::share_parts(&plan)?;
     let names = NamePreserver::new(&plan);
     let rewritten = plan.map_expressions(|expr| {
         // The names of grouping sets' columns are those of the expressions within.
@@ -50,7 +51,7 @@ fn rewrite_plan(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
             return expr.transform_up(|expr| checked(expr, &schema));
         }
         let name = names.save(&expr);
-        let rewritten = expr.transform_up(|expr| rewrite(expr, &schema))?;
+        let rewritten = expr.transform_up(|expr| rewrite(expr, &schema, share_parts))?;
         Ok(if rewritten.transformed {
             rewritten.update_data(|expr| name.restore(expr))
         } else {
@@ -62,7 +63,7 @@ fn rewrite_plan(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
         .map_data(LogicalPlan::recompute_schema)
 }
 
-fn rewrite(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+fn rewrite(expr: Expr, schema: &DFSchema, share_parts: bool) -> Result<Transformed<Expr>> {
     match expr {
         Expr::BinaryExpr(binary) if floats::compares_floats(&binary, schema)? => {
             floats::compared(binary, schema).map(Transformed::yes)
@@ -88,7 +89,7 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
             let call = ScalarFunction { func, ..call };
             Ok(Transformed::yes(Expr::ScalarFunction(call)))
         }
-        Expr::AggregateFunction(call) => rewrite_aggregate(call, schema),
+        Expr::AggregateFunction(call) => rewrite_aggregate(call, schema, share_parts),
         Expr::WindowFunction(call) => rewrite_window(*call, schema),
         other => checked(other, schema),
     }
@@ -158,7 +159,7 @@ fn rewrite_case(case: Case, schema: &DFSchema) -> Result<Transformed<Expr>> {
     Ok(Transformed::yes(Expr::Case(case)))
 }
 
-fn rewrite_aggregate(mut call: AggregateFunction, schema: &DFSchema) -> Result<Transformed<Expr>> {
+fn rewrite_aggregate(mut call: AggregateFunction, schema: &DFSchema, share_parts: bool) -> Result<Transformed<Expr>> {
     let params = &mut call.params;
     keys::canonical_sorts(&mut params.order_by, schema)?;
     if params.distinct {
@@ -166,6 +167,11 @@ fn rewrite_aggregate(mut call: AggregateFunction, schema: &DFSchema) -> Result<T
     }
     if let Some(function) = replacement(&call.func, &params.args, schema)? {
         call.func = function;
+    }
+    if share_parts {
+        let params = &mut call.params;
+        let keys = params.order_by.iter_mut().map(|sort| &mut sort.expr);
+        filters::guard(params.filter.as_deref(), params.args.iter_mut().chain(keys), schema)?;
     }
     Ok(Transformed::yes(Expr::AggregateFunction(call)))
 }
@@ -182,6 +188,7 @@ fn rewrite_window(mut call: WindowFunction, schema: &DFSchema) -> Result<Transfo
     {
         call.fun = WindowFunctionDefinition::AggregateUDF(function);
     }
+    filters::guard(params.filter.as_deref(), params.args.iter_mut(), schema)?;
     Ok(Transformed::yes(Expr::WindowFunction(Box::new(call))))
 }
 

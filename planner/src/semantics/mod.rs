@@ -11,10 +11,12 @@ mod bounds;
 mod correlated;
 mod extremes;
 mod fallible;
+mod filters;
 mod floats;
 mod kernels;
 mod keys;
 mod plain;
+mod quantified;
 mod quotients;
 mod ranges;
 mod reach;
@@ -33,6 +35,8 @@ use std::sync::Arc;
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 
+use crate::dependencies::Dependencies;
+
 /// The physical rules, with ours that come before all.
 pub fn before(
     mut rules: Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>>,
@@ -46,7 +50,9 @@ pub fn before(
 pub fn install(builder: SessionStateBuilder) -> SessionStateBuilder {
     builder
         .with_analyzer_rule(Arc::new(analyzer::Semantics))
+        .with_analyzer_rule(Arc::new(quantified::Quantified))
         .with_analyzer_rule(Arc::new(correlated::Correlated))
         .with_analyzer_rule(Arc::new(subqueries::NullsOfSubqueries))
+        .with_analyzer_rule(Arc::new(Dependencies))
         .with_physical_optimizer_rule(Arc::new(reach::Reach))
 }

@@ -156,8 +156,8 @@ fn aggregated(node: &AggregateExec) -> Result<Option<Arc<dyn ExecutionPlan>>> {
     let mut functions = Vec::with_capacity(node.aggr_expr().len());
     for (function, filter) in node.aggr_expr().iter().zip(node.filter_expr()) {
         let all = function.all_expressions();
-        let is_fallible = all.args.iter().any(|arg| is_fallible(arg, &schema));
-        if !is_fallible || function.is_reversed() {
+        let any = all.args.iter().any(|arg| is_fallible(arg, &schema));
+        if !any || function.is_reversed() {
             functions.push(Arc::clone(function));
             continue;
         }
@@ -165,6 +165,10 @@ fn aggregated(node: &AggregateExec) -> Result<Option<Arc<dyn ExecutionPlan>>> {
             .args
             .iter()
             .map(|arg| {
+                // Some functions want a constant to stay one.
+                if !is_fallible(arg, &schema) {
+                    return Ok(Arc::clone(arg));
+                }
                 let arg = guarded(arg, &schema)?.data;
                 let Some(filter) = filter else { return Ok(arg) };
                 // The second branch, never taken, has CASE look at each condition before its value: with one branch it
