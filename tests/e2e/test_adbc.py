@@ -197,6 +197,24 @@ def test_execute_partitions(connection):
     assert found == [(1,), (2,)]
 
 
+@pytest.mark.parametrize("change", ["DROP TABLE gone", "CREATE OR REPLACE TABLE gone AS SELECT 7 AS a"])
+def test_a_waiting_query_outlives_its_table(server, connection, change):
+    rows(connection, "CREATE TABLE gone AS SELECT value AS a FROM range(1000)")
+    folders = server.data / ".trireme" / "tables"
+    with connection.cursor() as cursor, connection.cursor() as other:
+        partitions, _ = cursor.adbc_execute_partitions("SELECT sum(a), count(*) FROM gone")
+        before = set(folders.iterdir())
+        other.execute(change)
+        assert before <= set(folders.iterdir())
+        cursor.adbc_read_partition(partitions[0])
+        assert cursor.fetchall() == [(499_500, 1_000)]
+    end = time.monotonic() + 60
+    while before <= set(folders.iterdir()):
+        assert time.monotonic() < end, "the dropped table's files stay"
+        time.sleep(0.05)
+    rows(connection, "DROP TABLE IF EXISTS gone")
+
+
 def test_ten_million_rows(connection):
     with connection.cursor() as cursor:
         cursor.execute("SELECT value AS n, value * 0.5 AS h FROM range(10000000)")

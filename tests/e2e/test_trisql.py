@@ -67,6 +67,17 @@ def test_exit_codes(server, tmp_path):
     assert run(server, "--no-such-flag").returncode == 2
 
 
+def test_a_script_is_utf_8(server, tmp_path):
+    script = tmp_path / "a.sql"
+    script.write_bytes(b"\xef\xbb\xbfSELECT 'caf\xc3\xa9' AS s;\n")
+    done = run(server, "--format", "csv", "-f", str(script))
+    assert (done.returncode, done.stdout) == (0, "s\ncafé\n"), done.stderr
+    script.write_bytes(b"SELECT 1 AS a;\nSELECT 'caf\xe9' AS s;\n")
+    done = run(server, "--format", "csv", "-f", str(script))
+    assert done.returncode != 0 and "line 2 is not UTF-8" in done.stderr, done.stderr
+    assert done.stdout == "a\n1\n"
+
+
 def test_metadata_commands(server):
     for command, wanted in [("\\dt", "t"), ("\\d t", "a"), ("\\dn", "public"), ("\\l", "trireme"), ("\\?", "\\d")]:
         done = run(server, "-c", command)

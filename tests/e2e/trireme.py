@@ -45,10 +45,18 @@ def clean_environment() -> dict:
     return {name: value for name, value in os.environ.items() if not name.startswith("TRIREME_")}
 
 
+_given_ports = set()
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port that was given to nobody else here: the system gives one again as soon as it is closed."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        if port not in _given_ports:
+            _given_ports.add(port)
+            return port
 
 
 class Server:
