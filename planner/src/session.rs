@@ -8,6 +8,7 @@ use datafusion::common::config::{ConfigOptions, Dialect};
 use datafusion::execution::SessionState;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::SessionStateBuilder;
+use datafusion::functions::math::signum;
 use datafusion::functions_aggregate::variance::var_samp_udaf;
 use datafusion::logical_expr::registry::FunctionRegistry;
 use datafusion::prelude::SessionConfig;
@@ -83,8 +84,10 @@ pub fn base_state(
 /// Names that other systems have for DataFusion's functions.
 fn register(state: &mut SessionState) {
     let variance = var_samp_udaf().as_ref().clone().with_aliases(["variance"]);
-    // No function of the name was there, and it is no function that can be refused.
+    let sign = signum().as_ref().clone().with_aliases(["sign"]);
+    // No functions of the names were there, and a session refuses none.
     let _ = state.register_udaf(Arc::new(variance));
+    let _ = state.register_udf(Arc::new(sign));
 }
 
 /// DataFusion's switch for the statistics that providers give.

@@ -1,17 +1,18 @@
 //! What users of other systems write, in the words that DataFusion plans: `mod(a, b)`, `LIKE … ESCAPE '!'`, `FETCH FIRST 3 ROWS
-//! ONLY`.
+//! ONLY`, `WHERE (a, b) IN (SELECT …)`.
 
 use std::ops::ControlFlow;
 
-use datafusion::execution::FunctionRegistry;
-use datafusion::execution::SessionState;
+use datafusion::execution::{FunctionRegistry, SessionState};
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, LimitClause, Query, Value, ValueWithSpan,
-    VisitorMut,
+    BinaryOperator, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, LimitClause, Query, SetExpr,
+    TableFactor, Value, ValueWithSpan, VisitorMut,
 };
+use datafusion::sql::sqlparser::parser::Parser;
 
 use crate::bind::visit;
+use crate::dialect::TriremeDialect;
 
 /// Spells a statement out, before it is planned.
 pub(crate) fn spell(state: &SessionState, statement: &mut Statement) {
@@ -28,6 +29,9 @@ impl VisitorMut for Spelling {
     type Break = ();
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        if let SetExpr::Select(select) = query.body.as_mut() {
+            select.selection.iter_mut().for_each(rows_in);
+        }
         let offset = match &query.limit_clause {
             None => None,
             Some(LimitClause::LimitOffset {
@@ -79,6 +83,63 @@ impl VisitorMut for Spelling {
         }
         ControlFlow::Continue(())
     }
+}
+
+/// A condition on rows of values, `(a, b) IN (SELECT …)`, as EXISTS: of what has to be true, a NULL says no more than a false.
+fn rows_in(condition: &mut Expr) {
+    match condition {
+        Expr::Nested(inner) => rows_in(inner),
+        Expr::BinaryOp {
+            left,
+            op: BinaryOperator::And,
+            right,
+        } => {
+            rows_in(left);
+            rows_in(right);
+        }
+        Expr::InSubquery {
+            expr,
+            subquery,
+            negated: false,
+        } => {
+            if let Expr::Tuple(values) = expr.as_ref()
+                && values.len() > 1
+                && let Some(subquery) = exists_row(values, subquery)
+            {
+                *condition = Expr::Exists {
+                    subquery,
+                    negated: false,
+                };
+            }
+        }
+        _ => {}
+    }
+}
+
+/// `SELECT 1 FROM (subquery) AS trireme_row (c0, c1, …) WHERE c0 = a AND c1 = b AND …`.
+fn exists_row(values: &[Expr], subquery: &Query) -> Option<Box<Query>> {
+    let columns: Vec<String> = (0..values.len()).map(|at| format!("trireme_row_{at}")).collect();
+    let frame = format!("SELECT 1 FROM (SELECT 1) AS trireme_row ({})", columns.join(", "));
+    let mut parser = Parser::new(&TriremeDialect).try_with_sql(&frame).ok()?;
+    let mut outer = parser.parse_query().ok()?;
+    let SetExpr::Select(select) = outer.body.as_mut() else {
+        return None;
+    };
+    let TableFactor::Derived { subquery: inner, .. } = &mut select.from.first_mut()?.relation else {
+        return None;
+    };
+    **inner = subquery.clone();
+    let binary = |left, op, right| Expr::BinaryOp {
+        left: Box::new(left),
+        op,
+        right: Box::new(right),
+    };
+    let equal = values.iter().zip(columns).map(|(value, column)| {
+        let column = Expr::Identifier(Ident::new(column));
+        binary(column, BinaryOperator::Eq, Expr::Nested(Box::new(value.clone())))
+    });
+    select.selection = equal.reduce(|left, right| binary(left, BinaryOperator::And, right));
+    Some(outer)
 }
 
 /// A pattern whose escape character is the backslash, which DataFusion knows.

@@ -17,6 +17,7 @@ const TOTAL: &[&str] = &[
     "ascii",
     "bit_length",
     "btrim",
+    "canonical_float",
     "character_length",
     "coalesce",
     "concat",
@@ -48,6 +49,8 @@ const TOTAL: &[&str] = &[
     "strpos",
     "substring_index",
     "translate",
+    "trireme_named",
+    "trireme_plain",
     "trunc",
     "upper",
 ];

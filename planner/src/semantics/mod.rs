@@ -16,6 +16,7 @@ mod floats;
 mod kernels;
 mod keys;
 mod plain;
+mod predicates;
 mod quantified;
 mod quotients;
 mod ranges;
@@ -49,6 +50,7 @@ pub fn before(
 /// Adds the rules to a state that has DataFusion's defaults.
 pub fn install(builder: SessionStateBuilder) -> SessionStateBuilder {
     builder
+        .with_analyzer_rule(Arc::new(predicates::Predicates))
         .with_analyzer_rule(Arc::new(analyzer::Semantics))
         .with_analyzer_rule(Arc::new(quantified::Quantified))
         .with_analyzer_rule(Arc::new(correlated::Correlated))

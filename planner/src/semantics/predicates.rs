@@ -1,0 +1,172 @@
+//! EXISTS and IN (SELECT …) outside of conditions: in SELECT, below CASE, in aggregates' arguments.
+//!
+//! DataFusion makes joins of such predicates in WHERE and HAVING alone, and refuses them elsewhere. There they become counts,
+//! which it joins everywhere: `EXISTS (s)` is `(SELECT count(1) FROM s) > 0`, and `x IN (s)` is true where s has x, else NULL
+//! where x or one of s is NULL, unless s is empty.
+
+use std::sync::Arc;
+
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
+use datafusion::common::{Column, DFSchema, ExprSchema, Result, ScalarValue};
+use datafusion::functions_aggregate::expr_fn::count;
+use datafusion::logical_expr::expr::InSubquery;
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::{
+    Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Projection, Subquery, col, lit, when,
+};
+use datafusion::optimizer::AnalyzerRule;
+
+/// The subquery's column, told apart from those of the outer query.
+const ELEMENT: &str = "trireme_element";
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Predicates;
+
+impl AnalyzerRule for Predicates {
+    fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
+        plan.transform_up_with_subqueries(counted_in).data()
+    }
+
+    fn name(&self) -> &str {
+        "trireme_predicates"
+    }
+}
+
+fn counted_in(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+    let input = match &plan {
+        LogicalPlan::Projection(projection) => Arc::clone(&projection.input),
+        LogicalPlan::Aggregate(aggregate) => Arc::clone(&aggregate.input),
+        _ => return Ok(Transformed::no(plan)),
+    };
+    let schema = input.schema();
+    let mut predicates: Vec<(Expr, Expr)> = Vec::new();
+    let names = NamePreserver::new(&plan);
+    let rewritten = plan.map_expressions(|expr| {
+        let name = names.save(&expr);
+        let expr = expr.transform_down(|node| {
+            let known = predicates.iter().position(|(predicate, _)| *predicate == node);
+            let at = match known {
+                Some(at) => at,
+                None => match counts(&node, schema)? {
+                    Some(counts) => {
+                        predicates.push((node, counts));
+                        predicates.len() - 1
+                    }
+                    None => return Ok(Transformed::no(node)),
+                },
+            };
+            Ok(Transformed::new(predicate_column(at), true, TreeNodeRecursion::Jump))
+        })?;
+        Ok(expr.update_data(|expr| name.restore(expr)))
+    })?;
+    if predicates.is_empty() {
+        return Ok(rewritten);
+    }
+    let columns = schema.columns().into_iter().map(Expr::Column);
+    let computed = predicates.into_iter().enumerate();
+    let computed = computed.map(|(at, (_, counts))| counts.alias(predicate_name(at)));
+    let below = Projection::try_new(columns.chain(computed).collect(), Arc::clone(&input))?;
+    let plan = rewritten.data;
+    let exprs = plan.expressions();
+    plan.with_new_exprs(exprs, vec![LogicalPlan::Projection(below)])
+        .map(Transformed::yes)
+}
+
+fn predicate_name(at: usize) -> String {
+    format!("trireme_predicate_{at}")
+}
+
+fn predicate_column(at: usize) -> Expr {
+    Expr::Column(Column::from_name(predicate_name(at)))
+}
+
+/// The predicate by counts; none for other expressions, and where the rows of one outer row can't be counted apart.
+fn counts(expr: &Expr, schema: &DFSchema) -> Result<Option<Expr>> {
+    let subquery = match expr {
+        Expr::Exists(exists) => &exists.subquery,
+        Expr::InSubquery(predicate) => &predicate.subquery,
+        _ => return Ok(None),
+    };
+    if !can_be_counted(subquery, schema)? {
+        return Ok(None);
+    }
+    let (holds, negated) = match expr {
+        Expr::Exists(exists) => (any(subquery, None)?, exists.negated),
+        Expr::InSubquery(predicate) => (is_in(predicate, schema)?, predicate.negated),
+        _ => return Ok(None),
+    };
+    Ok(Some(if negated { Expr::Not(Box::new(holds)) } else { holds }))
+}
+
+/// A subquery of the outer row's own has nothing between its conditions and its result that looks at several rows.
+fn can_be_counted(subquery: &Subquery, schema: &DFSchema) -> Result<bool> {
+    let mut plain = true;
+    for outer in &subquery.outer_ref_columns {
+        plain &= matches!(outer, Expr::OuterReferenceColumn(_, column) if schema.has_column(column));
+    }
+    if subquery.outer_ref_columns.is_empty() {
+        return Ok(true);
+    }
+    subquery.subquery.apply(|node| {
+        plain &= matches!(
+            node,
+            LogicalPlan::Projection(_)
+                | LogicalPlan::SubqueryAlias(_)
+                | LogicalPlan::Filter(_)
+                | LogicalPlan::Join(_)
+                | LogicalPlan::TableScan(_)
+                | LogicalPlan::Values(_)
+        );
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(plain)
+}
+
+fn is_in(predicate: &InSubquery, schema: &DFSchema) -> Result<Expr> {
+    let value = predicate.expr.as_ref();
+    let subquery = &predicate.subquery;
+    let has_nulls = subquery.subquery.schema().field(0).is_nullable();
+    let outer = value
+        .clone()
+        .transform_up(|node| match node {
+            Expr::Column(column) => {
+                let field = Arc::clone(schema.field_from_column(&column)?);
+                Ok(Transformed::yes(Expr::OuterReferenceColumn(field, column)))
+            }
+            other => Ok(Transformed::no(other)),
+        })
+        .data()?;
+    let found = any(subquery, Some(col(ELEMENT).eq(outer)))?;
+    let mut unknown = Vec::new();
+    if value.nullable(schema)? {
+        unknown.push(value.clone().is_null().and(any(subquery, None)?));
+    }
+    if has_nulls {
+        unknown.push(any(subquery, Some(col(ELEMENT).is_null()))?);
+    }
+    match unknown.into_iter().reduce(Expr::or) {
+        None => Ok(found),
+        Some(unknown) => when(found, lit(true))
+            .when(unknown, Expr::Literal(ScalarValue::Boolean(None), None))
+            .otherwise(lit(false)),
+    }
+}
+
+/// Whether the subquery has a row, for which the condition is true.
+fn any(subquery: &Subquery, condition: Option<Expr>) -> Result<Expr> {
+    let mut plan = LogicalPlanBuilder::from(subquery.subquery.as_ref().clone());
+    if let Some(condition) = condition {
+        let element = Expr::Column(Column::from(subquery.subquery.schema().qualified_field(0)));
+        plan = plan.project([element.alias(ELEMENT)])?.filter(condition)?;
+    }
+    let plan = plan.aggregate(Vec::<Expr>::new(), [count(lit(1_i64))])?.build()?;
+    let outer_ref_columns = plan.all_out_ref_exprs();
+    let count = Expr::ScalarSubquery(Subquery {
+        subquery: Arc::new(plan),
+        outer_ref_columns,
+        spans: subquery.spans.clone(),
+    });
+    Ok(count.gt(lit(0_i64)))
+}
