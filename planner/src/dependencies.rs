@@ -68,7 +68,9 @@ fn may_mislead(plan: &LogicalPlan) -> Result<bool> {
 fn sound(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     match plan {
         LogicalPlan::Aggregate(aggregate)
-            if overreaches(aggregate.input.schema(), &aggregate.group_expr) && !asks_grouping(&aggregate)? =>
+            if overreaches(aggregate.input.schema(), &aggregate.group_expr)
+                && stands_alone(&aggregate.input)
+                && !asks_grouping(&aggregate)? =>
         {
             renamed(aggregate).map(Transformed::yes)
         }
@@ -79,13 +81,20 @@ fn sound(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
             distinct.on_expr = keys.into_iter().enumerate().map(as_key).collect();
             Ok(Transformed::yes(LogicalPlan::Distinct(Distinct::On(distinct))))
         }
-        LogicalPlan::Unnest(unnest) if !unnest.input.schema().functional_dependencies().is_empty() => {
+        LogicalPlan::Unnest(unnest)
+            if !unnest.input.schema().functional_dependencies().is_empty() && stands_alone(&unnest.input) =>
+        {
             let input = Arc::new(LogicalPlan::Projection(without_keys(&unnest.input)?));
             let unnest = LogicalPlan::Unnest(Unnest { input, ..unnest });
             Ok(Transformed::yes(unnest.recompute_schema()?))
         }
         other => Ok(Transformed::no(other)),
     }
+}
+
+/// A condition on the outer query is lifted through groups by their columns' own names: there the false key stays.
+fn stands_alone(input: &LogicalPlan) -> bool {
+    input.all_out_ref_exprs().is_empty()
 }
 
 /// Whether a key that is not unique is among the groups, and does not determine all of them.

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use datafusion::common::tree_node::{Transformed, TransformedResult};
 use datafusion::common::{Column, JoinType, NullEquality, Result};
 use datafusion::functions_window::expr_fn::row_number;
-use datafusion::logical_expr::{Expr, ExprFunctionExt, Join, JoinConstraint, LogicalPlan, LogicalPlanBuilder};
+use datafusion::logical_expr::{
+    Distinct, Expr, ExprFunctionExt, Join, JoinConstraint, LogicalPlan, LogicalPlanBuilder,
+};
 
 /// The plan of a statement, as it comes from the parser: no other join compares whole rows with NULLs.
 pub(crate) fn counted(plan: LogicalPlan) -> Result<LogicalPlan> {
@@ -23,7 +25,10 @@ pub(crate) fn counted(plan: LogicalPlan) -> Result<LogicalPlan> {
 fn keeps_all(join: &Join) -> bool {
     matches!(join.join_type, JoinType::LeftAnti | JoinType::LeftSemi)
         && join.null_equality == NullEquality::NullEqualsNull
-        && !matches!(*join.left, LogicalPlan::Distinct(_))
+        && !matches!(*join.left, LogicalPlan::Distinct(Distinct::All(_)))
+        // A condition on the outer query is not lifted through a window.
+        && join.left.all_out_ref_exprs().is_empty()
+        && join.right.all_out_ref_exprs().is_empty()
 }
 
 fn numbered(join: Join) -> Result<LogicalPlan> {

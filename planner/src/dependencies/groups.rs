@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use datafusion::common::tree_node::{Transformed, TransformedResult};
 use datafusion::common::{Result, ScalarValue};
 use datafusion::logical_expr::builder::add_group_by_exprs_from_dependencies;
-use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan};
+use datafusion::logical_expr::{Aggregate, Distinct, Expr, LogicalPlan};
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{Expr as SqlExpr, GroupByExpr, Query, SetExpr, Value, VisitorMut};
 
@@ -36,7 +36,11 @@ pub(crate) fn unmarked(plan: LogicalPlan) -> Result<LogicalPlan> {
             LogicalPlan::Aggregate(aggregate) => written(aggregate)?,
             other => other.recompute_schema()?,
         };
-        sound(node).map(|node| Transformed::yes(node.data))
+        Ok(match node {
+            // It gives no keys, and the rules to come compare its list with its ORDER BY.
+            node @ LogicalPlan::Distinct(Distinct::On(_)) => Transformed::yes(node),
+            other => Transformed::yes(sound(other)?.data),
+        })
     })
     .data()
 }

@@ -49,7 +49,8 @@ pub(super) fn guard<'e>(
     exprs: impl Iterator<Item = &'e mut Expr>,
     schema: &DFSchema,
 ) -> Result<()> {
-    let Some(filter) = filter else {
+    // One that draws would draw twice.
+    let Some(filter) = filter.filter(|filter| !filter.is_volatile()) else {
         return Ok(());
     };
     for expr in exprs {

@@ -8,12 +8,13 @@ use std::sync::Arc;
 
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Column, DFSchema, ExprSchema, Result, ScalarValue};
+use datafusion::common::{Column, DFSchema, ExprSchema, JoinType, Result, ScalarValue};
 use datafusion::functions_aggregate::expr_fn::count;
 use datafusion::logical_expr::expr::InSubquery;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{
-    Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Projection, Subquery, col, lit, when,
+    BinaryExpr, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, Projection, Subquery, col, lit, when,
 };
 use datafusion::optimizer::AnalyzerRule;
 
@@ -100,7 +101,8 @@ fn counts(expr: &Expr, schema: &DFSchema) -> Result<Option<Expr>> {
     Ok(Some(if negated { Expr::Not(Box::new(holds)) } else { holds }))
 }
 
-/// A subquery of the outer row's own has nothing between its conditions and its result that looks at several rows.
+/// A subquery of the outer row's own has nothing between its conditions and its result that looks at several rows, and its
+/// conditions on the outer row are equalities: only such can be lifted above a count.
 fn can_be_counted(subquery: &Subquery, schema: &DFSchema) -> Result<bool> {
     let mut plain = true;
     for outer in &subquery.outer_ref_columns {
@@ -110,18 +112,38 @@ fn can_be_counted(subquery: &Subquery, schema: &DFSchema) -> Result<bool> {
         return Ok(true);
     }
     subquery.subquery.apply(|node| {
-        plain &= matches!(
-            node,
+        plain &= match node {
+            LogicalPlan::Filter(filter) => split_conjunction(&filter.predicate).into_iter().all(can_be_lifted),
+            LogicalPlan::Join(join) => {
+                join.join_type == JoinType::Inner && join.filter.as_ref().is_none_or(|filter| !filter.contains_outer())
+            }
             LogicalPlan::Projection(_)
-                | LogicalPlan::SubqueryAlias(_)
-                | LogicalPlan::Filter(_)
-                | LogicalPlan::Join(_)
-                | LogicalPlan::TableScan(_)
-                | LogicalPlan::Values(_)
-        );
+            | LogicalPlan::SubqueryAlias(_)
+            | LogicalPlan::TableScan(_)
+            | LogicalPlan::Values(_) => true,
+            _ => false,
+        };
         Ok(TreeNodeRecursion::Continue)
     })?;
     Ok(plain)
+}
+
+fn can_be_lifted(condition: &Expr) -> bool {
+    if !condition.contains_outer() {
+        return true;
+    }
+    let Expr::BinaryExpr(BinaryExpr {
+        left,
+        op: Operator::Eq,
+        right,
+    }) = condition
+    else {
+        return false;
+    };
+    let is_pair = |inner: &Expr, outer: &Expr| {
+        matches!(inner, Expr::Column(_)) && outer.contains_outer() && outer.column_refs().is_empty()
+    };
+    is_pair(left, right) || is_pair(right, left)
 }
 
 fn is_in(predicate: &InSubquery, schema: &DFSchema) -> Result<Expr> {

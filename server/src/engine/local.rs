@@ -474,11 +474,14 @@ impl Engine for LocalHandle {
     }
 
     fn forget(&self, query_id: &str) {
-        self.0.ready.lock().remove(query_id);
+        // What it holds goes after the lock.
+        let gone = self.0.ready.lock().remove(query_id);
+        drop(gone);
     }
 
     fn forget_unless(&self, lives: &dyn Fn(&str) -> bool) {
-        self.0.ready.lock().retain(|query_id, _| lives(query_id));
+        let gone: Vec<_> = self.0.ready.lock().extract_if(|query_id, _| !lives(query_id)).collect();
+        drop(gone);
     }
 
     async fn schemas(&self) -> Result<Vec<String>, QueryError> {
