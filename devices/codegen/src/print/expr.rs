@@ -263,7 +263,8 @@ impl Writer<'_> {
             (Unary::LeadingZeros, _) => self.call("clz", scalar, [operand]),
             (Unary::SquareRoot, Scalar::F32) => self.call("sqrt_f32", scalar, [operand]),
             (Unary::SquareRoot, _) => self.call("sqrt", scalar, [operand]),
-            (Unary::Floor, _) => self.call("floor", scalar, [operand]),
+            (Unary::Floor, Scalar::F32) => self.call("floor_f32", scalar, [operand]),
+            (Unary::Floor, _) => self.call("floor_f64", scalar, [operand]),
             (Unary::High, _) => {
                 let text = format!("(i64){}.hi", operand.within(Level::Atom));
                 Text::new(Scalar::I64, Level::Prefix, text)

@@ -209,6 +209,19 @@ INLINE u64 clz(u64 x) { return __clzll(x); }
         cuda: "#define sqrt_f32(x) __fsqrt_rn(x)\n",
         opencl: "INLINE f32 sqrt_f32(f32 x) { return (f32)sqrt((f64)x); }\n",
     },
+    // PoCL's compiler takes a NaN that it knows for no argument of floor, and leaves the result undefined.
+    Piece {
+        name: "floor_f32",
+        needs: &[],
+        cuda: "#define floor_f32(x) floor(x)\n",
+        opencl: "INLINE f32 floor_f32(f32 x) { return x != x ? x : floor(x); }\n",
+    },
+    Piece {
+        name: "floor_f64",
+        needs: &[],
+        cuda: "#define floor_f64(x) floor(x)\n",
+        opencl: "INLINE f64 floor_f64(f64 x) { return x != x ? x : floor(x); }\n",
+    },
     Piece {
         name: "atomics",
         needs: &[],

@@ -253,6 +253,28 @@ pub(crate) fn operators(scalar: Scalar, rng: &mut StdRng) -> Rows {
     Rows::new(vec![(scalar, left), (scalar, right)], outputs)
 }
 
+/// Every operator of a float type, of edges that the compiler knows.
+pub(crate) fn known_floats(scalar: Scalar) -> Rows {
+    let edges = values::edges(scalar);
+    let known = |value: &Const| Expr::Const(*value);
+    let mut outputs = Vec::new();
+    for operator in UNARY {
+        if values::has_unary(operator, scalar) {
+            let of = |a| Expr::Unary(operator, Box::new(known(a)));
+            outputs.extend(edges.iter().map(|a| (scalar, of(a))));
+        }
+    }
+    for operator in BINARY {
+        if values::has_binary(operator, scalar) {
+            let of = |(a, b)| Expr::Binary(operator, Box::new(known(a)), Box::new(known(b)));
+            let pairs = edges.iter().zip(edges.iter().cycle().skip(1));
+            outputs.extend(pairs.map(|pair| (scalar, of(pair))));
+        }
+    }
+    let input = vec![edges[0]; GROUP as usize];
+    Rows::new(vec![(scalar, input)], outputs)
+}
+
 /// Random expressions over two columns of each type.
 pub(crate) fn expressions(rng: &mut StdRng, count: usize, depth: u32) -> Rows {
     let inputs = SCALARS

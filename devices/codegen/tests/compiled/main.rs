@@ -27,7 +27,7 @@ use rand::{Rng, SeedableRng};
 use trireme_device_codegen::bytecode::{Bytecode, runner};
 use trireme_device_codegen::decode::Encoding;
 use trireme_device_codegen::interpreter::{Machine, Schedule};
-use trireme_device_codegen::ir::{Elem, Module};
+use trireme_device_codegen::ir::{Elem, Module, Scalar};
 use trireme_device_codegen::print::{CUDA_OPTIONS, Dialect, OPENCL_OPTIONS, print};
 
 use cases::Rows;
@@ -177,6 +177,13 @@ fn operators_of_every_type() {
     let mut rng = seeded("operators");
     for scalar in values::SCALARS {
         check(&cases::operators(scalar, &mut rng), &format!("{scalar:?}"));
+    }
+}
+
+#[test]
+fn floats_that_the_compiler_knows() {
+    for scalar in [Scalar::F32, Scalar::F64] {
+        check(&cases::known_floats(scalar), &format!("known {scalar:?}"));
     }
 }
 
