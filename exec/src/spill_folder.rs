@@ -32,9 +32,8 @@ impl SpillFolder {
         let claiming = File::create(root.join(LOCK_FILE))?;
         claiming.lock()?;
         for entry in fs::read_dir(root)?.flatten() {
-            if entry.file_name().to_string_lossy().starts_with(PREFIX)
-                && is_left(&entry.path())
-                && let Err(error) = fs::remove_dir_all(entry.path())
+            if is_servers(&entry.file_name().to_string_lossy())
+                && let Err(error) = remove_left(&entry.path())
             {
                 tracing::warn!(path = %entry.path().display(), %error, "spill files of a server that is gone can't be removed");
             }
@@ -59,11 +58,21 @@ impl Drop for SpillFolder {
     }
 }
 
-fn is_left(folder: &Path) -> bool {
+/// Whether the name is one that [`SpillFolder::claim`] gives: other folders are somebody else's.
+fn is_servers(name: &str) -> bool {
+    let parts = name.strip_prefix(PREFIX).and_then(|rest| rest.split_once('-'));
+    let all = |text: &str, is_digit: fn(&u8) -> bool| !text.is_empty() && text.as_bytes().iter().all(is_digit);
+    parts.is_some_and(|(process, time)| all(process, u8::is_ascii_digit) && all(time, u8::is_ascii_hexdigit))
+}
+
+/// Removes the folder unless its server lives.
+fn remove_left(folder: &Path) -> io::Result<()> {
     match File::open(folder.join(LOCK_FILE)) {
-        Ok(lock) => lock.try_lock().is_ok(),
-        // It died before it had one.
-        Err(error) => error.kind() == io::ErrorKind::NotFound,
+        Ok(lock) if lock.try_lock().is_ok() => fs::remove_dir_all(folder),
+        Ok(_) => Ok(()),
+        // It died before it had one, and so before it had files.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => fs::remove_dir(folder),
+        Err(error) => Err(error),
     }
 }
 
@@ -79,10 +88,19 @@ mod tests {
         fs::create_dir_all(dead.join("datafusion-x")).unwrap();
         fs::write(dead.join(LOCK_FILE), "").unwrap();
         fs::write(dead.join("datafusion-x").join("y"), "rows").unwrap();
-        let strange = root.path().join("of somebody else");
+        let strange = root.path().join("server-backups");
         fs::create_dir(&strange).unwrap();
+        let unlocked = root.path().join("server-3-4");
+        fs::create_dir(&unlocked).unwrap();
+        fs::write(unlocked.join("x"), "somebody else's").unwrap();
         let second = SpillFolder::claim(root.path()).unwrap();
-        assert!(!dead.exists() && strange.exists() && living.path().exists() && second.path() != living.path());
+        assert!(
+            !dead.exists()
+                && strange.exists()
+                && unlocked.exists()
+                && living.path().exists()
+                && second.path() != living.path()
+        );
         let path = second.path().to_owned();
         drop(second);
         assert!(!path.exists() && living.path().exists());

@@ -34,7 +34,7 @@ impl AnalyzerRule for Dependencies {
         }
         // Those of a DISTINCT are seen when it is an aggregate. One of DISTINCT ON gives none.
         let (rule, context) = (ReplaceDistinctWithAggregate::new(), OptimizerContext::new());
-        let plan = plan.transform_up(|node| match node.recompute_schema()? {
+        let plan = plan.transform_up_with_subqueries(|node| match node.recompute_schema()? {
             node @ LogicalPlan::Distinct(Distinct::All(_)) => rule.rewrite(node, &context),
             other => Ok(Transformed::no(other)),
         })?;
@@ -67,11 +67,15 @@ fn may_mislead(plan: &LogicalPlan) -> Result<bool> {
 /// The node without false dependencies; those of its inputs are right.
 fn sound(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     match plan {
-        LogicalPlan::Aggregate(aggregate)
-            if overreaches(aggregate.input.schema(), &aggregate.group_expr)
-                && stands_alone(&aggregate.input)
-                && !asks_grouping(&aggregate)? =>
-        {
+        LogicalPlan::Aggregate(aggregate) if overreaches(aggregate.input.schema(), &aggregate.group_expr) => {
+            if !stands_alone(&aggregate.input) {
+                let input = Arc::new(joined_without_keys(aggregate.input.as_ref().clone())?);
+                let aggregate = Aggregate::try_new(input, aggregate.group_expr, aggregate.aggr_expr)?;
+                return Ok(Transformed::yes(LogicalPlan::Aggregate(aggregate)));
+            }
+            if asks_grouping(&aggregate)? {
+                return Ok(Transformed::no(LogicalPlan::Aggregate(aggregate)));
+            }
             renamed(aggregate).map(Transformed::yes)
         }
         LogicalPlan::Distinct(Distinct::On(mut distinct))
@@ -92,7 +96,7 @@ fn sound(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     }
 }
 
-/// A condition on the outer query is lifted through groups by their columns' own names: there the false key stays.
+/// A condition on the outer query is lifted through groups by their columns' own names, which must stay.
 fn stands_alone(input: &LogicalPlan) -> bool {
     input.all_out_ref_exprs().is_empty()
 }
@@ -149,6 +153,25 @@ fn renamed(aggregate: Aggregate) -> Result<LogicalPlan> {
     let exprs = exprs.collect();
     let projection = Projection::try_new(exprs, Arc::new(LogicalPlan::Aggregate(aggregate)))?;
     Ok(LogicalPlan::Projection(projection))
+}
+
+/// The plan whose joins know no keys of the sides that stand alone.
+fn joined_without_keys(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let hide = |side: &mut Arc<LogicalPlan>| -> Result<()> {
+        if stands_alone(side) && !side.schema().functional_dependencies().is_empty() {
+            *side = Arc::new(LogicalPlan::Projection(without_keys(side)?));
+        }
+        Ok(())
+    };
+    plan.transform_up(|node| match node {
+        LogicalPlan::Join(mut join) => {
+            hide(&mut join.left)?;
+            hide(&mut join.right)?;
+            Ok(Transformed::yes(LogicalPlan::Join(join).recompute_schema()?))
+        }
+        other => Ok(Transformed::yes(other.recompute_schema()?)),
+    })
+    .data()
 }
 
 /// All columns, and nothing that is known to be a key.

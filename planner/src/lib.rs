@@ -10,6 +10,7 @@ pub mod ddl;
 pub mod ddl_sql;
 mod dependencies;
 pub mod dialect;
+mod estimates;
 pub mod explain_placement;
 mod filter_columns;
 mod foreseen;
@@ -43,4 +44,4 @@ pub mod statement;
 mod text;
 mod using;
 
-pub use statement::{Planned, SessionChange, plan};
+pub use statement::{Planned, SessionChange, plan, plan_view};

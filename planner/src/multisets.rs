@@ -13,6 +13,8 @@ use datafusion::logical_expr::{
     Distinct, Expr, ExprFunctionExt, Join, JoinConstraint, LogicalPlan, LogicalPlanBuilder,
 };
 
+const LEFT_NUMBER: &str = "trireme_left";
+
 /// The plan of a statement, as it comes from the parser: no other join compares whole rows with NULLs.
 pub(crate) fn counted(plan: LogicalPlan) -> Result<LogicalPlan> {
     plan.transform_up_with_subqueries(|node| match node {
@@ -26,6 +28,8 @@ fn keeps_all(join: &Join) -> bool {
     matches!(join.join_type, JoinType::LeftAnti | JoinType::LeftSemi)
         && join.null_equality == NullEquality::NullEqualsNull
         && !matches!(*join.left, LogicalPlan::Distinct(Distinct::All(_)))
+        // A view's rows were numbered when it was planned.
+        && !join.on.iter().any(|(left, _)| *left == Expr::Column(Column::from_name(LEFT_NUMBER)))
         // A condition on the outer query is not lifted through a window.
         && join.left.all_out_ref_exprs().is_empty()
         && join.right.all_out_ref_exprs().is_empty()
@@ -34,7 +38,7 @@ fn keeps_all(join: &Join) -> bool {
 fn numbered(join: Join) -> Result<LogicalPlan> {
     let columns = join.left.schema().columns();
     let (left, right) = (
-        with_number(&join.left, "trireme_left")?,
+        with_number(&join.left, LEFT_NUMBER)?,
         with_number(&join.right, "trireme_right")?,
     );
     let mut on = join.on;

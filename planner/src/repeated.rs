@@ -154,7 +154,7 @@ fn mark(select: &mut Select, order_by: Option<&mut OrderBy>, results: bool) {
     }
 }
 
-/// Makes what DataFusion calls as its operand a call of [`Named`].
+/// Makes what DataFusion calls as its operand, or as all of its kind, a call of [`Named`].
 struct Naming;
 
 impl VisitorMut for Naming {
@@ -166,6 +166,8 @@ impl VisitorMut for Naming {
             Expr::Cast { .. }
                 | Expr::TypedString { .. }
                 | Expr::AtTimeZone { .. }
+                | Expr::Exists { .. }
+                | Expr::InSubquery { .. }
                 | Expr::UnaryOp {
                     op: UnaryOperator::Plus,
                     ..

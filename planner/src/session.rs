@@ -15,6 +15,7 @@ use datafusion::prelude::SessionConfig;
 use trireme_exec::QueryError;
 use trireme_exec::fused::FragmentRuntime;
 
+use crate::estimates::Planner;
 use crate::foreseen::Foreseen;
 use crate::fuse::FuseFragments;
 use crate::joins::YieldingJoins;
@@ -67,6 +68,7 @@ pub fn base_state(
         .with_runtime_env(runtime)
         .with_catalog_list(catalogs)
         .with_default_features()
+        .with_query_planner(Arc::new(Planner))
         .with_optimizer_rules(guards::logical_rules())
         .with_physical_optimizer_rules(semantics::before(guards::physical_rules()))
         .with_physical_optimizer_rule(Arc::new(YieldingJoins));
@@ -81,12 +83,13 @@ pub fn base_state(
     state
 }
 
-/// Names that other systems have for DataFusion's functions.
+/// Names that other systems have for DataFusion's functions, and functions in the place of its own.
 fn register(state: &mut SessionState) {
     let variance = var_samp_udaf().as_ref().clone().with_aliases(["variance"]);
     let sign = signum().as_ref().clone().with_aliases(["sign"]);
-    // No functions of the names were there, and a session refuses none.
+    // A session refuses none.
     let _ = state.register_udaf(Arc::new(variance));
+    let _ = state.register_udaf(Arc::new(semantics::percentile_cont()));
     let _ = state.register_udf(Arc::new(sign));
 }
 

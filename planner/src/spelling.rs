@@ -6,8 +6,8 @@ use std::ops::ControlFlow;
 use datafusion::execution::{FunctionRegistry, SessionState};
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, LimitClause, Query, SetExpr,
-    TableFactor, Value, ValueWithSpan, VisitorMut,
+    BinaryOperator, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, LimitClause, Query, Select, SetExpr,
+    Statement as SqlStatement, TableFactor, Value, ValueWithSpan, VisitMut, VisitorMut,
 };
 use datafusion::sql::sqlparser::parser::Parser;
 
@@ -16,8 +16,12 @@ use crate::dialect::TriremeDialect;
 
 /// Spells a statement out, before it is planned.
 pub(crate) fn spell(state: &SessionState, statement: &mut Statement) {
-    let has_mod = state.udf("mod").is_ok();
-    let _ = visit(statement, &mut Spelling { has_mod });
+    let _ = visit(statement, &mut Spelling::of(state));
+}
+
+/// As [`spell`], of one expression.
+pub(crate) fn spell_expr(state: &SessionState, expr: &mut Expr) {
+    let _ = expr.visit(&mut Spelling::of(state));
 }
 
 struct Spelling {
@@ -25,13 +29,32 @@ struct Spelling {
     has_mod: bool,
 }
 
+impl Spelling {
+    fn of(state: &SessionState) -> Self {
+        let has_mod = state.udf("mod").is_ok();
+        Self { has_mod }
+    }
+}
+
 impl VisitorMut for Spelling {
     type Break = ();
 
-    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
-        if let SetExpr::Select(select) = query.body.as_mut() {
-            select.selection.iter_mut().for_each(rows_in);
+    fn pre_visit_statement(&mut self, statement: &mut SqlStatement) -> ControlFlow<()> {
+        match statement {
+            SqlStatement::Delete(delete) => delete.selection.iter_mut().for_each(rows_in),
+            SqlStatement::Update(update) => update.selection.iter_mut().for_each(rows_in),
+            _ => {}
         }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
+        select.selection.iter_mut().for_each(rows_in);
+        select.having.iter_mut().for_each(rows_in);
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
         let offset = match &query.limit_clause {
             None => None,
             Some(LimitClause::LimitOffset {

@@ -119,6 +119,17 @@ pub async fn plan(state: &SessionState, sql: &str) -> Result<PlannedStatement, Q
     Ok(PlannedStatement { command, planned })
 }
 
+/// Plans a view's text, whose columns have names of their own.
+///
+/// # Errors
+/// As [`plan`].
+pub async fn plan_view(state: &SessionState, sql: &str) -> Result<LogicalPlan, QueryError> {
+    let mut statement = parse::parse(sql)?;
+    bind(&mut statement).map_err(|error| redacted_error(sql, error))?;
+    let plan = functions::statement_to_plan(state, statement).await;
+    plan.map_err(|error| redacted_error(sql, explain_error(state, sql, error.into())))
+}
+
 async fn plan_statement(state: &SessionState, statement: Statement, sql: &str) -> Result<Planned, QueryError> {
     let schema = state.config_options().catalog.default_schema.clone();
     if let Some(change) = session_change(&statement)? {

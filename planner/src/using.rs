@@ -24,8 +24,7 @@ use crate::names::fold;
 mod names;
 mod select;
 
-/// The columns of a statement's tables, by their names as written; none where they can't be told.
-type Tables = HashMap<String, Option<Vec<String>>>;
+use names::{Columns, Scope};
 
 /// The statement with its merged columns spelled out.
 ///
@@ -37,21 +36,21 @@ pub(crate) async fn spelled(state: &SessionState, mut statement: Statement) -> R
     if !named.merges {
         return Ok(statement);
     }
-    let mut tables = named.queries;
+    let mut spelling = Spelling::default();
     for name in named.tables {
         let key = name.to_string();
-        if let std::collections::hash_map::Entry::Vacant(entry) = tables.entry(key) {
+        if let std::collections::hash_map::Entry::Vacant(entry) = spelling.tables.entry(key) {
             entry.insert(columns_of(state, name).await?);
         }
     }
-    match visit(&mut statement, &mut Spelling { tables }) {
+    match visit(&mut statement, &mut spelling) {
         ControlFlow::Break(error) => Err(error),
         ControlFlow::Continue(()) => Ok(statement),
     }
 }
 
 /// A table's columns; none if there is no such table, which planning will say.
-async fn columns_of(state: &SessionState, name: ObjectName) -> Result<Option<Vec<String>>> {
+async fn columns_of(state: &SessionState, name: ObjectName) -> Result<Columns> {
     let reference = object_name_to_table_reference(name, true)?;
     let table = reference.table().to_owned();
     let Ok(schema) = state.schema_for_ref(reference) else {
@@ -68,12 +67,21 @@ async fn columns_of(state: &SessionState, name: ObjectName) -> Result<Option<Vec
     }))
 }
 
+#[derive(Default)]
 struct Spelling {
-    tables: Tables,
+    /// The catalog's tables, by their names as written.
+    tables: HashMap<String, Columns>,
+    /// Of each query around.
+    scopes: Vec<Scope>,
 }
 
 impl VisitorMut for Spelling {
     type Break = DataFusionError;
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<DataFusionError> {
+        self.enter(query);
+        ControlFlow::Continue(())
+    }
 
     fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<DataFusionError> {
         let order_by = query.order_by.as_mut();
@@ -85,6 +93,7 @@ impl VisitorMut for Spelling {
             }),
             body => self.spell_operands(body),
         };
+        self.leave();
         match result {
             Ok(()) => ControlFlow::Continue(()),
             Err(error) => ControlFlow::Break(error),
@@ -93,7 +102,7 @@ impl VisitorMut for Spelling {
 }
 
 impl Spelling {
-    fn spell_operands(&self, body: &mut SetExpr) -> Result<()> {
+    fn spell_operands(&mut self, body: &mut SetExpr) -> Result<()> {
         match body {
             SetExpr::Select(select) => {
                 if let Some(from) = self.spell(select)? {
@@ -110,47 +119,47 @@ impl Spelling {
     }
 
     /// What the FROM clause gives, its joins spelled out; none where nothing is merged.
-    fn spell(&self, select: &mut Select) -> Result<Option<Side>> {
+    fn spell(&mut self, select: &mut Select) -> Result<Option<Side>> {
         if !select.from.iter().any(merges) {
             return Ok(None);
         }
         let mut all = Side::default();
+        let mut unnamed = 0;
         for item in &mut select.from {
-            let side = self.chain(item)?;
+            let side = self.chain(item, &mut unnamed)?;
             all = all.beside(side);
         }
         Ok(Some(all))
     }
 
-    fn chain(&self, chain: &mut TableWithJoins) -> Result<Side> {
-        let mut unnamed = 0;
-        let mut left = self.side(&mut chain.relation, &mut unnamed)?;
+    fn chain(&mut self, chain: &mut TableWithJoins, unnamed: &mut usize) -> Result<Side> {
+        let mut left = self.side(&mut chain.relation, unnamed)?;
         for join in &mut chain.joins {
-            let right = self.side(&mut join.relation, &mut unnamed)?;
+            let right = self.side(&mut join.relation, unnamed)?;
             left = joined(left, right, join)?;
         }
         Ok(left)
     }
 
-    fn side(&self, factor: &mut TableFactor, unnamed: &mut usize) -> Result<Side> {
+    fn side(&mut self, factor: &mut TableFactor, unnamed: &mut usize) -> Result<Side> {
         if let TableFactor::NestedJoin {
             table_with_joins,
             alias: None,
         } = factor
         {
-            return self.chain(table_with_joins);
+            return self.chain(table_with_joins, unnamed);
         }
         if let TableFactor::NestedJoin { table_with_joins, .. } = factor {
-            self.chain(table_with_joins)?;
+            self.chain(table_with_joins, unnamed)?;
         }
         names::name_derived(factor, unnamed);
         Ok(Side {
             factors: vec![Factor {
                 name: names::of_factor(factor),
-                columns: names::columns(factor, &self.tables),
+                columns: self.columns(factor),
                 ..Factor::default()
             }],
-            merged: Vec::new(),
+            ..Side::default()
         })
     }
 }
@@ -174,7 +183,7 @@ fn merges(item: &TableWithJoins) -> bool {
 struct Factor {
     /// What qualifies its columns; none for what has no name.
     name: Option<Vec<Ident>>,
-    columns: Option<Vec<String>>,
+    columns: Columns,
     hidden: Vec<Ident>,
 }
 
@@ -195,6 +204,8 @@ struct Merged {
 struct Side {
     factors: Vec<Factor>,
     merged: Vec<Merged>,
+    /// Whether it can't be told which table has a merged column.
+    untold: bool,
 }
 
 impl Side {
@@ -205,11 +216,26 @@ impl Side {
         }
         self.factors.append(&mut right.factors);
         self.merged.append(&mut right.merged);
+        self.untold |= right.untold;
         self
     }
 
-    /// The columns `*` shows, if they can be told.
-    fn columns(&self) -> Option<Vec<String>> {
+    /// The table of a name, if it is the only one.
+    fn factor(&self, name: &ObjectName) -> Option<&Factor> {
+        let wanted = name.0.last()?.as_ident().map(fold)?;
+        let is_named = |factor: &&Factor| {
+            let parts = factor.name.as_deref().unwrap_or_default();
+            parts.last().is_some_and(|last| fold(last) == wanted)
+        };
+        let mut named = self.factors.iter().filter(is_named);
+        named.next().filter(|_| named.next().is_none())
+    }
+
+    /// The columns `*` shows.
+    fn columns(&self) -> Columns {
+        if self.untold {
+            return None;
+        }
         let mut all = Vec::new();
         for factor in &self.factors {
             let shown = |name: &&String| !factor.hidden.iter().any(|hidden| fold(hidden) == **name);
@@ -315,9 +341,9 @@ fn joined(mut left: Side, mut right: Side, join: &mut Join) -> Result<Side> {
                     Kind::RightOnly => (&mut left, mine.homes.clone(), its.homes.clone()),
                     _ => (&mut right, its.homes.clone(), mine.homes.clone()),
                 };
-                // Where the owner can't be told, planning finds the column twice, as before.
-                if let [home] = hidden[..] {
-                    hides.factors[home].hidden.push(mine.name.clone());
+                match hidden[..] {
+                    [home] => hides.factors[home].hidden.push(mine.name.clone()),
+                    _ => hides.untold = true,
                 }
                 let offset = if kind == Kind::RightOnly { offset } else { 0 };
                 merged.push(Merged {
@@ -366,16 +392,18 @@ impl Side {
 fn using(constraint: &mut JoinConstraint, left: &Side, right: &Side, kind: Kind) -> Result<Vec<Ident>> {
     if let JoinConstraint::Using(names) = constraint {
         let plain = |name: &ObjectName| match &name.0[..] {
-            [part] => part.as_ident().cloned(),
+            [part] => part.as_ident().map(|name| Ident::with_quote('"', fold(name))),
             _ => None,
         };
-        let names: Option<Vec<_>> = names.iter().map(plain).collect();
-        return names.ok_or_else(|| plan_datafusion_err!("USING takes names of columns, without a table's"));
+        let folded: Option<Vec<_>> = names.iter().map(plain).collect();
+        let folded = folded.ok_or_else(|| plan_datafusion_err!("USING takes names of columns, without a table's"))?;
+        *names = folded.iter().cloned().map(ObjectName::from).collect();
+        return Ok(folded);
     }
     let (Some(left), Some(right)) = (left.columns(), right.columns()) else {
         return match kind {
             Kind::Left | Kind::Right | Kind::Full => plan_err!(
-                "NATURAL can't tell the columns of a subquery that has * or unnamed results: write USING with the columns' names"
+                "NATURAL can't tell the columns of a subquery with unnamed results, or of a function: write USING with the columns' names"
             ),
             _ => Ok(Vec::new()),
         };

@@ -25,7 +25,7 @@ use trireme_exec::QueryError;
 use super::inline::{self, converted, external};
 use super::{DEPTH_MAX, FunctionSet, UserFunction, of_state, state_with};
 use crate::ddl::{FunctionDefinition, Functions, TableName};
-use crate::{bind, parse};
+use crate::{bind, parse, spelling};
 
 /// A planned body.
 pub(super) struct Body {
@@ -152,8 +152,9 @@ impl<'a> Compiler<'a> {
     fn body(&mut self, function: &Arc<UserFunction>) -> Result<Body, QueryError> {
         let definition = &function.definition;
         let schema = arguments_schema(function)?;
-        let sql = arguments_named(expression(&definition.body)?, function)?;
+        let mut sql = arguments_named(expression(&definition.body)?, function)?;
         let state = self.state(&definition.search_schema)?;
+        spelling::spell_expr(state, &mut sql);
         let planned = state.create_logical_expr_from_sql_expr(ExprWithAlias { expr: sql, alias: None }, &schema)?;
         refuse_unfit(&planned)?;
         let planned = planned.unalias_nested().data;

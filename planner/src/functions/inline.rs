@@ -33,9 +33,9 @@ pub async fn query_to_plan(state: &SessionState, statement: Statement) -> Result
     named_apart(state, statement, true).await
 }
 
-async fn named_apart(state: &SessionState, mut statement: Statement, results: bool) -> Result<LogicalPlan> {
+async fn named_apart(state: &SessionState, statement: Statement, results: bool) -> Result<LogicalPlan> {
+    let mut statement = using::spelled(state, statement).await?;
     spelling::spell(state, &mut statement);
-    let statement = using::spelled(state, statement).await?;
     // An error is told of the statement as it was written.
     if let Some(marked) = dependencies::marked(&statement)
         && let Ok(plan) = told_apart(state, marked, results).await

@@ -5,18 +5,22 @@
 //! DataFusion does mend. A window, or an OFFSET, above the condition would be of all outer rows' rows together: such a
 //! subquery is refused, unless the window's partitions keep them apart.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Result, not_impl_err};
-use datafusion::logical_expr::expr::{Exists, InSubquery, WindowFunction};
+use datafusion::common::{Column, DFSchema, Result, Spans, not_impl_err};
+use datafusion::logical_expr::expr::{Exists, InSubquery, SetComparison, WindowFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
-use datafusion::logical_expr::utils::split_conjunction;
+use datafusion::logical_expr::utils::{merge_schema, split_conjunction};
 use datafusion::logical_expr::{
-    BinaryExpr, Expr, Filter, Limit, LogicalPlan, LogicalPlanBuilder, Operator, SkipType, Subquery, Window, lit,
+    BinaryExpr, Expr, Filter, Join, JoinType, Limit, LogicalPlan, LogicalPlanBuilder, Operator, SkipType, Subquery,
+    Window, lit,
 };
 use datafusion::optimizer::AnalyzerRule;
+
+use super::carried::carried;
 
 /// See the module.
 #[derive(Debug)]
@@ -33,14 +37,16 @@ impl AnalyzerRule for Correlated {
 }
 
 fn rewrite_node(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
-    // LATERAL.
-    if let LogicalPlan::Subquery(subquery) = &plan {
-        check(subquery)?;
-    }
+    let plan = match plan {
+        // LATERAL.
+        LogicalPlan::Subquery(subquery) => LogicalPlan::Subquery(checked(subquery)?),
+        plan => plan,
+    };
     let names = NamePreserver::new(&plan);
+    let outer = merge_schema(&plan.inputs());
     plan.map_expressions(|expr| {
         let name = names.save(&expr);
-        let rewritten = expr.transform_up(rewrite)?;
+        let rewritten = expr.transform_up(|expr| rewrite(expr, &outer))?;
         Ok(if rewritten.transformed {
             rewritten.update_data(|expr| name.restore(expr))
         } else {
@@ -49,19 +55,23 @@ fn rewrite_node(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     })
 }
 
-fn rewrite(expr: Expr) -> Result<Transformed<Expr>> {
+fn rewrite(expr: Expr, outer: &DFSchema) -> Result<Transformed<Expr>> {
     match expr {
         Expr::Exists(exists) if is_correlated(&exists.subquery) => {
-            check(&exists.subquery)?;
-            exists_of_one(exists)
+            let subquery = checked(exists.subquery)?;
+            exists_of_one(Exists { subquery, ..exists }, outer)
         }
         Expr::InSubquery(found) if is_correlated(&found.subquery) => {
-            check(&found.subquery)?;
-            in_one(found)
+            let subquery = checked(found.subquery)?;
+            in_one(InSubquery { subquery, ..found })
         }
         Expr::ScalarSubquery(subquery) if is_correlated(&subquery) => {
-            check(&subquery)?;
-            Ok(Transformed::no(Expr::ScalarSubquery(subquery)))
+            Ok(Transformed::yes(Expr::ScalarSubquery(checked(subquery)?)))
+        }
+        Expr::SetComparison(comparison) if is_correlated(&comparison.subquery) => {
+            let subquery = checked(comparison.subquery)?;
+            let comparison = SetComparison { subquery, ..comparison };
+            Ok(Transformed::yes(Expr::SetComparison(comparison)))
         }
         expr => Ok(Transformed::no(expr)),
     }
@@ -106,11 +116,18 @@ fn one_row(plan: &LogicalPlan) -> Option<One<'_>> {
     }
 }
 
-fn exists_of_one(exists: Exists) -> Result<Transformed<Expr>> {
+fn exists_of_one(exists: Exists, outer: &DFSchema) -> Result<Transformed<Expr>> {
     let Exists { subquery, negated } = exists;
+    let holds = |condition: Expr| match negated {
+        false => condition.is_true(),
+        true => condition.is_not_true(),
+    };
     let value = match one_row(&subquery.subquery) {
-        None => return Ok(Transformed::no(Expr::Exists(Exists { subquery, negated }))),
+        None => return Ok(Transformed::yes(Expr::Exists(Exists { subquery, negated }))),
         Some(One::Nothing) => return Ok(Transformed::yes(lit(!negated))),
+        Some(One::Having(filter)) if filter.predicate.contains_outer() => {
+            return Ok(Transformed::yes(holds(outside(filter, outer)?)));
+        }
         Some(One::Having(filter)) => {
             let condition = filter.predicate.clone().alias("condition");
             LogicalPlanBuilder::from(filter.input.as_ref().clone())
@@ -128,15 +145,38 @@ fn exists_of_one(exists: Exists) -> Result<Transformed<Expr>> {
         subquery: Arc::new(value),
         ..subquery
     });
-    Ok(Transformed::yes(match negated {
-        false => value.is_true(),
-        true => value.is_not_true(),
-    }))
+    Ok(Transformed::yes(holds(value)))
+}
+
+/// A condition of one row's values and the outer query's, as the outer query's: each value is a subquery.
+fn outside(filter: &Filter, outer: &DFSchema) -> Result<Expr> {
+    let own = filter.input.schema();
+    let place = |expr: Expr| match expr {
+        Expr::OuterReferenceColumn(_, column) if outer.has_column(&column) => {
+            Ok(Transformed::yes(Expr::Column(column)))
+        }
+        Expr::Column(column) if own.has_column(&column) => {
+            let value = LogicalPlanBuilder::from(filter.input.as_ref().clone())
+                .project([Expr::Column(column)])?
+                .build()?;
+            Ok(Transformed::new(
+                Expr::ScalarSubquery(Subquery {
+                    outer_ref_columns: value.all_out_ref_exprs(),
+                    subquery: Arc::new(value),
+                    spans: Spans::new(),
+                }),
+                true,
+                TreeNodeRecursion::Jump,
+            ))
+        }
+        expr => Ok(Transformed::no(expr)),
+    };
+    filter.predicate.clone().transform_down(place).data()
 }
 
 fn in_one(found: InSubquery) -> Result<Transformed<Expr>> {
     match one_row(&found.subquery.subquery) {
-        None => Ok(Transformed::no(Expr::InSubquery(found))),
+        None => Ok(Transformed::yes(Expr::InSubquery(found))),
         Some(One::Nothing) => {
             let equal = (*found.expr).eq(Expr::ScalarSubquery(found.subquery));
             Ok(Transformed::yes(if found.negated { !equal } else { equal }))
@@ -148,14 +188,28 @@ fn in_one(found: InSubquery) -> Result<Transformed<Expr>> {
     }
 }
 
+/// As DataFusion decorrelates it rightly.
+fn checked(subquery: Subquery) -> Result<Subquery> {
+    let subquery = carried(subquery)?;
+    check(&subquery)?;
+    Ok(subquery)
+}
+
 /// That no window and no OFFSET takes rows of several outer rows for one's.
 fn check(subquery: &Subquery) -> Result<()> {
+    lifted(&subquery.subquery)?;
     subquery.subquery.apply(|node| {
         match node {
             LogicalPlan::Window(window) if !keeps_apart(window) => {
                 return not_impl_err!(
                     "a window function over rows that a condition on the outer query chooses: PARTITION BY the columns \
                      that it compares with the outer query's"
+                );
+            }
+            LogicalPlan::Join(join) if has_outer_in_optional(join) => {
+                return not_impl_err!(
+                    "a condition on the outer query within the optional side of an outer join: write it into the \
+                     join's ON, or its WHERE"
                 );
             }
             LogicalPlan::Limit(limit) if skips(limit)? && !limit.input.all_out_ref_exprs().is_empty() => {
@@ -168,21 +222,83 @@ fn check(subquery: &Subquery) -> Result<()> {
     Ok(())
 }
 
+/// The columns of conditions on the outer query as they are called above the plan: a table in FROM gives them its own name,
+/// and its column of that name must be no other.
+fn lifted(plan: &LogicalPlan) -> Result<BTreeSet<Column>> {
+    let mut columns = BTreeSet::new();
+    for input in plan.inputs() {
+        columns.extend(lifted(input)?);
+    }
+    match plan {
+        LogicalPlan::Filter(filter) => {
+            let conditions = split_conjunction(&filter.predicate).into_iter();
+            let of_outer = conditions.filter(|condition| condition.contains_outer());
+            columns.extend(of_outer.flat_map(Expr::column_refs).cloned());
+            Ok(columns)
+        }
+        LogicalPlan::SubqueryAlias(alias) => {
+            let own = alias.input.schema();
+            let mut names = BTreeSet::new();
+            for column in columns {
+                let is_other = own.iter().enumerate().any(|(at, (qualifier, field))| {
+                    *field.name() == column.name
+                        && qualifier != column.relation.as_ref()
+                        && !is_alias_of(&alias.input, at, &column)
+                });
+                if is_other || !names.insert(Column::new(Some(alias.alias.clone()), column.name.clone())) {
+                    return not_impl_err!(
+                        "a subquery in FROM with a condition on the outer query of {}, and another column {}: give that \
+                         one another name",
+                        column.flat_name(),
+                        column.name
+                    );
+                }
+            }
+            Ok(names)
+        }
+        _ => Ok(columns),
+    }
+}
+
+fn is_alias_of(plan: &LogicalPlan, at: usize, column: &Column) -> bool {
+    match plan {
+        LogicalPlan::Projection(projection) => match &projection.expr[at] {
+            Expr::Alias(alias) => *alias.expr == Expr::Column(column.clone()),
+            _ => false,
+        },
+        _ => false,
+    }
+}
+
+/// Whether a condition on the outer query chooses rows that an outer join gives NULLs for.
+fn has_outer_in_optional(join: &Join) -> bool {
+    let (left, right) = match join.join_type {
+        JoinType::Left => (false, true),
+        JoinType::Right => (true, false),
+        JoinType::Full => (true, true),
+        _ => (false, false),
+    };
+    left && !join.left.all_out_ref_exprs().is_empty() || right && !join.right.all_out_ref_exprs().is_empty()
+}
+
 fn skips(limit: &Limit) -> Result<bool> {
     Ok(!matches!(limit.get_skip_type()?, SkipType::Literal(0)))
 }
 
-/// Whether each partition of a window has rows for one outer row only: all conditions on the outer query say that a column by
-/// which it is partitioned equals something.
+/// Whether each partition of a window has rows for one outer row only: all conditions on the outer query say that what a
+/// partition has one value of equals something.
 fn keeps_apart(window: &Window) -> bool {
     if window.input.all_out_ref_exprs().is_empty() {
         return true;
     }
-    let by_all = |column: &Expr| {
+    let by_all = |side: &Expr| {
         window.window_expr.iter().all(|expr| match expr.clone().unalias() {
             Expr::WindowFunction(function) => {
                 let WindowFunction { params, .. } = *function;
-                params.partition_by.contains(column)
+                let is_key = |column: &Column| params.partition_by.contains(&Expr::Column(column.clone()));
+                let columns = side.column_refs();
+                params.partition_by.contains(side)
+                    || !columns.is_empty() && !side.is_volatile() && columns.into_iter().all(is_key)
             }
             _ => false,
         })

@@ -8,6 +8,7 @@
 mod analyzer;
 mod arithmetic;
 mod bounds;
+mod carried;
 mod correlated;
 mod extremes;
 mod fallible;
@@ -15,6 +16,7 @@ mod filters;
 mod floats;
 mod kernels;
 mod keys;
+mod percentile;
 mod plain;
 mod predicates;
 mod quantified;
@@ -29,6 +31,7 @@ mod years;
 
 pub use arithmetic::{CheckedOperator, checked_operator};
 pub use floats::canonical_floats;
+pub(crate) use percentile::percentile_cont;
 pub use plain::{plain, plain_aggregate};
 
 use std::sync::Arc;

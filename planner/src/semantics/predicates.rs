@@ -141,7 +141,8 @@ fn can_be_lifted(condition: &Expr) -> bool {
         return false;
     };
     let is_pair = |inner: &Expr, outer: &Expr| {
-        matches!(inner, Expr::Column(_)) && outer.contains_outer() && outer.column_refs().is_empty()
+        let is_own = !inner.contains_outer() && !inner.column_refs().is_empty() && !inner.is_volatile();
+        is_own && outer.contains_outer() && outer.column_refs().is_empty()
     };
     is_pair(left, right) || is_pair(right, left)
 }

@@ -11,6 +11,7 @@ use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{Column, Result};
 use datafusion::logical_expr::expr::SetComparison;
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, LogicalPlanBuilder};
 use datafusion::optimizer::AnalyzerRule;
 
@@ -22,8 +23,19 @@ pub(super) struct Quantified;
 
 impl AnalyzerRule for Quantified {
     fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
-        plan.transform_up_with_subqueries(|node| node.map_expressions(|expr| expr.transform_up(told_apart)))
-            .data()
+        plan.transform_up_with_subqueries(|node| {
+            let names = NamePreserver::new(&node);
+            node.map_expressions(|expr| {
+                let name = names.save(&expr);
+                let told = expr.transform_up(told_apart)?;
+                Ok(if told.transformed {
+                    told.update_data(|expr| name.restore(expr))
+                } else {
+                    told
+                })
+            })
+        })
+        .data()
     }
 
     fn name(&self) -> &str {

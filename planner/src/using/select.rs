@@ -7,6 +7,7 @@ use datafusion::sql::sqlparser::ast::{
     Select, SelectItem, SelectItemQualifiedWildcardKind, VisitMut, VisitorMut, WildcardAdditionalOptions,
 };
 
+use super::names::{excluded, of_item};
 use super::{Merged, Side};
 use crate::names::{fold, result_name};
 use crate::repeated::call;
@@ -88,8 +89,14 @@ fn spell_order(select: &Select, order_by: &mut OrderBy, from: &Side) {
     };
     let all = |item: &SelectItem| matches!(item, SelectItem::Wildcard(_));
     let has_all = select.projection.iter().any(all);
-    let outputs: Vec<String> = select.projection.iter().filter_map(result_name).collect();
-    let is_result = |name: &Ident| has_all || outputs.contains(&fold(name));
+    let gives = |item: &SelectItem, name: &String| match item {
+        SelectItem::QualifiedWildcard(..) => of_item(item, from).is_none_or(|columns| columns.contains(name)),
+        item => result_name(item).as_ref() == Some(name),
+    };
+    let is_result = |name: &Ident| {
+        let name = fold(name);
+        has_all || select.projection.iter().any(|item| gives(item, &name))
+    };
     // A result that is the merged column itself stands for it everywhere.
     let is_itself = |merged: &Merged| {
         let plain = |item: &SelectItem| match item {
@@ -120,12 +127,14 @@ fn shown(item: SelectItem, from: &Side, replacing: &mut Replacing<'_>) -> Vec<Se
             Some(column @ (Expr::Identifier(_) | Expr::CompoundIdentifier(_))) => SelectItem::UnnamedExpr(column),
             Some(expr) => SelectItem::ExprWithAlias { expr, alias: name },
         }],
-        SelectItem::Wildcard(options) if is_bare(&options) => match all(from) {
-            Some(items) => items,
-            None => vec![SelectItem::Wildcard(options)],
-        },
         SelectItem::Wildcard(mut options) => {
-            replace(&mut options, &from.merged);
+            let _ = options.opt_replace.visit(replacing);
+            if let Some(items) = all(from, &options) {
+                return items;
+            }
+            let known = is_bare(&options);
+            let merged = from.merged.iter().filter(|merged| !known || !merged.plain);
+            replace(&mut options, &merged.cloned().collect::<Vec<_>>());
             vec![SelectItem::Wildcard(options)]
         }
         mut item => {
@@ -144,24 +153,53 @@ fn is_bare(options: &WildcardAdditionalOptions) -> bool {
         && options.opt_alias.is_none()
 }
 
-/// `*` as the tables one by one; none where one of them has no name.
-fn all(from: &Side) -> Option<Vec<SelectItem>> {
+/// `*` as the tables one by one; none where one of them has no name, or columns that can't be told matter.
+fn all(from: &Side, options: &WildcardAdditionalOptions) -> Option<Vec<SelectItem>> {
+    let is_split = options.opt_ilike.is_none() && options.opt_rename.is_none() && options.opt_alias.is_none();
+    if from.untold || !is_split {
+        return None;
+    }
+    let excluded = excluded(options)?;
+    let replaced = options.opt_replace.iter().flat_map(|replaced| &replaced.items);
+    let replaced: Vec<_> = replaced.map(|item| (fold(&item.column_name), item)).collect();
+    let named = || excluded.iter().chain(replaced.iter().map(|(name, _)| name));
+    if named().next().is_some() {
+        let shown = from.columns()?;
+        // What isn't there is planning's to say.
+        if !named().all(|name| shown.contains(name)) {
+            return None;
+        }
+    }
     let mut items = Vec::new();
     for (at, factor) in from.factors.iter().enumerate() {
         let name = factor.name.clone()?;
-        let hidden: Vec<String> = factor.hidden.iter().map(fold).collect();
         let columns = factor.columns.as_deref().unwrap_or_default();
-        if !columns.is_empty() && columns.iter().all(|column| hidden.contains(column)) {
+        let mut left_out: Vec<Ident> = factor.hidden.clone();
+        let is_left_out = |left_out: &[Ident], name: &String| left_out.iter().any(|other| fold(other) == *name);
+        for name in excluded.iter().filter(|name| columns.contains(name)) {
+            if !is_left_out(&left_out, name) {
+                left_out.push(Ident::with_quote('"', name));
+            }
+        }
+        if !columns.is_empty() && columns.iter().all(|column| is_left_out(&left_out, column)) {
             continue;
         }
         let mut options = WildcardAdditionalOptions::default();
-        if !factor.hidden.is_empty() {
-            let hidden = factor.hidden.iter().cloned().map(ObjectName::from).collect();
-            options.opt_exclude = Some(ExcludeSelectItem::Multiple(hidden));
+        let mine = |name: &String| columns.contains(name) && !is_left_out(&left_out, name);
+        let replaced = replaced.iter().filter(|(name, _)| mine(name));
+        let replaced: Vec<_> = replaced.map(|(_, item)| (*item).clone()).collect();
+        if !replaced.is_empty() {
+            options.opt_replace = Some(ReplaceSelectItem { items: replaced });
         }
-        let here = |merged: &&Merged| !merged.plain && merged.homes.contains(&at);
+        let here = |merged: &&Merged| {
+            !merged.plain && merged.homes.contains(&at) && !is_left_out(&left_out, &fold(&merged.name))
+        };
         let merged: Vec<Merged> = from.merged.iter().filter(here).cloned().collect();
         replace(&mut options, &merged);
+        if !left_out.is_empty() {
+            let left_out = left_out.into_iter().map(ObjectName::from).collect();
+            options.opt_exclude = Some(ExcludeSelectItem::Multiple(left_out));
+        }
         let name = SelectItemQualifiedWildcardKind::ObjectName(ObjectName::from(name));
         items.push(SelectItem::QualifiedWildcard(name, options));
     }

@@ -7,8 +7,6 @@ use async_trait::async_trait;
 use datafusion::logical_expr::LogicalPlan;
 use trireme_catalog::ViewPlanner;
 use trireme_exec::QueryError;
-use trireme_planner::Planned;
-use trireme_planner::statement::PlannedStatement;
 
 use super::states::States;
 
@@ -28,17 +26,8 @@ impl Views {
 #[async_trait]
 impl ViewPlanner for Views {
     async fn plan(&self, schema: &str, sql: &str) -> Result<LogicalPlan, QueryError> {
-        let planned = async {
-            let functions = self.states.functions();
-            let state = self.states.session(schema, &BTreeMap::new(), &functions)?;
-            trireme_planner::plan(&state, sql).await
-        };
-        match planned.await? {
-            PlannedStatement {
-                planned: Planned::Rows(plan),
-                ..
-            } => Ok(plan),
-            _ => Err(QueryError::invalid("a view's text is no query")),
-        }
+        let functions = self.states.functions();
+        let state = self.states.session(schema, &BTreeMap::new(), &functions)?;
+        trireme_planner::plan_view(&state, sql).await
     }
 }
