@@ -143,12 +143,12 @@ impl Carrying {
 }
 
 /// Of the subquery's own columns alone.
-fn is_own(side: &Expr) -> bool {
+pub(super) fn is_own(side: &Expr) -> bool {
     !side.contains_outer() && !side.column_refs().is_empty() && !side.is_volatile()
 }
 
 /// Of the outer query's alone.
-fn is_outer(side: &Expr) -> bool {
+pub(super) fn is_outer(side: &Expr) -> bool {
     side.contains_outer() && side.column_refs().is_empty()
 }
 
@@ -160,7 +160,7 @@ fn needs_column(side: &Expr, lets_through: bool) -> bool {
     }
 }
 
-fn has_subquery(condition: &Expr) -> Result<bool> {
+pub(super) fn has_subquery(condition: &Expr) -> Result<bool> {
     condition.exists(|inner| {
         Ok(matches!(
             inner,

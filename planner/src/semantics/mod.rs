@@ -23,6 +23,7 @@ mod quantified;
 mod quotients;
 mod ranges;
 mod reach;
+mod scalars;
 mod subqueries;
 mod sum;
 #[cfg(test)]
@@ -56,6 +57,7 @@ pub fn install(builder: SessionStateBuilder) -> SessionStateBuilder {
         .with_analyzer_rule(Arc::new(predicates::Predicates))
         .with_analyzer_rule(Arc::new(analyzer::Semantics))
         .with_analyzer_rule(Arc::new(quantified::Quantified))
+        .with_analyzer_rule(Arc::new(scalars::Scalars))
         .with_analyzer_rule(Arc::new(correlated::Correlated))
         .with_analyzer_rule(Arc::new(subqueries::NullsOfSubqueries))
         .with_analyzer_rule(Arc::new(Dependencies))

@@ -8,13 +8,12 @@ use std::sync::Arc;
 
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Column, DFSchema, ExprSchema, JoinType, Result, ScalarValue};
+use datafusion::common::{Column, DFSchema, ExprSchema, Result, ScalarValue};
 use datafusion::functions_aggregate::expr_fn::count;
 use datafusion::logical_expr::expr::InSubquery;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
-use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{
-    BinaryExpr, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Operator, Projection, Subquery, col, lit, when,
+    Distinct, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Projection, Subquery, col, lit, when,
 };
 use datafusion::optimizer::AnalyzerRule;
 
@@ -90,7 +89,7 @@ fn counts(expr: &Expr, schema: &DFSchema) -> Result<Option<Expr>> {
         Expr::InSubquery(predicate) => &predicate.subquery,
         _ => return Ok(None),
     };
-    if !can_be_counted(subquery, schema)? {
+    if !can_be_counted(subquery, schema) {
         return Ok(None);
     }
     let (holds, negated) = match expr {
@@ -101,50 +100,27 @@ fn counts(expr: &Expr, schema: &DFSchema) -> Result<Option<Expr>> {
     Ok(Some(if negated { Expr::Not(Box::new(holds)) } else { holds }))
 }
 
-/// A subquery of the outer row's own has nothing between its conditions and its result that looks at several rows, and its
-/// conditions on the outer row are equalities: only such can be lifted above a count.
-fn can_be_counted(subquery: &Subquery, schema: &DFSchema) -> Result<bool> {
-    let mut plain = true;
-    for outer in &subquery.outer_ref_columns {
-        plain &= matches!(outer, Expr::OuterReferenceColumn(_, column) if schema.has_column(column));
-    }
-    if subquery.outer_ref_columns.is_empty() {
-        return Ok(true);
-    }
-    subquery.subquery.apply(|node| {
-        plain &= match node {
-            LogicalPlan::Filter(filter) => split_conjunction(&filter.predicate).into_iter().all(can_be_lifted),
-            LogicalPlan::Join(join) => {
-                join.join_type == JoinType::Inner && join.filter.as_ref().is_none_or(|filter| !filter.contains_outer())
-            }
-            LogicalPlan::Projection(_)
-            | LogicalPlan::SubqueryAlias(_)
-            | LogicalPlan::TableScan(_)
-            | LogicalPlan::Values(_) => true,
-            _ => false,
-        };
-        Ok(TreeNodeRecursion::Continue)
-    })?;
-    Ok(plain)
+/// Its outer columns are all of the row, and its rows can be told apart by them; `scalars` has joins for such.
+fn can_be_counted(subquery: &Subquery, schema: &DFSchema) -> bool {
+    let is_here = |outer: &Expr| matches!(outer, Expr::OuterReferenceColumn(_, column) if schema.has_column(column));
+    subquery.outer_ref_columns.iter().all(is_here) && keeps_rows(&subquery.subquery)
 }
 
-fn can_be_lifted(condition: &Expr) -> bool {
-    if !condition.contains_outer() {
-        return true;
-    }
-    let Expr::BinaryExpr(BinaryExpr {
-        left,
-        op: Operator::Eq,
-        right,
-    }) = condition
-    else {
-        return false;
+/// An aggregate without groups has a row for no rows too.
+fn keeps_rows(plan: &LogicalPlan) -> bool {
+    let is_known = match plan {
+        LogicalPlan::Aggregate(aggregate) => !aggregate.group_expr.is_empty(),
+        LogicalPlan::Filter(_)
+        | LogicalPlan::Projection(_)
+        | LogicalPlan::SubqueryAlias(_)
+        | LogicalPlan::Join(_)
+        | LogicalPlan::Distinct(Distinct::All(_))
+        | LogicalPlan::Sort(_)
+        | LogicalPlan::Limit(_)
+        | LogicalPlan::Window(_) => true,
+        _ => false,
     };
-    let is_pair = |inner: &Expr, outer: &Expr| {
-        let is_own = !inner.contains_outer() && !inner.column_refs().is_empty() && !inner.is_volatile();
-        is_own && outer.contains_outer() && outer.column_refs().is_empty()
-    };
-    is_pair(left, right) || is_pair(right, left)
+    plan.all_out_ref_exprs().is_empty() || is_known && plan.inputs().into_iter().all(keeps_rows)
 }
 
 fn is_in(predicate: &InSubquery, schema: &DFSchema) -> Result<Expr> {

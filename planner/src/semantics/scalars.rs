@@ -1,0 +1,469 @@
+//! Correlated subqueries for which DataFusion has no join: `(SELECT name FROM c WHERE c.id = o.c_id)`, the latest by
+//! `ORDER BY … LIMIT 1`, running totals (`e.d <= d.d`), LATERAL with a LIMIT.
+//!
+//! ```text
+//!  equalities alone:  rows of the subquery with what is compared as keys                    ─┐ one row per key
+//!  any conditions:    the outer query's distinct values × the subquery's tables, filtered   ─┘ → left join of the outer query
+//! ```
+//!
+//! [`lift`] gives the subquery its keys. A row number by key stands for a LIMIT; where several rows may come, they are counted,
+//! and the outer row that meets several fails. An aggregate's value for no rows is computed beside the join.
+
+mod lift;
+mod single;
+
+use std::sync::Arc;
+
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
+use datafusion::common::{Column, JoinType, NullEquality, Result, ScalarValue};
+use datafusion::functions_aggregate::expr_fn::{count, first_value, min};
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::{
+    Aggregate, Expr, FetchType, Join, JoinConstraint, LogicalPlan, LogicalPlanBuilder, Projection, SkipType, Sort,
+    Subquery, lit, when,
+};
+use datafusion::optimizer::AnalyzerRule;
+
+use self::lift::{Lifted, Lifting, is_of_equalities, is_plain};
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Scalars;
+
+impl AnalyzerRule for Scalars {
+    fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
+        let mut tables = Tables::default();
+        plan.transform_up_with_subqueries(|node| match node {
+            LogicalPlan::Join(join) => tables.lateral(join),
+            node => tables.rewrite(node),
+        })
+        .data()
+    }
+
+    fn name(&self) -> &str {
+        "trireme_scalars"
+    }
+}
+
+/// Names the tables that subqueries become.
+#[derive(Default)]
+struct Tables {
+    made: usize,
+}
+
+impl Tables {
+    fn next(&mut self) -> String {
+        self.made += 1;
+        format!("trireme_scalar_{}", self.made)
+    }
+
+    fn rewrite(&mut self, plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+        let input = match &plan {
+            LogicalPlan::Projection(projection) => &projection.input,
+            LogicalPlan::Filter(filter) => &filter.input,
+            LogicalPlan::Aggregate(aggregate) => &aggregate.input,
+            LogicalPlan::Sort(sort) => &sort.input,
+            _ => return Ok(Transformed::no(plan)),
+        };
+        let is_joined = matches!(plan, LogicalPlan::Projection(_) | LogicalPlan::Filter(_));
+        if !has_correlated(&plan)? {
+            return Ok(Transformed::no(plan));
+        }
+        let outer = match &plan {
+            LogicalPlan::Sort(sort) => with_outer_columns(sort)?,
+            _ => Arc::clone(input),
+        };
+        let due = plan.schema().columns();
+        let mut joined = Arc::clone(&outer);
+        let mut known: Vec<(Subquery, Expr)> = Vec::new();
+        let names = NamePreserver::new(&plan);
+        let rewritten = plan.map_expressions(|expr| {
+            let name = names.save(&expr);
+            let expr = expr.transform_down(|node| {
+                let Expr::ScalarSubquery(subquery) = &node else {
+                    return Ok(Transformed::no(node));
+                };
+                let value = match known.iter().find(|(other, _)| other == subquery) {
+                    Some((_, value)) => Some(value.clone()),
+                    None => self.value(subquery, is_joined, &outer, &mut joined)?,
+                };
+                Ok(match value {
+                    None => Transformed::no(node),
+                    Some(value) => {
+                        known.push((subquery.clone(), value.clone()));
+                        Transformed::new(value, true, TreeNodeRecursion::Jump)
+                    }
+                })
+            })?;
+            Ok(expr.update_data(|expr| name.restore(expr)))
+        })?;
+        if known.is_empty() {
+            return Ok(Transformed::no(rewritten.data));
+        }
+        let exprs = rewritten.data.expressions();
+        let plan = rewritten.data.with_new_exprs(exprs, vec![joined.as_ref().clone()])?;
+        with_columns(plan, due).map(Transformed::yes)
+    }
+
+    /// What stands for the subquery, of a column that `joined` gets; none where none can be had, or where DataFusion has a
+    /// join, which it makes (`is_joined`) for some nodes.
+    fn value(
+        &mut self,
+        subquery: &Subquery,
+        is_joined: bool,
+        outer: &Arc<LogicalPlan>,
+        joined: &mut Arc<LogicalPlan>,
+    ) -> Result<Option<Expr>> {
+        let Some(columns) = outer_columns(subquery, outer) else {
+            return Ok(None);
+        };
+        match aggregate_of_all(&subquery.subquery) {
+            Some(aggregate) => {
+                if is_joined && !has_outer_above(&subquery.subquery) && is_plain(&aggregate.input) {
+                    return Ok(None);
+                }
+                self.of_aggregate(&subquery.subquery, aggregate, &columns, outer, joined)
+            }
+            None => self.of_rows(&subquery.subquery, &columns, outer, joined),
+        }
+    }
+
+    fn of_aggregate(
+        &mut self,
+        plan: &LogicalPlan,
+        aggregate: &Aggregate,
+        columns: &[Column],
+        outer: &Arc<LogicalPlan>,
+        joined: &mut Arc<LogicalPlan>,
+    ) -> Result<Option<Expr>> {
+        let name = self.next();
+        let lifted = match has_outer_above(plan) {
+            true => self.by_values(&aggregate.input, columns, outer, &name)?,
+            false => self.lifted(&aggregate.input, columns, outer, &name)?,
+        };
+        let Some((lifting, Lifted { plan: input, keys })) = lifted else {
+            return Ok(None);
+        };
+        let mut values = Vec::new();
+        for expr in &aggregate.aggr_expr {
+            values.push(lifting.own(expr.clone(), &keys)?);
+        }
+        let groups = keys.iter().cloned().map(Expr::Column).collect();
+        let grouped = Aggregate::try_new(Arc::new(input), groups, values)?;
+        let found = grouped.schema.columns();
+        let (keys, results) = found.split_at(keys.len());
+        let mut exprs = lifting.named(keys);
+        let column = |at: usize| format!("value_{at}");
+        for (at, result) in results.iter().enumerate() {
+            exprs.push(Expr::Column(result.clone()).alias(column(at)));
+        }
+        exprs.push(lit(true).alias("present"));
+        let table = LogicalPlanBuilder::from(LogicalPlan::Aggregate(grouped))
+            .project(exprs)?
+            .alias(name.clone())?
+            .build()?;
+        *joined = lifting.join(joined, table, &name)?;
+        let of_table = |column: String| Expr::Column(Column::new(Some(name.clone()), column));
+        let is_missing = || of_table("present".to_owned()).is_null();
+        let mut results = Vec::new();
+        for (at, expr) in aggregate.aggr_expr.iter().enumerate() {
+            let none = value_of_none(expr, aggregate, at)?;
+            let value = of_table(column(at));
+            results.push(match none.is_null() {
+                true => value,
+                false => when(is_missing(), Expr::Literal(none, None)).otherwise(value)?,
+            });
+        }
+        let mut having = Vec::new();
+        let Some(value) = above(
+            plan,
+            Expr::Column(plan.schema().columns().swap_remove(0)),
+            &results,
+            &mut having,
+        )?
+        else {
+            return Ok(None);
+        };
+        match having.into_iter().reduce(Expr::and) {
+            None => Ok(Some(value)),
+            Some(condition) => when(condition, value).end().map(Some),
+        }
+    }
+
+    fn of_rows(
+        &mut self,
+        plan: &LogicalPlan,
+        columns: &[Column],
+        outer: &Arc<LogicalPlan>,
+        joined: &mut Arc<LogicalPlan>,
+    ) -> Result<Option<Expr>> {
+        let name = self.next();
+        let Some((lifting, Lifted { plan: rows, keys })) = self.lifted(plan, columns, outer, &name)? else {
+            return Ok(None);
+        };
+        let value = Expr::Column(rows.schema().columns().swap_remove(0));
+        let of_table = |column: &str| Expr::Column(Column::new(Some(name.clone()), column));
+        let rows = LogicalPlanBuilder::from(rows);
+        let (rows, value) = if gives_one(plan)? {
+            let mut exprs = lifting.named(&keys);
+            exprs.push(value.alias("value"));
+            (rows.project(exprs)?, of_table("value"))
+        } else {
+            let is_nested = rows.schema().field(0).data_type().is_nested();
+            let one = match is_nested {
+                true => first_value(value, Vec::new()),
+                false => min(value),
+            };
+            let groups: Vec<Expr> = lifting.named(&keys);
+            let results = [one.alias("value"), count(lit(1_i64)).alias("rows")];
+            let table = rows.aggregate(groups, results)?;
+            (table, single::value(of_table("value"), of_table("rows")))
+        };
+        let table = rows.alias(name.clone())?.build()?;
+        *joined = lifting.join(joined, table, &name)?;
+        Ok(Some(value))
+    }
+
+    fn lifted(
+        &self,
+        plan: &LogicalPlan,
+        columns: &[Column],
+        outer: &Arc<LogicalPlan>,
+        name: &str,
+    ) -> Result<Option<(Lifting, Lifted)>> {
+        if !is_of_equalities(plan) {
+            return self.by_values(plan, columns, outer, name);
+        }
+        let mut lifting = Lifting::of_keys(name);
+        Ok(lifting.lift(plan)?.map(|lifted| (lifting, lifted)))
+    }
+
+    fn by_values(
+        &self,
+        plan: &LogicalPlan,
+        columns: &[Column],
+        outer: &Arc<LogicalPlan>,
+        name: &str,
+    ) -> Result<Option<(Lifting, Lifted)>> {
+        let Some(mut lifting) = Lifting::of_values(outer, columns, name)? else {
+            return Ok(None);
+        };
+        Ok(lifting.lift(plan)?.map(|lifted| (lifting, lifted)))
+    }
+
+    /// A LATERAL whose subquery looks at several rows together, or compares otherwise than by equality.
+    fn lateral(&mut self, join: Join) -> Result<Transformed<LogicalPlan>> {
+        let no = |join| Ok(Transformed::no(LogicalPlan::Join(join)));
+        let (alias, subquery) = match join.right.as_ref() {
+            LogicalPlan::Subquery(subquery) => (None, subquery),
+            LogicalPlan::SubqueryAlias(alias) => match alias.input.as_ref() {
+                LogicalPlan::Subquery(subquery) => (Some(alias.alias.clone()), subquery),
+                _ => return no(join),
+            },
+            _ => return no(join),
+        };
+        let plan = &subquery.subquery;
+        if !matches!(join.join_type, JoinType::Inner | JoinType::Left)
+            || !join.on.is_empty()
+            || subquery.outer_ref_columns.is_empty()
+            || aggregate_of_all(plan).is_some()
+            || is_of_equalities(plan) && !numbers_rows(plan)?
+        {
+            return no(join);
+        }
+        let Some(columns) = outer_columns(subquery, &join.left) else {
+            return no(join);
+        };
+        let name = self.next();
+        let Some((lifting, Lifted { plan: rows, keys })) = self.lifted(plan, &columns, &join.left, &name)? else {
+            return no(join);
+        };
+        let due = join.schema.columns();
+        let own = plan.schema().columns().into_iter().map(Expr::Column);
+        let exprs: Vec<Expr> = own.chain(lifting.named(&keys)).collect();
+        let mut right = LogicalPlanBuilder::from(rows).project(exprs)?;
+        if let Some(alias) = &alias {
+            right = right.alias(alias.clone())?;
+        }
+        let (on, null_equality) = lifting.pairs(alias.map(|alias| alias.to_string()).as_deref());
+        let join = Join::try_new(
+            join.left,
+            Arc::new(right.build()?),
+            on,
+            join.filter,
+            join.join_type,
+            JoinConstraint::On,
+            null_equality,
+            false,
+        )?;
+        with_columns(LogicalPlan::Join(join), due).map(Transformed::yes)
+    }
+}
+
+/// What is sorted, with the columns that its subqueries refer to where a SELECT doesn't give them.
+fn with_outer_columns(sort: &Sort) -> Result<Arc<LogicalPlan>> {
+    let LogicalPlan::Projection(projection) = sort.input.as_ref() else {
+        return Ok(Arc::clone(&sort.input));
+    };
+    let mut exprs = projection.expr.clone();
+    for by in &sort.expr {
+        by.expr.apply(|node| {
+            let Expr::ScalarSubquery(subquery) = node else {
+                return Ok(TreeNodeRecursion::Continue);
+            };
+            for outer in subquery.subquery.all_out_ref_exprs() {
+                if let Expr::OuterReferenceColumn(_, column) = outer
+                    && !projection.schema.has_column(&column)
+                    && projection.input.schema().has_column(&column)
+                {
+                    let column = Expr::Column(column);
+                    if !exprs.contains(&column) {
+                        exprs.push(column);
+                    }
+                }
+            }
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+    }
+    if exprs.len() == projection.expr.len() {
+        return Ok(Arc::clone(&sort.input));
+    }
+    let projection = Projection::try_new(exprs, Arc::clone(&projection.input))?;
+    Ok(Arc::new(LogicalPlan::Projection(projection)))
+}
+
+fn has_correlated(plan: &LogicalPlan) -> Result<bool> {
+    let is_one =
+        |expr: &Expr| Ok(matches!(expr, Expr::ScalarSubquery(subquery) if !subquery.outer_ref_columns.is_empty()));
+    let mut found = false;
+    plan.apply_expressions(|expr| {
+        found = found || expr.exists(is_one)?;
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(found)
+}
+
+fn numbers_rows(plan: &LogicalPlan) -> Result<bool> {
+    plan.exists(|node| Ok(matches!(node, LogicalPlan::Limit(_) | LogicalPlan::Window(_))))
+}
+
+/// The outer query's columns that a subquery refers to, if all are of the plan.
+fn outer_columns(subquery: &Subquery, outer: &LogicalPlan) -> Option<Vec<Column>> {
+    let mut columns = Vec::new();
+    for expr in subquery.subquery.all_out_ref_exprs() {
+        match expr {
+            Expr::OuterReferenceColumn(_, column) if outer.schema().has_column(&column) => columns.push(column),
+            _ => return None,
+        }
+    }
+    (!columns.is_empty()).then_some(columns)
+}
+
+/// The aggregate without groups that a subquery's one row comes from.
+fn aggregate_of_all(plan: &LogicalPlan) -> Option<&Aggregate> {
+    match plan {
+        LogicalPlan::Projection(projection) => aggregate_of_all(&projection.input),
+        LogicalPlan::SubqueryAlias(alias) => aggregate_of_all(&alias.input),
+        LogicalPlan::Filter(filter) => aggregate_of_all(&filter.input),
+        LogicalPlan::Aggregate(aggregate) if aggregate.group_expr.is_empty() => Some(aggregate),
+        _ => None,
+    }
+}
+
+/// Whether the outer query is referred to by the aggregate without groups, or above it.
+fn has_outer_above(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::Aggregate(_) => plan.contains_outer_reference(),
+        _ => plan.contains_outer_reference() || plan.inputs().into_iter().any(has_outer_above),
+    }
+}
+
+fn value_of_none(expr: &Expr, aggregate: &Aggregate, at: usize) -> Result<ScalarValue> {
+    let data_type = aggregate.schema.field(at).data_type();
+    match expr.clone().unalias() {
+        Expr::AggregateFunction(call) => call.func.default_value(data_type),
+        _ => ScalarValue::try_from(data_type),
+    }
+}
+
+/// An expression over a plan's columns as one of the results of the aggregate below it; conditions between are told too.
+fn above(plan: &LogicalPlan, expr: Expr, results: &[Expr], having: &mut Vec<Expr>) -> Result<Option<Expr>> {
+    let schema = Arc::clone(plan.schema());
+    let replaced = |expr: Expr, by: &dyn Fn(usize) -> Expr| {
+        expr.transform_up(|node| match node {
+            Expr::Column(column) => Ok(Transformed::yes(by(schema.index_of_column(&column)?))),
+            other => Ok(Transformed::no(other)),
+        })
+        .data()
+    };
+    match plan {
+        LogicalPlan::Projection(projection) => {
+            let expr = replaced(expr, &|at| projection.expr[at].clone().unalias())?;
+            above(&projection.input, expr, results, having)
+        }
+        LogicalPlan::SubqueryAlias(alias) => {
+            let columns = alias.input.schema().columns();
+            let expr = replaced(expr, &|at| Expr::Column(columns[at].clone()))?;
+            above(&alias.input, expr, results, having)
+        }
+        LogicalPlan::Filter(filter) => {
+            if let Some(condition) = above(&filter.input, filter.predicate.clone(), results, &mut Vec::new())? {
+                having.push(condition);
+            }
+            above(&filter.input, expr, results, having)
+        }
+        LogicalPlan::Aggregate(_) => {
+            let expr = expr.transform_up(|node| match node {
+                Expr::Column(column) => Ok(Transformed::yes(results[schema.index_of_column(&column)?].clone())),
+                Expr::OuterReferenceColumn(_, column) => Ok(Transformed::yes(Expr::Column(column))),
+                other => Ok(Transformed::no(other)),
+            });
+            expr.data().map(Some)
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Whether a subquery's LIMIT lets one row through.
+fn gives_one(plan: &LogicalPlan) -> Result<bool> {
+    Ok(match plan {
+        LogicalPlan::Projection(projection) => gives_one(&projection.input)?,
+        LogicalPlan::SubqueryAlias(alias) => gives_one(&alias.input)?,
+        LogicalPlan::Limit(limit) => {
+            matches!(limit.get_fetch_type()?, FetchType::Literal(Some(0 | 1)))
+                && matches!(limit.get_skip_type()?, SkipType::Literal(_))
+        }
+        _ => false,
+    })
+}
+
+/// The plan with these columns alone.
+fn with_columns(plan: LogicalPlan, due: Vec<Column>) -> Result<LogicalPlan> {
+    if plan.schema().columns() == due {
+        return Ok(plan);
+    }
+    LogicalPlanBuilder::from(plan)
+        .project(due.into_iter().map(Expr::Column))?
+        .build()
+}
+
+/// A left join by keys.
+fn left_join(
+    left: &Arc<LogicalPlan>,
+    right: LogicalPlan,
+    on: Vec<(Expr, Expr)>,
+    null_equality: NullEquality,
+) -> Result<Arc<LogicalPlan>> {
+    let join = Join::try_new(
+        Arc::clone(left),
+        Arc::new(right),
+        on,
+        None,
+        JoinType::Left,
+        JoinConstraint::On,
+        null_equality,
+        false,
+    )?;
+    Ok(Arc::new(LogicalPlan::Join(join)))
+}

@@ -1,0 +1,496 @@
+//! Correlated subqueries without their conditions on the outer query: these become keys, which the rows are told apart by.
+
+use std::sync::Arc;
+
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
+use datafusion::common::{Column, JoinType, NullEquality, Result};
+use datafusion::functions_window::expr_fn::row_number;
+use datafusion::logical_expr::utils::{conjunction, split_conjunction, split_conjunction_owned};
+use datafusion::logical_expr::{
+    Aggregate, BinaryExpr, Distinct, Expr, ExprFunctionExt, ExprSchemable, FetchType, Filter, Join, JoinConstraint,
+    Limit, LogicalPlan, LogicalPlanBuilder, Operator, Projection, SkipType, Sort, SubqueryAlias, Window, lit,
+};
+
+use super::left_join;
+use crate::semantics::carried::{has_subquery, is_outer, is_own};
+use crate::semantics::floats::canonical;
+
+/// A subquery's plan, and the columns of its keys.
+pub(super) struct Lifted {
+    pub plan: LogicalPlan,
+    pub keys: Vec<Column>,
+}
+
+/// What a subquery's keys are compared with.
+pub(super) struct Lifting {
+    name: String,
+    /// One for each key.
+    outer: Vec<Expr>,
+    values: Option<Values>,
+}
+
+/// The distinct values of the outer query's columns.
+struct Values {
+    plan: LogicalPlan,
+    columns: Vec<Column>,
+}
+
+impl Lifting {
+    /// By what its conditions, all equalities, compare with the outer query.
+    pub(super) fn of_keys(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            outer: Vec::new(),
+            values: None,
+        }
+    }
+
+    /// By the outer query's values; none where these may be others when they are computed again.
+    pub(super) fn of_values(outer: &Arc<LogicalPlan>, columns: &[Column], name: &str) -> Result<Option<Self>> {
+        if !is_repeatable(outer)? {
+            return Ok(None);
+        }
+        let schema = outer.schema();
+        let compared: Vec<Expr> = columns
+            .iter()
+            .map(|column| canonical(Expr::Column(column.clone()), schema))
+            .collect::<Result<_>>()?;
+        let keys = compared
+            .iter()
+            .enumerate()
+            .map(|(at, expr)| expr.clone().alias(key(name, at)));
+        let plan = LogicalPlanBuilder::from(outer.as_ref().clone())
+            .aggregate(keys, Vec::<Expr>::new())?
+            .alias(format!("{name}_values"))?
+            .build()?;
+        Ok(Some(Self {
+            name: name.to_owned(),
+            outer: compared,
+            values: Some(Values {
+                plan,
+                columns: columns.to_vec(),
+            }),
+        }))
+    }
+
+    /// Keys by their names.
+    pub(super) fn named(&self, keys: &[Column]) -> Vec<Expr> {
+        let named = keys.iter().enumerate();
+        named
+            .map(|(at, column)| Expr::Column(column.clone()).alias(key(&self.name, at)))
+            .collect()
+    }
+
+    /// The outer query's values and the named keys of a table, and whether NULLs are equal.
+    pub(super) fn pairs(&self, table: Option<&str>) -> (Vec<(Expr, Expr)>, NullEquality) {
+        let keys = (0..self.outer.len()).map(|at| {
+            let name = key(&self.name, at);
+            Expr::Column(match table {
+                Some(table) => Column::new(Some(table), name),
+                None => Column::from_name(name),
+            })
+        });
+        let null_equality = match self.values {
+            Some(_) => NullEquality::NullEqualsNull,
+            None => NullEquality::NullEqualsNothing,
+        };
+        (self.outer.iter().cloned().zip(keys).collect(), null_equality)
+    }
+
+    /// The outer query with a table of named keys beside it.
+    pub(super) fn join(&self, outer: &Arc<LogicalPlan>, table: LogicalPlan, name: &str) -> Result<Arc<LogicalPlan>> {
+        let (on, null_equality) = self.pairs(Some(name));
+        left_join(outer, table, on, null_equality)
+    }
+
+    /// The expression over the keys, where it is over the outer query's columns.
+    pub(super) fn own(&self, expr: Expr, keys: &[Column]) -> Result<Expr> {
+        let Some(values) = &self.values else { return Ok(expr) };
+        let name = expr.schema_name().to_string();
+        let own = expr.transform_up(|node| match node {
+            Expr::OuterReferenceColumn(field, column) => {
+                let at = values.columns.iter().position(|known| *known == column);
+                Ok(match at {
+                    Some(at) => Transformed::yes(Expr::Column(keys[at].clone())),
+                    None => Transformed::no(Expr::OuterReferenceColumn(field, column)),
+                })
+            }
+            other => Ok(Transformed::no(other)),
+        })?;
+        Ok(match own.transformed {
+            true => own.data.alias_if_changed(name)?,
+            false => own.data,
+        })
+    }
+
+    fn all_own(&self, exprs: &[Expr], keys: &[Column]) -> Result<Vec<Expr>> {
+        exprs.iter().map(|expr| self.own(expr.clone(), keys)).collect()
+    }
+
+    /// The plan with its keys; none for what isn't known to keep them apart.
+    pub(super) fn lift(&mut self, plan: &LogicalPlan) -> Result<Option<Lifted>> {
+        if is_alone(plan) {
+            return self.beside(plan).map(Some);
+        }
+        Ok(Some(match plan {
+            LogicalPlan::Filter(filter) => {
+                let Some(input) = self.lift(&filter.input)? else {
+                    return Ok(None);
+                };
+                self.filter(filter, input)?
+            }
+            LogicalPlan::Projection(projection) => {
+                let Some(Lifted { plan, keys }) = self.lift(&projection.input)? else {
+                    return Ok(None);
+                };
+                let mut exprs = self.all_own(&projection.expr, &keys)?;
+                exprs.extend(columns(&keys));
+                let plan = LogicalPlan::Projection(Projection::try_new(exprs, Arc::new(plan))?);
+                Lifted { plan, keys }
+            }
+            LogicalPlan::SubqueryAlias(alias) => {
+                let Some(Lifted { plan, keys }) = self.lift(&alias.input)? else {
+                    return Ok(None);
+                };
+                let outside = |key: Column| Column::new(Some(alias.alias.clone()), key.name);
+                let keys = keys.into_iter().map(outside).collect();
+                let plan = SubqueryAlias::try_new(Arc::new(plan), alias.alias.clone())?;
+                Lifted {
+                    plan: LogicalPlan::SubqueryAlias(plan),
+                    keys,
+                }
+            }
+            LogicalPlan::Distinct(Distinct::All(input)) => {
+                let Some(Lifted { plan, keys }) = self.lift(input)? else {
+                    return Ok(None);
+                };
+                let plan = LogicalPlan::Distinct(Distinct::All(Arc::new(plan)));
+                Lifted { plan, keys }
+            }
+            LogicalPlan::Sort(Sort { input, .. }) | LogicalPlan::Window(Window { input, .. }) => {
+                let Some(input) = self.lift(input)? else {
+                    return Ok(None);
+                };
+                self.ordered(plan, input)?
+            }
+            LogicalPlan::Aggregate(aggregate) if has_plain_groups(aggregate) => {
+                let Some(input) = self.lift(&aggregate.input)? else {
+                    return Ok(None);
+                };
+                self.grouped(aggregate, input)?
+            }
+            LogicalPlan::Limit(limit) => return self.limit(limit),
+            LogicalPlan::Join(join) => return self.joined(join),
+            _ => return Ok(None),
+        }))
+    }
+
+    /// What has no conditions on the outer query: beside its values, if they are asked for.
+    fn beside(&self, plan: &LogicalPlan) -> Result<Lifted> {
+        let Some(values) = &self.values else {
+            return Ok(Lifted {
+                plan: plan.clone(),
+                keys: Vec::new(),
+            });
+        };
+        let keys = values.plan.schema().columns();
+        let plan = LogicalPlanBuilder::from(values.plan.clone())
+            .cross_join(plan.clone())?
+            .build()?;
+        Ok(Lifted { plan, keys })
+    }
+
+    fn filter(&mut self, filter: &Filter, input: Lifted) -> Result<Lifted> {
+        let Lifted { plan, mut keys } = input;
+        let mut conditions = Vec::new();
+        let mut exprs: Vec<Expr> = plan.schema().columns().into_iter().map(Expr::Column).collect();
+        let before = keys.len();
+        for condition in split_conjunction_owned(filter.predicate.clone()) {
+            match (&self.values, equality(&condition)) {
+                (None, Some((own, outer))) => {
+                    let name = key(&self.name, self.outer.len());
+                    self.outer.push(of_outer(outer.clone())?);
+                    exprs.push(own.clone().alias(&name));
+                    keys.push(Column::from_name(name));
+                }
+                _ => conditions.push(self.own(condition, &keys)?.unalias()),
+            }
+        }
+        let mut plan = LogicalPlanBuilder::from(plan);
+        if let Some(condition) = conjunction(conditions) {
+            plan = plan.filter(condition)?;
+        }
+        if keys.len() > before {
+            plan = plan.project(exprs)?;
+        }
+        let plan = plan.build()?;
+        Ok(Lifted { plan, keys })
+    }
+
+    fn ordered(&self, node: &LogicalPlan, input: Lifted) -> Result<Lifted> {
+        let Lifted { plan, keys } = input;
+        let plan = match node {
+            LogicalPlan::Window(window) => {
+                let windows = window.window_expr.iter();
+                let windows = windows.map(|expr| self.window(expr, &keys)).collect::<Result<_>>()?;
+                LogicalPlan::Window(Window::try_new(windows, Arc::new(plan))?)
+            }
+            LogicalPlan::Sort(sort) => {
+                let mut sort = sort.clone();
+                for by in &mut sort.expr {
+                    by.expr = self.own(by.expr.clone(), &keys)?;
+                }
+                sort.input = Arc::new(plan);
+                LogicalPlan::Sort(sort)
+            }
+            _ => plan,
+        };
+        Ok(Lifted { plan, keys })
+    }
+
+    fn grouped(&self, aggregate: &Aggregate, input: Lifted) -> Result<Lifted> {
+        let Lifted { plan, keys } = input;
+        let mut groups = self.all_own(&aggregate.group_expr, &keys)?;
+        groups.extend(columns(&keys));
+        let results = self.all_own(&aggregate.aggr_expr, &keys)?;
+        let plan = LogicalPlan::Aggregate(Aggregate::try_new(Arc::new(plan), groups, results)?);
+        Ok(Lifted { plan, keys })
+    }
+
+    fn window(&self, expr: &Expr, keys: &[Column]) -> Result<Expr> {
+        let name = expr.schema_name().to_string();
+        let own = self.own(expr.clone(), keys)?;
+        let apart = own.transform_down(|node| match node {
+            Expr::WindowFunction(mut function) => {
+                function.params.partition_by.extend(columns(keys));
+                Ok(Transformed::new(
+                    Expr::WindowFunction(function),
+                    true,
+                    TreeNodeRecursion::Jump,
+                ))
+            }
+            other => Ok(Transformed::no(other)),
+        })?;
+        apart.data.unalias().alias_if_changed(name)
+    }
+
+    /// Rows are numbered by key.
+    fn limit(&mut self, limit: &Limit) -> Result<Option<Lifted>> {
+        let (SkipType::Literal(skip), FetchType::Literal(fetch)) = (limit.get_skip_type()?, limit.get_fetch_type()?)
+        else {
+            return Ok(None);
+        };
+        if let LogicalPlan::Projection(projection) = limit.input.as_ref()
+            && leads_to_sort(&projection.input)
+        {
+            let below = LogicalPlan::Limit(Limit {
+                input: Arc::clone(&projection.input),
+                ..limit.clone()
+            });
+            let swapped = Projection::try_new(projection.expr.clone(), Arc::new(below))?;
+            return self.lift(&LogicalPlan::Projection(swapped));
+        }
+        let (input, order) = match limit.input.as_ref() {
+            LogicalPlan::Sort(Sort { input, expr, .. }) => (input, expr.clone()),
+            _ => (&limit.input, Vec::new()),
+        };
+        let Some(Lifted { plan, keys }) = self.lift(input)? else {
+            return Ok(None);
+        };
+        let mut own = order;
+        for by in &mut own {
+            by.expr = self.own(by.expr.clone(), &keys)?;
+        }
+        let due: Vec<Expr> = plan.schema().columns().into_iter().map(Expr::Column).collect();
+        let number = row_number().partition_by(columns(&keys)).order_by(own).build()?;
+        let found = Expr::Column(Column::from_name(number.schema_name().to_string()));
+        let mut wanted = found.clone().gt(lit(skip as u64));
+        if let Some(fetch) = fetch {
+            wanted = wanted.and(found.lt_eq(lit(skip.saturating_add(fetch) as u64)));
+        }
+        let plan = LogicalPlanBuilder::from(plan)
+            .window([number])?
+            .filter(wanted)?
+            .project(due)?
+            .build()?;
+        Ok(Some(Lifted { plan, keys }))
+    }
+
+    fn joined(&mut self, join: &Join) -> Result<Option<Lifted>> {
+        let (left, right) = (is_alone(&join.left), is_alone(&join.right));
+        let whole = |plan: &Arc<LogicalPlan>| Lifted {
+            plan: plan.as_ref().clone(),
+            keys: Vec::new(),
+        };
+        let (left, right) = match join.join_type {
+            JoinType::Inner if !left && !right => match self.values {
+                Some(_) => return Ok(None),
+                None => (self.lift(&join.left)?, self.lift(&join.right)?),
+            },
+            JoinType::Inner if right => (self.lift(&join.left)?, Some(whole(&join.right))),
+            JoinType::Left | JoinType::LeftSemi | JoinType::LeftAnti if right => {
+                (self.lift(&join.left)?, Some(whole(&join.right)))
+            }
+            JoinType::Inner | JoinType::Right if left => (Some(whole(&join.left)), self.lift(&join.right)?),
+            _ => return Ok(None),
+        };
+        let (Some(left), Some(right)) = (left, right) else {
+            return Ok(None);
+        };
+        let keys = [left.keys, right.keys].concat();
+        let filter = join.filter.clone().map(|filter| self.own(filter, &keys)).transpose()?;
+        let mut on = Vec::new();
+        for (one, other) in &join.on {
+            on.push((
+                self.own(one.clone(), &keys)?.unalias(),
+                self.own(other.clone(), &keys)?.unalias(),
+            ));
+        }
+        let plan = Join::try_new(
+            Arc::new(left.plan),
+            Arc::new(right.plan),
+            on,
+            filter.map(Expr::unalias),
+            join.join_type,
+            JoinConstraint::On,
+            join.null_equality,
+            join.null_aware,
+        )?;
+        Ok(Some(Lifted {
+            plan: LogicalPlan::Join(plan),
+            keys,
+        }))
+    }
+}
+
+fn columns(keys: &[Column]) -> Vec<Expr> {
+    keys.iter().cloned().map(Expr::Column).collect()
+}
+
+fn key(name: &str, at: usize) -> String {
+    format!("{name}_key_{at}")
+}
+
+/// Without conditions on the outer query.
+fn is_alone(plan: &LogicalPlan) -> bool {
+    plan.all_out_ref_exprs().is_empty()
+}
+
+/// Whether all conditions on the outer query are equalities of what is the subquery's own with what is the outer query's.
+pub(super) fn is_of_equalities(plan: &LogicalPlan) -> bool {
+    if is_alone(plan) {
+        return true;
+    }
+    let is_fit = match plan {
+        LogicalPlan::Filter(filter) => split_conjunction(&filter.predicate)
+            .into_iter()
+            .all(|condition| !condition.contains_outer() || equality(condition).is_some()),
+        LogicalPlan::Aggregate(aggregate) => has_plain_groups(aggregate) && !plan.contains_outer_reference(),
+        LogicalPlan::Join(join) => {
+            let fits = match join.join_type {
+                JoinType::Inner => true,
+                JoinType::Left | JoinType::LeftSemi | JoinType::LeftAnti => is_alone(&join.right),
+                JoinType::Right => is_alone(&join.left),
+                _ => false,
+            };
+            fits && !plan.contains_outer_reference()
+        }
+        _ => !plan.contains_outer_reference(),
+    };
+    is_fit && plan.inputs().into_iter().all(is_of_equalities)
+}
+
+/// Whether DataFusion lifts the conditions rightly.
+pub(super) fn is_plain(plan: &LogicalPlan) -> bool {
+    let is_known = matches!(
+        plan,
+        LogicalPlan::Filter(_) | LogicalPlan::Projection(_) | LogicalPlan::SubqueryAlias(_) | LogicalPlan::Join(_)
+    );
+    is_alone(plan) || is_known && is_of_equalities(plan) && plan.inputs().into_iter().all(is_plain)
+}
+
+/// The subquery's own side, and the outer query's.
+fn equality(condition: &Expr) -> Option<(&Expr, &Expr)> {
+    let Expr::BinaryExpr(BinaryExpr {
+        left,
+        op: Operator::Eq,
+        right,
+    }) = condition
+    else {
+        return None;
+    };
+    if has_subquery(condition).unwrap_or(true) {
+        return None;
+    }
+    match (is_own(left) && is_outer(right), is_own(right) && is_outer(left)) {
+        (true, _) => Some((left, right)),
+        (_, true) => Some((right, left)),
+        _ => None,
+    }
+}
+
+/// The expression as the outer query's.
+fn of_outer(expr: Expr) -> Result<Expr> {
+    expr.transform_up(|node| match node {
+        Expr::OuterReferenceColumn(_, column) => Ok(Transformed::yes(Expr::Column(column))),
+        other => Ok(Transformed::no(other)),
+    })
+    .data()
+}
+
+fn has_plain_groups(aggregate: &Aggregate) -> bool {
+    let is_set = |expr: &Expr| matches!(expr, Expr::GroupingSet(_));
+    !aggregate.group_expr.is_empty() && !aggregate.group_expr.iter().any(is_set)
+}
+
+fn leads_to_sort(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::Projection(projection) => leads_to_sort(&projection.input),
+        plan => matches!(plan, LogicalPlan::Sort(_)),
+    }
+}
+
+/// Whether the plan gives the same rows when it is run twice.
+fn is_repeatable(plan: &LogicalPlan) -> Result<bool> {
+    let mut found = true;
+    plan.apply_with_subqueries(|node| {
+        found &= match node {
+            LogicalPlan::TableScan(scan) => scan.fetch.is_none(),
+            LogicalPlan::Sort(sort) => sort.fetch.is_none(),
+            LogicalPlan::Aggregate(aggregate) => aggregate.aggr_expr.iter().all(|expr| is_exact(expr, aggregate)),
+            LogicalPlan::Distinct(Distinct::All(_))
+            | LogicalPlan::Filter(_)
+            | LogicalPlan::Projection(_)
+            | LogicalPlan::Join(_)
+            | LogicalPlan::SubqueryAlias(_)
+            | LogicalPlan::Union(_)
+            | LogicalPlan::Values(_)
+            | LogicalPlan::EmptyRelation(_) => true,
+            _ => false,
+        };
+        node.apply_expressions(|expr| {
+            found &= !expr.is_volatile();
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+        Ok(match found {
+            true => TreeNodeRecursion::Continue,
+            false => TreeNodeRecursion::Stop,
+        })
+    })?;
+    Ok(found)
+}
+
+/// Whether an aggregate doesn't depend on the order of its rows.
+fn is_exact(expr: &Expr, aggregate: &Aggregate) -> bool {
+    let Expr::AggregateFunction(call) = expr.clone().unalias() else {
+        return false;
+    };
+    let is_float = expr
+        .get_type(aggregate.input.schema())
+        .map_or(true, |data_type| data_type.is_floating());
+    match call.func.name() {
+        "count" | "min" | "max" | "bool_and" | "bool_or" => true,
+        "sum" => !is_float,
+        _ => false,
+    }
+}
