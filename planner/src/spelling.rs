@@ -1,42 +1,48 @@
-//! What users of other systems write, in the words that DataFusion plans: `mod(a, b)`, `LIKE … ESCAPE '!'`, `FETCH FIRST 3 ROWS
-//! ONLY`, `WHERE (a, b) IN (SELECT …)`.
+//! What users of other systems write, in the words that DataFusion plans: `year(d)` ([`words`]), `LIKE … ESCAPE '!'`, `FETCH FIRST
+//! 3 ROWS ONLY`, `WHERE (a, b) IN (SELECT …)`.
 
 use std::ops::ControlFlow;
 
-use datafusion::execution::{FunctionRegistry, SessionState};
+use datafusion::execution::SessionState;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, LimitClause, Query, Select, SetExpr,
-    Statement as SqlStatement, TableFactor, Value, ValueWithSpan, VisitMut, VisitorMut,
+    BinaryOperator, Expr, Function, Ident, LimitClause, Query, Select, SelectItem, SetExpr, Statement as SqlStatement,
+    TableFactor, Value, ValueWithSpan, VisitMut, VisitorMut,
 };
 use datafusion::sql::sqlparser::parser::Parser;
 
 use crate::bind::visit;
 use crate::dialect::TriremeDialect;
 
+mod words;
+
 /// Spells a statement out, before it is planned.
 pub(crate) fn spell(state: &SessionState, statement: &mut Statement) {
-    let _ = visit(statement, &mut Spelling::of(state));
+    let _ = visit(statement, &mut Spelling { state });
 }
 
 /// As [`spell`], of one expression.
 pub(crate) fn spell_expr(state: &SessionState, expr: &mut Expr) {
-    let _ = expr.visit(&mut Spelling::of(state));
+    let _ = expr.visit(&mut Spelling { state });
 }
 
-struct Spelling {
-    /// A user's function has the name.
-    has_mod: bool,
+struct Spelling<'a> {
+    state: &'a SessionState,
 }
 
-impl Spelling {
-    fn of(state: &SessionState) -> Self {
-        let has_mod = state.udf("mod").is_ok();
-        Self { has_mod }
+impl Spelling<'_> {
+    /// What a call stands for, unless a function has its name, the engine's or a user's.
+    fn call(&self, function: &Function) -> Option<Expr> {
+        let name = words::name(function)?;
+        let other = words::spelled(&name, function)?;
+        let is_known = self.state.scalar_functions().contains_key(&name)
+            || self.state.aggregate_functions().contains_key(&name)
+            || self.state.window_functions().contains_key(&name);
+        (!is_known).then_some(other)
     }
 }
 
-impl VisitorMut for Spelling {
+impl VisitorMut for Spelling<'_> {
     type Break = ();
 
     fn pre_visit_statement(&mut self, statement: &mut SqlStatement) -> ControlFlow<()> {
@@ -49,6 +55,17 @@ impl VisitorMut for Spelling {
     }
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
+        for item in &mut select.projection {
+            // It keeps the name that it was written with.
+            if let SelectItem::UnnamedExpr(expr @ Expr::Function(_)) = item
+                && let Expr::Function(function) = &*expr
+                && self.call(function).is_some()
+            {
+                let alias = Ident::with_quote('"', function.to_string());
+                let expr = expr.clone();
+                *item = SelectItem::ExprWithAlias { expr, alias };
+            }
+        }
         select.selection.iter_mut().for_each(rows_in);
         select.having.iter_mut().for_each(rows_in);
         ControlFlow::Continue(())
@@ -77,23 +94,9 @@ impl VisitorMut for Spelling {
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
         match expr {
-            Expr::Function(function)
-                if !self.has_mod
-                    && function.name.to_string().eq_ignore_ascii_case("mod")
-                    && function.over.is_none() =>
-            {
-                if let FunctionArguments::List(list) = &function.args
-                    && let [
-                        FunctionArg::Unnamed(FunctionArgExpr::Expr(left)),
-                        FunctionArg::Unnamed(FunctionArgExpr::Expr(right)),
-                    ] = &list.args[..]
-                {
-                    let nested = |operand: &Expr| Box::new(Expr::Nested(Box::new(operand.clone())));
-                    *expr = Expr::Nested(Box::new(Expr::BinaryOp {
-                        left: nested(left),
-                        op: BinaryOperator::Modulo,
-                        right: nested(right),
-                    }));
+            Expr::Function(function) => {
+                if let Some(other) = self.call(function) {
+                    *expr = other;
                 }
             }
             Expr::Like {
