@@ -91,6 +91,7 @@ fn register(state: &mut SessionState) {
     let _ = state.register_udaf(Arc::new(variance));
     let _ = state.register_udaf(Arc::new(semantics::percentile_cont()));
     let _ = state.register_udf(Arc::new(sign));
+    let _ = state.register_udf(Arc::new(semantics::interval_times()));
 }
 
 /// DataFusion's switch for the statistics that providers give.

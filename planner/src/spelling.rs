@@ -13,6 +13,7 @@ use datafusion::sql::sqlparser::parser::Parser;
 
 use crate::bind::visit;
 use crate::dialect::TriremeDialect;
+use crate::names::CATALOG;
 
 mod words;
 
@@ -34,7 +35,11 @@ impl Spelling<'_> {
     /// What a call stands for, unless a function has its name, the engine's or a user's.
     fn call(&self, function: &Function) -> Option<Expr> {
         let name = words::name(function)?;
-        let other = words::spelled(&name, function)?;
+        let other = match name.as_str() {
+            "current_schema" => words::text(function, &self.state.config_options().catalog.default_schema)?,
+            "current_catalog" | "current_database" => words::text(function, CATALOG)?,
+            name => words::spelled(name, function)?,
+        };
         let is_known = self.state.scalar_functions().contains_key(&name)
             || self.state.aggregate_functions().contains_key(&name)
             || self.state.window_functions().contains_key(&name);
@@ -97,6 +102,15 @@ impl VisitorMut for Spelling<'_> {
             Expr::Function(function) => {
                 if let Some(other) = self.call(function) {
                     *expr = other;
+                }
+            }
+            Expr::BinaryOp {
+                left,
+                op: BinaryOperator::Multiply,
+                right,
+            } => {
+                if let Some(product) = words::interval_times(left, right) {
+                    *expr = product;
                 }
             }
             Expr::Like {

@@ -14,6 +14,7 @@ mod extremes;
 mod fallible;
 mod filters;
 mod floats;
+mod intervals;
 mod kernels;
 mod keys;
 mod percentile;
@@ -32,6 +33,7 @@ mod years;
 
 pub use arithmetic::{CheckedOperator, checked_operator};
 pub use floats::canonical_floats;
+pub(crate) use intervals::{INTERVAL_TIMES, interval_times};
 pub(crate) use percentile::percentile_cont;
 pub use plain::{plain, plain_aggregate};
 

@@ -12,6 +12,8 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::parser::Parser;
 
 use crate::dialect::TriremeDialect;
+use crate::repeated::call;
+use crate::semantics::INTERVAL_TIMES;
 
 /// Names for the same function.
 const NAMES: &[(&str, &str)] = &[
@@ -112,6 +114,28 @@ pub(super) fn spelled(name: &str, function: &Function) -> Option<Expr> {
         "count_if" | "countif" => counted(function),
         "date_diff" | "datediff" => difference(function),
         _ => expression(name, function),
+    }
+}
+
+/// A text, in the place of a call without arguments.
+pub(super) fn text(function: &Function, text: &str) -> Option<Expr> {
+    let is_call = match &function.args {
+        FunctionArguments::None => true,
+        _ => plain_args(function)?.is_empty(),
+    };
+    is_call.then(|| Expr::value(Value::SingleQuotedString(text.to_owned())))
+}
+
+/// `INTERVAL '1 day' * n` as a call.
+pub(super) fn interval_times(left: &Expr, right: &Expr) -> Option<Expr> {
+    let is_interval = |expr: &Expr| match expr {
+        Expr::Nested(inner) => matches!(**inner, Expr::Interval(_)),
+        expr => matches!(expr, Expr::Interval(_)),
+    };
+    match (is_interval(left), is_interval(right)) {
+        (true, false) => Some(call(INTERVAL_TIMES, [left.clone(), right.clone()])),
+        (false, true) => Some(call(INTERVAL_TIMES, [right.clone(), left.clone()])),
+        _ => None,
     }
 }
 
