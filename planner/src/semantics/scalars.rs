@@ -25,7 +25,7 @@ use datafusion::logical_expr::{
 };
 use datafusion::optimizer::AnalyzerRule;
 
-use self::lift::{Lifted, Lifting, is_of_equalities, is_plain};
+use self::lift::{Lifted, Lifting, is_of_equalities, is_plain, may_fail};
 
 /// See the module.
 #[derive(Debug)]
@@ -67,7 +67,7 @@ impl Tables {
             _ => return Ok(Transformed::no(plan)),
         };
         let is_joined = matches!(plan, LogicalPlan::Projection(_) | LogicalPlan::Filter(_));
-        if !has_correlated(&plan)? {
+        if !has_scalar(&plan)? {
             return Ok(Transformed::no(plan));
         }
         let outer = match &plan {
@@ -84,6 +84,12 @@ impl Tables {
                 let Expr::ScalarSubquery(subquery) = &node else {
                     return Ok(Transformed::no(node));
                 };
+                if subquery.outer_ref_columns.is_empty() {
+                    return Ok(match may_be_none(subquery) {
+                        true => Transformed::yes(Expr::ScalarSubquery(nullable(subquery)?)),
+                        false => Transformed::no(node),
+                    });
+                }
                 let value = match known.iter().find(|(other, _)| other == subquery) {
                     Some((_, value)) => Some(value.clone()),
                     None => self.value(subquery, is_joined, &outer, &mut joined)?,
@@ -99,7 +105,14 @@ impl Tables {
             Ok(expr.update_data(|expr| name.restore(expr)))
         })?;
         if known.is_empty() {
-            return Ok(Transformed::no(rewritten.data));
+            return match rewritten.transformed {
+                true => rewritten.data.recompute_schema().map(Transformed::yes),
+                false => Ok(rewritten),
+            };
+        }
+        if let LogicalPlan::Sort(sort) = rewritten.data {
+            let plan = sorted(sort, &joined)?;
+            return with_columns(plan, due).map(Transformed::yes);
         }
         let exprs = rewritten.data.expressions();
         let plan = rewritten.data.with_new_exprs(exprs, vec![joined.as_ref().clone()])?;
@@ -120,7 +133,7 @@ impl Tables {
         };
         match aggregate_of_all(&subquery.subquery) {
             Some(aggregate) => {
-                if is_joined && !has_outer_above(&subquery.subquery) && is_plain(&aggregate.input) {
+                if is_joined && is_bare(&subquery.subquery) && is_plain(&aggregate.input) {
                     return Ok(None);
                 }
                 self.of_aggregate(&subquery.subquery, aggregate, &columns, outer, joined)
@@ -232,8 +245,12 @@ impl Tables {
         outer: &Arc<LogicalPlan>,
         name: &str,
     ) -> Result<Option<(Lifting, Lifted)>> {
-        if !is_of_equalities(plan) {
-            return self.by_values(plan, columns, outer, name);
+        let is_of_equalities = is_of_equalities(plan);
+        if !is_of_equalities || may_fail(plan)? {
+            let lifted = self.by_values(plan, columns, outer, name)?;
+            if lifted.is_some() || !is_of_equalities {
+                return Ok(lifted);
+            }
         }
         let mut lifting = Lifting::of_keys(name);
         Ok(lifting.lift(plan)?.map(|lifted| (lifting, lifted)))
@@ -301,6 +318,21 @@ impl Tables {
     }
 }
 
+/// Sorted by columns: what is computed stands below.
+fn sorted(mut sort: Sort, input: &Arc<LogicalPlan>) -> Result<LogicalPlan> {
+    let mut exprs: Vec<Expr> = input.schema().columns().into_iter().map(Expr::Column).collect();
+    for (at, by) in sort.expr.iter_mut().enumerate() {
+        if !matches!(by.expr, Expr::Column(_)) {
+            let name = format!("trireme_sort_{at}");
+            let column = Expr::Column(Column::from_name(&name));
+            exprs.push(std::mem::replace(&mut by.expr, column).alias(name));
+        }
+    }
+    let projection = Projection::try_new(exprs, Arc::clone(input))?;
+    sort.input = Arc::new(LogicalPlan::Projection(projection));
+    Ok(LogicalPlan::Sort(sort))
+}
+
 /// What is sorted, with the columns that its subqueries refer to where a SELECT doesn't give them.
 fn with_outer_columns(sort: &Sort) -> Result<Arc<LogicalPlan>> {
     let LogicalPlan::Projection(projection) = sort.input.as_ref() else {
@@ -333,15 +365,37 @@ fn with_outer_columns(sort: &Sort) -> Result<Arc<LogicalPlan>> {
     Ok(Arc::new(LogicalPlan::Projection(projection)))
 }
 
-fn has_correlated(plan: &LogicalPlan) -> Result<bool> {
-    let is_one =
-        |expr: &Expr| Ok(matches!(expr, Expr::ScalarSubquery(subquery) if !subquery.outer_ref_columns.is_empty()));
+fn has_scalar(plan: &LogicalPlan) -> Result<bool> {
+    let is_one = |expr: &Expr| {
+        Ok(match expr {
+            Expr::ScalarSubquery(subquery) => !subquery.outer_ref_columns.is_empty() || may_be_none(subquery),
+            _ => false,
+        })
+    };
     let mut found = false;
     plan.apply_expressions(|expr| {
         found = found || expr.exists(is_one)?;
         Ok(TreeNodeRecursion::Continue)
     })?;
     Ok(found)
+}
+
+/// Whether a value is declared to be there that is NULL where the subquery has no row.
+fn may_be_none(subquery: &Subquery) -> bool {
+    let plan = &subquery.subquery;
+    !plan.schema().field(0).is_nullable() && !is_bare(plan)
+}
+
+fn nullable(subquery: &Subquery) -> Result<Subquery> {
+    let column = subquery.subquery.schema().columns().swap_remove(0);
+    let value = single::value(Expr::Column(column.clone()), lit(1_i64));
+    let plan = LogicalPlanBuilder::from(subquery.subquery.as_ref().clone())
+        .project([value.alias_qualified(column.relation, column.name)])?
+        .build()?;
+    Ok(Subquery {
+        subquery: Arc::new(plan),
+        ..subquery.clone()
+    })
 }
 
 fn numbers_rows(plan: &LogicalPlan) -> Result<bool> {
@@ -369,6 +423,18 @@ fn aggregate_of_all(plan: &LogicalPlan) -> Option<&Aggregate> {
         LogicalPlan::Aggregate(aggregate) if aggregate.group_expr.is_empty() => Some(aggregate),
         _ => None,
     }
+}
+
+/// Whether the plan gives one row, that of an aggregate without groups or of no table, and nothing above that is of the outer
+/// query.
+fn is_bare(plan: &LogicalPlan) -> bool {
+    let is_known = match plan {
+        LogicalPlan::Aggregate(aggregate) => aggregate.group_expr.is_empty(),
+        LogicalPlan::EmptyRelation(one) => one.produce_one_row,
+        LogicalPlan::Projection(_) | LogicalPlan::SubqueryAlias(_) => plan.inputs().into_iter().all(is_bare),
+        _ => false,
+    };
+    is_known && !plan.contains_outer_reference()
 }
 
 /// Whether the outer query is referred to by the aggregate without groups, or above it.

@@ -13,7 +13,7 @@ use datafusion::logical_expr::{
 
 use super::left_join;
 use crate::semantics::carried::{has_subquery, is_outer, is_own};
-use crate::semantics::floats::canonical;
+use crate::semantics::floats::{CANONICAL, canonical};
 
 /// A subquery's plan, and the columns of its keys.
 pub(super) struct Lifted {
@@ -47,22 +47,21 @@ impl Lifting {
 
     /// By the outer query's values; none where these may be others when they are computed again.
     pub(super) fn of_values(outer: &Arc<LogicalPlan>, columns: &[Column], name: &str) -> Result<Option<Self>> {
-        if !is_repeatable(outer)? {
+        let Some((source, found)) = source(outer, columns.to_vec())? else {
             return Ok(None);
-        }
-        let schema = outer.schema();
-        let compared: Vec<Expr> = columns
-            .iter()
-            .map(|column| canonical(Expr::Column(column.clone()), schema))
-            .collect::<Result<_>>()?;
-        let keys = compared
-            .iter()
-            .enumerate()
-            .map(|(at, expr)| expr.clone().alias(key(name, at)));
-        let plan = LogicalPlanBuilder::from(outer.as_ref().clone())
-            .aggregate(keys, Vec::<Expr>::new())?
+        };
+        let compared_in = |plan: &LogicalPlan, columns: &[Column]| {
+            let columns = columns.iter().cloned().map(Expr::Column);
+            columns
+                .map(|column| canonical(column, plan.schema()))
+                .collect::<Result<Vec<_>>>()
+        };
+        let keys = compared_in(source, &found)?.into_iter().enumerate();
+        let plan = LogicalPlanBuilder::from(source.clone())
+            .aggregate(keys.map(|(at, expr)| expr.alias(key(name, at))), Vec::<Expr>::new())?
             .alias(format!("{name}_values"))?
             .build()?;
+        let compared = compared_in(outer, columns)?;
         Ok(Some(Self {
             name: name.to_owned(),
             outer: compared,
@@ -232,7 +231,10 @@ impl Lifting {
         let plan = match node {
             LogicalPlan::Window(window) => {
                 let windows = window.window_expr.iter();
-                let windows = windows.map(|expr| self.window(expr, &keys)).collect::<Result<_>>()?;
+                let apart = compared(&keys, &plan)?;
+                let windows = windows
+                    .map(|expr| self.window(expr, &keys, &apart))
+                    .collect::<Result<_>>()?;
                 LogicalPlan::Window(Window::try_new(windows, Arc::new(plan))?)
             }
             LogicalPlan::Sort(sort) => {
@@ -257,12 +259,12 @@ impl Lifting {
         Ok(Lifted { plan, keys })
     }
 
-    fn window(&self, expr: &Expr, keys: &[Column]) -> Result<Expr> {
+    fn window(&self, expr: &Expr, keys: &[Column], apart: &[Expr]) -> Result<Expr> {
         let name = expr.schema_name().to_string();
         let own = self.own(expr.clone(), keys)?;
-        let apart = own.transform_down(|node| match node {
+        let windowed = own.transform_down(|node| match node {
             Expr::WindowFunction(mut function) => {
-                function.params.partition_by.extend(columns(keys));
+                function.params.partition_by.extend_from_slice(apart);
                 Ok(Transformed::new(
                     Expr::WindowFunction(function),
                     true,
@@ -271,7 +273,7 @@ impl Lifting {
             }
             other => Ok(Transformed::no(other)),
         })?;
-        apart.data.unalias().alias_if_changed(name)
+        windowed.data.unalias().alias_if_changed(name)
     }
 
     /// Rows are numbered by key.
@@ -302,7 +304,10 @@ impl Lifting {
             by.expr = self.own(by.expr.clone(), &keys)?;
         }
         let due: Vec<Expr> = plan.schema().columns().into_iter().map(Expr::Column).collect();
-        let number = row_number().partition_by(columns(&keys)).order_by(own).build()?;
+        let number = row_number()
+            .partition_by(compared(&keys, &plan)?)
+            .order_by(own)
+            .build()?;
         let found = Expr::Column(Column::from_name(number.schema_name().to_string()));
         let mut wanted = found.clone().gt(lit(skip as u64));
         if let Some(fetch) = fetch {
@@ -365,6 +370,12 @@ impl Lifting {
 
 fn columns(keys: &[Column]) -> Vec<Expr> {
     keys.iter().cloned().map(Expr::Column).collect()
+}
+
+/// Keys as a window compares them: fused pipelines give floats as they are.
+fn compared(keys: &[Column], plan: &LogicalPlan) -> Result<Vec<Expr>> {
+    let of_key = |key: Expr| canonical(key, plan.schema());
+    columns(keys).into_iter().map(of_key).collect()
 }
 
 fn key(name: &str, at: usize) -> String {
@@ -450,6 +461,83 @@ fn leads_to_sort(plan: &LogicalPlan) -> bool {
     }
 }
 
+/// What gives all values of the columns, and the same ones again, with the columns' names there: the plan, or what is below it.
+fn source<'a>(plan: &'a LogicalPlan, columns: Vec<Column>) -> Result<Option<(&'a LogicalPlan, Vec<Column>)>> {
+    if is_repeatable(plan)? {
+        return Ok(Some((plan, columns)));
+    }
+    let gives = |plan: &LogicalPlan| columns.iter().all(|column| plan.schema().has_column(column));
+    let below = |inner: &dyn Fn(usize) -> Option<Column>| {
+        let places = columns.iter().map(|column| plan.schema().maybe_index_of_column(column));
+        places.map(|at| inner(at?)).collect::<Option<Vec<_>>>()
+    };
+    let (input, columns) = match plan {
+        LogicalPlan::Projection(projection) => {
+            let inner = |at: usize| match projection.expr[at].clone().unalias() {
+                Expr::Column(column) => Some(column),
+                _ => None,
+            };
+            (&projection.input, below(&inner))
+        }
+        LogicalPlan::SubqueryAlias(alias) => {
+            let inner = |at: usize| Some(Column::from(alias.input.schema().qualified_field(at)));
+            (&alias.input, below(&inner))
+        }
+        LogicalPlan::Aggregate(aggregate) => {
+            let inner = |at: usize| match aggregate.group_expr.get(at)?.clone().unalias() {
+                Expr::Column(column) => Some(column),
+                _ => None,
+            };
+            (&aggregate.input, below(&inner))
+        }
+        LogicalPlan::Filter(filter) => (&filter.input, Some(columns)),
+        LogicalPlan::Sort(sort) => (&sort.input, Some(columns)),
+        LogicalPlan::Limit(limit) => (&limit.input, Some(columns)),
+        LogicalPlan::Window(window) => {
+            let is_below = gives(&window.input);
+            (&window.input, is_below.then_some(columns))
+        }
+        LogicalPlan::Join(join) => match join.join_type {
+            JoinType::Inner | JoinType::Left | JoinType::LeftSemi | JoinType::LeftAnti if gives(&join.left) => {
+                (&join.left, Some(columns))
+            }
+            JoinType::Inner | JoinType::Right if gives(&join.right) => (&join.right, Some(columns)),
+            _ => return Ok(None),
+        },
+        _ => return Ok(None),
+    };
+    match columns {
+        Some(columns) => source(input, columns),
+        None => Ok(None),
+    }
+}
+
+/// Whether what a subquery computes of its rows may fail: then rows that no outer row asks for must not be seen.
+pub(super) fn may_fail(plan: &LogicalPlan) -> Result<bool> {
+    if is_alone(plan) {
+        return Ok(false);
+    }
+    // Conditions are looked at for all rows.
+    let mut found = false;
+    let is_filter = matches!(plan, LogicalPlan::Filter(_));
+    plan.apply_expressions(|expr| {
+        found |= !is_filter
+            && expr.exists(|node| {
+                Ok(match node {
+                    Expr::ScalarFunction(call) => call.func.name() != CANONICAL,
+                    Expr::Cast(_) => true,
+                    Expr::BinaryExpr(binary) => binary.op.is_numerical_operators(),
+                    _ => false,
+                })
+            })?;
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    for input in plan.inputs() {
+        found = found || may_fail(input)?;
+    }
+    Ok(found)
+}
+
 /// Whether the plan gives the same rows when it is run twice.
 fn is_repeatable(plan: &LogicalPlan) -> Result<bool> {
     let mut found = true;
@@ -463,11 +551,13 @@ fn is_repeatable(plan: &LogicalPlan) -> Result<bool> {
             | LogicalPlan::Projection(_)
             | LogicalPlan::Join(_)
             | LogicalPlan::SubqueryAlias(_)
+            | LogicalPlan::Subquery(_)
             | LogicalPlan::Union(_)
             | LogicalPlan::Values(_)
             | LogicalPlan::EmptyRelation(_) => true,
             _ => false,
         };
+        found &= !node.contains_outer_reference();
         node.apply_expressions(|expr| {
             found &= !expr.is_volatile();
             Ok(TreeNodeRecursion::Continue)
@@ -489,7 +579,7 @@ fn is_exact(expr: &Expr, aggregate: &Aggregate) -> bool {
         .get_type(aggregate.input.schema())
         .map_or(true, |data_type| data_type.is_floating());
     match call.func.name() {
-        "count" | "min" | "max" | "bool_and" | "bool_or" => true,
+        "count" | "min" | "max" | "float_min" | "float_max" | "bool_and" | "bool_or" => true,
         "sum" => !is_float,
         _ => false,
     }
