@@ -462,7 +462,7 @@ fn leads_to_sort(plan: &LogicalPlan) -> bool {
 }
 
 /// What gives all values of the columns, and the same ones again, with the columns' names there: the plan, or what is below it.
-fn source<'a>(plan: &'a LogicalPlan, columns: Vec<Column>) -> Result<Option<(&'a LogicalPlan, Vec<Column>)>> {
+fn source(plan: &LogicalPlan, columns: Vec<Column>) -> Result<Option<(&LogicalPlan, Vec<Column>)>> {
     if is_repeatable(plan)? {
         return Ok(Some((plan, columns)));
     }
