@@ -21,6 +21,7 @@ use datafusion::logical_expr::{
 use datafusion::optimizer::replace_distinct_aggregate::ReplaceDistinctWithAggregate;
 use datafusion::optimizer::{AnalyzerRule, OptimizerContext, OptimizerRule};
 
+use crate::semantics::is_alone;
 pub(crate) use groups::{marked, unmarked};
 
 /// The analyzer's last rule. Later rules compute dependencies anew, and find the same.
@@ -68,7 +69,7 @@ fn may_mislead(plan: &LogicalPlan) -> Result<bool> {
 fn sound(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     match plan {
         LogicalPlan::Aggregate(aggregate) if overreaches(aggregate.input.schema(), &aggregate.group_expr) => {
-            if !stands_alone(&aggregate.input) {
+            if !is_alone(&aggregate.input) {
                 let input = Arc::new(joined_without_keys(aggregate.input.as_ref().clone())?);
                 let aggregate = Aggregate::try_new(input, aggregate.group_expr, aggregate.aggr_expr)?;
                 return Ok(Transformed::yes(LogicalPlan::Aggregate(aggregate)));
@@ -86,7 +87,7 @@ fn sound(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
             Ok(Transformed::yes(LogicalPlan::Distinct(Distinct::On(distinct))))
         }
         LogicalPlan::Unnest(unnest)
-            if !unnest.input.schema().functional_dependencies().is_empty() && stands_alone(&unnest.input) =>
+            if !unnest.input.schema().functional_dependencies().is_empty() && is_alone(&unnest.input) =>
         {
             let input = Arc::new(LogicalPlan::Projection(without_keys(&unnest.input)?));
             let unnest = LogicalPlan::Unnest(Unnest { input, ..unnest });
@@ -94,11 +95,6 @@ fn sound(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
         }
         other => Ok(Transformed::no(other)),
     }
-}
-
-/// A condition on the outer query is lifted through groups by their columns' own names, which must stay.
-fn stands_alone(input: &LogicalPlan) -> bool {
-    input.all_out_ref_exprs().is_empty()
 }
 
 /// Whether a key that is not unique is among the groups, and does not determine all of them.
@@ -158,7 +154,7 @@ fn renamed(aggregate: Aggregate) -> Result<LogicalPlan> {
 /// The plan whose joins know no keys of the sides that stand alone.
 fn joined_without_keys(plan: LogicalPlan) -> Result<LogicalPlan> {
     let hide = |side: &mut Arc<LogicalPlan>| -> Result<()> {
-        if stands_alone(side) && !side.schema().functional_dependencies().is_empty() {
+        if is_alone(side) && !side.schema().functional_dependencies().is_empty() {
             *side = Arc::new(LogicalPlan::Projection(without_keys(side)?));
         }
         Ok(())

@@ -67,6 +67,19 @@ def test_exit_codes(server, tmp_path):
     assert run(server, "--no-such-flag").returncode == 2
 
 
+def test_sessions_end_with_the_program(server):
+    def sessions():
+        done = run(server, "--format", "csv", "-t", "-c", "SELECT count(*) FROM system.sessions")
+        assert done.returncode == 0, done.stderr
+        return int(done.stdout)
+
+    before = sessions()
+    for _ in range(3):
+        run(server, "-c", "SELECT 1")
+        run(server, "-c", "SELECT * FROM no_such_table")
+    assert sessions() == before
+
+
 def test_a_script_is_utf_8(server, tmp_path):
     script = tmp_path / "a.sql"
     script.write_bytes(b"\xef\xbb\xbfSELECT 'caf\xc3\xa9' AS s;\n")

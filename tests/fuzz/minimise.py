@@ -5,7 +5,7 @@ import time
 
 import pyarrow
 from expressions import E, SQL_TYPES, sql_type
-from queries import Select, Subquery
+from trees import Select, Subquery
 
 SECONDS_MAX = 15.0
 PLAIN = {"bool": "true", "str": "'a'", "date": "DATE '2020-01-01'", "ts": "TIMESTAMP '2020-01-01 00:00:00'"}

@@ -27,6 +27,7 @@ use crate::tls;
 use crate::uri::{Secret, Target, UriError};
 
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(5);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
 /// Wide enough that a fast local network is never idle between window updates.
 const WINDOW_BYTES: u32 = 8 << 20;
@@ -171,16 +172,24 @@ impl Connection {
     /// Stops a statement on the server. The answer does not matter much: the statement may just have ended.
     pub(crate) async fn cancel(&self, info: FlightInfo) -> Result<(), Status> {
         let body = CancelFlightInfoRequest::new(info).encode_to_vec();
-        let request = self.signed(Action::new("CancelFlightInfo", body));
-        let mut client = self.client.clone();
-        let call = async move {
-            let mut answers = client.do_action(request).await?.into_inner();
-            while answers.message().await?.is_some() {}
-            Ok(())
-        };
-        tokio::time::timeout(CANCEL_TIMEOUT, call)
+        tokio::time::timeout(CANCEL_TIMEOUT, self.act("CancelFlightInfo", body))
             .await
             .unwrap_or_else(|_| Err(Status::deadline_exceeded("the server did not answer the cancel")))
+    }
+
+    /// Ends the session, which the server would keep for others of its kind; not one that belongs to a token we were given,
+    /// which others may use. A server that knows no sessions, or is gone, is as good.
+    pub(crate) async fn close(&self) {
+        if self.options.token.is_none() {
+            let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.act("CloseSession", Vec::new())).await;
+        }
+    }
+
+    async fn act(&self, name: &str, body: Vec<u8>) -> Result<(), Status> {
+        let request = self.signed(Action::new(name, body));
+        let mut answers = self.client.clone().do_action(request).await?.into_inner();
+        while answers.message().await?.is_some() {}
+        Ok(())
     }
 
     async fn endpoint(&self, endpoint: &FlightEndpoint) -> Result<FlightRecordBatchStream, Failure> {

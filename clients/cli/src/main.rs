@@ -66,7 +66,9 @@ fn main() -> ExitCode {
     let code = match new_shell(&args, connection, &runtime) {
         Ok(mut shell) => {
             let code = work(&args, &mut shell, &runtime);
-            flushed(&mut shell, code)
+            let code = flushed(&mut shell, code);
+            runtime.block_on(shell.connection.close());
+            code
         }
         Err(error) => fail(&format!("cannot write results to {error}"), None),
     };

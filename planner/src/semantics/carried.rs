@@ -15,6 +15,8 @@ use datafusion::logical_expr::{
     BinaryExpr, Expr, Filter, Join, LogicalPlan, Operator, Projection, Subquery, SubqueryAlias, lit,
 };
 
+use super::references::is_alone;
+
 const CARRIED: &str = "trireme_carried_";
 
 /// The subquery with columns for its conditions on the outer query.
@@ -38,7 +40,7 @@ struct Carrying {
 impl Carrying {
     /// The plan, and what it gives besides its own columns where it `lets_through`.
     fn below(&mut self, plan: LogicalPlan, lets_through: bool) -> Result<(LogicalPlan, Vec<Column>)> {
-        if plan.all_out_ref_exprs().is_empty() {
+        if is_alone(&plan) {
             return Ok((plan, Vec::new()));
         }
         match plan {
@@ -90,8 +92,7 @@ impl Carrying {
     ) -> Result<(LogicalPlan, Vec<Column>)> {
         let before = self.columns;
         // DataFusion forgets the columns of conditions further down where it takes all of a filter away.
-        let is_table =
-            matches!(&input, LogicalPlan::SubqueryAlias(alias) if !alias.input.all_out_ref_exprs().is_empty());
+        let is_table = matches!(&input, LogicalPlan::SubqueryAlias(alias) if !is_alone(&alias.input));
         let lets_through = lets_through || is_table;
         let mut below: Vec<Expr> = input.schema().columns().into_iter().map(Expr::Column).collect();
         let mut carry = |side: Expr| {
@@ -179,5 +180,5 @@ fn can_let_through(plan: &LogicalPlan) -> bool {
         }
         _ => false,
     };
-    plan.all_out_ref_exprs().is_empty() || is_plain && plan.inputs().into_iter().all(can_let_through)
+    is_alone(plan) || is_plain && plan.inputs().into_iter().all(can_let_through)
 }

@@ -2,8 +2,8 @@
 //!
 //! It makes joins of them, whose keys are the conditions on the outer query. An aggregate without groups gives a row for no
 //! rows too, and no join finds that: where it is a predicate's subquery, the predicate becomes one over its value, which
-//! DataFusion does mend. A window, or an OFFSET, above the condition would be of all outer rows' rows together: such a
-//! subquery is refused, unless the window's partitions keep them apart.
+//! DataFusion does mend. A window, or an OFFSET, above the condition would be of all outer rows' rows together, unless the
+//! window's partitions keep them apart: `predicates` counts the rows of such a subquery, and where it can't it is refused here.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -21,6 +21,8 @@ use datafusion::logical_expr::{
 use datafusion::optimizer::AnalyzerRule;
 
 use super::carried::carried;
+use super::references::{beside, is_alone, is_deep, of_subqueries, references};
+use super::scalars::is_of_equalities;
 
 /// See the module.
 #[derive(Debug)]
@@ -36,6 +38,45 @@ impl AnalyzerRule for Correlated {
     }
 }
 
+/// Whether a predicate of a condition is one for which DataFusion has no join, or a wrong one.
+pub(super) fn is_refused(expr: &Expr) -> bool {
+    let (subquery, is_exists) = match expr {
+        Expr::Exists(exists) => (&exists.subquery, true),
+        Expr::InSubquery(found) => (&found.subquery, false),
+        Expr::SetComparison(comparison) => (&comparison.subquery, false),
+        _ => return false,
+    };
+    let is_row_refused = match one_row(&subquery.subquery) {
+        None | Some(One::Nothing) => false,
+        Some(One::Having(_)) => !is_exists,
+        Some(One::Else) => true,
+    };
+    is_correlated(subquery)
+        && (is_row_refused
+            || is_deep(&subquery.subquery)
+            || has_union(&subquery.subquery)
+            || checked(subquery.clone()).is_err()
+            || !is_of_equalities(&subquery.subquery) && looks_at_several(&subquery.subquery))
+}
+
+/// Whether a predicate is EXISTS of an aggregate without groups.
+pub(super) fn is_certain(expr: &Expr) -> bool {
+    matches!(expr, Expr::Exists(exists) if matches!(one_row(&exists.subquery.subquery), Some(One::Nothing)))
+}
+
+fn has_union(plan: &LogicalPlan) -> bool {
+    !is_alone(plan) && (matches!(plan, LogicalPlan::Union(_)) || plan.inputs().into_iter().any(has_union))
+}
+
+/// Whether rows that a condition on the outer query chooses are looked at together.
+fn looks_at_several(plan: &LogicalPlan) -> bool {
+    let is_one = matches!(
+        plan,
+        LogicalPlan::Limit(_) | LogicalPlan::Window(_) | LogicalPlan::Aggregate(_)
+    );
+    !is_alone(plan) && (is_one || plan.inputs().into_iter().any(looks_at_several))
+}
+
 fn rewrite_node(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     let plan = match plan {
         // LATERAL.
@@ -45,6 +86,7 @@ fn rewrite_node(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     let names = NamePreserver::new(&plan);
     let outer = merge_schema(&plan.inputs());
     plan.map_expressions(|expr| {
+        reaches(&expr, &outer)?;
         let name = names.save(&expr);
         let rewritten = expr.transform_up(|expr| rewrite(expr, &outer))?;
         Ok(if rewritten.transformed {
@@ -53,6 +95,18 @@ fn rewrite_node(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
             rewritten
         })
     })
+}
+
+/// That no subquery refers further out: `scalars` has made joins where it can.
+fn reaches(expr: &Expr, outer: &DFSchema) -> Result<()> {
+    match of_subqueries(expr, outer).as_slice() {
+        [Expr::OuterReferenceColumn(_, column), ..] => not_impl_err!(
+            "a subquery refers to {}, which is neither of its own query nor of the one around it, where it can't be made a \
+             join: write it as one",
+            column.flat_name()
+        ),
+        _ => Ok(()),
+    }
 }
 
 fn rewrite(expr: Expr, outer: &DFSchema) -> Result<Transformed<Expr>> {
@@ -109,7 +163,7 @@ fn one_row(plan: &LogicalPlan) -> Option<One<'_>> {
                 &limit.input
             }
             LogicalPlan::Aggregate(aggregate) if aggregate.group_expr.is_empty() => {
-                return (!aggregate.input.all_out_ref_exprs().is_empty()).then_some(above);
+                return (!is_alone(&aggregate.input)).then_some(above);
             }
             _ => return None,
         };
@@ -161,7 +215,7 @@ fn outside(filter: &Filter, outer: &DFSchema) -> Result<Expr> {
                 .build()?;
             Ok(Transformed::new(
                 Expr::ScalarSubquery(Subquery {
-                    outer_ref_columns: value.all_out_ref_exprs(),
+                    outer_ref_columns: references(&value),
                     subquery: Arc::new(value),
                     spans: Spans::new(),
                 }),
@@ -212,7 +266,7 @@ fn check(subquery: &Subquery) -> Result<()> {
                      join's ON, or its WHERE"
                 );
             }
-            LogicalPlan::Limit(limit) if skips(limit)? && !limit.input.all_out_ref_exprs().is_empty() => {
+            LogicalPlan::Limit(limit) if skips(limit)? && !is_alone(&limit.input) => {
                 return not_impl_err!("OFFSET in a subquery that refers to the outer query");
             }
             _ => {}
@@ -278,7 +332,7 @@ fn has_outer_in_optional(join: &Join) -> bool {
         JoinType::Full => (true, true),
         _ => (false, false),
     };
-    left && !join.left.all_out_ref_exprs().is_empty() || right && !join.right.all_out_ref_exprs().is_empty()
+    left && !is_alone(&join.left) || right && !beside(join).is_empty()
 }
 
 fn skips(limit: &Limit) -> Result<bool> {
@@ -288,7 +342,7 @@ fn skips(limit: &Limit) -> Result<bool> {
 /// Whether each partition of a window has rows for one outer row only: all conditions on the outer query say that what a
 /// partition has one value of equals something.
 fn keeps_apart(window: &Window) -> bool {
-    if window.input.all_out_ref_exprs().is_empty() {
+    if is_alone(&window.input) {
         return true;
     }
     let by_all = |side: &Expr| {
@@ -317,7 +371,7 @@ fn keeps_apart(window: &Window) -> bool {
         found &= match node {
             LogicalPlan::Filter(filter) => split_conjunction(&filter.predicate).into_iter().all(apart),
             // Names may mean other columns above.
-            LogicalPlan::Projection(_) | LogicalPlan::SubqueryAlias(_) => node.all_out_ref_exprs().is_empty(),
+            LogicalPlan::Projection(_) | LogicalPlan::SubqueryAlias(_) => is_alone(node),
             node => !node.contains_outer_reference(),
         };
         Ok(TreeNodeRecursion::Continue)

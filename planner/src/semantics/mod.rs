@@ -24,6 +24,7 @@ mod quantified;
 mod quotients;
 mod ranges;
 mod reach;
+mod references;
 mod scalars;
 mod subqueries;
 mod sum;
@@ -36,6 +37,7 @@ pub use floats::canonical_floats;
 pub(crate) use intervals::{INTERVAL_TIMES, interval_times};
 pub(crate) use percentile::percentile_cont;
 pub use plain::{plain, plain_aggregate};
+pub(crate) use references::is_alone;
 
 use std::sync::Arc;
 
@@ -56,6 +58,7 @@ pub fn before(
 /// Adds the rules to a state that has DataFusion's defaults.
 pub fn install(builder: SessionStateBuilder) -> SessionStateBuilder {
     builder
+        .with_analyzer_rule(Arc::new(references::References))
         .with_analyzer_rule(Arc::new(predicates::Predicates))
         .with_analyzer_rule(Arc::new(analyzer::Semantics))
         .with_analyzer_rule(Arc::new(quantified::Quantified))

@@ -1,8 +1,8 @@
-//! EXISTS and IN (SELECT …) outside of conditions: in SELECT, below CASE, in aggregates' arguments.
+//! EXISTS, IN (SELECT …) and correlated ANY and ALL outside of conditions: in SELECT, below CASE, in aggregates' arguments.
 //!
 //! DataFusion makes joins of such predicates in WHERE and HAVING alone, and refuses them elsewhere. There they become counts,
 //! which it joins everywhere: `EXISTS (s)` is `(SELECT count(1) FROM s) > 0`, and `x IN (s)` is true where s has x, else NULL
-//! where x or one of s is NULL, unless s is empty.
+//! where x or one of s is NULL, unless s is empty. So do those in conditions that it refuses.
 
 use std::sync::Arc;
 
@@ -10,12 +10,16 @@ use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, ExprSchema, Result, ScalarValue};
 use datafusion::functions_aggregate::expr_fn::count;
-use datafusion::logical_expr::expr::InSubquery;
+use datafusion::logical_expr::expr::{SetComparison, SetQuantifier};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{
-    Distinct, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Projection, Subquery, col, lit, when,
+    BinaryExpr, Distinct, Expr, ExprSchemable, Filter, LogicalPlan, LogicalPlanBuilder, Operator, Projection, Subquery,
+    col, lit, when,
 };
 use datafusion::optimizer::AnalyzerRule;
+
+use super::correlated::{is_certain, is_refused};
+use super::references::{is_alone, references};
 
 /// The subquery's column, told apart from those of the outer query.
 const ELEMENT: &str = "trireme_element";
@@ -38,6 +42,7 @@ fn counted_in(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     let input = match &plan {
         LogicalPlan::Projection(projection) => Arc::clone(&projection.input),
         LogicalPlan::Aggregate(aggregate) => Arc::clone(&aggregate.input),
+        LogicalPlan::Filter(filter) => return counted_in_condition(filter.clone()),
         _ => return Ok(Transformed::no(plan)),
     };
     let schema = input.schema();
@@ -74,6 +79,26 @@ fn counted_in(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
         .map(Transformed::yes)
 }
 
+/// Those for which DataFusion has no join in conditions either.
+fn counted_in_condition(filter: Filter) -> Result<Transformed<LogicalPlan>> {
+    let schema = filter.input.schema();
+    let counted = filter.predicate.clone().transform_down(|node| {
+        let counts = match is_refused(&node) {
+            true => counts(&node, schema)?,
+            false => None,
+        };
+        Ok(match counts {
+            Some(counts) => Transformed::new(counts, true, TreeNodeRecursion::Jump),
+            None => Transformed::no(node),
+        })
+    })?;
+    if !counted.transformed {
+        return Ok(Transformed::no(LogicalPlan::Filter(filter)));
+    }
+    let filter = Filter::try_new(counted.data, filter.input)?;
+    Ok(Transformed::yes(LogicalPlan::Filter(filter)))
+}
+
 fn predicate_name(at: usize) -> String {
     format!("trireme_predicate_{at}")
 }
@@ -87,45 +112,53 @@ fn counts(expr: &Expr, schema: &DFSchema) -> Result<Option<Expr>> {
     let subquery = match expr {
         Expr::Exists(exists) => &exists.subquery,
         Expr::InSubquery(predicate) => &predicate.subquery,
+        Expr::SetComparison(comparison) if !is_alone(&comparison.subquery.subquery) => &comparison.subquery,
         _ => return Ok(None),
     };
-    if !can_be_counted(subquery, schema) {
+    if !keeps_rows(&subquery.subquery) || is_certain(expr) {
         return Ok(None);
     }
     let (holds, negated) = match expr {
         Expr::Exists(exists) => (any(subquery, None)?, exists.negated),
-        Expr::InSubquery(predicate) => (is_in(predicate, schema)?, predicate.negated),
+        Expr::InSubquery(predicate) => (
+            compares(&predicate.expr, Operator::Eq, subquery, schema)?,
+            predicate.negated,
+        ),
+        Expr::SetComparison(SetComparison {
+            expr, op, quantifier, ..
+        }) => {
+            let (op, is_all) = match (quantifier, op.negate()) {
+                (SetQuantifier::Any, _) => (*op, false),
+                (SetQuantifier::All, Some(other)) => (other, true),
+                (SetQuantifier::All, None) => return Ok(None),
+            };
+            (compares(expr, op, subquery, schema)?, is_all)
+        }
         _ => return Ok(None),
     };
     Ok(Some(if negated { Expr::Not(Box::new(holds)) } else { holds }))
 }
 
-/// Its outer columns are all of the row, and its rows can be told apart by them; `scalars` has joins for such.
-fn can_be_counted(subquery: &Subquery, schema: &DFSchema) -> bool {
-    let is_here = |outer: &Expr| matches!(outer, Expr::OuterReferenceColumn(_, column) if schema.has_column(column));
-    subquery.outer_ref_columns.iter().all(is_here) && keeps_rows(&subquery.subquery)
-}
-
-/// An aggregate without groups has a row for no rows too.
+/// Whether the rows can be told apart by the outer query's columns; `scalars` has joins for such.
 fn keeps_rows(plan: &LogicalPlan) -> bool {
     let is_known = match plan {
-        LogicalPlan::Aggregate(aggregate) => !aggregate.group_expr.is_empty(),
-        LogicalPlan::Filter(_)
+        LogicalPlan::Aggregate(_)
+        | LogicalPlan::Filter(_)
         | LogicalPlan::Projection(_)
         | LogicalPlan::SubqueryAlias(_)
         | LogicalPlan::Join(_)
         | LogicalPlan::Distinct(Distinct::All(_))
         | LogicalPlan::Sort(_)
         | LogicalPlan::Limit(_)
+        | LogicalPlan::Union(_)
         | LogicalPlan::Window(_) => true,
         _ => false,
     };
-    plan.all_out_ref_exprs().is_empty() || is_known && plan.inputs().into_iter().all(keeps_rows)
+    is_alone(plan) || is_known && plan.inputs().into_iter().all(keeps_rows)
 }
 
-fn is_in(predicate: &InSubquery, schema: &DFSchema) -> Result<Expr> {
-    let value = predicate.expr.as_ref();
-    let subquery = &predicate.subquery;
+/// Whether the value compares so with one of the subquery's.
+fn compares(value: &Expr, op: Operator, subquery: &Subquery, schema: &DFSchema) -> Result<Expr> {
     let has_nulls = subquery.subquery.schema().field(0).is_nullable();
     let outer = value
         .clone()
@@ -137,7 +170,8 @@ fn is_in(predicate: &InSubquery, schema: &DFSchema) -> Result<Expr> {
             other => Ok(Transformed::no(other)),
         })
         .data()?;
-    let found = any(subquery, Some(col(ELEMENT).eq(outer)))?;
+    let compared = BinaryExpr::new(Box::new(outer), op, Box::new(col(ELEMENT)));
+    let found = any(subquery, Some(Expr::BinaryExpr(compared)))?;
     let mut unknown = Vec::new();
     if value.nullable(schema)? {
         unknown.push(value.clone().is_null().and(any(subquery, None)?));
@@ -161,7 +195,7 @@ fn any(subquery: &Subquery, condition: Option<Expr>) -> Result<Expr> {
         plan = plan.project([element.alias(ELEMENT)])?.filter(condition)?;
     }
     let plan = plan.aggregate(Vec::<Expr>::new(), [count(lit(1_i64))])?.build()?;
-    let outer_ref_columns = plan.all_out_ref_exprs();
+    let outer_ref_columns = references(&plan);
     let count = Expr::ScalarSubquery(Subquery {
         subquery: Arc::new(plan),
         outer_ref_columns,

@@ -9,8 +9,11 @@
 //! [`lift`] gives the subquery its keys. A row number by key stands for a LIMIT; where several rows may come, they are counted,
 //! and the outer row that meets several fails. An aggregate's value for no rows is computed beside the join.
 
+mod lateral;
 mod lift;
+mod sides;
 mod single;
+mod values;
 
 use std::sync::Arc;
 
@@ -19,13 +22,17 @@ use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, Tr
 use datafusion::common::{Column, JoinType, NullEquality, Result, ScalarValue};
 use datafusion::functions_aggregate::expr_fn::{count, first_value, min};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{
-    Aggregate, Expr, FetchType, Join, JoinConstraint, LogicalPlan, LogicalPlanBuilder, Projection, SkipType, Sort,
-    Subquery, lit, when,
+    Aggregate, Distinct, Expr, FetchType, Join, JoinConstraint, Limit, LogicalPlan, LogicalPlanBuilder, Projection,
+    SkipType, Sort, Subquery, lit, when,
 };
 use datafusion::optimizer::AnalyzerRule;
 
-use self::lift::{Lifted, Lifting, is_of_equalities, is_plain, may_fail};
+use self::lateral::is_lateral;
+pub(super) use self::lift::is_of_equalities;
+use self::lift::{Lifted, Lifting, is_plain, may_fail};
+use super::references::{of_node, references};
 
 /// See the module.
 #[derive(Debug)]
@@ -33,12 +40,7 @@ pub(super) struct Scalars;
 
 impl AnalyzerRule for Scalars {
     fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
-        let mut tables = Tables::default();
-        plan.transform_up_with_subqueries(|node| match node {
-            LogicalPlan::Join(join) => tables.lateral(join),
-            node => tables.rewrite(node),
-        })
-        .data()
+        Tables::default().settled(plan)
     }
 
     fn name(&self) -> &str {
@@ -58,12 +60,24 @@ impl Tables {
         format!("trireme_scalar_{}", self.made)
     }
 
+    /// The plan with tables for all subqueries that can have one. Within a table, what referred to queries further out refers to
+    /// its keys, and can have one then.
+    fn settled(&mut self, plan: LogicalPlan) -> Result<LogicalPlan> {
+        plan.transform_up_with_subqueries(|node| match node {
+            LogicalPlan::Join(join) if is_lateral(&join) => self.lateral(join),
+            LogicalPlan::Join(join) => self.condition(join),
+            node => self.rewrite(node),
+        })
+        .data()
+    }
+
     fn rewrite(&mut self, plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
         let input = match &plan {
             LogicalPlan::Projection(projection) => &projection.input,
             LogicalPlan::Filter(filter) => &filter.input,
             LogicalPlan::Aggregate(aggregate) => &aggregate.input,
             LogicalPlan::Sort(sort) => &sort.input,
+            LogicalPlan::Window(window) => &window.input,
             _ => return Ok(Transformed::no(plan)),
         };
         let is_joined = matches!(plan, LogicalPlan::Projection(_) | LogicalPlan::Filter(_));
@@ -150,6 +164,29 @@ impl Tables {
         outer: &Arc<LogicalPlan>,
         joined: &mut Arc<LogicalPlan>,
     ) -> Result<Option<Expr>> {
+        let Some(results) = self.results(plan, aggregate, columns, outer, joined)? else {
+            return Ok(None);
+        };
+        let mut having = Vec::new();
+        let value = Expr::Column(plan.schema().columns().swap_remove(0));
+        let Some(value) = above(plan, value, &results, &mut having)? else {
+            return Ok(None);
+        };
+        match conjunction(having) {
+            None => Ok(Some(value)),
+            Some(condition) => when(condition, value).end().map(Some),
+        }
+    }
+
+    /// The aggregate's results for each outer row, of columns that `joined` gets.
+    fn results(
+        &mut self,
+        plan: &LogicalPlan,
+        aggregate: &Aggregate,
+        columns: &[Column],
+        outer: &Arc<LogicalPlan>,
+        joined: &mut Arc<LogicalPlan>,
+    ) -> Result<Option<Vec<Expr>>> {
         let name = self.next();
         let lifted = match has_outer_above(plan) {
             true => self.by_values(&aggregate.input, columns, outer, &name)?,
@@ -160,48 +197,14 @@ impl Tables {
         };
         let mut values = Vec::new();
         for expr in &aggregate.aggr_expr {
-            values.push(lifting.own(expr.clone(), &keys)?);
+            values.push(lifting.own(expr.clone(), &keys, input.schema())?);
         }
         let groups = keys.iter().cloned().map(Expr::Column).collect();
         let grouped = Aggregate::try_new(Arc::new(input), groups, values)?;
-        let found = grouped.schema.columns();
-        let (keys, results) = found.split_at(keys.len());
-        let mut exprs = lifting.named(keys);
-        let column = |at: usize| format!("value_{at}");
-        for (at, result) in results.iter().enumerate() {
-            exprs.push(Expr::Column(result.clone()).alias(column(at)));
-        }
-        exprs.push(lit(true).alias("present"));
-        let table = LogicalPlanBuilder::from(LogicalPlan::Aggregate(grouped))
-            .project(exprs)?
-            .alias(name.clone())?
-            .build()?;
+        let grouped = self.settled(LogicalPlan::Aggregate(grouped))?;
+        let (table, results) = lifting.table_of(aggregate, grouped, &name)?;
         *joined = lifting.join(joined, table, &name)?;
-        let of_table = |column: String| Expr::Column(Column::new(Some(name.clone()), column));
-        let is_missing = || of_table("present".to_owned()).is_null();
-        let mut results = Vec::new();
-        for (at, expr) in aggregate.aggr_expr.iter().enumerate() {
-            let none = value_of_none(expr, aggregate, at)?;
-            let value = of_table(column(at));
-            results.push(match none.is_null() {
-                true => value,
-                false => when(is_missing(), Expr::Literal(none, None)).otherwise(value)?,
-            });
-        }
-        let mut having = Vec::new();
-        let Some(value) = above(
-            plan,
-            Expr::Column(plan.schema().columns().swap_remove(0)),
-            &results,
-            &mut having,
-        )?
-        else {
-            return Ok(None);
-        };
-        match having.into_iter().reduce(Expr::and) {
-            None => Ok(Some(value)),
-            Some(condition) => when(condition, value).end().map(Some),
-        }
+        Ok(Some(results))
     }
 
     fn of_rows(
@@ -215,6 +218,7 @@ impl Tables {
         let Some((lifting, Lifted { plan: rows, keys })) = self.lifted(plan, columns, outer, &name)? else {
             return Ok(None);
         };
+        let rows = self.settled(rows)?;
         let value = Expr::Column(rows.schema().columns().swap_remove(0));
         let of_table = |column: &str| Expr::Column(Column::new(Some(name.clone()), column));
         let rows = LogicalPlanBuilder::from(rows);
@@ -268,54 +272,6 @@ impl Tables {
         };
         Ok(lifting.lift(plan)?.map(|lifted| (lifting, lifted)))
     }
-
-    /// A LATERAL whose subquery looks at several rows together, or compares otherwise than by equality.
-    fn lateral(&mut self, join: Join) -> Result<Transformed<LogicalPlan>> {
-        let no = |join| Ok(Transformed::no(LogicalPlan::Join(join)));
-        let (alias, subquery) = match join.right.as_ref() {
-            LogicalPlan::Subquery(subquery) => (None, subquery),
-            LogicalPlan::SubqueryAlias(alias) => match alias.input.as_ref() {
-                LogicalPlan::Subquery(subquery) => (Some(alias.alias.clone()), subquery),
-                _ => return no(join),
-            },
-            _ => return no(join),
-        };
-        let plan = &subquery.subquery;
-        if !matches!(join.join_type, JoinType::Inner | JoinType::Left)
-            || !join.on.is_empty()
-            || subquery.outer_ref_columns.is_empty()
-            || aggregate_of_all(plan).is_some()
-            || is_of_equalities(plan) && !numbers_rows(plan)?
-        {
-            return no(join);
-        }
-        let Some(columns) = outer_columns(subquery, &join.left) else {
-            return no(join);
-        };
-        let name = self.next();
-        let Some((lifting, Lifted { plan: rows, keys })) = self.lifted(plan, &columns, &join.left, &name)? else {
-            return no(join);
-        };
-        let due = join.schema.columns();
-        let own = plan.schema().columns().into_iter().map(Expr::Column);
-        let exprs: Vec<Expr> = own.chain(lifting.named(&keys)).collect();
-        let mut right = LogicalPlanBuilder::from(rows).project(exprs)?;
-        if let Some(alias) = &alias {
-            right = right.alias(alias.clone())?;
-        }
-        let (on, null_equality) = lifting.pairs(alias.map(|alias| alias.to_string()).as_deref());
-        let join = Join::try_new(
-            join.left,
-            Arc::new(right.build()?),
-            on,
-            join.filter,
-            join.join_type,
-            JoinConstraint::On,
-            null_equality,
-            false,
-        )?;
-        with_columns(LogicalPlan::Join(join), due).map(Transformed::yes)
-    }
 }
 
 /// Sorted by columns: what is computed stands below.
@@ -344,7 +300,7 @@ fn with_outer_columns(sort: &Sort) -> Result<Arc<LogicalPlan>> {
             let Expr::ScalarSubquery(subquery) = node else {
                 return Ok(TreeNodeRecursion::Continue);
             };
-            for outer in subquery.subquery.all_out_ref_exprs() {
+            for outer in references(&subquery.subquery) {
                 if let Expr::OuterReferenceColumn(_, column) = outer
                     && !projection.schema.has_column(&column)
                     && projection.input.schema().has_column(&column)
@@ -367,10 +323,8 @@ fn with_outer_columns(sort: &Sort) -> Result<Arc<LogicalPlan>> {
 
 fn has_scalar(plan: &LogicalPlan) -> Result<bool> {
     let is_one = |expr: &Expr| {
-        Ok(match expr {
-            Expr::ScalarSubquery(subquery) => !subquery.outer_ref_columns.is_empty() || may_be_none(subquery),
-            _ => false,
-        })
+        let is_none = matches!(expr, Expr::ScalarSubquery(subquery) if may_be_none(subquery));
+        Ok(is_none || is_correlated_value(expr))
     };
     let mut found = false;
     plan.apply_expressions(|expr| {
@@ -378,6 +332,10 @@ fn has_scalar(plan: &LogicalPlan) -> Result<bool> {
         Ok(TreeNodeRecursion::Continue)
     })?;
     Ok(found)
+}
+
+fn is_correlated_value(expr: &Expr) -> bool {
+    matches!(expr, Expr::ScalarSubquery(subquery) if !subquery.outer_ref_columns.is_empty())
 }
 
 /// Whether a value is declared to be there that is NULL where the subquery has no row.
@@ -405,7 +363,7 @@ fn numbers_rows(plan: &LogicalPlan) -> Result<bool> {
 /// The outer query's columns that a subquery refers to, if all are of the plan.
 fn outer_columns(subquery: &Subquery, outer: &LogicalPlan) -> Option<Vec<Column>> {
     let mut columns = Vec::new();
-    for expr in subquery.subquery.all_out_ref_exprs() {
+    for expr in references(&subquery.subquery) {
         match expr {
             Expr::OuterReferenceColumn(_, column) if outer.schema().has_column(&column) => columns.push(column),
             _ => return None,
@@ -420,9 +378,18 @@ fn aggregate_of_all(plan: &LogicalPlan) -> Option<&Aggregate> {
         LogicalPlan::Projection(projection) => aggregate_of_all(&projection.input),
         LogicalPlan::SubqueryAlias(alias) => aggregate_of_all(&alias.input),
         LogicalPlan::Filter(filter) => aggregate_of_all(&filter.input),
+        LogicalPlan::Sort(sort) => aggregate_of_all(&sort.input),
+        LogicalPlan::Distinct(Distinct::All(input)) => aggregate_of_all(input),
+        LogicalPlan::Limit(limit) if keeps_one(limit) => aggregate_of_all(&limit.input),
         LogicalPlan::Aggregate(aggregate) if aggregate.group_expr.is_empty() => Some(aggregate),
         _ => None,
     }
+}
+
+/// Whether a LIMIT lets the one row through.
+fn keeps_one(limit: &Limit) -> bool {
+    matches!(limit.get_skip_type(), Ok(SkipType::Literal(0)))
+        && matches!(limit.get_fetch_type(), Ok(FetchType::Literal(None | Some(1..))))
 }
 
 /// Whether the plan gives one row, that of an aggregate without groups or of no table, and nothing above that is of the outer
@@ -434,14 +401,14 @@ fn is_bare(plan: &LogicalPlan) -> bool {
         LogicalPlan::Projection(_) | LogicalPlan::SubqueryAlias(_) => plan.inputs().into_iter().all(is_bare),
         _ => false,
     };
-    is_known && !plan.contains_outer_reference()
+    is_known && of_node(plan).is_empty()
 }
 
 /// Whether the outer query is referred to by the aggregate without groups, or above it.
 fn has_outer_above(plan: &LogicalPlan) -> bool {
     match plan {
-        LogicalPlan::Aggregate(_) => plan.contains_outer_reference(),
-        _ => plan.contains_outer_reference() || plan.inputs().into_iter().any(has_outer_above),
+        LogicalPlan::Aggregate(_) => !of_node(plan).is_empty(),
+        _ => !of_node(plan).is_empty() || plan.inputs().into_iter().any(has_outer_above),
     }
 }
 
@@ -479,6 +446,9 @@ fn above(plan: &LogicalPlan, expr: Expr, results: &[Expr], having: &mut Vec<Expr
             }
             above(&filter.input, expr, results, having)
         }
+        LogicalPlan::Sort(Sort { input, .. })
+        | LogicalPlan::Distinct(Distinct::All(input))
+        | LogicalPlan::Limit(Limit { input, .. }) => above(input, expr, results, having),
         LogicalPlan::Aggregate(_) => {
             let expr = expr.transform_up(|node| match node {
                 Expr::Column(column) => Ok(Transformed::yes(results[schema.index_of_column(&column)?].clone())),
@@ -512,6 +482,10 @@ fn with_columns(plan: LogicalPlan, due: Vec<Column>) -> Result<LogicalPlan> {
     LogicalPlanBuilder::from(plan)
         .project(due.into_iter().map(Expr::Column))?
         .build()
+}
+
+fn key(name: &str, at: usize) -> String {
+    format!("{name}_key_{at}")
 }
 
 /// A left join by keys.

@@ -1,19 +1,23 @@
 //! Correlated subqueries without their conditions on the outer query: these become keys, which the rows are told apart by.
 
+mod inputs;
+
 use std::sync::Arc;
 
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Column, JoinType, NullEquality, Result};
+use datafusion::common::{Column, DFSchema, JoinType, NullEquality, Result};
 use datafusion::functions_window::expr_fn::row_number;
 use datafusion::logical_expr::utils::{conjunction, split_conjunction, split_conjunction_owned};
 use datafusion::logical_expr::{
-    Aggregate, BinaryExpr, Distinct, Expr, ExprFunctionExt, ExprSchemable, FetchType, Filter, Join, JoinConstraint,
-    Limit, LogicalPlan, LogicalPlanBuilder, Operator, Projection, SkipType, Sort, SubqueryAlias, Window, lit,
+    Aggregate, BinaryExpr, Distinct, Expr, ExprFunctionExt, FetchType, Filter, Limit, LogicalPlan, LogicalPlanBuilder,
+    Operator, Projection, SkipType, Sort, SubqueryAlias, Window, lit,
 };
 
-use super::left_join;
+use super::values::Values;
+use super::{key, left_join, with_outer_columns};
 use crate::semantics::carried::{has_subquery, is_outer, is_own};
 use crate::semantics::floats::{CANONICAL, canonical};
+use crate::semantics::references::{is_alone, of_expr, of_node, with_subquery};
 
 /// A subquery's plan, and the columns of its keys.
 pub(super) struct Lifted {
@@ -27,12 +31,8 @@ pub(super) struct Lifting {
     /// One for each key.
     outer: Vec<Expr>,
     values: Option<Values>,
-}
-
-/// The distinct values of the outer query's columns.
-struct Values {
-    plan: LogicalPlan,
-    columns: Vec<Column>,
+    /// How many aggregates without groups there are.
+    rows: usize,
 }
 
 impl Lifting {
@@ -42,33 +42,20 @@ impl Lifting {
             name: name.to_owned(),
             outer: Vec::new(),
             values: None,
+            rows: 0,
         }
     }
 
     /// By the outer query's values; none where these may be others when they are computed again.
     pub(super) fn of_values(outer: &Arc<LogicalPlan>, columns: &[Column], name: &str) -> Result<Option<Self>> {
-        let Some((source, found)) = source(outer, columns.to_vec())? else {
+        let Some((values, compared)) = Values::of(outer, columns, name)? else {
             return Ok(None);
         };
-        let compared_in = |plan: &LogicalPlan, columns: &[Column]| {
-            let columns = columns.iter().cloned().map(Expr::Column);
-            columns
-                .map(|column| canonical(column, plan.schema()))
-                .collect::<Result<Vec<_>>>()
-        };
-        let keys = compared_in(source, &found)?.into_iter().enumerate();
-        let plan = LogicalPlanBuilder::from(source.clone())
-            .aggregate(keys.map(|(at, expr)| expr.alias(key(name, at))), Vec::<Expr>::new())?
-            .alias(format!("{name}_values"))?
-            .build()?;
-        let compared = compared_in(outer, columns)?;
         Ok(Some(Self {
             name: name.to_owned(),
             outer: compared,
-            values: Some(Values {
-                plan,
-                columns: columns.to_vec(),
-            }),
+            values: Some(values),
+            rows: 0,
         }))
     }
 
@@ -102,8 +89,8 @@ impl Lifting {
         left_join(outer, table, on, null_equality)
     }
 
-    /// The expression over the keys, where it is over the outer query's columns.
-    pub(super) fn own(&self, expr: Expr, keys: &[Column]) -> Result<Expr> {
+    /// The expression over the keys, where it is over the outer query's columns; `schema` is that of what it is over.
+    pub(super) fn own(&self, expr: Expr, keys: &[Column], schema: &DFSchema) -> Result<Expr> {
         let Some(values) = &self.values else { return Ok(expr) };
         let name = expr.schema_name().to_string();
         let own = expr.transform_up(|node| match node {
@@ -114,7 +101,7 @@ impl Lifting {
                     None => Transformed::no(Expr::OuterReferenceColumn(field, column)),
                 })
             }
-            other => Ok(Transformed::no(other)),
+            other => with_subquery(other, &|subquery| values.within(subquery, keys, schema, schema)),
         })?;
         Ok(match own.transformed {
             true => own.data.alias_if_changed(name)?,
@@ -122,8 +109,9 @@ impl Lifting {
         })
     }
 
-    fn all_own(&self, exprs: &[Expr], keys: &[Column]) -> Result<Vec<Expr>> {
-        exprs.iter().map(|expr| self.own(expr.clone(), keys)).collect()
+    fn all_own(&self, exprs: &[Expr], keys: &[Column], schema: &DFSchema) -> Result<Vec<Expr>> {
+        let own = |expr: &Expr| self.own(expr.clone(), keys, schema);
+        exprs.iter().map(own).collect()
     }
 
     /// The plan with its keys; none for what isn't known to keep them apart.
@@ -142,7 +130,7 @@ impl Lifting {
                 let Some(Lifted { plan, keys }) = self.lift(&projection.input)? else {
                     return Ok(None);
                 };
-                let mut exprs = self.all_own(&projection.expr, &keys)?;
+                let mut exprs = self.all_own(&projection.expr, &keys, plan.schema())?;
                 exprs.extend(columns(&keys));
                 let plan = LogicalPlan::Projection(Projection::try_new(exprs, Arc::new(plan))?);
                 Lifted { plan, keys }
@@ -178,7 +166,10 @@ impl Lifting {
                 };
                 self.grouped(aggregate, input)?
             }
+            LogicalPlan::Aggregate(aggregate) if aggregate.group_expr.is_empty() => return self.row(aggregate),
             LogicalPlan::Limit(limit) => return self.limit(limit),
+            LogicalPlan::Union(union) => return self.united(union),
+            LogicalPlan::Values(values) => return self.listed(values),
             LogicalPlan::Join(join) => return self.joined(join),
             _ => return Ok(None),
         }))
@@ -212,7 +203,7 @@ impl Lifting {
                     exprs.push(own.clone().alias(&name));
                     keys.push(Column::from_name(name));
                 }
-                _ => conditions.push(self.own(condition, &keys)?.unalias()),
+                _ => conditions.push(self.own(condition, &keys, plan.schema())?.unalias()),
             }
         }
         let mut plan = LogicalPlanBuilder::from(plan);
@@ -233,14 +224,14 @@ impl Lifting {
                 let windows = window.window_expr.iter();
                 let apart = compared(&keys, &plan)?;
                 let windows = windows
-                    .map(|expr| self.window(expr, &keys, &apart))
+                    .map(|expr| self.window(expr, &keys, &apart, plan.schema()))
                     .collect::<Result<_>>()?;
                 LogicalPlan::Window(Window::try_new(windows, Arc::new(plan))?)
             }
             LogicalPlan::Sort(sort) => {
                 let mut sort = sort.clone();
                 for by in &mut sort.expr {
-                    by.expr = self.own(by.expr.clone(), &keys)?;
+                    by.expr = self.own(by.expr.clone(), &keys, plan.schema())?;
                 }
                 sort.input = Arc::new(plan);
                 LogicalPlan::Sort(sort)
@@ -252,16 +243,16 @@ impl Lifting {
 
     fn grouped(&self, aggregate: &Aggregate, input: Lifted) -> Result<Lifted> {
         let Lifted { plan, keys } = input;
-        let mut groups = self.all_own(&aggregate.group_expr, &keys)?;
+        let mut groups = self.all_own(&aggregate.group_expr, &keys, plan.schema())?;
         groups.extend(columns(&keys));
-        let results = self.all_own(&aggregate.aggr_expr, &keys)?;
+        let results = self.all_own(&aggregate.aggr_expr, &keys, plan.schema())?;
         let plan = LogicalPlan::Aggregate(Aggregate::try_new(Arc::new(plan), groups, results)?);
         Ok(Lifted { plan, keys })
     }
 
-    fn window(&self, expr: &Expr, keys: &[Column], apart: &[Expr]) -> Result<Expr> {
+    fn window(&self, expr: &Expr, keys: &[Column], apart: &[Expr], schema: &DFSchema) -> Result<Expr> {
         let name = expr.schema_name().to_string();
-        let own = self.own(expr.clone(), keys)?;
+        let own = self.own(expr.clone(), keys, schema)?;
         let windowed = own.transform_down(|node| match node {
             Expr::WindowFunction(mut function) => {
                 function.params.partition_by.extend_from_slice(apart);
@@ -293,17 +284,18 @@ impl Lifting {
             return self.lift(&LogicalPlan::Projection(swapped));
         }
         let (input, order) = match limit.input.as_ref() {
-            LogicalPlan::Sort(Sort { input, expr, .. }) => (input, expr.clone()),
-            _ => (&limit.input, Vec::new()),
+            LogicalPlan::Sort(sort) => (with_outer_columns(sort)?, sort.expr.clone()),
+            _ => (Arc::clone(&limit.input), Vec::new()),
         };
-        let Some(Lifted { plan, keys }) = self.lift(input)? else {
+        let Some(Lifted { plan, keys }) = self.lift(&input)? else {
             return Ok(None);
         };
         let mut own = order;
         for by in &mut own {
-            by.expr = self.own(by.expr.clone(), &keys)?;
+            by.expr = self.own(by.expr.clone(), &keys, plan.schema())?;
         }
-        let due: Vec<Expr> = plan.schema().columns().into_iter().map(Expr::Column).collect();
+        let due = limit.input.schema().columns().into_iter().map(Expr::Column);
+        let due: Vec<Expr> = due.chain(columns(&keys)).collect();
         let number = row_number()
             .partition_by(compared(&keys, &plan)?)
             .order_by(own)
@@ -320,52 +312,6 @@ impl Lifting {
             .build()?;
         Ok(Some(Lifted { plan, keys }))
     }
-
-    fn joined(&mut self, join: &Join) -> Result<Option<Lifted>> {
-        let (left, right) = (is_alone(&join.left), is_alone(&join.right));
-        let whole = |plan: &Arc<LogicalPlan>| Lifted {
-            plan: plan.as_ref().clone(),
-            keys: Vec::new(),
-        };
-        let (left, right) = match join.join_type {
-            JoinType::Inner if !left && !right => match self.values {
-                Some(_) => return Ok(None),
-                None => (self.lift(&join.left)?, self.lift(&join.right)?),
-            },
-            JoinType::Inner if right => (self.lift(&join.left)?, Some(whole(&join.right))),
-            JoinType::Left | JoinType::LeftSemi | JoinType::LeftAnti if right => {
-                (self.lift(&join.left)?, Some(whole(&join.right)))
-            }
-            JoinType::Inner | JoinType::Right if left => (Some(whole(&join.left)), self.lift(&join.right)?),
-            _ => return Ok(None),
-        };
-        let (Some(left), Some(right)) = (left, right) else {
-            return Ok(None);
-        };
-        let keys = [left.keys, right.keys].concat();
-        let filter = join.filter.clone().map(|filter| self.own(filter, &keys)).transpose()?;
-        let mut on = Vec::new();
-        for (one, other) in &join.on {
-            on.push((
-                self.own(one.clone(), &keys)?.unalias(),
-                self.own(other.clone(), &keys)?.unalias(),
-            ));
-        }
-        let plan = Join::try_new(
-            Arc::new(left.plan),
-            Arc::new(right.plan),
-            on,
-            filter.map(Expr::unalias),
-            join.join_type,
-            JoinConstraint::On,
-            join.null_equality,
-            join.null_aware,
-        )?;
-        Ok(Some(Lifted {
-            plan: LogicalPlan::Join(plan),
-            keys,
-        }))
-    }
 }
 
 fn columns(keys: &[Column]) -> Vec<Expr> {
@@ -378,25 +324,16 @@ fn compared(keys: &[Column], plan: &LogicalPlan) -> Result<Vec<Expr>> {
     columns(keys).into_iter().map(of_key).collect()
 }
 
-fn key(name: &str, at: usize) -> String {
-    format!("{name}_key_{at}")
-}
-
-/// Without conditions on the outer query.
-fn is_alone(plan: &LogicalPlan) -> bool {
-    plan.all_out_ref_exprs().is_empty()
-}
-
 /// Whether all conditions on the outer query are equalities of what is the subquery's own with what is the outer query's.
-pub(super) fn is_of_equalities(plan: &LogicalPlan) -> bool {
+pub(in super::super) fn is_of_equalities(plan: &LogicalPlan) -> bool {
     if is_alone(plan) {
         return true;
     }
     let is_fit = match plan {
         LogicalPlan::Filter(filter) => split_conjunction(&filter.predicate)
             .into_iter()
-            .all(|condition| !condition.contains_outer() || equality(condition).is_some()),
-        LogicalPlan::Aggregate(aggregate) => has_plain_groups(aggregate) && !plan.contains_outer_reference(),
+            .all(|condition| of_expr(condition, filter.input.schema()).is_empty() || equality(condition).is_some()),
+        LogicalPlan::Aggregate(aggregate) => has_plain_groups(aggregate) && of_node(plan).is_empty(),
         LogicalPlan::Join(join) => {
             let fits = match join.join_type {
                 JoinType::Inner => true,
@@ -404,9 +341,10 @@ pub(super) fn is_of_equalities(plan: &LogicalPlan) -> bool {
                 JoinType::Right => is_alone(&join.left),
                 _ => false,
             };
-            fits && !plan.contains_outer_reference()
+            fits && of_node(plan).is_empty()
         }
-        _ => !plan.contains_outer_reference(),
+        LogicalPlan::Union(_) | LogicalPlan::Values(_) | LogicalPlan::Subquery(_) => false,
+        _ => of_node(plan).is_empty(),
     };
     is_fit && plan.inputs().into_iter().all(is_of_equalities)
 }
@@ -461,57 +399,6 @@ fn leads_to_sort(plan: &LogicalPlan) -> bool {
     }
 }
 
-/// What gives all values of the columns, and the same ones again, with the columns' names there: the plan, or what is below it.
-fn source(plan: &LogicalPlan, columns: Vec<Column>) -> Result<Option<(&LogicalPlan, Vec<Column>)>> {
-    if is_repeatable(plan)? {
-        return Ok(Some((plan, columns)));
-    }
-    let gives = |plan: &LogicalPlan| columns.iter().all(|column| plan.schema().has_column(column));
-    let below = |inner: &dyn Fn(usize) -> Option<Column>| {
-        let places = columns.iter().map(|column| plan.schema().maybe_index_of_column(column));
-        places.map(|at| inner(at?)).collect::<Option<Vec<_>>>()
-    };
-    let (input, columns) = match plan {
-        LogicalPlan::Projection(projection) => {
-            let inner = |at: usize| match projection.expr[at].clone().unalias() {
-                Expr::Column(column) => Some(column),
-                _ => None,
-            };
-            (&projection.input, below(&inner))
-        }
-        LogicalPlan::SubqueryAlias(alias) => {
-            let inner = |at: usize| Some(Column::from(alias.input.schema().qualified_field(at)));
-            (&alias.input, below(&inner))
-        }
-        LogicalPlan::Aggregate(aggregate) => {
-            let inner = |at: usize| match aggregate.group_expr.get(at)?.clone().unalias() {
-                Expr::Column(column) => Some(column),
-                _ => None,
-            };
-            (&aggregate.input, below(&inner))
-        }
-        LogicalPlan::Filter(filter) => (&filter.input, Some(columns)),
-        LogicalPlan::Sort(sort) => (&sort.input, Some(columns)),
-        LogicalPlan::Limit(limit) => (&limit.input, Some(columns)),
-        LogicalPlan::Window(window) => {
-            let is_below = gives(&window.input);
-            (&window.input, is_below.then_some(columns))
-        }
-        LogicalPlan::Join(join) => match join.join_type {
-            JoinType::Inner | JoinType::Left | JoinType::LeftSemi | JoinType::LeftAnti if gives(&join.left) => {
-                (&join.left, Some(columns))
-            }
-            JoinType::Inner | JoinType::Right if gives(&join.right) => (&join.right, Some(columns)),
-            _ => return Ok(None),
-        },
-        _ => return Ok(None),
-    };
-    match columns {
-        Some(columns) => source(input, columns),
-        None => Ok(None),
-    }
-}
-
 /// Whether what a subquery computes of its rows may fail: then rows that no outer row asks for must not be seen.
 pub(super) fn may_fail(plan: &LogicalPlan) -> Result<bool> {
     if is_alone(plan) {
@@ -536,51 +423,4 @@ pub(super) fn may_fail(plan: &LogicalPlan) -> Result<bool> {
         found = found || may_fail(input)?;
     }
     Ok(found)
-}
-
-/// Whether the plan gives the same rows when it is run twice.
-fn is_repeatable(plan: &LogicalPlan) -> Result<bool> {
-    let mut found = true;
-    plan.apply_with_subqueries(|node| {
-        found &= match node {
-            LogicalPlan::TableScan(scan) => scan.fetch.is_none(),
-            LogicalPlan::Sort(sort) => sort.fetch.is_none(),
-            LogicalPlan::Aggregate(aggregate) => aggregate.aggr_expr.iter().all(|expr| is_exact(expr, aggregate)),
-            LogicalPlan::Distinct(Distinct::All(_))
-            | LogicalPlan::Filter(_)
-            | LogicalPlan::Projection(_)
-            | LogicalPlan::Join(_)
-            | LogicalPlan::SubqueryAlias(_)
-            | LogicalPlan::Subquery(_)
-            | LogicalPlan::Union(_)
-            | LogicalPlan::Values(_)
-            | LogicalPlan::EmptyRelation(_) => true,
-            _ => false,
-        };
-        found &= !node.contains_outer_reference();
-        node.apply_expressions(|expr| {
-            found &= !expr.is_volatile();
-            Ok(TreeNodeRecursion::Continue)
-        })?;
-        Ok(match found {
-            true => TreeNodeRecursion::Continue,
-            false => TreeNodeRecursion::Stop,
-        })
-    })?;
-    Ok(found)
-}
-
-/// Whether an aggregate doesn't depend on the order of its rows.
-fn is_exact(expr: &Expr, aggregate: &Aggregate) -> bool {
-    let Expr::AggregateFunction(call) = expr.clone().unalias() else {
-        return false;
-    };
-    let is_float = expr
-        .get_type(aggregate.input.schema())
-        .map_or(true, |data_type| data_type.is_floating());
-    match call.func.name() {
-        "count" | "min" | "max" | "float_min" | "float_max" | "bool_and" | "bool_or" => true,
-        "sum" => !is_float,
-        _ => false,
-    }
 }
