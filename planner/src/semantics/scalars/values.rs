@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Column, DFSchema, ExprSchema, Result};
+use datafusion::common::{Column, DFSchema, ExprSchema, Result, ScalarValue};
 use datafusion::logical_expr::{
-    Aggregate, Distinct, Expr, ExprSchemable, JoinType, LogicalPlan, LogicalPlanBuilder, Subquery,
+    Aggregate, Distinct, Expr, ExprSchemable, JoinType, LogicalPlan, LogicalPlanBuilder, Subquery, WindowFrameUnits,
 };
 
 use super::key;
@@ -31,8 +31,8 @@ impl Values {
                 .map(|column| canonical(column, plan.schema()))
                 .collect::<Result<Vec<_>>>()
         };
-        let keys = compared_in(source, &found)?.into_iter().enumerate();
-        let plan = LogicalPlanBuilder::from(source.clone())
+        let keys = compared_in(&source, &found)?.into_iter().enumerate();
+        let plan = LogicalPlanBuilder::from(source)
             .aggregate(keys.map(|(at, expr)| expr.alias(key(name, at))), Vec::<Expr>::new())?
             .alias(format!("{name}_values"))?
             .build()?;
@@ -80,9 +80,9 @@ impl Values {
 }
 
 /// What gives all values of the columns, and the same ones again, with the columns' names there: the plan, or what is below it.
-fn source(plan: &LogicalPlan, columns: Vec<Column>) -> Result<Option<(&LogicalPlan, Vec<Column>)>> {
+fn source(plan: &LogicalPlan, columns: Vec<Column>) -> Result<Option<(LogicalPlan, Vec<Column>)>> {
     if is_repeatable(plan)? {
-        return Ok(Some((plan, columns)));
+        return Ok(Some((plan.clone(), columns)));
     }
     let gives = |plan: &LogicalPlan| columns.iter().all(|column| plan.schema().has_column(column));
     let below = |inner: &dyn Fn(usize) -> Option<Column>| {
@@ -111,23 +111,45 @@ fn source(plan: &LogicalPlan, columns: Vec<Column>) -> Result<Option<(&LogicalPl
         LogicalPlan::Filter(filter) => (&filter.input, Some(columns)),
         LogicalPlan::Sort(sort) => (&sort.input, Some(columns)),
         LogicalPlan::Limit(limit) => (&limit.input, Some(columns)),
+        LogicalPlan::Distinct(Distinct::All(input)) => (input, Some(columns)),
         LogicalPlan::Window(window) => {
             let is_below = gives(&window.input);
             (&window.input, is_below.then_some(columns))
         }
-        LogicalPlan::Join(join) => match join.join_type {
-            JoinType::Inner | JoinType::Left | JoinType::LeftSemi | JoinType::LeftAnti if gives(&join.left) => {
-                (&join.left, Some(columns))
-            }
-            JoinType::Inner | JoinType::Right if gives(&join.right) => (&join.right, Some(columns)),
-            _ => return Ok(None),
-        },
+        LogicalPlan::Join(join) => {
+            let (side, is_optional) = match join.join_type {
+                JoinType::RightSemi | JoinType::RightAnti => (&join.right, false),
+                kind if gives(&join.left) => (&join.left, matches!(kind, JoinType::Right | JoinType::Full)),
+                kind if gives(&join.right) => (&join.right, matches!(kind, JoinType::Left | JoinType::Full)),
+                _ => return Ok(None),
+            };
+            return match source(side, columns)? {
+                Some((plan, columns)) if is_optional => with_nulls(plan, &columns).map(Some),
+                found => Ok(found),
+            };
+        }
         _ => return Ok(None),
     };
     match columns {
         Some(columns) => source(input, columns),
         None => Ok(None),
     }
+}
+
+/// The columns' values, and a row of NULLs, which an outer join gives too.
+fn with_nulls(plan: LogicalPlan, columns: &[Column]) -> Result<(LogicalPlan, Vec<Column>)> {
+    let name = |at: usize| format!("trireme_value_{at}");
+    let mut values = Vec::new();
+    let mut nulls = Vec::new();
+    for (at, column) in columns.iter().enumerate() {
+        let null = ScalarValue::try_from(plan.schema().field_from_column(column)?.data_type())?;
+        values.push(Expr::Column(column.clone()).alias(name(at)));
+        nulls.push(Expr::Literal(null, None).alias(name(at)));
+    }
+    let nulls = LogicalPlanBuilder::empty(true).project(nulls)?.build()?;
+    let plan = LogicalPlanBuilder::from(plan).project(values)?.union(nulls)?.build()?;
+    let columns = plan.schema().columns();
+    Ok((plan, columns))
 }
 
 /// Whether the plan gives the same rows when it is run twice.
@@ -138,6 +160,7 @@ fn is_repeatable(plan: &LogicalPlan) -> Result<bool> {
             LogicalPlan::TableScan(scan) => scan.fetch.is_none(),
             LogicalPlan::Sort(sort) => sort.fetch.is_none(),
             LogicalPlan::Aggregate(aggregate) => aggregate.aggr_expr.iter().all(|expr| is_exact(expr, aggregate)),
+            LogicalPlan::Window(window) => window.window_expr.iter().all(is_exact_window),
             LogicalPlan::Distinct(Distinct::All(_))
             | LogicalPlan::Filter(_)
             | LogicalPlan::Projection(_)
@@ -160,6 +183,21 @@ fn is_repeatable(plan: &LogicalPlan) -> Result<bool> {
         })
     })?;
     Ok(found)
+}
+
+/// Whether a window function gives rows that its ORDER BY takes for equal the same value.
+fn is_exact_window(expr: &Expr) -> bool {
+    match expr.clone().unalias() {
+        Expr::WindowFunction(call) => {
+            let has_rows = call.params.window_frame.units == WindowFrameUnits::Rows;
+            match call.fun.name() {
+                "rank" | "dense_rank" | "percent_rank" | "cume_dist" => true,
+                "count" | "min" | "max" | "float_min" | "float_max" | "bool_and" | "bool_or" => !has_rows,
+                _ => false,
+            }
+        }
+        _ => false,
+    }
 }
 
 /// Whether an aggregate doesn't depend on the order of its rows.
