@@ -23,6 +23,7 @@ use datafusion::sql::parser::{ExplainStatement, Statement};
 use datafusion::sql::sqlparser::ast::{
     Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident, ObjectName, OrderBy,
     OrderByKind, Query, Select, SelectItem, SetExpr, Statement as SqlStatement, UnaryOperator, Value, VisitorMut,
+    visit_expressions,
 };
 
 use crate::bind::visit;
@@ -120,9 +121,22 @@ fn name(item: &SelectItem) -> Option<String> {
     }
 }
 
+/// The names of an ORDER BY's columns `t.x`, which are no results'.
+fn qualified(order_by: &OrderBy) -> HashSet<String> {
+    let mut names = HashSet::new();
+    let _ = visit_expressions(order_by, |expr| {
+        if let Expr::CompoundIdentifier(parts) = expr {
+            names.extend(parts.last().map(fold));
+        }
+        ControlFlow::<()>::Continue(())
+    });
+    names
+}
+
 /// Names what has no name, and marks what may have another's: any, beside a wildcard.
 fn mark(select: &mut Select, order_by: Option<&mut OrderBy>, results: bool) {
     let wildcards = select.projection.iter().any(|item| name(item).is_none());
+    let sorted_by = order_by.as_deref().map(qualified).unwrap_or_default();
     let mut seen: HashMap<String, Ident> = HashMap::new();
     for (at, item) in select.projection.iter_mut().enumerate() {
         let has_name = result_name(item).is_some();
@@ -131,7 +145,7 @@ fn mark(select: &mut Select, order_by: Option<&mut OrderBy>, results: bool) {
         else {
             continue;
         };
-        let is_first = !results || !wildcards && !seen.contains_key(&name);
+        let is_first = !results || !wildcards && !seen.contains_key(&name) && !sorted_by.contains(&name);
         let alias = match is_first {
             true => Ident::with_quote('"', name.clone()),
             false => Ident::with_quote('"', format!("{name}{MARK}{at}")),

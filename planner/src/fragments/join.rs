@@ -64,7 +64,8 @@ fn twins(kind: JoinKind, probe_keys: &[Expr], build_keys: &[Expr]) -> Vec<(usize
 }
 
 impl Lowering<'_> {
-    /// Joins two relations.
+    /// Joins two relations. DataFusion's joins give their right side's rows in its order, and so a sort may stand below one,
+    /// whose keys nobody reads above: it moves on top.
     pub(super) fn join(
         &mut self,
         left: RelationId,
@@ -72,6 +73,16 @@ impl Lowering<'_> {
         spec: &JoinSpec<'_>,
     ) -> Result<RelationId, String> {
         let (kind, left_probes) = kind(spec.join_type, spec.null_aware);
+        let right_width = self.tree.fields(right).len();
+        let keeps = !left_probes
+            && matches!(
+                kind,
+                JoinKind::Inner | JoinKind::Left | JoinKind::Semi | JoinKind::Anti | JoinKind::Mark
+            );
+        let (right, sort_keys) = match self.tree.order(right).filter(|_| keeps) {
+            Some((wide, keys)) => (wide, keys),
+            None => (right, Vec::new()),
+        };
         let (left, right) = (self.tree.unordered(left), self.tree.unordered(right));
         let (probe, build) = if left_probes { (left, right) } else { (right, left) };
         let keys = |side: usize| -> Vec<_> {
@@ -106,14 +117,23 @@ impl Lowering<'_> {
             },
             spec.mark.clone(),
         );
+        let joined = match sort_keys.is_empty() {
+            true => joined,
+            // The right side probes, and its columns are the first ones.
+            false => self.tree.sort(joined, sort_keys, None),
+        };
         let order: Vec<_> = match kind {
             JoinKind::Inner | JoinKind::Left | JoinKind::BuildOuter | JoinKind::Full => {
                 let build = (0..build_width).map(|column| {
                     let twin = twins.iter().find(|(_, build)| *build == column);
                     twin.map_or(probe_width + column, |(probe, _)| *probe)
                 });
-                build.chain(0..probe_width).collect()
+                let probe = if left_probes { probe_width } else { right_width };
+                build.chain(0..probe).collect()
             }
+            JoinKind::Semi | JoinKind::Anti | JoinKind::Mark if !left_probes => (0..right_width)
+                .chain(probe_width..self.tree.fields(joined).len())
+                .collect(),
             _ => (0..self.tree.fields(joined).len()).collect(),
         };
         let picked = match spec.projection {

@@ -413,6 +413,15 @@ impl<'a> Lowering<'a> {
         spec.mark = mark(spec.join_type);
         let children = plan.children();
         let (left, right) = (self.input(children[0])?, self.input(children[1])?);
+        let right = match children[1].output_ordering() {
+            Some(order)
+                if plan.maintains_input_order()[1] && !self.tree.is_sorted(right) && sorts(children[1].as_ref()) =>
+            {
+                let keys = self.sort_keys(right, order)?;
+                self.tree.sort(right, keys, None)
+            }
+            _ => right,
+        };
         let joined = self.join(left, right, &spec)?;
         self.limited(joined, plan, plan.fetch(), 0)
     }

@@ -17,7 +17,7 @@ use datafusion::physical_plan::scalar_subquery::ScalarSubqueryExec;
 use datafusion::physical_plan::{
     ChildrenPropertiesMode, ExecutionPlan, ExecutionPlanProperties, ReplaceChildrenOptions,
 };
-use trireme_device_api::{Expr, Field, SortKey};
+use trireme_device_api::{Expr, SortKey};
 
 use super::assumptions::Assumptions;
 use super::emit::{StreamColumns, emit};
@@ -25,7 +25,7 @@ use super::estimate::Estimator;
 use super::expected::KnownInputs;
 use super::lower::{JoinOrder, Lowering, fused_fields, is_quiet};
 use super::order::order;
-use super::tree::{Op, RelationId, Tree, only_columns};
+use super::tree::{Op, RelationId, Tree, hidden_key, only_columns};
 use super::{Lowered, Outcome, Reason, Scalars};
 
 /// Says whether a part is worth replacing, or why not.
@@ -149,28 +149,43 @@ fn part(
 /// Moves a projection below the sort it reads, or sorts its result anew, so that the result's order is the last thing made.
 /// Columns that only the order needs stand behind the result's.
 fn sort_on_top(tree: &mut Tree, root: RelationId) -> RelationId {
-    let Op::Project { input, exprs } = tree.get(root).op.clone() else {
-        return root;
+    let sort_below = match &tree.get(root).op {
+        Op::Project { input, exprs } => match tree.get(*input).op.clone() {
+            Op::Sort {
+                input: below,
+                keys,
+                limit,
+                offset,
+            } => Some((*input, exprs.clone(), below, keys, limit, offset)),
+            _ => None,
+        },
+        Op::Sort { .. } => return root,
+        _ => None,
     };
-    let Op::Sort {
-        input: below,
-        keys,
-        limit,
-        offset,
-    } = tree.get(input).op.clone()
-    else {
-        return root;
+    let Some((input, exprs, below, keys, limit, offset)) = sort_below else {
+        return match tree.order(root) {
+            Some((input, keys)) => {
+                let fields = tree.fields(input).to_vec();
+                let (limit, offset) = (None, 0);
+                tree.add(
+                    Op::Sort {
+                        input,
+                        keys,
+                        limit,
+                        offset,
+                    },
+                    fields,
+                )
+            }
+            None => root,
+        };
     };
     let mut fields = tree.fields(root).to_vec();
     let mut made = exprs;
     let mut new_keys: Vec<SortKey> = Vec::new();
     for key in keys {
         let at = made.iter().position(|expr| *expr == key.expr).unwrap_or_else(|| {
-            fields.push(Field {
-                name: "key".to_owned(),
-                data_type: key.expr.data_type.clone(),
-                nullable: true,
-            });
+            fields.push(hidden_key(&key.expr));
             made.push(key.expr.clone());
             made.len() - 1
         });

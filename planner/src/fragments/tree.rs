@@ -396,6 +396,39 @@ impl Tree {
         }
     }
 
+    /// The rows without their order, and its keys: the columns that only it needs stand behind the others. None where no sort
+    /// says it.
+    pub(super) fn order(&mut self, id: RelationId) -> Option<(RelationId, Vec<SortKey>)> {
+        match self.get(id).op.clone() {
+            Op::Sort {
+                input,
+                keys,
+                limit: None,
+                offset: 0,
+            } => Some((input, keys)),
+            Op::Project { input, exprs } => {
+                let (below, mut keys) = self.order(input)?;
+                let (mut fields, mut made) = (self.fields(id).to_vec(), exprs);
+                for key in &mut keys {
+                    let at = made.iter().position(|expr| *expr == key.expr).unwrap_or_else(|| {
+                        fields.push(hidden_key(&key.expr));
+                        made.push(key.expr.clone());
+                        made.len() - 1
+                    });
+                    key.expr = Expr::column(at, key.expr.data_type.clone());
+                }
+                Some((self.project(below, made, fields), keys))
+            }
+            Op::Filter { input, predicates } => {
+                let width = self.fields(input).len();
+                let (below, keys) = self.order(input)?;
+                // Its columns are the first ones still.
+                (width <= self.fields(below).len()).then(|| (self.filter(below, predicates), keys))
+            }
+            _ => None,
+        }
+    }
+
     /// The same rows in any order: a sort without limit goes.
     pub(super) fn unordered(&mut self, id: RelationId) -> RelationId {
         let fields = self.fields(id).to_vec();
@@ -465,6 +498,15 @@ impl Tree {
             },
             _ => (0, None),
         }
+    }
+}
+
+/// A column that only an order needs.
+pub(super) fn hidden_key(expr: &Expr) -> Field {
+    Field {
+        name: "key".to_owned(),
+        data_type: expr.data_type.clone(),
+        nullable: true,
     }
 }
 

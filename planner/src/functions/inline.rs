@@ -15,6 +15,7 @@ use trireme_exec::QueryError;
 
 use super::call::user_function;
 use super::{INLINE_NODES_MAX, UserFunction, of_state};
+use crate::semantics::with_absent_values;
 use crate::{dependencies, multisets, repeated, spelling, using};
 
 /// Plans a statement; calls of user-defined functions become their bodies.
@@ -40,10 +41,9 @@ async fn named_apart(state: &SessionState, statement: Statement, results: bool) 
     if let Some(marked) = dependencies::marked(&statement)
         && let Ok(plan) = told_apart(state, marked, results).await
     {
-        return with_bodies(state, multisets::counted(dependencies::unmarked(plan)?)?);
+        return settled(state, dependencies::unmarked(plan)?);
     }
-    let plan = told_apart(state, statement, results).await?;
-    with_bodies(state, multisets::counted(plan)?)
+    settled(state, told_apart(state, statement, results).await?)
 }
 
 async fn told_apart(state: &SessionState, statement: Statement, results: bool) -> Result<LogicalPlan> {
@@ -54,6 +54,12 @@ async fn told_apart(state: &SessionState, statement: Statement, results: bool) -
         }
         plan => plan,
     }
+}
+
+/// A plan as it comes from the parser, with our meaning of what DataFusion takes otherwise.
+fn settled(state: &SessionState, plan: LogicalPlan) -> Result<LogicalPlan> {
+    let plan = with_bodies(state, multisets::counted(plan)?)?;
+    with_absent_values(plan)
 }
 
 fn with_bodies(state: &SessionState, plan: LogicalPlan) -> Result<LogicalPlan> {

@@ -5,6 +5,7 @@
 //! sum; operations whose operand types prove that nothing can go wrong stay DataFusion's. The functions' names, types and
 //! nullability are those of the operators they stand for, so schemas don't change.
 
+mod absent;
 mod analyzer;
 mod arithmetic;
 mod bounds;
@@ -32,6 +33,7 @@ mod sum;
 mod tests;
 mod years;
 
+pub(crate) use absent::with_absent_values;
 pub use arithmetic::{CheckedOperator, checked_operator};
 pub use floats::canonical_floats;
 pub(crate) use intervals::{INTERVAL_TIMES, interval_times};

@@ -1,4 +1,4 @@
-//! EXISTS, IN (SELECT …) and correlated ANY and ALL outside of conditions: in SELECT, below CASE, in aggregates' arguments.
+//! EXISTS, IN, ANY and ALL (SELECT …) outside of conditions: in SELECT, below CASE, in aggregates' arguments.
 //!
 //! DataFusion makes joins of such predicates in WHERE and HAVING alone, and refuses them elsewhere. There they become counts,
 //! which it joins everywhere: `EXISTS (s)` is `(SELECT count(1) FROM s) > 0`, and `x IN (s)` is true where s has x, else NULL
@@ -19,6 +19,7 @@ use datafusion::logical_expr::{
 use datafusion::optimizer::AnalyzerRule;
 
 use super::correlated::{is_certain, is_refused};
+use super::quantified::gives_one_row;
 use super::references::{is_alone, references};
 
 /// The subquery's column, told apart from those of the outer query.
@@ -112,7 +113,7 @@ fn counts(expr: &Expr, schema: &DFSchema) -> Result<Option<Expr>> {
     let subquery = match expr {
         Expr::Exists(exists) => &exists.subquery,
         Expr::InSubquery(predicate) => &predicate.subquery,
-        Expr::SetComparison(comparison) if !is_alone(&comparison.subquery.subquery) => &comparison.subquery,
+        Expr::SetComparison(comparison) if !gives_one_row(&comparison.subquery.subquery) => &comparison.subquery,
         _ => return Ok(None),
     };
     if !keeps_rows(&subquery.subquery) || is_certain(expr) {
@@ -141,19 +142,19 @@ fn counts(expr: &Expr, schema: &DFSchema) -> Result<Option<Expr>> {
 
 /// Whether the rows can be told apart by the outer query's columns; `scalars` has joins for such.
 fn keeps_rows(plan: &LogicalPlan) -> bool {
-    let is_known = match plan {
+    let is_known = matches!(
+        plan,
         LogicalPlan::Aggregate(_)
-        | LogicalPlan::Filter(_)
-        | LogicalPlan::Projection(_)
-        | LogicalPlan::SubqueryAlias(_)
-        | LogicalPlan::Join(_)
-        | LogicalPlan::Distinct(Distinct::All(_))
-        | LogicalPlan::Sort(_)
-        | LogicalPlan::Limit(_)
-        | LogicalPlan::Union(_)
-        | LogicalPlan::Window(_) => true,
-        _ => false,
-    };
+            | LogicalPlan::Filter(_)
+            | LogicalPlan::Projection(_)
+            | LogicalPlan::SubqueryAlias(_)
+            | LogicalPlan::Join(_)
+            | LogicalPlan::Distinct(Distinct::All(_))
+            | LogicalPlan::Sort(_)
+            | LogicalPlan::Limit(_)
+            | LogicalPlan::Union(_)
+            | LogicalPlan::Window(_)
+    );
     is_alone(plan) || is_known && plan.inputs().into_iter().all(keeps_rows)
 }
 

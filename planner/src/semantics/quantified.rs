@@ -66,7 +66,7 @@ fn told_apart(expr: Expr) -> Result<Transformed<Expr>> {
     })))
 }
 
-fn gives_one_row(plan: &LogicalPlan) -> bool {
+pub(super) fn gives_one_row(plan: &LogicalPlan) -> bool {
     match plan {
         LogicalPlan::Projection(projection) => gives_one_row(&projection.input),
         LogicalPlan::SubqueryAlias(alias) => gives_one_row(&alias.input),

@@ -12,7 +12,7 @@
 mod lateral;
 mod lift;
 mod sides;
-mod single;
+pub(super) mod single;
 mod values;
 
 use std::sync::Arc;
@@ -84,11 +84,16 @@ impl Tables {
         if !has_scalar(&plan)? {
             return Ok(Transformed::no(plan));
         }
-        let outer = match &plan {
-            LogicalPlan::Sort(sort) => with_outer_columns(sort)?,
-            _ => Arc::clone(input),
-        };
         let due = plan.schema().columns();
+        if let LogicalPlan::Sort(sort) = &plan {
+            let mut sort = with_keys(sort)?;
+            if sort.input.schema().fields().len() > due.len() {
+                sort.input = Arc::new(self.rewrite(Arc::unwrap_or_clone(sort.input))?.data);
+                let sorted = self.rewrite(LogicalPlan::Sort(sort))?.data;
+                return with_columns(sorted, due).map(Transformed::yes);
+            }
+        }
+        let outer = Arc::clone(input);
         let mut joined = Arc::clone(&outer);
         let mut known: Vec<(Subquery, Expr)> = Vec::new();
         let names = NamePreserver::new(&plan);
@@ -99,10 +104,7 @@ impl Tables {
                     return Ok(Transformed::no(node));
                 };
                 if subquery.outer_ref_columns.is_empty() {
-                    return Ok(match may_be_none(subquery) {
-                        true => Transformed::yes(Expr::ScalarSubquery(nullable(subquery)?)),
-                        false => Transformed::no(node),
-                    });
+                    return Ok(Transformed::no(node));
                 }
                 let value = match known.iter().find(|(other, _)| other == subquery) {
                     Some((_, value)) => Some(value.clone()),
@@ -119,10 +121,7 @@ impl Tables {
             Ok(expr.update_data(|expr| name.restore(expr)))
         })?;
         if known.is_empty() {
-            return match rewritten.transformed {
-                true => rewritten.data.recompute_schema().map(Transformed::yes),
-                false => Ok(rewritten),
-            };
+            return Ok(Transformed::no(rewritten.data));
         }
         if let LogicalPlan::Sort(sort) = rewritten.data {
             let plan = sorted(sort, &joined)?;
@@ -145,14 +144,16 @@ impl Tables {
         let Some(columns) = outer_columns(subquery, outer) else {
             return Ok(None);
         };
-        match aggregate_of_all(&subquery.subquery) {
+        // The join makes it one that may be NULL.
+        let plan = single::without(&subquery.subquery)?;
+        match aggregate_of_all(&plan) {
             Some(aggregate) => {
-                if is_joined && is_bare(&subquery.subquery) && is_plain(&aggregate.input) {
+                if is_joined && is_bare(&plan) && is_plain(&aggregate.input) {
                     return Ok(None);
                 }
-                self.of_aggregate(&subquery.subquery, aggregate, &columns, outer, joined)
+                self.of_aggregate(&plan, aggregate, &columns, outer, joined)
             }
-            None => self.of_rows(&subquery.subquery, &columns, outer, joined),
+            None => self.of_rows(&plan, &columns, outer, joined),
         }
     }
 
@@ -289,46 +290,46 @@ fn sorted(mut sort: Sort, input: &Arc<LogicalPlan>) -> Result<LogicalPlan> {
     Ok(LogicalPlan::Sort(sort))
 }
 
-/// What is sorted, with the columns that its subqueries refer to where a SELECT doesn't give them.
-fn with_outer_columns(sort: &Sort) -> Result<Arc<LogicalPlan>> {
+/// The sort by columns, where its keys have subqueries: the SELECT below it computes these, as other columns than its results.
+fn with_keys(sort: &Sort) -> Result<Sort> {
+    let mut sort = sort.clone();
     let LogicalPlan::Projection(projection) = sort.input.as_ref() else {
-        return Ok(Arc::clone(&sort.input));
+        return Ok(sort);
     };
+    let (results, input) = (Arc::clone(&projection.schema), projection.input.schema());
     let mut exprs = projection.expr.clone();
-    for by in &sort.expr {
-        by.expr.apply(|node| {
-            let Expr::ScalarSubquery(subquery) = node else {
-                return Ok(TreeNodeRecursion::Continue);
-            };
-            for outer in references(&subquery.subquery) {
-                if let Expr::OuterReferenceColumn(_, column) = outer
-                    && !projection.schema.has_column(&column)
-                    && projection.input.schema().has_column(&column)
-                {
-                    let column = Expr::Column(column);
-                    if !exprs.contains(&column) {
-                        exprs.push(column);
-                    }
-                }
+    for by in &mut sort.expr {
+        let is_above = |outer: &Expr| match outer {
+            Expr::OuterReferenceColumn(_, column) => results.has_column(column) && !input.has_column(column),
+            _ => false,
+        };
+        let is_below = |inner: &Expr| match inner {
+            Expr::ScalarSubquery(subquery) => Ok(!references(&subquery.subquery).iter().any(is_above)),
+            _ => Ok(false),
+        };
+        if !by.expr.exists(is_below)? {
+            continue;
+        }
+        let key = by.expr.clone().transform_up(|node| match node {
+            Expr::Column(column) if results.has_column(&column) => {
+                let result = projection.expr[results.index_of_column(&column)?].clone();
+                Ok(Transformed::yes(result.unalias()))
             }
-            Ok(TreeNodeRecursion::Continue)
+            other => Ok(Transformed::no(other)),
         })?;
-    }
-    if exprs.len() == projection.expr.len() {
-        return Ok(Arc::clone(&sort.input));
+        let name = format!("trireme_order_{}", exprs.len());
+        exprs.push(key.data.alias(&name));
+        by.expr = Expr::Column(Column::from_name(name));
     }
     let projection = Projection::try_new(exprs, Arc::clone(&projection.input))?;
-    Ok(Arc::new(LogicalPlan::Projection(projection)))
+    sort.input = Arc::new(LogicalPlan::Projection(projection));
+    Ok(sort)
 }
 
 fn has_scalar(plan: &LogicalPlan) -> Result<bool> {
-    let is_one = |expr: &Expr| {
-        let is_none = matches!(expr, Expr::ScalarSubquery(subquery) if may_be_none(subquery));
-        Ok(is_none || is_correlated_value(expr))
-    };
     let mut found = false;
     plan.apply_expressions(|expr| {
-        found = found || expr.exists(is_one)?;
+        found = found || expr.exists(|inner| Ok(is_correlated_value(inner)))?;
         Ok(TreeNodeRecursion::Continue)
     })?;
     Ok(found)
@@ -336,24 +337,6 @@ fn has_scalar(plan: &LogicalPlan) -> Result<bool> {
 
 fn is_correlated_value(expr: &Expr) -> bool {
     matches!(expr, Expr::ScalarSubquery(subquery) if !subquery.outer_ref_columns.is_empty())
-}
-
-/// Whether a value is declared to be there that is NULL where the subquery has no row.
-fn may_be_none(subquery: &Subquery) -> bool {
-    let plan = &subquery.subquery;
-    !plan.schema().field(0).is_nullable() && !is_bare(plan)
-}
-
-fn nullable(subquery: &Subquery) -> Result<Subquery> {
-    let column = subquery.subquery.schema().columns().swap_remove(0);
-    let value = single::value(Expr::Column(column.clone()), lit(1_i64));
-    let plan = LogicalPlanBuilder::from(subquery.subquery.as_ref().clone())
-        .project([value.alias_qualified(column.relation, column.name)])?
-        .build()?;
-    Ok(Subquery {
-        subquery: Arc::new(plan),
-        ..subquery.clone()
-    })
 }
 
 fn numbers_rows(plan: &LogicalPlan) -> Result<bool> {
@@ -394,7 +377,7 @@ fn keeps_one(limit: &Limit) -> bool {
 
 /// Whether the plan gives one row, that of an aggregate without groups or of no table, and nothing above that is of the outer
 /// query.
-fn is_bare(plan: &LogicalPlan) -> bool {
+pub(super) fn is_bare(plan: &LogicalPlan) -> bool {
     let is_known = match plan {
         LogicalPlan::Aggregate(aggregate) => aggregate.group_expr.is_empty(),
         LogicalPlan::EmptyRelation(one) => one.produce_one_row,

@@ -77,16 +77,21 @@ impl Catalog {
     ) -> Result<u64, CatalogError> {
         let table = self.writable(name, "UPDATE").await?;
         let (table_partitions, first) = (partition_columns(&table), FirstError::default());
+        let columns = columns(name, &table)?;
         let mut update = table.update().with_session_state(Arc::new(writer_session(&session)));
         for (column, value) in assignments {
-            let mut value = plain(&session, value, "UPDATE").await?;
+            let mut value = coerced(&session, &columns, plain(&session, value, "UPDATE").await?)?;
             if table_partitions.contains(&column) {
                 value = not_empty(&column, value, &first);
             }
             update = update.with_update(Column::from_name(column), value);
         }
         if let Some(predicate) = predicate {
-            update = update.with_predicate(plain(&session, predicate, "UPDATE").await?);
+            update = update.with_predicate(coerced(
+                &session,
+                &columns,
+                plain(&session, predicate, "UPDATE").await?,
+            )?);
         }
         let (_, metrics) = update.await.map_err(|error| match first.take() {
             Some(cause) => CatalogError::DataFusion(cause),
@@ -184,14 +189,23 @@ fn columns(name: &TableName, table: &DeltaTable) -> Result<DFSchemaRef, CatalogE
     Ok(Arc::new(DFSchema::try_from(state.snapshot().arrow_schema())?))
 }
 
-/// Folds constants, so that a predicate that can't be true (`x = NULL`) is seen as one: the writer would delete every row.
-fn simplified(session: &SessionState, columns: &DFSchemaRef, predicate: Expr) -> Result<Expr, CatalogError> {
+/// With operands of one type, which the writer takes for given: `nullif` of two types compared nothing.
+fn coerced(session: &SessionState, columns: &DFSchemaRef, expr: Expr) -> Result<Expr, CatalogError> {
+    Ok(simplifier(session, columns).coerce(expr, columns)?)
+}
+
+fn simplifier(session: &SessionState, columns: &DFSchemaRef) -> ExprSimplifier {
     let context = SimplifyContext::builder()
         .with_schema(Arc::clone(columns))
         .with_query_execution_start_time(session.execution_props().query_execution_start_time)
         .with_config_options(Arc::clone(session.config().options()))
         .build();
-    let simplifier = ExprSimplifier::new(context);
+    ExprSimplifier::new(context)
+}
+
+/// Folds constants, so that a predicate that can't be true (`x = NULL`) is seen as one: the writer would delete every row.
+fn simplified(session: &SessionState, columns: &DFSchemaRef, predicate: Expr) -> Result<Expr, CatalogError> {
+    let simplifier = simplifier(session, columns);
     let coerced = simplifier.coerce(predicate, columns)?;
     // It merges lists by what their elements are written as, and takes NULLs for nothing.
     if coerced.exists(|node| Ok(matches!(node, Expr::InList(_))))? {

@@ -14,7 +14,7 @@ use datafusion::logical_expr::{
 };
 
 use super::values::Values;
-use super::{key, left_join, with_outer_columns};
+use super::{key, left_join, with_keys};
 use crate::semantics::carried::{has_subquery, is_outer, is_own};
 use crate::semantics::floats::{CANONICAL, canonical};
 use crate::semantics::references::{is_alone, of_expr, of_node, with_subquery};
@@ -284,7 +284,10 @@ impl Lifting {
             return self.lift(&LogicalPlan::Projection(swapped));
         }
         let (input, order) = match limit.input.as_ref() {
-            LogicalPlan::Sort(sort) => (with_outer_columns(sort)?, sort.expr.clone()),
+            LogicalPlan::Sort(sort) => {
+                let Sort { input, expr, .. } = with_keys(sort)?;
+                (input, expr)
+            }
             _ => (Arc::clone(&limit.input), Vec::new()),
         };
         let Some(Lifted { plan, keys }) = self.lift(&input)? else {

@@ -1,16 +1,17 @@
 //! `trireme_single(value, rows)`: the value, unless it is of several rows.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use arrow::array::AsArray;
 use arrow::datatypes::{DataType, Field, FieldRef, Int64Type};
 use datafusion::common::{Result, ScalarValue, exec_err};
 use datafusion::logical_expr::{
-    ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+    ColumnarValue, Expr, LogicalPlan, Projection, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
+    Signature, Volatility,
 };
 
 /// A call of the function.
-pub(super) fn value(value: Expr, rows: Expr) -> Expr {
+pub(in super::super) fn value(value: Expr, rows: Expr) -> Expr {
     static FUNCTION: LazyLock<ScalarUDF> = LazyLock::new(|| {
         ScalarUDF::new_from_impl(Single {
             signature: Signature::any(2, Volatility::Immutable),
@@ -19,6 +20,28 @@ pub(super) fn value(value: Expr, rows: Expr) -> Expr {
     FUNCTION.call(vec![value, rows])
 }
 
+/// The plan, whose column is made of a call of one row, without the call.
+pub(super) fn without(plan: &Arc<LogicalPlan>) -> Result<Arc<LogicalPlan>> {
+    let LogicalPlan::Projection(projection) = plan.as_ref() else {
+        return Ok(Arc::clone(plan));
+    };
+    let [Expr::Alias(alias)] = projection.expr.as_slice() else {
+        return Ok(Arc::clone(plan));
+    };
+    match alias.expr.as_ref() {
+        Expr::ScalarFunction(call) if call.name() == NAME => {
+            let value = call.args[0]
+                .clone()
+                .alias_qualified(alias.relation.clone(), &alias.name);
+            let projection = Projection::try_new(vec![value], Arc::clone(&projection.input))?;
+            Ok(Arc::new(LogicalPlan::Projection(projection)))
+        }
+        _ => Ok(Arc::clone(plan)),
+    }
+}
+
+const NAME: &str = "trireme_single";
+
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Single {
     signature: Signature,
@@ -26,7 +49,7 @@ struct Single {
 
 impl ScalarUDFImpl for Single {
     fn name(&self) -> &str {
-        "trireme_single"
+        NAME
     }
 
     fn signature(&self) -> &Signature {
