@@ -93,6 +93,11 @@ fn sound(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
             let unnest = LogicalPlan::Unnest(Unnest { input, ..unnest });
             Ok(Transformed::yes(unnest.recompute_schema()?))
         }
+        LogicalPlan::Join(join) if !is_alone(&join.right) && !join.schema.functional_dependencies().is_empty() => {
+            // A LATERAL's groups are those of one row before it.
+            let plain = without_keys(&Arc::new(LogicalPlan::Join(join)))?;
+            Ok(Transformed::yes(LogicalPlan::Projection(plain)))
+        }
         other => Ok(Transformed::no(other)),
     }
 }

@@ -13,8 +13,6 @@ use datafusion::logical_expr::{
     Distinct, Expr, ExprFunctionExt, Join, JoinConstraint, LogicalPlan, LogicalPlanBuilder,
 };
 
-use crate::semantics::is_alone;
-
 const LEFT_NUMBER: &str = "trireme_left";
 
 /// The plan of a statement, as it comes from the parser: no other join compares whole rows with NULLs.
@@ -32,9 +30,6 @@ fn keeps_all(join: &Join) -> bool {
         && !matches!(*join.left, LogicalPlan::Distinct(Distinct::All(_)))
         // A view's rows were numbered when it was planned.
         && !join.on.iter().any(|(left, _)| *left == Expr::Column(Column::from_name(LEFT_NUMBER)))
-        // A condition on the outer query is not lifted through a window.
-        && is_alone(&join.left)
-        && is_alone(&join.right)
 }
 
 fn numbered(join: Join) -> Result<LogicalPlan> {

@@ -6,8 +6,9 @@ use std::ops::ControlFlow;
 use datafusion::execution::SessionState;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Expr, Function, Ident, LimitClause, Query, Select, SelectItem, SetExpr, Statement as SqlStatement,
-    TableFactor, Value, ValueWithSpan, VisitMut, VisitorMut,
+    BinaryOperator, Expr, Function, Ident, LimitClause, NamedWindowDefinition, NamedWindowExpr, Query, Select,
+    SelectItem, SetExpr, Statement as SqlStatement, TableFactor, Value, ValueWithSpan, VisitMut, VisitorMut,
+    WindowFrame, WindowFrameBound, WindowFrameUnits, WindowSpec, WindowType,
 };
 use datafusion::sql::sqlparser::parser::Parser;
 
@@ -25,6 +26,17 @@ pub(crate) fn spell(state: &SessionState, statement: &mut Statement) {
 /// As [`spell`], of one expression.
 pub(crate) fn spell_expr(state: &SessionState, expr: &mut Expr) {
     let _ = expr.visit(&mut Spelling { state });
+}
+
+/// The frame that a window has where none is written. DataFusion takes one of ROWS where it believes that no two rows are equal.
+fn framed(window: &mut WindowSpec) {
+    if window.window_name.is_none() && window.window_frame.is_none() && !window.order_by.is_empty() {
+        window.window_frame = Some(WindowFrame {
+            units: WindowFrameUnits::Range,
+            start_bound: WindowFrameBound::Preceding(None),
+            end_bound: Some(WindowFrameBound::CurrentRow),
+        });
+    }
 }
 
 struct Spelling<'a> {
@@ -71,6 +83,11 @@ impl VisitorMut for Spelling<'_> {
                 *item = SelectItem::ExprWithAlias { expr, alias };
             }
         }
+        for NamedWindowDefinition(_, window) in &mut select.named_window {
+            if let NamedWindowExpr::WindowSpec(window) = window {
+                framed(window);
+            }
+        }
         select.selection.iter_mut().for_each(rows_in);
         select.having.iter_mut().for_each(rows_in);
         ControlFlow::Continue(())
@@ -100,6 +117,9 @@ impl VisitorMut for Spelling<'_> {
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
         match expr {
             Expr::Function(function) => {
+                if let Some(WindowType::WindowSpec(window)) = &mut function.over {
+                    framed(window);
+                }
                 if let Some(other) = self.call(function) {
                     *expr = other;
                 }

@@ -149,8 +149,28 @@ impl Spelling {
         {
             return self.chain(table_with_joins, unnamed);
         }
-        if let TableFactor::NestedJoin { table_with_joins, .. } = factor {
-            self.chain(table_with_joins, unnamed)?;
+        if let TableFactor::NestedJoin {
+            table_with_joins,
+            alias: Some(alias),
+        } = factor
+        {
+            let columns = match merges(table_with_joins) {
+                true => {
+                    let from = self.chain(table_with_joins, unnamed)?;
+                    let columns = names::renamed(alias, from.columns());
+                    *factor = select::derived(table_with_joins, alias, &from)?;
+                    columns
+                }
+                false => None,
+            };
+            return Ok(Side {
+                factors: vec![Factor {
+                    name: names::of_factor(factor),
+                    columns,
+                    ..Factor::default()
+                }],
+                ..Side::default()
+            });
         }
         names::name_derived(factor, unnamed);
         Ok(Side {
@@ -248,7 +268,13 @@ impl Side {
     fn take(&mut self, name: &Ident) -> Merged {
         let folded = fold(name);
         if let Some(at) = self.merged.iter().position(|merged| fold(&merged.name) == folded) {
-            return self.merged.swap_remove(at);
+            let mut merged = self.merged.swap_remove(at);
+            // DataFusion knows a name that one join merged, not one of several.
+            merged.plain &= !merged
+                .value
+                .iter()
+                .all(|value| matches!(value, Expr::CompoundIdentifier(_)));
+            return merged;
         }
         let may_have = |factor: &Factor| factor.columns.as_ref().is_none_or(|columns| columns.contains(&folded));
         let homes: Vec<usize> = (0..self.factors.len())

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Column, DFSchema, Result, Spans, not_impl_err};
+use datafusion::common::{Column, DFSchema, NullEquality, Result, Spans, not_impl_err};
 use datafusion::logical_expr::expr::{Exists, InSubquery, SetComparison, WindowFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::{merge_schema, split_conjunction};
@@ -54,7 +54,7 @@ pub(super) fn is_refused(expr: &Expr) -> bool {
     is_correlated(subquery)
         && (is_row_refused
             || is_deep(&subquery.subquery)
-            || has_union(&subquery.subquery)
+            || has_set_operation(&subquery.subquery)
             || checked(subquery.clone()).is_err()
             || !is_of_equalities(&subquery.subquery) && looks_at_several(&subquery.subquery))
 }
@@ -64,8 +64,14 @@ pub(super) fn is_certain(expr: &Expr) -> bool {
     matches!(expr, Expr::Exists(exists) if matches!(one_row(&exists.subquery.subquery), Some(One::Nothing)))
 }
 
-fn has_union(plan: &LogicalPlan) -> bool {
-    !is_alone(plan) && (matches!(plan, LogicalPlan::Union(_)) || plan.inputs().into_iter().any(has_union))
+fn has_set_operation(plan: &LogicalPlan) -> bool {
+    let is_one = match plan {
+        LogicalPlan::Union(_) => true,
+        // EXCEPT and INTERSECT: DataFusion lifts a condition of theirs as if the row had its columns.
+        LogicalPlan::Join(join) => join.null_equality == NullEquality::NullEqualsNull,
+        _ => false,
+    };
+    !is_alone(plan) && (is_one || plan.inputs().into_iter().any(has_set_operation))
 }
 
 /// Whether rows that a condition on the outer query chooses are looked at together.

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    ExceptSelectItem, ExcludeSelectItem, Ident, ObjectName, ObjectNamePart, Query, Select, SelectItem,
+    ExceptSelectItem, ExcludeSelectItem, Ident, ObjectName, ObjectNamePart, Query, Select, SelectFlavor, SelectItem,
     SelectItemQualifiedWildcardKind, SetExpr, TableAlias, TableFactor, VisitorMut, WildcardAdditionalOptions,
 };
 
@@ -14,7 +14,7 @@ use crate::names::{fold, result_name};
 /// The names of columns; none where they can't be told.
 pub(super) type Columns = Option<Vec<String>>;
 
-/// Finds whether a statement merges columns, and its tables.
+/// Finds whether a statement merges columns, and its tables; `FROM t` alone gets its `SELECT *`.
 #[derive(Default)]
 pub(super) struct Named {
     pub merges: bool,
@@ -25,6 +25,10 @@ impl VisitorMut for Named {
     type Break = ();
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
+        if select.projection.is_empty() && select.flavor == SelectFlavor::FromFirstNoSelect {
+            select.projection = vec![SelectItem::Wildcard(WildcardAdditionalOptions::default())];
+            select.flavor = SelectFlavor::FromFirst;
+        }
         self.merges |= select.from.iter().any(merges);
         ControlFlow::Continue(())
     }
@@ -191,7 +195,7 @@ pub(super) fn excluded(options: &WildcardAdditionalOptions) -> Columns {
 }
 
 /// What a table's columns are called by its alias, which names all of them or none.
-fn renamed(alias: &TableAlias, columns: Columns) -> Columns {
+pub(super) fn renamed(alias: &TableAlias, columns: Columns) -> Columns {
     if alias.columns.is_empty() {
         return columns;
     }

@@ -2,13 +2,17 @@
 
 use std::ops::ControlFlow;
 
+use datafusion::common::{Result, internal_err};
 use datafusion::sql::sqlparser::ast::{
     ExcludeSelectItem, Expr, Ident, ObjectName, OrderBy, OrderByKind, Query, ReplaceSelectElement, ReplaceSelectItem,
-    Select, SelectItem, SelectItemQualifiedWildcardKind, VisitMut, VisitorMut, WildcardAdditionalOptions,
+    Select, SelectItem, SelectItemQualifiedWildcardKind, SetExpr, Statement, TableAlias, TableFactor, TableWithJoins,
+    VisitMut, VisitorMut, WildcardAdditionalOptions,
 };
+use datafusion::sql::sqlparser::parser::Parser;
 
 use super::names::{excluded, of_item};
 use super::{Merged, Side};
+use crate::dialect::TriremeDialect;
 use crate::names::{fold, result_name};
 use crate::repeated::call;
 
@@ -144,6 +148,24 @@ fn shown(item: SelectItem, from: &Side, replacing: &mut Replacing<'_>) -> Vec<Se
     }
 }
 
+/// A join with a name of its own, as the subquery that it is.
+pub(super) fn derived(join: &TableWithJoins, alias: &TableAlias, from: &Side) -> Result<TableFactor> {
+    let statements = Parser::parse_sql(&TriremeDialect, "SELECT * FROM t")?;
+    let Some(Statement::Query(mut query)) = statements.into_iter().next() else {
+        return internal_err!("a query is no query");
+    };
+    if let SetExpr::Select(select) = query.body.as_mut() {
+        select.from = vec![join.clone()];
+        spell(select, None, from);
+    }
+    Ok(TableFactor::Derived {
+        lateral: false,
+        subquery: query,
+        alias: Some(alias.clone()),
+        sample: None,
+    })
+}
+
 fn is_bare(options: &WildcardAdditionalOptions) -> bool {
     options.opt_ilike.is_none()
         && options.opt_exclude.is_none()
@@ -191,10 +213,29 @@ fn all(from: &Side, options: &WildcardAdditionalOptions) -> Option<Vec<SelectIte
         if !replaced.is_empty() {
             options.opt_replace = Some(ReplaceSelectItem { items: replaced });
         }
+        let own = |merged: &Merged| match &merged.value[..] {
+            [Expr::CompoundIdentifier(parts)] => parts.split_last().is_some_and(|(_, table)| *table == name[..]),
+            _ => false,
+        };
         let here = |merged: &&Merged| {
-            !merged.plain && merged.homes.contains(&at) && !is_left_out(&left_out, &fold(&merged.name))
+            !merged.plain && !own(merged) && merged.homes.contains(&at) && !is_left_out(&left_out, &fold(&merged.name))
         };
         let merged: Vec<Merged> = from.merged.iter().filter(here).cloned().collect();
+        if !merged.is_empty() && options.opt_replace.is_none() && !columns.is_empty() {
+            // One by one: names that another table has too are told apart then.
+            let shown = columns.iter().filter(|column| !is_left_out(&left_out, column));
+            items.extend(shown.map(|column| {
+                let alias = Ident::with_quote('"', column);
+                match merged.iter().find(|merged| fold(&merged.name) == *column) {
+                    Some(merged) => SelectItem::ExprWithAlias {
+                        expr: value(merged),
+                        alias,
+                    },
+                    None => SelectItem::UnnamedExpr(Expr::CompoundIdentifier([&name[..], &[alias]].concat())),
+                }
+            }));
+            continue;
+        }
         replace(&mut options, &merged);
         if !left_out.is_empty() {
             let left_out = left_out.into_iter().map(ObjectName::from).collect();
