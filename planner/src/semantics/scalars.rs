@@ -32,6 +32,7 @@ use datafusion::optimizer::AnalyzerRule;
 use self::lateral::is_lateral;
 pub(super) use self::lift::is_of_equalities;
 use self::lift::{Lifted, Lifting, is_plain, may_fail};
+use super::carried::has_subquery;
 use super::references::{of_node, references};
 
 /// See the module.
@@ -146,14 +147,15 @@ impl Tables {
         };
         // The join makes it one that may be NULL.
         let plan = single::without(&subquery.subquery)?;
-        match aggregate_of_all(&plan) {
-            Some(aggregate) => {
+        match one_row(&plan) {
+            Some(One::Aggregate(aggregate)) => {
                 if is_joined && is_bare(&plan) && is_plain(&aggregate.input) {
                     return Ok(None);
                 }
                 self.of_aggregate(&plan, aggregate, &columns, outer, joined)
             }
-            None => self.of_rows(&plan, &columns, outer, joined),
+            Some(One::NoTable) if !has_subqueries(&plan)? => of_results(&plan, &[]),
+            _ => self.of_rows(&plan, &columns, outer, joined),
         }
     }
 
@@ -165,17 +167,9 @@ impl Tables {
         outer: &Arc<LogicalPlan>,
         joined: &mut Arc<LogicalPlan>,
     ) -> Result<Option<Expr>> {
-        let Some(results) = self.results(plan, aggregate, columns, outer, joined)? else {
-            return Ok(None);
-        };
-        let mut having = Vec::new();
-        let value = Expr::Column(plan.schema().columns().swap_remove(0));
-        let Some(value) = above(plan, value, &results, &mut having)? else {
-            return Ok(None);
-        };
-        match conjunction(having) {
-            None => Ok(Some(value)),
-            Some(condition) => when(condition, value).end().map(Some),
+        match self.results(plan, aggregate, columns, outer, joined)? {
+            Some(results) => of_results(plan, &results),
+            None => Ok(None),
         }
     }
 
@@ -355,16 +349,22 @@ fn outer_columns(subquery: &Subquery, outer: &LogicalPlan) -> Option<Vec<Column>
     (!columns.is_empty()).then_some(columns)
 }
 
-/// The aggregate without groups that a subquery's one row comes from.
-fn aggregate_of_all(plan: &LogicalPlan) -> Option<&Aggregate> {
+/// What a subquery's one row comes from.
+enum One<'a> {
+    Aggregate(&'a Aggregate),
+    NoTable,
+}
+
+fn one_row(plan: &LogicalPlan) -> Option<One<'_>> {
     match plan {
-        LogicalPlan::Projection(projection) => aggregate_of_all(&projection.input),
-        LogicalPlan::SubqueryAlias(alias) => aggregate_of_all(&alias.input),
-        LogicalPlan::Filter(filter) => aggregate_of_all(&filter.input),
-        LogicalPlan::Sort(sort) => aggregate_of_all(&sort.input),
-        LogicalPlan::Distinct(Distinct::All(input)) => aggregate_of_all(input),
-        LogicalPlan::Limit(limit) if keeps_one(limit) => aggregate_of_all(&limit.input),
-        LogicalPlan::Aggregate(aggregate) if aggregate.group_expr.is_empty() => Some(aggregate),
+        LogicalPlan::Projection(projection) => one_row(&projection.input),
+        LogicalPlan::SubqueryAlias(alias) => one_row(&alias.input),
+        LogicalPlan::Filter(filter) => one_row(&filter.input),
+        LogicalPlan::Sort(sort) => one_row(&sort.input),
+        LogicalPlan::Distinct(Distinct::All(input)) => one_row(input),
+        LogicalPlan::Limit(limit) if keeps_one(limit) => one_row(&limit.input),
+        LogicalPlan::Aggregate(aggregate) if aggregate.group_expr.is_empty() => Some(One::Aggregate(aggregate)),
+        LogicalPlan::EmptyRelation(one) if one.produce_one_row => Some(One::NoTable),
         _ => None,
     }
 }
@@ -403,7 +403,31 @@ fn value_of_none(expr: &Expr, aggregate: &Aggregate, at: usize) -> Result<Scalar
     }
 }
 
-/// An expression over a plan's columns as one of the results of the aggregate below it; conditions between are told too.
+/// A plan's value by the results of the aggregate below it.
+fn of_results(plan: &LogicalPlan, results: &[Expr]) -> Result<Option<Expr>> {
+    let mut having = Vec::new();
+    let value = Expr::Column(plan.schema().columns().swap_remove(0));
+    let Some(value) = above(plan, value, results, &mut having)? else {
+        return Ok(None);
+    };
+    match conjunction(having) {
+        None => Ok(Some(value)),
+        Some(condition) => when(condition, value).end().map(Some),
+    }
+}
+
+fn has_subqueries(plan: &LogicalPlan) -> Result<bool> {
+    let mut found = false;
+    plan.apply(|node| {
+        node.apply_expressions(|expr| {
+            found = found || has_subquery(expr)?;
+            Ok(TreeNodeRecursion::Continue)
+        })
+    })?;
+    Ok(found)
+}
+
+/// An expression over a plan's columns as one of the results of the aggregate below it, if there is one; conditions between are told too.
 fn above(plan: &LogicalPlan, expr: Expr, results: &[Expr], having: &mut Vec<Expr>) -> Result<Option<Expr>> {
     let schema = Arc::clone(plan.schema());
     let replaced = |expr: Expr, by: &dyn Fn(usize) -> Expr| {
@@ -432,7 +456,7 @@ fn above(plan: &LogicalPlan, expr: Expr, results: &[Expr], having: &mut Vec<Expr
         LogicalPlan::Sort(Sort { input, .. })
         | LogicalPlan::Distinct(Distinct::All(input))
         | LogicalPlan::Limit(Limit { input, .. }) => above(input, expr, results, having),
-        LogicalPlan::Aggregate(_) => {
+        LogicalPlan::Aggregate(_) | LogicalPlan::EmptyRelation(_) => {
             let expr = expr.transform_up(|node| match node {
                 Expr::Column(column) => Ok(Transformed::yes(results[schema.index_of_column(&column)?].clone())),
                 Expr::OuterReferenceColumn(_, column) => Ok(Transformed::yes(Expr::Column(column))),

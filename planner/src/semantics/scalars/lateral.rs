@@ -5,12 +5,10 @@ use std::sync::Arc;
 use datafusion::common::tree_node::Transformed;
 use datafusion::common::{Column, Result, TableReference};
 use datafusion::logical_expr::utils::conjunction;
-use datafusion::logical_expr::{
-    Aggregate, Expr, Join, JoinConstraint, JoinType, LogicalPlan, LogicalPlanBuilder, Subquery, when,
-};
+use datafusion::logical_expr::{Expr, Join, JoinConstraint, JoinType, LogicalPlan, LogicalPlanBuilder, Subquery, when};
 
 use super::lift::{Lifted, Lifting, is_of_equalities};
-use super::{Tables, above, aggregate_of_all, numbers_rows, outer_columns, with_columns};
+use super::{One, Tables, above, has_subqueries, numbers_rows, one_row, outer_columns, with_columns};
 
 impl Tables {
     /// The subquery's rows by keys, joined; none where its rows can't be told apart by the outer row.
@@ -35,8 +33,18 @@ impl Tables {
         plan: &LogicalPlan,
         columns: &[Column],
     ) -> Result<Option<LogicalPlan>> {
-        if let Some(aggregate) = aggregate_of_all(plan) {
-            return self.lateral_row(join, alias, plan, aggregate, columns);
+        match one_row(plan) {
+            Some(One::Aggregate(aggregate)) => {
+                let mut joined = Arc::clone(&join.left);
+                return match self.results(plan, aggregate, columns, &join.left, &mut joined)? {
+                    Some(results) => lateral_row(join, alias, plan, joined, &results),
+                    None => Ok(None),
+                };
+            }
+            Some(One::NoTable) if !has_subqueries(plan)? => {
+                return lateral_row(join, alias, plan, Arc::clone(&join.left), &[]);
+            }
+            _ => {}
         }
         let name = self.next();
         let lifted = if is_of_equalities(plan) && !numbers_rows(plan)? {
@@ -68,50 +76,45 @@ impl Tables {
         )?;
         Ok(Some(LogicalPlan::Join(join)))
     }
+}
 
-    /// An aggregate without groups: one row for each, unless a HAVING takes it away.
-    fn lateral_row(
-        &mut self,
-        join: &Join,
-        alias: Option<&TableReference>,
-        plan: &LogicalPlan,
-        aggregate: &Aggregate,
-        columns: &[Column],
-    ) -> Result<Option<LogicalPlan>> {
-        let mut joined = Arc::clone(&join.left);
-        let Some(results) = self.results(plan, aggregate, columns, &join.left, &mut joined)? else {
+/// An aggregate without groups, or no table: one row for each, unless a condition takes it away.
+fn lateral_row(
+    join: &Join,
+    alias: Option<&TableReference>,
+    plan: &LogicalPlan,
+    joined: Arc<LogicalPlan>,
+    results: &[Expr],
+) -> Result<Option<LogicalPlan>> {
+    let mut exprs: Vec<Expr> = join.left.schema().columns().into_iter().map(Expr::Column).collect();
+    let mut own = Vec::new();
+    let mut conditions = Vec::new();
+    for column in plan.schema().columns() {
+        conditions.clear();
+        let Some(value) = above(plan, Expr::Column(column.clone()), results, &mut conditions)? else {
             return Ok(None);
         };
-        let mut exprs: Vec<Expr> = join.left.schema().columns().into_iter().map(Expr::Column).collect();
-        let mut own = Vec::new();
-        let mut conditions = Vec::new();
-        for column in plan.schema().columns() {
-            conditions.clear();
-            let Some(value) = above(plan, Expr::Column(column.clone()), &results, &mut conditions)? else {
-                return Ok(None);
-            };
-            let column = Column::new(alias.cloned().or(column.relation), column.name);
-            exprs.push(value.alias_qualified(column.relation.clone(), column.name.clone()));
-            own.push(column);
-        }
-        let having = conjunction(conditions).map(|condition| {
-            exprs.push(condition.alias(HAVING));
-            Expr::Column(Column::from_name(HAVING))
-        });
-        let rows = LogicalPlanBuilder::from(joined.as_ref().clone()).project(exprs)?;
-        let Some(condition) = conjunction(having.into_iter().chain(join.filter.clone())) else {
-            return rows.build().map(Some);
-        };
-        if join.join_type == JoinType::Inner {
-            return rows.filter(condition)?.build().map(Some);
-        }
-        let mut exprs: Vec<Expr> = join.left.schema().columns().into_iter().map(Expr::Column).collect();
-        for column in own {
-            let value = when(condition.clone(), Expr::Column(column.clone())).end()?;
-            exprs.push(value.alias_qualified(column.relation, column.name));
-        }
-        rows.project(exprs)?.build().map(Some)
+        let column = Column::new(alias.cloned().or(column.relation), column.name);
+        exprs.push(value.alias_qualified(column.relation.clone(), column.name.clone()));
+        own.push(column);
     }
+    let having = conjunction(conditions).map(|condition| {
+        exprs.push(condition.alias(HAVING));
+        Expr::Column(Column::from_name(HAVING))
+    });
+    let rows = LogicalPlanBuilder::from(joined.as_ref().clone()).project(exprs)?;
+    let Some(condition) = conjunction(having.into_iter().chain(join.filter.clone())) else {
+        return rows.build().map(Some);
+    };
+    if join.join_type == JoinType::Inner {
+        return rows.filter(condition)?.build().map(Some);
+    }
+    let mut exprs: Vec<Expr> = join.left.schema().columns().into_iter().map(Expr::Column).collect();
+    for column in own {
+        let value = when(condition.clone(), Expr::Column(column.clone())).end()?;
+        exprs.push(value.alias_qualified(column.relation, column.name));
+    }
+    rows.project(exprs)?.build().map(Some)
 }
 
 const HAVING: &str = "trireme_having";
