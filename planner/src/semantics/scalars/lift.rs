@@ -297,6 +297,8 @@ impl Lifting {
         for by in &mut own {
             by.expr = self.own(by.expr.clone(), &keys, plan.schema())?;
         }
+        // Within a key's rows it says nothing, and DataFusion takes its order for the key's by another name, which it then misses.
+        own.retain(|by| !is_key(&by.expr, &keys, &plan));
         let due = limit.input.schema().columns().into_iter().map(Expr::Column);
         let due: Vec<Expr> = due.chain(columns(&keys)).collect();
         let number = row_number()
@@ -315,6 +317,24 @@ impl Lifting {
             .build()?;
         Ok(Some(Lifted { plan, keys }))
     }
+}
+
+/// Whether it is what a key is.
+fn is_key(expr: &Expr, keys: &[Column], plan: &LogicalPlan) -> bool {
+    let plain = match expr {
+        Expr::ScalarFunction(call) if call.func.name() == CANONICAL => &call.args[0],
+        other => other,
+    };
+    let Expr::Column(column) = plain else { return false };
+    let LogicalPlan::Projection(projection) = plan else {
+        return keys.contains(column);
+    };
+    let source = |column: &Column| {
+        let at = projection.schema.maybe_index_of_column(column)?;
+        Some(projection.expr[at].clone().unalias())
+    };
+    let found = source(column);
+    found.is_some() && keys.iter().any(|key| source(key) == found)
 }
 
 fn columns(keys: &[Column]) -> Vec<Expr> {
