@@ -73,6 +73,8 @@ struct Spelling {
     tables: HashMap<String, Columns>,
     /// Of each query around.
     scopes: Vec<Scope>,
+    /// The names that each query within has of its own, by its text.
+    within: HashMap<String, Columns>,
 }
 
 impl VisitorMut for Spelling {
@@ -88,11 +90,15 @@ impl VisitorMut for Spelling {
         let result = match query.body.as_mut() {
             SetExpr::Select(select) => self.spell(select).map(|from| {
                 if let Some(from) = from {
-                    select::spell(select, order_by, &from);
+                    select::spell(select, order_by, &from, &self.within);
                 }
             }),
             body => self.spell_operands(body),
         };
+        if let SetExpr::Select(select) = query.body.as_ref() {
+            let columns = self.own_names(select);
+            self.within.insert(query.to_string(), columns);
+        }
         self.leave();
         match result {
             Ok(()) => ControlFlow::Continue(()),
@@ -106,7 +112,7 @@ impl Spelling {
         match body {
             SetExpr::Select(select) => {
                 if let Some(from) = self.spell(select)? {
-                    select::spell(select, None, &from);
+                    select::spell(select, None, &from, &self.within);
                 }
                 Ok(())
             }
@@ -126,6 +132,7 @@ impl Spelling {
         let mut all = Side::default();
         let mut unnamed = 0;
         for item in &mut select.from {
+            self.refer(&mut item.relation, &all.merged);
             let side = self.chain(item, &mut unnamed)?;
             all = all.beside(side);
         }
@@ -135,10 +142,23 @@ impl Spelling {
     fn chain(&mut self, chain: &mut TableWithJoins, unnamed: &mut usize) -> Result<Side> {
         let mut left = self.side(&mut chain.relation, unnamed)?;
         for join in &mut chain.joins {
+            self.refer(&mut join.relation, &left.merged);
             let right = self.side(&mut join.relation, unnamed)?;
-            left = joined(left, right, join)?;
+            left = self.joined(left, right, join)?;
         }
         Ok(left)
+    }
+
+    /// What a LATERAL names of the merged columns before it.
+    fn refer(&self, factor: &mut TableFactor, merged: &[Merged]) {
+        if let TableFactor::Derived {
+            lateral: true,
+            subquery,
+            ..
+        } = factor
+        {
+            let _ = subquery.visit(&mut select::Replacing::new(merged, &self.within));
+        }
     }
 
     fn side(&mut self, factor: &mut TableFactor, unnamed: &mut usize) -> Result<Side> {
@@ -158,7 +178,7 @@ impl Spelling {
                 true => {
                     let from = self.chain(table_with_joins, unnamed)?;
                     let columns = names::renamed(alias, from.columns());
-                    *factor = select::derived(table_with_joins, alias, &from)?;
+                    *factor = select::derived(table_with_joins, alias, &from, &self.within)?;
                     columns
                 }
                 false => None,
@@ -340,56 +360,58 @@ fn constraint(operator: &mut JoinOperator) -> Option<&mut JoinConstraint> {
     }
 }
 
-/// What a join gives.
-fn joined(mut left: Side, mut right: Side, join: &mut Join) -> Result<Side> {
-    let Some(kind) = kind(&join.join_operator).map(|(kind, _)| kind) else {
-        return Ok(left.beside(right));
-    };
-    let Some(constraint) = constraint(&mut join.join_operator) else {
-        return Ok(left.beside(right));
-    };
-    let mut merged = Vec::new();
-    match constraint {
-        JoinConstraint::On(condition) => {
-            let known = [&left.merged[..], &right.merged[..]].concat();
-            let _ = condition.visit(&mut select::Replacing::new(&known));
-        }
-        JoinConstraint::None => {}
-        JoinConstraint::Using(_) | JoinConstraint::Natural => {
-            let names = using(constraint, &left, &right, kind)?;
-            let pairs: Vec<_> = names.iter().map(|name| (left.take(name), right.take(name))).collect();
-            if pairs.iter().any(|(left, right)| !left.plain || !right.plain) {
-                *constraint = JoinConstraint::On(equal(&pairs)?);
+impl Spelling {
+    /// What a join gives.
+    fn joined(&self, mut left: Side, mut right: Side, join: &mut Join) -> Result<Side> {
+        let Some(kind) = kind(&join.join_operator).map(|(kind, _)| kind) else {
+            return Ok(left.beside(right));
+        };
+        let Some(constraint) = constraint(&mut join.join_operator) else {
+            return Ok(left.beside(right));
+        };
+        let mut merged = Vec::new();
+        match constraint {
+            JoinConstraint::On(condition) => {
+                let known = [&left.merged[..], &right.merged[..]].concat();
+                let _ = condition.visit(&mut select::Replacing::new(&known, &self.within));
             }
-            let offset = left.factors.len();
-            for (mine, its) in pairs {
-                let (hides, hidden, homes) = match kind {
-                    Kind::RightOnly => (&mut left, mine.homes.clone(), its.homes.clone()),
-                    _ => (&mut right, its.homes.clone(), mine.homes.clone()),
-                };
-                match hidden[..] {
-                    [home] => hides.factors[home].hidden.push(mine.name.clone()),
-                    _ => hides.untold = true,
+            JoinConstraint::None => {}
+            JoinConstraint::Using(_) | JoinConstraint::Natural => {
+                let names = using(constraint, &left, &right, kind)?;
+                let pairs: Vec<_> = names.iter().map(|name| (left.take(name), right.take(name))).collect();
+                if pairs.iter().any(|(left, right)| !left.plain || !right.plain) {
+                    *constraint = JoinConstraint::On(equal(&pairs)?);
                 }
-                let offset = if kind == Kind::RightOnly { offset } else { 0 };
-                merged.push(Merged {
-                    homes: homes.into_iter().map(|home| home + offset).collect(),
-                    plain: mine.plain && !matches!(kind, Kind::Right | Kind::Full),
-                    name: mine.name,
-                    value: match kind {
-                        Kind::Inner | Kind::Left | Kind::LeftOnly => mine.value,
-                        Kind::Right | Kind::RightOnly => its.value,
-                        Kind::Full => mine.value.into_iter().chain(its.value).collect(),
-                    },
-                });
+                let offset = left.factors.len();
+                for (mine, its) in pairs {
+                    let (hides, hidden, homes) = match kind {
+                        Kind::RightOnly => (&mut left, mine.homes.clone(), its.homes.clone()),
+                        _ => (&mut right, its.homes.clone(), mine.homes.clone()),
+                    };
+                    match hidden[..] {
+                        [home] => hides.factors[home].hidden.push(mine.name.clone()),
+                        _ => hides.untold = true,
+                    }
+                    let offset = if kind == Kind::RightOnly { offset } else { 0 };
+                    merged.push(Merged {
+                        homes: homes.into_iter().map(|home| home + offset).collect(),
+                        plain: mine.plain && !matches!(kind, Kind::Right | Kind::Full),
+                        name: mine.name,
+                        value: match kind {
+                            Kind::Inner | Kind::Left | Kind::LeftOnly => mine.value,
+                            Kind::Right | Kind::RightOnly => its.value,
+                            Kind::Full => mine.value.into_iter().chain(its.value).collect(),
+                        },
+                    });
+                }
             }
         }
+        let offset = left.factors.len();
+        let mut both = left.beside(right);
+        both.merged.extend(merged);
+        both.keep(kind, offset);
+        Ok(both)
     }
-    let offset = left.factors.len();
-    let mut both = left.beside(right);
-    both.merged.extend(merged);
-    both.keep(kind, offset);
-    Ok(both)
 }
 
 impl Side {

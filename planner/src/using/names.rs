@@ -118,15 +118,30 @@ impl Spelling {
     }
 
     fn of_select(&mut self, select: &Select) -> Columns {
-        let mut from = Side::default();
-        if select.projection.iter().any(|item| result_name(item).is_none()) {
-            for mut item in select.from.clone() {
-                from = from.beside(self.chain(&mut item, &mut 0).ok()?);
-            }
-        }
+        let from = match select.projection.iter().any(|item| result_name(item).is_none()) {
+            true => self.side_of_from(select)?,
+            false => Side::default(),
+        };
         let mut all = Vec::new();
         for item in &select.projection {
             all.extend(of_item(item, &from)?);
+        }
+        Some(all)
+    }
+
+    fn side_of_from(&mut self, select: &Select) -> Option<Side> {
+        let mut from = Side::default();
+        for mut item in select.from.clone() {
+            from = from.beside(self.chain(&mut item, &mut 0).ok()?);
+        }
+        Some(from)
+    }
+
+    /// All names that a SELECT has: its results', and those of its FROM.
+    pub(super) fn own_names(&mut self, select: &Select) -> Columns {
+        let mut all: Vec<String> = select.projection.iter().filter_map(result_name).collect();
+        for factor in self.side_of_from(select)?.factors {
+            all.extend(factor.columns?);
         }
         Some(all)
     }

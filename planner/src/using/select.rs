@@ -1,5 +1,6 @@
 //! Puts what merged columns stand for into a SELECT and its ORDER BY.
 
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use datafusion::common::{Result, internal_err};
@@ -10,7 +11,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 use datafusion::sql::sqlparser::parser::Parser;
 
-use super::names::{excluded, of_item};
+use super::names::{Columns, excluded, of_item};
 use super::{Merged, Side};
 use crate::dialect::TriremeDialect;
 use crate::names::{fold, result_name};
@@ -24,15 +25,24 @@ pub(super) fn value(merged: &Merged) -> Expr {
     }
 }
 
-/// Replaces the names of merged columns, but not within subqueries, where they may be other columns'.
+/// Replaces the names of merged columns, within subqueries only where these have no columns of the names.
 pub(super) struct Replacing<'a> {
     merged: &'a [Merged],
-    depth: usize,
+    within: &'a HashMap<String, Columns>,
+    /// The columns of the subqueries around; none for those that can't be told.
+    around: Vec<&'a Columns>,
 }
 
 impl<'a> Replacing<'a> {
-    pub(super) fn new(merged: &'a [Merged]) -> Self {
-        Self { merged, depth: 0 }
+    pub(super) fn new(merged: &'a [Merged], within: &'a HashMap<String, Columns>) -> Self {
+        let around = Vec::new();
+        Self { merged, within, around }
+    }
+
+    fn is_own(&self, name: &Ident) -> bool {
+        let name = fold(name);
+        let has = |columns: &&Columns| columns.as_ref().is_none_or(|columns| columns.contains(&name));
+        self.around.iter().any(has)
     }
 
     fn find(&self, name: &Ident) -> Option<&'a Merged> {
@@ -46,19 +56,19 @@ impl<'a> Replacing<'a> {
 impl VisitorMut for Replacing<'_> {
     type Break = ();
 
-    fn pre_visit_query(&mut self, _query: &mut Query) -> ControlFlow<()> {
-        self.depth += 1;
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        self.around.push(self.within.get(&query.to_string()).unwrap_or(&None));
         ControlFlow::Continue(())
     }
 
     fn post_visit_query(&mut self, _query: &mut Query) -> ControlFlow<()> {
-        self.depth -= 1;
+        self.around.pop();
         ControlFlow::Continue(())
     }
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
-        if self.depth == 0
-            && let Expr::Identifier(name) = expr
+        if let Expr::Identifier(name) = expr
+            && !self.is_own(name)
             && let Some(merged) = self.find(name)
         {
             *expr = value(merged);
@@ -68,11 +78,16 @@ impl VisitorMut for Replacing<'_> {
 }
 
 /// Spells merged columns out.
-pub(super) fn spell(select: &mut Select, order_by: Option<&mut OrderBy>, from: &Side) {
+pub(super) fn spell(
+    select: &mut Select,
+    order_by: Option<&mut OrderBy>,
+    from: &Side,
+    within: &HashMap<String, Columns>,
+) {
     if let Some(order_by) = order_by {
-        spell_order(select, order_by, from);
+        spell_order(select, order_by, from, within);
     }
-    let mut replacing = Replacing::new(&from.merged);
+    let mut replacing = Replacing::new(&from.merged, within);
     let items = std::mem::take(&mut select.projection);
     select.projection = items
         .into_iter()
@@ -87,7 +102,7 @@ pub(super) fn spell(select: &mut Select, order_by: Option<&mut OrderBy>, from: &
 }
 
 /// A name in ORDER BY is a result's first, and a merged column's then.
-fn spell_order(select: &Select, order_by: &mut OrderBy, from: &Side) {
+fn spell_order(select: &Select, order_by: &mut OrderBy, from: &Side, within: &HashMap<String, Columns>) {
     let OrderByKind::Expressions(exprs) = &mut order_by.kind else {
         return;
     };
@@ -115,7 +130,7 @@ fn spell_order(select: &Select, order_by: &mut OrderBy, from: &Side) {
         .filter(|merged| !is_itself(merged))
         .cloned()
         .collect();
-    let mut replacing = Replacing::new(&others);
+    let mut replacing = Replacing::new(&others, within);
     for by in exprs {
         if !matches!(&by.expr, Expr::Identifier(name) if is_result(name)) {
             let _ = by.expr.visit(&mut replacing);
@@ -149,14 +164,19 @@ fn shown(item: SelectItem, from: &Side, replacing: &mut Replacing<'_>) -> Vec<Se
 }
 
 /// A join with a name of its own, as the subquery that it is.
-pub(super) fn derived(join: &TableWithJoins, alias: &TableAlias, from: &Side) -> Result<TableFactor> {
+pub(super) fn derived(
+    join: &TableWithJoins,
+    alias: &TableAlias,
+    from: &Side,
+    within: &HashMap<String, Columns>,
+) -> Result<TableFactor> {
     let statements = Parser::parse_sql(&TriremeDialect, "SELECT * FROM t")?;
     let Some(Statement::Query(mut query)) = statements.into_iter().next() else {
         return internal_err!("a query is no query");
     };
     if let SetExpr::Select(select) = query.body.as_mut() {
         select.from = vec![join.clone()];
-        spell(select, None, from);
+        spell(select, None, from, within);
     }
     Ok(TableFactor::Derived {
         lateral: false,
